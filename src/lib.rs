@@ -1,0 +1,4 @@
+//! wechat-with-deepseek: Alertmanager posts a notification, DeepSeek explains it, WeCom delivers the explanation.
+pub mod notification;
+pub mod outcome;
+pub mod secret;

@@ -1,0 +1,381 @@
+//! Alertmanager's words: the webhook notification, version "4".
+//!
+//! <https://prometheus.io/docs/alerting/latest/configuration/#webhook_config>. Unknown fields are ignored, and what a
+//! reader does not need may be absent or null: a notification is never refused for what it does not say.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer};
+
+/// Labels or annotations, sorted by name.
+pub type Labels = BTreeMap<String, String>;
+
+/// One group of alerts, as Alertmanager posts it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Notification {
+    /// "4"; another version is read all the same, since its alerts are what matters.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub version: String,
+    /// Identifies the group within its route. Not unique across receivers.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub group_key: String,
+    /// The receiver's name, regexp-quoted (`ops\.team`).
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub receiver: String,
+    /// The labels the group was made by.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub group_labels: Labels,
+    /// Alertmanager's own address, for a link; "" when unknown.
+    #[serde(default, rename = "externalURL", deserialize_with = "null_is_default")]
+    pub external_url: String,
+    /// The alerts, firing and resolved.
+    pub alerts: Vec<Alert>,
+    /// How many alerts `max_alerts` cut away; they may fire.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub truncated_alerts: u64,
+    /// Why Alertmanager notifies; [`NotificationReason::Unsaid`] before Alertmanager 0.32.
+    #[serde(default, rename = "notification_reason", deserialize_with = "null_is_default")]
+    pub notification_reason: NotificationReason,
+}
+
+/// One alert of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Alert {
+    /// Whether it fires.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub status: Status,
+    /// Its labels, `alertname` among them.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub labels: Labels,
+    /// Its annotations, `summary` among them.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub annotations: Labels,
+    /// RFC 3339, as Alertmanager wrote it; a new one when the alert fires again.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub starts_at: String,
+    /// The link to the rule's expression in Prometheus; may be "".
+    #[serde(default, rename = "generatorURL", deserialize_with = "null_is_default")]
+    pub generator_url: String,
+    /// 16 hex digits, the hash of the labels.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub fingerprint: String,
+}
+
+/// `alerts[].status`. It is the contract: a group's own `status` is computed after `max_alerts` cut the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It is over.
+    Resolved,
+    /// It fires. What is not said to be resolved is taken to fire, so that nothing is lost.
+    #[default]
+    #[serde(other)]
+    Firing,
+}
+
+/// `notification_reason`, sent by Alertmanager from 0.32 on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+pub enum NotificationReason {
+    /// The group is new.
+    #[serde(rename = "first notification")]
+    First,
+    /// Alerts joined the group.
+    #[serde(rename = "new alerts added")]
+    NewAlerts,
+    /// Alerts left the group.
+    #[serde(rename = "some alerts resolved")]
+    SomeResolved,
+    /// All alerts left the group.
+    #[serde(rename = "all alerts resolved")]
+    AllResolved,
+    /// `repeat_interval` is over: the same again is wanted.
+    #[serde(rename = "repeat interval elapsed")]
+    Repeat,
+    /// An older Alertmanager, "none", "unknown", or a word of the future.
+    #[default]
+    #[serde(other)]
+    Unsaid,
+}
+
+/// Says that two posts are the same notification: receiver, `groupKey`, recipients, the firing alerts' fingerprints and
+/// start times, and whether it is a wanted repeat.
+///
+/// Neither externalURL nor annotations are in it, since they differ between peers and evaluations; nor what is
+/// resolved. The recipients are, since one receiver may have several webhooks that differ in nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DedupKey(Arc<str>);
+
+impl DedupKey {
+    /// The key's size in bytes, for the bound on what is remembered.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.0.len()
+    }
+
+    /// A key that equals only itself made from the same text, for tests of rooms that know no notification.
+    #[cfg(test)]
+    pub(crate) fn of(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+/// The group a notification belongs to: receiver, `groupKey` and recipients.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupId(Arc<str>);
+
+impl GroupId {
+    /// The id's size in bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.0.len()
+    }
+
+    /// An id made from a text, for tests of rooms that know no notification.
+    #[cfg(test)]
+    pub(crate) fn of(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl Alert {
+    /// `labels.alertname`, or "".
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.label("alertname")
+    }
+
+    /// A label's value, or "".
+    #[must_use]
+    pub fn label(&self, name: &str) -> &str {
+        self.labels.get(name).map_or("", String::as_str)
+    }
+
+    /// An annotation's value, or "".
+    #[must_use]
+    pub fn annotation(&self, name: &str) -> &str {
+        self.annotations.get(name).map_or("", String::as_str)
+    }
+
+    /// Resolved by its status, or by its author: some rules write `[RESOLVED]` at the head of the summary.
+    #[must_use]
+    pub fn is_resolved(&self) -> bool {
+        self.status == Status::Resolved || self.annotation("summary").starts_with("[RESOLVED]")
+    }
+}
+
+impl Notification {
+    /// Reads a posted body.
+    ///
+    /// # Errors
+    /// One line that says what is wrong with the body. The caller answers 400: the same bytes can never be read.
+    pub fn decode(body: &[u8]) -> Result<Self, String> {
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Err("the body is empty; Alertmanager posts a JSON object with a list \"alerts\"".into());
+        }
+        // serde reads a struct from a list too; Alertmanager never posts one.
+        if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+            return Err("not a JSON object; Alertmanager posts an object with a list \"alerts\"".into());
+        }
+        serde_json::from_slice(body)
+            .map_err(|error| format!("not an Alertmanager notification (version 4): {}", one_line(&error.to_string())))
+    }
+
+    /// Drops what is resolved. What is left empty needs no explanation.
+    pub fn retain_firing(&mut self) {
+        self.alerts.retain(|alert| !alert.is_resolved());
+    }
+
+    /// The group for these recipients (as written in the receiver's URL, "" for the configured ones).
+    #[must_use]
+    pub fn group_id(&self, recipients: &str) -> GroupId {
+        // `{:?}` quotes and escapes, so that no value can look like two.
+        GroupId(format!("{:?} {:?} {recipients:?}", self.receiver, self.group_key).into())
+    }
+
+    /// The identity of this notification for these recipients. Call it after [`Self::retain_firing`].
+    #[must_use]
+    pub fn dedup_key(&self, recipients: &str) -> DedupKey {
+        let mut firing: Vec<_> =
+            self.alerts.iter().map(|alert| (alert.fingerprint.as_str(), alert.starts_at.as_str())).collect();
+        firing.sort_unstable();
+        firing.dedup();
+        let mut key = self.group_id(recipients).0.to_string();
+        key.reserve(firing.len() * 56);
+        for (fingerprint, starts_at) in firing {
+            // Writing to a String cannot fail.
+            let _ = write!(key, " {fingerprint:?}@{starts_at:?}");
+        }
+        if self.notification_reason == NotificationReason::Repeat {
+            key.push_str(" repeat");
+        }
+        DedupKey(key.into())
+    }
+
+    /// The labels that every alert here has with the same value. Alertmanager's `commonLabels` counts the resolved
+    /// ones too, so it is computed anew.
+    #[must_use]
+    pub fn common_labels(&self) -> Labels {
+        common(self.alerts.iter().map(|alert| &alert.labels))
+    }
+
+    /// The annotations that every alert here has with the same value.
+    #[must_use]
+    pub fn common_annotations(&self) -> Labels {
+        common(self.alerts.iter().map(|alert| &alert.annotations))
+    }
+
+    /// Whether any alert's `severity` is "critical", in any case.
+    #[must_use]
+    pub fn is_critical(&self) -> bool {
+        self.alerts.iter().any(|alert| alert.label("severity").eq_ignore_ascii_case("critical"))
+    }
+
+    /// About how many bytes its texts hold, for the bounds on what waits.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let labels = |labels: &Labels| labels.iter().map(|(name, value)| name.len() + value.len() + 64).sum::<usize>();
+        let alerts = self.alerts.iter().map(|alert| {
+            labels(&alert.labels)
+                + labels(&alert.annotations)
+                + alert.generator_url.len()
+                + size_of::<Alert>()
+                + alert.starts_at.len()
+                + alert.fingerprint.len()
+        });
+        alerts.sum::<usize>() + self.group_key.len() + self.external_url.len() + labels(&self.group_labels)
+    }
+}
+
+/// What all of `maps` share.
+fn common<'a>(mut maps: impl Iterator<Item = &'a Labels>) -> Labels {
+    let mut shared = maps.next().cloned().unwrap_or_default();
+    for map in maps {
+        shared.retain(|name, value| map.get(name) == Some(value));
+    }
+    shared
+}
+
+/// Text for one line of a log or an answer: line breaks and other control characters become spaces.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Go writes a nil map or slice as `null`.
+fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorded(name: &str) -> Notification {
+        let path = format!("{}/tests/it/payloads/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        Notification::decode(&std::fs::read(path).unwrap()).unwrap()
+    }
+
+    fn parse(json: &str) -> Notification {
+        Notification::decode(json.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_mixed_group_keeps_what_fires() {
+        let mut mixed = recorded("mixed");
+        mixed.retain_firing();
+        let instances: Vec<_> = mixed.alerts.iter().map(|alert| alert.label("instance")).collect();
+        assert_eq!(instances, ["db-2:9100", "db-3:9100", "db-4:9100"]);
+        assert!(mixed.is_critical());
+    }
+
+    #[test]
+    fn a_summary_that_begins_with_resolved_is_resolved() {
+        let mut notification = parse(
+            r#"{"alerts":[{"annotations":{"summary":"[RESOLVED] a"}},{"annotations":{"summary":"is [RESOLVED]?"}}]}"#,
+        );
+        notification.retain_firing();
+        assert_eq!(notification.alerts.len(), 1);
+    }
+
+    #[test]
+    fn what_may_be_absent_may_be_null() {
+        let notification = parse(
+            r#"{"receiver":null,"groupLabels":null,"truncatedAlerts":null,"notification_reason":null,
+                "alerts":[{"labels":null,"status":"burning"}],"future":{"x":1}}"#,
+        );
+        assert_eq!(notification.alerts[0].status, Status::Firing);
+    }
+
+    #[test]
+    fn what_is_not_a_notification_is_refused_with_a_reason() {
+        for (body, said) in [
+            ("", "empty"),
+            ("  \n", "empty"),
+            ("null", "not a JSON object"),
+            ("[]", "not a JSON object"),
+            ("[[],[]]", "not a JSON object"),
+            ("{}", "missing field `alerts`"),
+            (r#"{"alerts":null}"#, "invalid type: null"),
+            (r#"{"alerts":{}}"#, "invalid type: map"),
+            (r#"{"alerts":[1]}"#, "invalid type: integer"),
+            ("{\"alerts\":[", "EOF"),
+            ("\u{1}", "not a JSON object"),
+        ] {
+            let error = Notification::decode(body.as_bytes()).unwrap_err();
+            assert!(error.contains(said), "{body:?}: {error}");
+        }
+        assert!(Notification::decode(b"{\"alerts\":[],\"receiver\":\"\xff\"}").is_err(), "not UTF-8");
+    }
+
+    #[test]
+    fn only_what_identifies_a_notification_is_in_its_key() {
+        let base = r#"{"receiver":"r","groupKey":"g","alerts":[
+            {"fingerprint":"a","startsAt":"1"},{"fingerprint":"b","startsAt":"2"}]}"#;
+        let key = |json: &str| {
+            let mut notification = parse(json);
+            notification.retain_firing();
+            notification.dedup_key("")
+        };
+        for (name, same) in [
+            (
+                "order",
+                r#"{"receiver":"r","groupKey":"g","alerts":[
+                {"fingerprint":"b","startsAt":"2"},{"fingerprint":"a","startsAt":"1"}]}"#,
+            ),
+            (
+                "annotations and links",
+                r#"{"receiver":"r","groupKey":"g","externalURL":"http://peer-2","alerts":[
+                {"fingerprint":"a","startsAt":"1","annotations":{"v":"9"}},{"fingerprint":"b","startsAt":"2"}]}"#,
+            ),
+            (
+                "what is resolved",
+                r#"{"receiver":"r","groupKey":"g","alerts":[
+                {"fingerprint":"a","startsAt":"1"},{"fingerprint":"b","startsAt":"2"},
+                {"fingerprint":"c","startsAt":"3","status":"resolved"}]}"#,
+            ),
+        ] {
+            assert_eq!(key(same), key(base), "{name}");
+        }
+        for (name, other) in [
+            ("receiver", base.replace(r#""r""#, r#""s""#)),
+            ("groupKey", base.replace(r#""g""#, r#""h""#)),
+            ("start", base.replace(r#""1""#, r#""9""#)),
+            ("fingerprint", base.replace(r#""a""#, r#""z""#)),
+            ("repeat", base.replacen('{', r#"{"notification_reason":"repeat interval elapsed","#, 1)),
+        ] {
+            assert_ne!(key(&other), key(base), "{name}");
+        }
+        assert_ne!(parse(base).dedup_key("touser=a"), parse(base).dedup_key(""), "recipients");
+    }
+
+    #[test]
+    fn common_is_what_fires_in_common() {
+        let mut mixed = recorded("mixed");
+        mixed.retain_firing();
+        let common = mixed.common_labels();
+        assert_eq!(common.keys().collect::<Vec<_>>(), ["alertname", "job", "severity"]);
+    }
+}
