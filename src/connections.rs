@@ -18,7 +18,14 @@ const LEAVING_WAIT: Duration = Duration::from_millis(100);
 
 /// How long a body waits for the bytes that others release before it is answered 503. The accept loop does not wait
 /// with it.
-const BYTES_WAIT: Duration = Duration::from_secs(1);
+const BYTES_WAIT: Duration = Duration::from_secs(3);
+
+/// How long a body may be read before it makes room for the bytes of another one. In a storm of large bodies each needs
+/// milliseconds once there is room, so waiting is better than cutting each other off; a stalled upload waits longer.
+const BODY_GRACE: Duration = Duration::from_secs(1);
+
+/// How often a body that waits for bytes looks for one that has used up its grace.
+const BYTES_LOOK: Duration = Duration::from_millis(100);
 
 /// What a connection does, in the eyes of one that looks for room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,27 +222,23 @@ impl Connections {
         true
     }
 
-    /// Takes `bytes` of the budget for the body of `connection`. When it is spent, bodies that have been read for longer
-    /// than this one are evicted, the oldest first, so that stalled uploads cannot shut the door. `false` when that does
-    /// not free enough within a second.
+    /// Takes `bytes` of the budget for the body of `connection`. While it is spent, older bodies that have been read for
+    /// [`BODY_GRACE`] are evicted, so that stalled uploads cannot shut the door. `false` when that does not free enough
+    /// within [`BYTES_WAIT`].
     pub(crate) fn take_bytes(&self, connection: &Connection, bytes: usize) -> bool {
         let end = Instant::now() + BYTES_WAIT;
+        let is_spent = |budget: &mut Budget| budget.used.saturating_add(bytes) > self.bytes_limit;
         let mut budget = lock(&self.budget);
-        while budget.used.saturating_add(bytes) > self.bytes_limit {
+        while is_spent(&mut budget) {
             drop(budget);
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() || bytes > self.bytes_limit {
+            if bytes > self.bytes_limit || Instant::now() >= end || connection.is_evicted() {
                 return false;
             }
             self.evict_older_bodies(connection, bytes);
             budget = lock(&self.budget);
-            // What is whole is about to be decoded and released, and what was evicted as soon as its thread sees it.
             budget.waiting += 1;
-            budget = self
-                .released
-                .wait_timeout_while(budget, left, |budget| budget.used.saturating_add(bytes) > self.bytes_limit)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            let woken = self.released.wait_timeout_while(budget, BYTES_LOOK, is_spent);
+            budget = woken.unwrap_or_else(PoisonError::into_inner).0;
             budget.waiting -= 1;
         }
         budget.used += bytes;
@@ -243,8 +246,8 @@ impl Connections {
         true
     }
 
-    /// Evicts bodies that have been read for longer than the one of `connection`, the oldest first, until they held
-    /// `bytes`.
+    /// Evicts bodies that are older than the one of `connection` and have used up their grace, the oldest first, until
+    /// they held `bytes`.
     fn evict_older_bodies(&self, connection: &Connection, bytes: usize) {
         let mut set = lock(&self.set);
         let mut bodies: Vec<_> = set
@@ -254,7 +257,7 @@ impl Connections {
                 Standing::Reading { since } => Some((since, one.id, one.held.load(Ordering::Relaxed))),
                 Standing::Owing | Standing::HungUp { .. } | Standing::Evicted => None,
             })
-            .filter(|(_, id, held)| *id == connection.id || *held > 0)
+            .filter(|(since, id, held)| *id == connection.id || (*held > 0 && since.elapsed() >= BODY_GRACE))
             .collect();
         bodies.sort_unstable();
         let mut freed = 0;

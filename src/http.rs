@@ -608,7 +608,7 @@ impl<'a> Exchange<'a> {
     ///
     /// The ready answer, which the handler returns as it is: 413 above `max`, before a byte is read; 400 without a
     /// `Content-Length`, when it ends early or is late; 503 when all bodies together are above
-    /// [`Limits::buffered_bytes`] for a second; 500 when it was read before.
+    /// [`Limits::buffered_bytes`] for 3 seconds; 500 when it was read before.
     pub fn read_body(&mut self, max: usize) -> Result<Body<'a>, Reply> {
         if self.upload != Upload::Unread {
             return Err(Reply::failed(500, "the body was read before"));
