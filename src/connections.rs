@@ -187,19 +187,26 @@ impl Connections {
         Ok(connection)
     }
 
-    /// The thread of this connection has ended, or could not be started.
-    pub(crate) fn end(&self, connection: &Connection) {
+    /// The thread of this connection is about to end, or could not be started. Its descriptor is free when this returns.
+    pub(crate) fn end(&self, connection: Arc<Connection>) {
         let mut set = lock(&self.set);
         set.open.remove(&connection.id);
+        drop(connection);
         set.alive -= 1;
         if set.waiting > 0 {
             self.ended.notify_all();
         }
     }
 
-    /// Evicts the one that should make room first, to free a descriptor; `false` when there is none.
-    pub(crate) fn evict_one(&self) -> bool {
-        self.make_room(&mut lock(&self.set))
+    /// Evicts the one that should make room first and waits until its descriptor is free, for `time` at most. `false`
+    /// when that did not happen.
+    pub(crate) fn free_one(&self, time: Duration) -> bool {
+        let mut set = lock(&self.set);
+        let alive = set.alive;
+        if !self.make_room(&mut set) {
+            return false;
+        }
+        self.wait_while(set, Instant::now() + time, |set| set.alive >= alive).alive < alive
     }
 
     fn make_room(&self, set: &mut Set) -> bool {

@@ -39,7 +39,7 @@ const BODY_START: usize = 16 * 1024;
 /// sends more without a look at the answer is not worth the processor.
 const DISCARD_LIMIT: usize = 128 * 1024 * 1024;
 
-/// How long the accept loop waits after an error. Most often descriptors have run out: the backlog keeps the clients.
+/// How long the accept loop waits after an error that no eviction helps against. The backlog keeps the clients.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often an accept error that lasts is logged.
@@ -158,10 +158,10 @@ impl Server {
                 };
                 let own = Arc::clone(&connection);
                 let thread = thread::Builder::new().name("connection".to_owned()).stack_size(STACK);
-                if let Err(error) = thread.spawn_scoped(scope, move || self.attend(&own, handler)) {
+                if let Err(error) = thread.spawn_scoped(scope, move || self.attend(own, handler)) {
                     log::warn!("no thread for a connection, answered 503: {error}");
                     self.turn_away(&connection.stream);
-                    self.connections.end(&connection);
+                    self.connections.end(connection);
                 }
             }
         });
@@ -226,9 +226,10 @@ impl Server {
                         log::warn!("cannot accept connections, trying on: {error}");
                         *logged = Some(Instant::now());
                     }
-                    // Whatever has run out, one that has been idle for long holds some of it.
-                    self.connections.evict_one();
-                    thread::sleep(ACCEPT_PAUSE);
+                    // Most often descriptors have run out, and one that has been idle for long gives its own.
+                    if !self.connections.free_one(ACCEPT_PAUSE) {
+                        thread::sleep(ACCEPT_PAUSE);
+                    }
                 }
             }
         }
@@ -241,8 +242,8 @@ impl Server {
     }
 
     /// The life of a connection's thread.
-    fn attend(&self, connection: &Connection, handler: &(impl Fn(&mut Exchange<'_>) -> Reply + Sync)) {
-        let talk = || Talk::new(self, connection).and_then(|mut talk| talk.run(handler));
+    fn attend(&self, connection: Arc<Connection>, handler: &(impl Fn(&mut Exchange<'_>) -> Reply + Sync)) {
+        let talk = || Talk::new(self, &connection).and_then(|mut talk| talk.run(handler));
         match catch_unwind(AssertUnwindSafe(talk)) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => log::debug!("a connection ended: {error}"),
