@@ -533,7 +533,7 @@ fn write(connection: &Connection, mut bytes: &[u8], time: Duration) -> io::Resul
 fn print(reply: &Reply, next: Next, with_body: bool, outbox: &mut Vec<u8>) -> io::Result<()> {
     let mut headers = Vec::with_capacity(4);
     let named = [("Server", "wechat-with-deepseek"), ("Content-Type", reply.content_type)];
-    for (name, value) in named.into_iter().chain(reply.header) {
+    for (name, value) in named.into_iter().chain(reply.header.as_ref().map(|(name, value)| (*name, value.as_ref()))) {
         headers.extend(Header::from_bytes(name, value));
     }
     outbox.clear();
@@ -787,7 +787,7 @@ pub struct Reply {
     /// The body, which a `HEAD` does not get.
     pub body: Cow<'static, str>,
     /// One more header: `Allow` with a 405, `WWW-Authenticate` with a 401.
-    pub header: Option<(&'static str, &'static str)>,
+    pub header: Option<(&'static str, Cow<'static, str>)>,
 }
 
 impl Reply {
@@ -814,7 +814,7 @@ impl Reply {
 
     /// The same with this header.
     #[must_use]
-    pub fn with_header(self, name: &'static str, value: &'static str) -> Self {
-        Self { header: Some((name, value)), ..self }
+    pub fn with_header(self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
+        Self { header: Some((name, value.into())), ..self }
     }
 }
