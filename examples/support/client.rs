@@ -8,8 +8,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// What an answer may take at most, whatever is tested: a lost answer must fail a test, not hang it.
+/// What an answer may take, unless the client is told otherwise: a lost answer must fail a test, not hang it.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Names and values as they came.
+pub(crate) type Headers = Vec<(String, String)>;
 
 /// An answer, read whole.
 #[derive(Debug, Clone)]
@@ -17,7 +20,7 @@ pub(crate) struct Reply {
     /// The status.
     pub(crate) status: u16,
     /// The headers as they came.
-    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) headers: Headers,
     /// The body as JSON; null when it is none.
     pub(crate) body: Value,
     /// The body as text.
@@ -46,14 +49,21 @@ impl Reply {
 /// A connection that is opened when it is needed and used again while the server keeps it.
 pub(crate) struct Client {
     address: SocketAddr,
-    headers: Vec<(String, String)>,
+    headers: Headers,
+    patience: Duration,
     open: Option<BufReader<TcpStream>>,
 }
 
 impl Client {
     /// A client of this server. Nothing is connected yet.
     pub(crate) fn new(address: SocketAddr) -> Self {
-        Self { address, headers: vec![("User-Agent".into(), "Alertmanager/0.25.0".into())], open: None }
+        let headers = vec![("User-Agent".into(), "Alertmanager/0.25.0".into())];
+        Self { address, headers, patience: LONGEST_WAIT, open: None }
+    }
+
+    /// Waits so long for an answer, instead of a minute.
+    pub(crate) fn patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Adds a header to every request.
@@ -117,8 +127,8 @@ impl Client {
     fn connect(&self) -> io::Result<BufReader<TcpStream>> {
         let stream = TcpStream::connect(self.address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(LONGEST_WAIT))?;
-        stream.set_write_timeout(Some(LONGEST_WAIT))?;
+        stream.set_read_timeout(Some(self.patience))?;
+        stream.set_write_timeout(Some(self.patience))?;
         Ok(BufReader::with_capacity(16 * 1024, stream))
     }
 }
@@ -164,7 +174,7 @@ pub(crate) fn read_reply(stream: &mut BufReader<TcpStream>, method: &str, start:
 }
 
 /// Status, headers and minor version; interim answers (100) are read over.
-fn read_head(stream: &mut BufReader<TcpStream>) -> io::Result<(u16, Vec<(String, String)>, u8)> {
+fn read_head(stream: &mut BufReader<TcpStream>) -> io::Result<(u16, Headers, u8)> {
     loop {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {

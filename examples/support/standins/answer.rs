@@ -198,11 +198,7 @@ impl Answer {
                     write_all(stream, &mut out)?;
                 }
             }
-            None if !self.delay.is_zero() => {
-                if !pause.pause(self.delay) {
-                    return Ok(Next::Close);
-                }
-            }
+            None if !self.delay.is_zero() && !pause.pause(self.delay) => return Ok(Next::Close),
             None => {}
         }
         let mut left = match self.ending {

@@ -271,7 +271,7 @@ impl State {
             nth: request.nth,
         };
         self.requests.push(recorded.clone());
-        if let Err(refusal) = self.authenticate(request) {
+        if let Some(refusal) = self.refuse(request) {
             return refusal;
         }
         let faults = faults(&recorded);
@@ -288,7 +288,7 @@ impl State {
     }
 
     fn models(&self, request: &Request) -> Answer {
-        if let Err(refusal) = self.authenticate(request) {
+        if let Some(refusal) = self.refuse(request) {
             return refusal;
         }
         let models = lock(&self.models);
@@ -297,15 +297,16 @@ impl State {
         Answer::json(200, &json!({ "object": "list", "data": data }))
     }
 
-    fn authenticate(&self, request: &Request) -> Result<(), Answer> {
+    /// DeepSeek's answer to a wrong key.
+    fn refuse(&self, request: &Request) -> Option<Answer> {
         match request.header("authorization").and_then(|value| value.strip_prefix("Bearer ")) {
-            Some(key) if key == self.key => Ok(()),
+            Some(key) if key == self.key => None,
             Some(key) => {
                 // DeepSeek shows a key's last characters.
                 let tail: String = key.chars().skip(key.chars().count().saturating_sub(4)).collect();
-                Err(error(401, &format!("Authentication Fails, Your api key: ****{tail} is invalid")))
+                Some(error(401, &format!("Authentication Fails, Your api key: ****{tail} is invalid")))
             }
-            None => Err(error(401, "Authentication Fails (governor)")),
+            None => Some(error(401, "Authentication Fails (governor)")),
         }
     }
 }

@@ -117,3 +117,28 @@ impl<R, A: Clone + Send + Sync + 'static> Script<R, A> {
         default(request)
     }
 }
+
+/// A door that is shut until it is opened, for answers that come when a test says so.
+#[derive(Clone)]
+pub(crate) struct Latch(Arc<(Mutex<bool>, Condvar)>);
+
+impl Latch {
+    /// A shut one.
+    pub(crate) fn shut() -> Self {
+        Self(Arc::new((Mutex::new(false), Condvar::new())))
+    }
+
+    /// Lets everyone through, now and later.
+    pub(crate) fn open(&self) {
+        *lock(&self.0.0) = true;
+        self.0.1.notify_all();
+    }
+
+    /// Blocks until it is open.
+    pub(crate) fn wait(&self) {
+        let mut open = lock(&self.0.0);
+        while !*open {
+            open = self.0.1.wait(open).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}

@@ -11,4 +11,5 @@ pub(crate) mod wecom;
 
 pub(crate) use answer::{Answer, Filler};
 pub(crate) use deepseek::{DeepSeek, Usage, completion, says};
+pub(crate) use journal::Latch;
 pub(crate) use wecom::{Api, Reply, WeCom};
