@@ -5,4 +5,12 @@ mod support;
 
 mod harness;
 
+mod alertmanager;
+mod answers;
+mod configuration;
+mod deepseek;
+mod log;
+mod message;
+mod secrets;
 mod standins;
+mod wecom;

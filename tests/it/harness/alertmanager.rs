@@ -4,13 +4,12 @@ use std::env;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Map, Value, json};
 
-use super::PATIENCE;
+use super::{PATIENCE, TempDir};
 use crate::support::client::{Client, Reply};
 use crate::support::process::Process;
 
@@ -37,11 +36,8 @@ pub(crate) struct Alertmanager {
     // Dropped before the directory it writes to.
     process: Process,
     address: SocketAddr,
-    directory: Directory,
+    _directory: TempDir,
 }
-
-/// A directory of our own, removed when it is dropped.
-struct Directory(PathBuf);
 
 impl Alertmanager {
     /// How one that posts to `url` notifies, if there is one on the PATH. `REQUIRE_ALERTMANAGER=1` makes its absence a
@@ -114,11 +110,6 @@ impl Alertmanager {
         self.process.wait_log(text, PATIENCE).expect("a line in Alertmanager's log")
     }
 
-    /// Its storage.
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory.0
-    }
-
     fn request(&self, method: &str, target: &str, body: &str) -> Reply {
         Client::new(self.address).request(method, target, body.as_bytes()).expect("an answer of Alertmanager")
     }
@@ -158,13 +149,13 @@ impl Settings {
     /// Starts it and waits until it listens.
     #[track_caller]
     pub(crate) fn start(&self) -> Alertmanager {
-        let directory = Directory::new();
-        let config = directory.0.join("alertmanager.yml");
+        let directory = TempDir::new();
+        let config = directory.path().join("alertmanager.yml");
         fs::write(&config, self.config()).expect("a configuration file");
         let mut command = Command::new(binary().expect("it was there a moment ago"));
         command
             .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.path={}", directory.0.join("data").display()))
+            .arg(format!("--storage.path={}", directory.path().join("data").display()))
             .arg("--cluster.listen-address=")
             .arg("--web.listen-address=127.0.0.1:0")
             .arg("--web.external-url=http://alertmanager.example:9093")
@@ -172,7 +163,7 @@ impl Settings {
             .stdout(Stdio::null());
         let process = Process::start(&mut command).expect("Alertmanager's binary");
         let address = process.wait_address(LISTENING, PATIENCE).expect("an Alertmanager that listens");
-        Alertmanager { process, address, directory }
+        Alertmanager { process, address, _directory: directory }
     }
 
     fn config(&self) -> String {
@@ -201,23 +192,6 @@ impl Settings {
             );
         }
         yaml
-    }
-}
-
-impl Directory {
-    fn new() -> Self {
-        static NUMBER: AtomicU64 = AtomicU64::new(1);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = env::temp_dir().join(format!("wechat-with-deepseek-test-{}-{number}", std::process::id()));
-        fs::create_dir_all(&path).expect("a temporary directory");
-        Self(path)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // What cannot be removed is the system's to remove.
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

@@ -57,18 +57,16 @@ pub(crate) struct Finished {
 impl Sidecar {
     /// A sidecar of these two, with everything else as it is by default, but for the pace.
     pub(crate) fn with(deepseek: &DeepSeek, wecom: &WeCom) -> Builder {
-        let mut builder = Builder::bare()
-            .env("DEEPSEEK_API_KEY", deepseek.key())
-            .env("DEEPSEEK_BASE_URL", &deepseek.base_url())
+        Builder::bare()
+            .upstreams(deepseek, wecom)
             .env("WECHAT_CORP_ID", wecom.corp_id())
             .env("WECHAT_API_SECRET", wecom.secret())
             .env("WECHAT_AGENT_ID", &wecom::AGENT_ID.to_string())
-            .env("WECHAT_API_URL", &wecom.base_url())
-            // Tests send more messages a minute than anyone would read.
-            .env("WECHAT_RATE", "0");
-        builder.watched.deepseek.push(deepseek.state());
-        builder.watched.wecom.push(wecom.state());
-        builder
+    }
+
+    /// The same with a group robot in the app's place.
+    pub(crate) fn with_robot(deepseek: &DeepSeek, wecom: &WeCom) -> Builder {
+        Builder::bare().upstreams(deepseek, wecom).env("WECHAT_ROBOT_KEY", wecom.robot_key())
     }
 
     /// Where it listens.
@@ -176,6 +174,16 @@ impl Builder {
     /// No variable at all but where to listen.
     pub(crate) fn bare() -> Self {
         Self::default().env("LISTEN_ADDR", "127.0.0.1:0")
+    }
+
+    fn upstreams(mut self, deepseek: &DeepSeek, wecom: &WeCom) -> Self {
+        self.watched.deepseek.push(deepseek.state());
+        self.watched.wecom.push(wecom.state());
+        self.env("DEEPSEEK_API_KEY", deepseek.key())
+            .env("DEEPSEEK_BASE_URL", &deepseek.base_url())
+            .env("WECHAT_API_URL", &wecom.base_url())
+            // Tests send more messages a minute than anyone would read.
+            .env("WECHAT_RATE", "0")
     }
 
     /// Sets a variable.
