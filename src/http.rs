@@ -42,7 +42,7 @@ const DISCARD_LIMIT: usize = 128 * 1024 * 1024;
 /// How long the accept loop waits after an error that no eviction helps against. The backlog keeps the clients.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often an accept error that lasts is logged.
+/// How often faults of accepting are logged, or a flood of connections would be a flood of lines.
 const ACCEPT_LOG: Duration = Duration::from_secs(10);
 
 /// How much too late a read may notice its deadline. Below that the socket's timeout is left as it is, which saves a
@@ -159,7 +159,7 @@ impl Server {
                 let own = Arc::clone(&connection);
                 let thread = thread::Builder::new().name("connection".to_owned()).stack_size(STACK);
                 if let Err(error) = thread.spawn_scoped(scope, move || self.attend(own, handler)) {
-                    log::warn!("no thread for a connection, answered 503: {error}");
+                    warn(&mut logged, format_args!("no thread for a connection, answered 503: {error}"));
                     self.turn_away(&connection.stream);
                     self.connections.end(connection);
                 }
@@ -222,10 +222,7 @@ impl Server {
                 Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
                 }
                 Err(error) => {
-                    if logged.is_none_or(|at| at.elapsed() >= ACCEPT_LOG) {
-                        log::warn!("cannot accept connections, trying on: {error}");
-                        *logged = Some(Instant::now());
-                    }
+                    warn(logged, format_args!("cannot accept connections, trying on: {error}"));
                     // Most often descriptors have run out, and one that has been idle for long gives its own.
                     if !self.connections.free_one(ACCEPT_PAUSE) {
                         thread::sleep(ACCEPT_PAUSE);
@@ -250,6 +247,14 @@ impl Server {
             Err(_) => log::error!("a connection's thread panicked: a bug of this program, please report it"),
         }
         self.connections.end(connection);
+    }
+}
+
+/// Logs a fault of accepting unless one was logged just before.
+fn warn(logged: &mut Option<Instant>, fault: fmt::Arguments<'_>) {
+    if logged.is_none_or(|at| at.elapsed() >= ACCEPT_LOG) {
+        log::warn!("{fault}");
+        *logged = Some(Instant::now());
     }
 }
 
