@@ -1,4 +1,6 @@
 //! wechat-with-deepseek: Alertmanager posts a notification, DeepSeek explains it, WeCom delivers the explanation.
+pub mod leak;
 pub mod notification;
 pub mod outcome;
+pub mod redact;
 pub mod secret;
