@@ -93,6 +93,11 @@ impl Aliases {
         self.entries.is_empty()
     }
 
+    /// Whether this label's values have aliases.
+    pub(crate) fn hides(&self, label: &str) -> bool {
+        self.labels.iter().any(|hidden| hidden == label)
+    }
+
     /// `text` with an alias in place of every value and host that stands in it as a whole word.
     ///
     /// `10.0.0.5` is no word of `10.0.0.55` or `10.0.0.5-b`. Chinese has no blanks, so a Chinese value is a word
@@ -116,7 +121,7 @@ impl Aliases {
     /// A label's value as it leaves: its alias if the label is one of those to hide, else like any other text.
     #[must_use]
     pub fn hide_label(&self, name: &str, value: &str) -> String {
-        let whole = if self.labels.iter().any(|label| label == name) { self.values.get(value) } else { None };
+        let whole = if self.hides(name) { self.values.get(value) } else { None };
         whole.map_or_else(|| self.hide(value), |&index| self.entries[index].alias.clone())
     }
 
