@@ -1,7 +1,10 @@
 //! wechat-with-deepseek: Alertmanager posts a notification, DeepSeek explains it, WeCom delivers the explanation.
-mod connections;
-pub mod head;
-pub mod http;
+pub mod alias;
+pub mod compact;
+pub mod excerpt;
+pub mod leak;
 pub mod notification;
 pub mod outcome;
+pub mod prompt;
+pub mod redact;
 pub mod secret;
