@@ -1,4 +1,5 @@
 //! wechat-with-deepseek: Alertmanager posts a notification, DeepSeek explains it, WeCom delivers the explanation.
+pub mod glyph;
 pub mod notification;
 pub mod outcome;
 pub mod secret;
