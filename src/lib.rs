@@ -3,3 +3,4 @@ pub mod glyph;
 pub mod notification;
 pub mod outcome;
 pub mod secret;
+pub mod spans;
