@@ -1,8 +1,12 @@
 //! wechat-with-deepseek: Alertmanager posts a notification, DeepSeek explains it, WeCom delivers the explanation.
+pub mod danger;
 pub mod glyph;
 pub mod json;
 pub mod markdown;
 pub mod notification;
 pub mod outcome;
+mod rules;
 pub mod secret;
+mod shell;
 pub mod spans;
+pub mod unseen;

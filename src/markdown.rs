@@ -303,7 +303,7 @@ fn cells(row: &str) -> Vec<String> {
     let row = row.trim();
     let row = row.strip_prefix('|').unwrap_or(row);
     let mut cells = vec![String::new()];
-    let has_pairs = row.matches('`').count() % 2 == 0;
+    let has_pairs = row.matches('`').count().is_multiple_of(2);
     let mut in_code = false;
     let mut chars = row.chars().peekable();
     while let Some(c) = chars.next() {
