@@ -5,6 +5,7 @@ pub mod json;
 pub mod markdown;
 pub mod notification;
 pub mod outcome;
+pub mod parts;
 mod rules;
 pub mod secret;
 mod shell;
