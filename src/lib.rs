@@ -1,8 +1,10 @@
 //! wechat-with-deepseek: Alertmanager posts a notification, DeepSeek explains it, WeCom delivers the explanation.
 pub mod danger;
 pub mod glyph;
+pub mod headline;
 pub mod json;
 pub mod markdown;
+pub mod message;
 pub mod notification;
 pub mod outcome;
 pub mod parts;

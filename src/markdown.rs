@@ -368,7 +368,8 @@ fn row_text(head: &[String], values: &[String], has_code: bool) -> String {
     }
 }
 
-/// Trims the lines' ends, lets one blank line stand for many, and none at the ends or under a heading.
+/// Trims the lines' ends, lets one blank line stand for many, one above a heading, and none under it or at
+/// the ends.
 fn tidy(text: &str) -> String {
     let mut tidied = String::with_capacity(text.len());
     let mut is_blank = false;
@@ -378,11 +379,12 @@ fn tidy(text: &str) -> String {
             is_blank = true;
             continue;
         }
-        if is_blank && !tidied.is_empty() && !after_heading {
+        let is_heading = line.starts_with('【') && line.ends_with('】');
+        if !tidied.is_empty() && (is_heading || (is_blank && !after_heading)) {
             tidied.push('\n');
         }
         is_blank = false;
-        after_heading = line.starts_with('【') && line.ends_with('】');
+        after_heading = is_heading;
         tidied.push_str(line);
         tidied.push('\n');
     }
@@ -397,9 +399,9 @@ mod tests {
     #[test]
     fn blocks_become_lines() {
         for (name, markdown, plain) in [
-            ("heading", "# 结论\n\n磁盘满\n## 处理步骤：\n步骤", "【结论】\n磁盘满\n【处理步骤】\n步骤"),
+            ("heading", "# 结论\n\n磁盘满\n## 处理步骤：\n步骤", "【结论】\n磁盘满\n\n【处理步骤】\n步骤"),
             ("heading without space", "##结论\n好", "【结论】\n好"),
-            ("bold heading", "**结论：**\n好\n**原因**\n坏", "【结论】\n好\n【原因】\n坏"),
+            ("bold heading", "**结论：**\n好\n**原因**\n坏", "【结论】\n好\n\n【原因】\n坏"),
             ("heading in brackets", "### 【结论】\n好", "【结论】\n好"),
             ("setext", "结论\n====\n好", "【结论】\n好"),
             ("no heading", "#1 与 #3f9a2c\n#!/bin/sh", "#1 与 #3f9a2c\n#!/bin/sh"),
