@@ -256,7 +256,9 @@ impl Bounded {
 
 /// A digest's rows: alerts of one severity and name together, critical first, then the earliest.
 fn rows(notifications: &[&Notification], clock: Clock) -> Vec<String> {
-    let mut kinds: BTreeMap<(usize, &str, &str), (Vec<&Alert>, BTreeSet<usize>)> = BTreeMap::new();
+    /// Alerts of one kind, and the notifications they stand in.
+    type Kind<'a> = (Vec<&'a Alert>, BTreeSet<usize>);
+    let mut kinds: BTreeMap<(usize, &str, &str), Kind<'_>> = BTreeMap::new();
     for (number, notification) in notifications.iter().enumerate() {
         for alert in &notification.alerts {
             let severity = alert.label("severity");
@@ -357,8 +359,7 @@ fn targets(alerts: &[&Alert], common: &Labels) -> Vec<String> {
 /// As many of `values` as fit into about `bytes`, at least one, and how many there are when not all do.
 fn listed(values: &[String], bytes: usize) -> String {
     let mut text = String::new();
-    let mut shown = 0;
-    for value in values {
+    for (shown, value) in values.iter().enumerate() {
         if shown > 0 && text.len() + value.len() + 3 > bytes {
             return format!("{text} 等 {} 个", values.len());
         }
@@ -366,7 +367,6 @@ fn listed(values: &[String], bytes: usize) -> String {
             text.push('、');
         }
         text.push_str(value);
-        shown += 1;
     }
     text
 }

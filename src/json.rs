@@ -51,25 +51,30 @@ impl Json {
                 }
             }
             Self::Object(fields) => {
+                // Headings for all of the outer names or for none: a short value below a list would look like its part.
+                let has_headings = level == 0 && fields.iter().any(|(name, value)| !value.is_short(name));
                 for (name, value) in fields {
-                    match value {
-                        Self::Text(text)
-                            if !text.contains('\n') && (level > 0 || text.len() + name.len() < MAX_SHORT) =>
-                        {
-                            let _ = writeln!(markdown, "{name}: {text}");
-                        }
-                        Self::Text(_) | Self::List(_) | Self::Object(_) => {
-                            let _ = if level == 0 {
+                    let text = if let Self::Text(text) = value { Some(text) } else { None };
+                    let _ = match text.filter(|text| !has_headings && !text.contains('\n')) {
+                        Some(text) => writeln!(markdown, "{name}: {text}"),
+                        None => {
+                            let _ = if has_headings {
                                 writeln!(markdown, "\n## {name}")
                             } else {
                                 writeln!(markdown, "{name}:")
                             };
                             value.write(markdown, level + 1);
+                            Ok(())
                         }
-                    }
+                    };
                 }
             }
         }
+    }
+
+    /// Whether it may stand on the line of its name.
+    fn is_short(&self, name: &str) -> bool {
+        matches!(self, Self::Text(text) if !text.contains('\n') && text.len() + name.len() < MAX_SHORT)
     }
 }
 
@@ -136,7 +141,8 @@ mod tests {
     #[test]
     fn only_json_is_read() {
         for (name, answer, markdown) in [
-            ("object", r#"{"b":1,"a":[true,null]}"#, Some("b: 1\n\n## a\n- 是\n- 无\n")),
+            ("object", r#"{"b":1,"a":[true,null]}"#, Some("\n## b\n1\n\n## a\n- 是\n- 无\n")),
+            ("short values", r#"{"b":1,"a":"x"}"#, Some("b: 1\na: x\n")),
             ("fenced", "```json\n[\"a\"]\n```", Some("- a\n")),
             ("objects in a list", r#"[{"a":"x","b":["y"]}]"#, Some("- a: x\n  b:\n  - y\n")),
             ("a selector", "{job=\"a\"}", None),

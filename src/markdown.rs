@@ -460,7 +460,7 @@ mod tests {
             (
                 "object",
                 r#"{"结论":"磁盘满","可能原因":["日志 **过大**","未轮转"],"处理步骤":[{"步骤":"看","命令":"df -h /a_b"}],"x":null}"#,
-                "结论: 磁盘满\n\n【可能原因】\n• 日志 过大\n• 未轮转\n\n【处理步骤】\n• 步骤: 看\n  命令: df -h /a_b\nx: 无",
+                "【结论】\n磁盘满\n\n【可能原因】\n• 日志 过大\n• 未轮转\n\n【处理步骤】\n• 步骤: 看\n  命令: df -h /a_b\n\n【x】\n无",
             ),
             ("fenced list", "```json\n[\"a\", 1, true]\n```", "• a\n• 1\n• 是"),
             ("empty", "{}", ""),
@@ -490,9 +490,10 @@ mod tests {
             "1. ",
         ] {
             let text = unit.repeat(300_000 / unit.len());
+            // Quadratic time would be minutes; a busy machine makes linear time seconds.
             let started = std::time::Instant::now();
             let _plain = to_plain(&text);
-            assert!(started.elapsed().as_secs() < 3, "{unit:?}");
+            assert!(started.elapsed().as_secs() < 30, "{unit:?}");
         }
         for text in ["", " ", "\n", "|", "|\n|-", "```", "**", "#", "-", "1.", "\\", "&", "<", "![", "]("] {
             let _plain = to_plain(text);

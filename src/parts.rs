@@ -225,9 +225,10 @@ mod tests {
     fn a_long_text_takes_no_time() {
         for unit in ["\n", "：\n", "a", "中", "x\u{301}", "。", "a b", "【a】\n", "👩\u{200d}"] {
             let text = unit.repeat(1_000_000 / unit.len());
+            // Quadratic time would be minutes; a busy machine makes linear time seconds.
             let started = std::time::Instant::now();
             let _parts = split(&text, 700, 2000, 5);
-            assert!(started.elapsed().as_secs() < 3, "{unit:?}");
+            assert!(started.elapsed().as_secs() < 30, "{unit:?}");
         }
     }
 }

@@ -137,10 +137,7 @@ pub(crate) const RULES: &[Rule] = &[
     Rule { programs: &["mysqladmin"], how: Word(&["shutdown", "drop", "kill"]) },
     Rule { programs: &["etcdctl"], how: First(&["del", "rm", "defrag", "member remove"]) },
     Rule { programs: &["kafka-topics.sh", "kafka-topics"], how: Flag(&["--delete"]) },
-    Rule {
-        programs: &["curl"],
-        how: Args(|args| args.windows(2).any(|pair| is_method(pair)) || args.contains(&"-XDELETE")),
-    },
+    Rule { programs: &["curl"], how: Args(|args| args.windows(2).any(is_method) || args.contains(&"-XDELETE")) },
     Rule { programs: &["aws"], how: Word(&["terminate-instances", "stop-instances", "reboot-instances", "rm", "rb"]) },
 ];
 
@@ -236,9 +233,9 @@ pub(crate) fn has_target(args: &[&str]) -> bool {
 
 /// `rm` of the shell, and not a word that looks like it.
 fn removes(args: &[&str]) -> bool {
-    let is_option = |arg: &&str| has_option(&[arg], &["-r", "-R", "-f", "--recursive", "--force"]);
+    let is_option = |arg: &&str| has_option(&[*arg], &["-r", "-R", "-f", "--recursive", "--force"]);
     let is_path = |arg: &&str| arg.starts_with(['/', '~', '$', '{', '<', '*']) || arg.contains(['/', '*', '.']);
-    args.iter().any(|arg| is_option(arg)) || args.first().is_some_and(is_path)
+    args.iter().any(is_option) || args.first().is_some_and(is_path)
 }
 
 fn edits_partitions(args: &[&str]) -> bool {
