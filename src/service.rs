@@ -196,7 +196,7 @@ fn log_line(report: &Report, taken: &Taken<'_, Post, Kept>) -> String {
     let jobs = taken.jobs();
     let (id, group_key, receiver) = jobs.first().map_or_else(Default::default, |job| {
         let notification = &job.item.notification;
-        (job.id.to_string(), logged(&notification.group_key), notification.receiver.clone())
+        (job.id.to_string(), logged(&notification.group_key), logged(&notification.receiver))
     });
     let alerts: usize = jobs.iter().map(|job| job.item.notification.alerts.len()).sum();
     let errcode = errcode.map_or_else(|| "none".to_owned(), |errcode| errcode.to_string());
