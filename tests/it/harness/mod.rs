@@ -4,11 +4,15 @@
 
 mod alertmanager;
 mod files;
+mod garbage;
+mod relay;
 mod rows;
 mod sidecar;
 
 pub(crate) use alertmanager::Alertmanager;
 pub(crate) use files::{TempDir, TempFile};
+pub(crate) use garbage::Random;
+pub(crate) use relay::{AUTHORITY, Relay, read_head};
 pub(crate) use rows::each;
 pub(crate) use sidecar::{Builder, Finished, Sidecar};
 

@@ -25,6 +25,7 @@ pub(crate) struct Builder {
     variables: BTreeMap<String, String>,
     arguments: Vec<String>,
     directory: Option<PathBuf>,
+    descriptors: Option<usize>,
     watched: Watched,
 }
 
@@ -210,6 +211,12 @@ impl Builder {
         self
     }
 
+    /// Lets it open so many descriptors.
+    pub(crate) fn descriptors(mut self, limit: usize) -> Self {
+        self.descriptors = Some(limit);
+        self
+    }
+
     /// Starts it and waits until it listens.
     #[track_caller]
     pub(crate) fn start(self) -> Sidecar {
@@ -236,7 +243,16 @@ impl Builder {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wechat-with-deepseek"));
+        const BINARY: &str = env!("CARGO_BIN_EXE_wechat-with-deepseek");
+        let mut command = match self.descriptors {
+            None => Command::new(BINARY),
+            Some(limit) => {
+                // The limit is of the process that asks for it: a shell that becomes the sidecar.
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\""), BINARY]);
+                shell
+            }
+        };
         command.env_clear().envs(&self.variables).args(&self.arguments);
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
