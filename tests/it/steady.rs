@@ -364,7 +364,7 @@ fn bodies_over_the_total_budget_make_room_and_are_bounded() {
             .map(|_| {
                 scope.spawn(|| {
                     let mut stream = sidecar.connect();
-                    stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
+                    stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
                     stream.write_all(post_head(length).as_bytes()).unwrap();
                     // Those that make room for others are cut.
                     let _ = stream.write_all(&sent);
