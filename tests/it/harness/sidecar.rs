@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -221,13 +222,17 @@ impl Builder {
     /// Runs it to its end.
     #[track_caller]
     pub(crate) fn run(self) -> Finished {
-        let output = self.command().stdin(Stdio::null()).output().expect("the sidecar's binary");
-        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        let finished = Finished {
-            code: output.status.code().unwrap_or(-1),
-            stdout: text(&output.stdout),
-            stderr: text(&output.stderr),
-        };
+        let mut process = Process::start(self.command().stdout(Stdio::piped())).expect("the sidecar's binary");
+        let mut piped = process.take_stdout().expect("a piped stdout");
+        let reading = thread::spawn(move || {
+            let mut bytes = Vec::new();
+            // What a killed sidecar has said is what there is.
+            let _ = piped.read_to_end(&mut bytes);
+            String::from_utf8_lossy(&bytes).into_owned()
+        });
+        let status = process.wait_exit(PATIENCE).expect("a sidecar that ends by itself");
+        let stdout = reading.join().expect("a reader that does not panic");
+        let finished = Finished { code: status.code().unwrap_or(-1), stdout, stderr: process.log() };
         for secret in self.secrets() {
             assert!(!finished.stdout.contains(&secret), "stdout holds the secret {secret:?}: {finished:?}");
             assert!(!finished.stderr.contains(&secret), "stderr holds the secret {secret:?}: {finished:?}");
