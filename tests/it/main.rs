@@ -9,6 +9,8 @@ mod alertmanager;
 mod answers;
 mod configuration;
 mod deepseek;
+mod house;
+mod http;
 mod log;
 mod message;
 mod secrets;
