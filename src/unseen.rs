@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn a_long_line_takes_no_time() {
         for unit in ["1.", "::", "http://", "1.2.3.4 ", "a:", "10.0.0.1-", "版本", "version 1 "] {
-            let line = unit.repeat(300_000 / unit.len());
+            let line = unit.repeat(100_000 / unit.len());
             // Quadratic time would be minutes; a busy machine makes linear time seconds.
             let started = std::time::Instant::now();
             let _is_in = Unseen::new(&line, &[&notification()]).is_in(&line);

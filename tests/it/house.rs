@@ -8,10 +8,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("verbs", &["config", "deepseek", "inflight", "metrics", "notification", "pipeline", "redact", "server"]),
     ("service", &["config", "http", "inflight", "metrics", "notification", "notify", "outcome", "pipeline", "server"]),
     ("config", &["deepseek", "pace", "peer", "pipeline", "secret", "wecom"]),
-    (
-        "server",
-        &["http", "inflight", "metrics", "notification", "outcome", "pipeline", "redact", "secret", "wecom"],
-    ),
+    ("server", &["http", "inflight", "metrics", "notification", "outcome", "pipeline", "redact", "secret", "wecom"]),
     ("http", &["connections", "head"]),
     ("connections", &[]),
     ("head", &[]),
@@ -47,11 +44,24 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("gate", &["outcome"]),
     ("peer", &["dns", "redact", "secret"]),
     ("dns", &[]),
-    ("message", &["notification"]),
-    ("notice", &["outcome"]),
-    ("prompt", &["alias", "notification"]),
+    ("prompt", &["alias", "compact", "excerpt", "notification"]),
+    ("excerpt", &["alias", "compact", "notification"]),
+    ("compact", &[]),
     ("alias", &["notification"]),
-    ("redact", &["notification"]),
+    ("redact", &["leak", "notification"]),
+    ("leak", &[]),
+    ("message", &["danger", "glyph", "headline", "markdown", "notification", "parts", "unseen"]),
+    ("headline", &["glyph", "notification"]),
+    ("markdown", &["glyph", "json", "spans"]),
+    ("json", &[]),
+    ("spans", &["glyph"]),
+    ("parts", &["glyph"]),
+    ("glyph", &[]),
+    ("danger", &["rules", "shell"]),
+    ("rules", &[]),
+    ("shell", &[]),
+    ("unseen", &["notification"]),
+    ("notice", &["outcome"]),
     ("outcome", &[]),
     ("notification", &[]),
     ("secret", &[]),
@@ -69,6 +79,7 @@ fn used() -> BTreeMap<String, BTreeSet<String>> {
         }
         let text = std::fs::read_to_string(&path).unwrap();
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
         let mut rooms = BTreeSet::new();
         for rest in code.split("crate::").skip(1) {
             let names = match rest.strip_prefix('{') {
