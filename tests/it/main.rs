@@ -9,6 +9,7 @@ mod alertmanager;
 mod answers;
 mod configuration;
 mod deepseek;
+mod demo;
 mod house;
 mod http;
 mod log;
