@@ -337,6 +337,6 @@ mod tests {
             let (masked, _) = mask_text(&text);
             assert!(masked.len() <= 4 * text.len(), "{unit}");
         }
-        assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
+        assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
     }
 }
