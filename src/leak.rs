@@ -176,11 +176,17 @@ fn ends_with(name: &[u8], word: &str) -> bool {
 pub(crate) fn secrets(bytes: &[u8]) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = Vec::new();
     let mut at = 0;
-    while at < bytes.len() {
-        match secret_at(bytes, at) {
+    let mut inside = false;
+    while let Some(&byte) = bytes.get(at) {
+        let letter = byte.is_ascii_alphanumeric();
+        // Most bytes are within a word and announce nothing.
+        let announces = if letter { !inside } else { matches!(byte, b'-' | b'_' | b'.' | b':' | b'@' | 0xE4 | 0xE5) };
+        inside = letter;
+        match if announces { secret_at(bytes, at) } else { None } {
             // A secret goes on until its end; what is within it needs no second look.
             Some(secret) => {
                 at = secret.end.max(at + 1);
+                inside = false;
                 found.push(secret);
             }
             None => at += 1,
@@ -240,8 +246,11 @@ fn word(bytes: &[u8], start: usize) -> Option<Range<usize>> {
         let digits = bytes.get(password.clone())?.iter().all(u8::is_ascii_digit);
         return (bytes.get(user) == Some(&b':') && !digits && !is_masked(bytes, &password)).then_some(password);
     }
-    // Most words are prose, with another word behind them: not looked at any closer.
-    if blanks > end && bytes.get(blanks).is_some_and(|&byte| is_word(byte)) && !word.starts_with(b"--") {
+    // Only few words are followed by what may part a name from its value; the others are not looked at any closer.
+    let parted =
+        matches!(bytes.get(blanks), Some(b'=' | b':' | b'!' | b'"' | b'\'' | b'`' | b'\\' | b']' | b'>' | 0xEF));
+    let flag = word.starts_with(b"--") && blanks > end;
+    if !parted && !flag {
         return None;
     }
     // "api key: …" is two words.
@@ -250,7 +259,7 @@ fn word(bytes: &[u8], start: usize) -> Option<Range<usize>> {
     if !names_secret(name) {
         return None;
     }
-    if word.starts_with(b"--") && blanks > end && !matches!(bytes.get(blanks), Some(b'-' | b'=' | b':')) {
+    if flag && !matches!(bytes.get(blanks), Some(b'-' | b'=' | b':')) {
         // A flag's value follows after a blank.
         return value(bytes, blanks, name, b' ');
     }
@@ -466,6 +475,10 @@ fn dsn_password(bytes: &[u8], at: usize) -> Option<Range<usize>> {
 /// A key that is known by its shape, or the end of a webhook's address.
 fn key_shape(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     let rest = bytes.get(at..)?;
+    // How they all begin: a quick no for most words.
+    if !matches!(rest, [b'A', b'K' | b'S' | b'I', ..] | [b'L' | b'g' | b'x' | b'h' | b's' | b'w' | b'o', ..]) {
+        return None;
+    }
     for (prefix, least) in KEY_SHAPES {
         if rest.starts_with(prefix.as_bytes()) {
             let end = run(bytes, at + prefix.len(), |byte| is_word(byte) && byte != b'.');
