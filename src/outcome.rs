@@ -137,6 +137,12 @@ impl Reason {
         }
     }
 
+    /// Whether an analysis was delivered, a new one or a remembered one.
+    #[must_use]
+    pub fn is_analysed(self) -> bool {
+        matches!(self, Self::Delivered | Self::DeliveredAgain)
+    }
+
     /// Whether WeCom holds everything that was to be said.
     #[must_use]
     pub fn is_success(self) -> bool {

@@ -1,1 +1,18 @@
-//! Integration tests.
+//! Integration tests: the real binary between real local servers, a file per promise.
+
+#[path = "../../examples/support/mod.rs"]
+mod support;
+
+mod harness;
+
+mod alertmanager;
+mod answers;
+mod configuration;
+mod deepseek;
+mod house;
+mod http;
+mod log;
+mod message;
+mod secrets;
+mod standins;
+mod wecom;

@@ -1,0 +1,169 @@
+//! The main job on a machine without a key and an account: `cargo run --example demo`.
+//!
+//! It starts stand-ins for DeepSeek and WeCom on loopback and the sidecar in front of them, posts
+//! `examples/notification.json` as Alertmanager does, and prints what reaches the phone. With `DEEPSEEK_API_KEY` in the
+//! environment it asks the real DeepSeek (`DEEPSEEK_BASE_URL` and every other `DEEPSEEK_…` are passed on).
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a program for a terminal")]
+
+mod support;
+
+use std::env;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use support::client::{Client, Reply};
+use support::process::Process;
+use support::sibling;
+use support::standins::wecom::{AGENT_ID, Delivered};
+use support::standins::{DeepSeek, WeCom, says};
+
+const NOTIFICATION: &str = include_str!("notification.json");
+/// As a model answers: in Markdown, whatever it was told.
+const ANSWER: &str = include_str!("support/answer.md");
+/// Columns of the frame, about those of a phone.
+const COLUMNS: usize = 60;
+/// What a real model that thinks may take.
+const ANALYSIS: &str = "50s";
+
+fn main() -> ExitCode {
+    match demo() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("demo: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn demo() -> Result<(), String> {
+    let wecom = WeCom::start();
+    let deepseek = DeepSeek::start();
+    deepseek.answer(says(ANSWER).after(Duration::from_millis(300)));
+    let sidecar = start(&deepseek, &wecom)?;
+    let address = sidecar.wait_address("listening on http://", Duration::from_secs(10))?;
+
+    let notification: Value = serde_json::from_str(NOTIFICATION).map_err(|error| format!("notification: {error}"))?;
+    println!(
+        "Alertmanager  POST http://{address}/handle_alert   (examples/notification.json, {} alerts firing)",
+        alerts(&notification)
+    );
+    let reply = Client::new(address)
+        .post(&notification)
+        .map_err(|error| format!("no answer from the sidecar: {error}\nits log:\n{}", sidecar.log()))?;
+    print_way(&deepseek, &wecom);
+    for message in wecom.delivered() {
+        print_message(&message);
+    }
+    println!("Alertmanager  gets {} {} after {:.1?}", reply.status, reply.text.trim(), reply.took);
+    verdict(&reply, &deepseek, &wecom).map_err(|error| format!("{error}\nthe sidecar's log:\n{}", sidecar.log()))
+}
+
+/// Starts the sidecar, in front of the real DeepSeek where there is a key.
+fn start(deepseek: &DeepSeek, wecom: &WeCom) -> Result<Process, String> {
+    let mut command = Command::new(sibling::sidecar()?);
+    // The environment may hold a configuration for the real WeCom: nothing of it may reach the demo.
+    for (name, _) in env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("WECHAT_") || name.starts_with("WEBHOOK_") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .env("LISTEN_ADDR", "127.0.0.1:0")
+        .env("JOB_TIMEOUT", ANALYSIS)
+        .env("WECHAT_CORP_ID", wecom.corp_id())
+        .env("WECHAT_API_SECRET", wecom.secret())
+        .env("WECHAT_AGENT_ID", AGENT_ID.to_string())
+        .env("WECHAT_API_URL", wecom.base_url())
+        .env("WECHAT_PROXY", "none")
+        .stdout(Stdio::null());
+    if is_real() {
+        println!("DeepSeek      the real one, since DEEPSEEK_API_KEY is set");
+    } else {
+        println!("DeepSeek      a stand-in on loopback (set DEEPSEEK_API_KEY to ask the real one)");
+        command
+            .env("DEEPSEEK_API_KEY", deepseek.key())
+            .env("DEEPSEEK_BASE_URL", deepseek.base_url())
+            .env("DEEPSEEK_PROXY", "none")
+            .env_remove("DEEPSEEK_API_KEY_FILE");
+        deepseek.serve_models(&[&env::var("DEEPSEEK_MODEL").unwrap_or_else(|_| "deepseek-flash".into())]);
+    }
+    println!("WeCom         a stand-in on loopback");
+    Process::start(&mut command).map_err(|error| format!("cannot start the sidecar: {error}"))
+}
+
+fn is_real() -> bool {
+    ["DEEPSEEK_API_KEY", "DEEPSEEK_API_KEY_FILE"]
+        .iter()
+        .any(|name| env::var_os(name).is_some_and(|key| !key.is_empty()))
+}
+
+fn alerts(notification: &Value) -> usize {
+    notification.get("alerts").and_then(Value::as_array).map_or(0, Vec::len)
+}
+
+fn print_way(deepseek: &DeepSeek, wecom: &WeCom) {
+    for request in deepseek.requests() {
+        println!("sidecar       asks DeepSeek: {} characters of prompt", request.user().chars().count());
+    }
+    println!("sidecar       asks WeCom: gettoken {}, message/send {}\n", wecom.gettoken_calls(), wecom.sends().len());
+}
+
+/// A message as it stands on a phone.
+fn print_message(message: &Delivered) {
+    let to = [("user", &message.touser), ("party", &message.toparty), ("tag", &message.totag)];
+    let to: Vec<String> = to.iter().filter(|(_, to)| !to.is_empty()).map(|(kind, to)| format!("{kind} {to}")).collect();
+    let title = format!(" WeCom, to {} ", to.join(", "));
+    println!("╭──{title}{}╮", "─".repeat(COLUMNS.saturating_sub(width(&title))));
+    for line in message.text.lines().flat_map(wrap) {
+        println!("│ {line}{} │", " ".repeat(COLUMNS.saturating_sub(width(&line))));
+    }
+    let size = format!(" {} of 2048 bytes ", message.text.len());
+    println!("╰{}{size}──╯\n", "─".repeat(COLUMNS.saturating_sub(width(&size))));
+}
+
+/// A line in pieces that fit the frame.
+fn wrap(line: &str) -> Vec<String> {
+    let mut pieces = vec![String::new()];
+    let mut used = 0;
+    for character in line.chars() {
+        let columns = columns(character);
+        if used + columns > COLUMNS {
+            pieces.push(String::new());
+            used = 0;
+        }
+        used += columns;
+        pieces.last_mut().into_iter().for_each(|piece| piece.push(character));
+    }
+    pieces
+}
+
+fn width(text: &str) -> usize {
+    text.chars().map(columns).sum()
+}
+
+/// How many columns of a terminal a character takes: two for those of East Asia and for emoji, none for joiners.
+fn columns(character: char) -> usize {
+    match u32::from(character) {
+        0x200b..=0x200f | 0xfe00..=0xfe0f => 0,
+        0x1100..=0x115f | 0x2e80..=0xa4cf | 0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xfe30..=0xfe6f | 0xff00..=0xff60 => 2,
+        0xffe0..=0xffe6 | 0x1f300..=0x1faff | 0x20000..=0x3fffd => 2,
+        _ => 1,
+    }
+}
+
+/// What went wrong, if anything did.
+fn verdict(reply: &Reply, deepseek: &DeepSeek, wecom: &WeCom) -> Result<(), String> {
+    let violations: Vec<String> = deepseek.violations().into_iter().chain(wecom.violations()).collect();
+    if reply.status != 200 {
+        return Err(format!("the sidecar answered {}: {}", reply.status, reply.text.trim()));
+    }
+    if wecom.delivered().is_empty() {
+        return Err("no message reached the phone".into());
+    }
+    if !violations.is_empty() {
+        return Err(format!("the stand-ins were sent what the vendors forbid: {}", violations.join("; ")));
+    }
+    Ok(())
+}

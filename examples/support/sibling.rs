@@ -1,0 +1,38 @@
+//! The sidecar's binary, found beside an example's own.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The sidecar's name.
+const NAME: &str = "wechat-with-deepseek";
+
+/// The sidecar's binary of the profile this example was built in, built when it is missing or older than its source:
+/// `cargo run --example` builds the example alone.
+///
+/// # Errors
+/// One line that says what to do.
+pub(crate) fn sidecar() -> Result<PathBuf, String> {
+    let own = env::current_exe().map_err(|error| format!("cannot find this program's own file: {error}"))?;
+    // target/<profile>/examples/<this program>
+    let folder = own.parent().and_then(|examples| examples.parent()).ok_or("this program lies in no target folder")?;
+    let binary = folder.join(format!("{NAME}{}", env::consts::EXE_SUFFIX));
+    let profile = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let (Some(cargo), Some(target)) = (env::var_os("CARGO"), folder.parent()) else {
+        let hint = "run it by `cargo run --example`, or build the binary first by `cargo build`";
+        return if binary.is_file() { Ok(binary) } else { Err(format!("{} is missing; {hint}", binary.display())) };
+    };
+    let status = Command::new(cargo)
+        .args(["build", "--quiet", "--bin", NAME, "--profile", if profile == "debug" { "dev" } else { profile }])
+        .arg("--manifest-path")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+        .arg("--target-dir")
+        .arg(target)
+        .status()
+        .map_err(|error| format!("cannot run cargo: {error}"))?;
+    match (status.success(), binary.is_file()) {
+        (true, true) => Ok(binary),
+        (true, false) => Err(format!("{} is missing; build it with the same flags as this example", binary.display())),
+        (false, _) => Err(format!("`cargo build --bin {NAME}` failed")),
+    }
+}

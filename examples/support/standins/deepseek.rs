@@ -1,0 +1,352 @@
+//! DeepSeek, or another OpenAI-compatible endpoint: `POST /v1/chat/completions` and `GET /v1/models`.
+//!
+//! <https://api-docs.deepseek.com/api/create-chat-completion>
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::answer::Answer;
+use super::http::{Request, Server};
+use super::journal::{Journal, Script, lock};
+
+/// A question as it came.
+#[derive(Debug, Clone)]
+pub(crate) struct RecordedRequest {
+    /// The body; null when it was no JSON.
+    pub(crate) body: Value,
+    /// The body's bytes.
+    pub(crate) bytes: Vec<u8>,
+    /// The headers as they came.
+    pub(crate) headers: Vec<(String, String)>,
+    /// With or without `/v1`, as it was asked.
+    pub(crate) path: String,
+    /// When it came.
+    pub(crate) at: Instant,
+    /// The connection it came on, counted from 0.
+    pub(crate) connection: u64,
+    /// How many requests came before it on its connection.
+    pub(crate) nth: u64,
+}
+
+impl RecordedRequest {
+    /// The text of all messages with this role.
+    pub(crate) fn said_by(&self, role: &str) -> String {
+        let messages = self.body.get("messages").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let texts = messages.iter().filter(|message| message.get("role").and_then(Value::as_str) == Some(role));
+        let texts = texts.filter_map(|message| message.get("content").and_then(Value::as_str));
+        texts.collect::<Vec<_>>().join("\n")
+    }
+
+    /// What DeepSeek was told to do.
+    pub(crate) fn system(&self) -> String {
+        self.said_by("system")
+    }
+
+    /// What it was told to do it with: the alerts.
+    pub(crate) fn user(&self) -> String {
+        self.said_by("user")
+    }
+}
+
+/// What a completion cost, as DeepSeek counts it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usage {
+    /// Tokens of the prompt.
+    pub(crate) prompt: u64,
+    /// Those of them that DeepSeek had in its cache.
+    pub(crate) cached: u64,
+    /// Tokens of the answer, thinking included.
+    pub(crate) completion: u64,
+    /// Tokens of thinking.
+    pub(crate) reasoning: u64,
+}
+
+impl Default for Usage {
+    fn default() -> Self {
+        Self { prompt: 612, cached: 448, completion: 385, reasoning: 120 }
+    }
+}
+
+/// The body of a right answer.
+pub(crate) fn completion(content: &str, finish_reason: &str, usage: Usage) -> Value {
+    static ID: AtomicU64 = AtomicU64::new(1);
+    json!({
+        "id": format!("4d9e2c6a-0b5f-4f0e-8d5e-{:012x}", ID.fetch_add(1, Ordering::Relaxed)),
+        "object": "chat.completion",
+        "created": jiff::Timestamp::now().as_second(),
+        "model": "deepseek-flash",
+        "choices": [{
+            "index": 0,
+            "message": { "role": "assistant", "content": content },
+            "logprobs": null,
+            "finish_reason": finish_reason,
+        }],
+        "usage": {
+            "prompt_tokens": usage.prompt,
+            "completion_tokens": usage.completion,
+            "total_tokens": usage.prompt + usage.completion,
+            "prompt_tokens_details": { "cached_tokens": usage.cached },
+            "prompt_cache_hit_tokens": usage.cached,
+            "prompt_cache_miss_tokens": usage.prompt - usage.cached,
+            "completion_tokens_details": { "reasoning_tokens": usage.reasoning },
+        },
+        "system_fingerprint": "fp_8802369eaa_prod0820_fp8_kvcache",
+    })
+}
+
+/// A right answer of this text.
+pub(crate) fn says(content: &str) -> Answer {
+    Answer::json(200, &completion(content, "stop", Usage::default()))
+}
+
+/// DeepSeek's error, as it words it.
+///
+/// <https://api-docs.deepseek.com/quick_start/error_codes>
+pub(crate) fn error(status: u16, message: &str) -> Answer {
+    let kind = match status {
+        401 => "authentication_error",
+        402 => "unknown_error",
+        429 => "rate_limit_reached_error",
+        500.. => "service_unavailable_error",
+        _ => "invalid_request_error",
+    };
+    let error = json!({ "message": message, "type": kind, "param": null, "code": "invalid_request_error" });
+    Answer::json(status, &json!({ "error": error }))
+}
+
+/// The stand-in for DeepSeek. It stops when it is dropped.
+pub(crate) struct DeepSeek {
+    server: Server,
+    state: Arc<State>,
+}
+
+/// What a [`DeepSeek`] knows; it outlives the server, so that a watcher may hold it.
+pub(crate) struct State {
+    key: String,
+    models: Mutex<Vec<String>>,
+    script: Script<RecordedRequest, Answer>,
+    requests: Journal<RecordedRequest>,
+    violations: Journal<String>,
+    others: Journal<String>,
+}
+
+impl DeepSeek {
+    /// A stand-in that knows the key "sk-…" of its own and answers a short analysis.
+    pub(crate) fn start() -> Self {
+        static KEY: AtomicU64 = AtomicU64::new(1);
+        // Of the shape of a real one, and of each stand-in's own, so that a log can be searched for it.
+        let key = format!("sk-{:08x}5f0c4d3e9a7b6182{:08x}", std::process::id(), KEY.fetch_add(1, Ordering::Relaxed));
+        Self::with_key(&key)
+    }
+
+    /// A stand-in that takes only this key.
+    pub(crate) fn with_key(key: &str) -> Self {
+        let state = Arc::new(State {
+            key: key.to_owned(),
+            models: Mutex::new(vec!["deepseek-flash".into(), "deepseek-v4-pro".into()]),
+            script: Script::new(says("结论：磁盘将在 4 小时内写满。\n处理步骤：先看 df -h，再清理旧日志。")),
+            requests: Journal::new("model calls"),
+            violations: Journal::new("violations at DeepSeek"),
+            others: Journal::new("other calls to DeepSeek"),
+        });
+        let own = Arc::clone(&state);
+        Self { server: Server::start("deepseek", move |request| own.answer(request)), state }
+    }
+
+    /// The base URL with `/v1`, as `DEEPSEEK_BASE_URL` takes it.
+    pub(crate) fn base_url(&self) -> String {
+        format!("{}/v1", self.root_url())
+    }
+
+    /// The base URL without `/v1`, which DeepSeek takes too.
+    pub(crate) fn root_url(&self) -> String {
+        format!("http://{}", self.server.address())
+    }
+
+    /// The server underneath: its connections.
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// What it knows.
+    pub(crate) fn state(&self) -> Arc<State> {
+        Arc::clone(&self.state)
+    }
+
+    /// The key it takes.
+    pub(crate) fn key(&self) -> &str {
+        &self.state.key
+    }
+
+    /// Every question gets this answer from now on.
+    pub(crate) fn answer(&self, answer: Answer) {
+        self.state.script.always(move |_| answer.clone());
+    }
+
+    /// The next question that no earlier call of this took gets this answer.
+    pub(crate) fn answer_once(&self, answer: Answer) {
+        self.state.script.once(answer);
+    }
+
+    /// Every question gets what `answer` makes of it. It runs on the question's own thread and may block.
+    pub(crate) fn answer_with(&self, answer: impl Fn(&RecordedRequest) -> Answer + Send + Sync + 'static) {
+        self.state.script.always(answer);
+    }
+
+    /// The models it has; a question for another is refused as DeepSeek does.
+    pub(crate) fn serve_models(&self, names: &[&str]) {
+        *lock(&self.state.models) = names.iter().map(|&name| name.to_owned()).collect();
+    }
+
+    /// How many questions came, refused ones included.
+    pub(crate) fn calls(&self) -> usize {
+        self.state.requests.count()
+    }
+
+    /// The questions that came, refused ones included.
+    pub(crate) fn requests(&self) -> Vec<RecordedRequest> {
+        self.state.requests.entries()
+    }
+
+    /// Blocks until so many questions came.
+    #[track_caller]
+    pub(crate) fn wait_calls(&self, count: usize, timeout: Duration) -> Vec<RecordedRequest> {
+        self.state.requests.wait(count, timeout)
+    }
+
+    /// Keeps only the first so many questions, for loads of hours. All are counted.
+    pub(crate) fn keep(&self, count: usize) {
+        self.state.requests.keep(count);
+    }
+
+    /// The paths of calls that were no question: `/v1/models`, and what does not exist.
+    pub(crate) fn other_calls(&self) -> Vec<String> {
+        self.state.others.entries()
+    }
+
+    /// What no client should have sent. Empty, or the client is wrong.
+    pub(crate) fn violations(&self) -> Vec<String> {
+        self.state.violations()
+    }
+}
+
+impl State {
+    /// The key it takes.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// What no client should have sent.
+    pub(crate) fn violations(&self) -> Vec<String> {
+        self.violations.entries()
+    }
+
+    fn answer(&self, request: &Request) -> Answer {
+        let path = request.path.strip_prefix("/v1").unwrap_or(&request.path);
+        match (request.method.as_str(), path) {
+            ("POST", "/chat/completions") => self.complete(request),
+            ("GET", "/models") => {
+                self.others.push(request.path.clone());
+                self.models(request)
+            }
+            (method, path) => {
+                self.others.push(request.path.clone());
+                self.violations.push(format!("{method} {path}: DeepSeek has no such thing"));
+                error(404, "Not Found")
+            }
+        }
+    }
+
+    fn complete(&self, request: &Request) -> Answer {
+        let recorded = RecordedRequest {
+            body: serde_json::from_slice(&request.body).unwrap_or_default(),
+            bytes: request.body.clone(),
+            headers: request.headers.clone(),
+            path: request.path.clone(),
+            at: request.at,
+            connection: request.connection,
+            nth: request.nth,
+        };
+        self.requests.push(recorded.clone());
+        if let Some(refusal) = self.refuse(request) {
+            return refusal;
+        }
+        let faults = faults(&recorded);
+        if !faults.is_empty() {
+            let refusal = error(400, &format!("Failed to deserialize the JSON body: {}", faults.join("; ")));
+            faults.into_iter().for_each(|fault| self.violations.push(fault));
+            return refusal;
+        }
+        let model = recorded.body.get("model").and_then(Value::as_str).unwrap_or_default();
+        if !lock(&self.models).iter().any(|own| own == model) {
+            return error(400, "Model Not Exist");
+        }
+        self.script.next(&recorded)
+    }
+
+    fn models(&self, request: &Request) -> Answer {
+        if let Some(refusal) = self.refuse(request) {
+            return refusal;
+        }
+        let models = lock(&self.models);
+        let data: Vec<_> =
+            models.iter().map(|id| json!({ "id": id, "object": "model", "owned_by": "deepseek" })).collect();
+        Answer::json(200, &json!({ "object": "list", "data": data }))
+    }
+
+    /// DeepSeek's answer to a wrong key.
+    fn refuse(&self, request: &Request) -> Option<Answer> {
+        match request.header("authorization").and_then(|value| value.strip_prefix("Bearer ")) {
+            Some(key) if key == self.key => None,
+            Some(key) => {
+                // DeepSeek shows a key's last characters.
+                let tail: String = key.chars().skip(key.chars().count().saturating_sub(4)).collect();
+                Some(error(401, &format!("Authentication Fails, Your api key: ****{tail} is invalid")))
+            }
+            None => Some(error(401, "Authentication Fails (governor)")),
+        }
+    }
+}
+
+/// What is wrong with a question, whoever answers it.
+fn faults(request: &RecordedRequest) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut check = |right: bool, fault: &str| {
+        if !right {
+            faults.push(fault.to_owned());
+        }
+    };
+    let header = |name: &str| request.headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name));
+    check(
+        header("content-type").is_some_and(|(_, value)| value.starts_with("application/json")),
+        "Content-Type is not application/json",
+    );
+    let body = &request.body;
+    check(body.is_object(), "the body is no JSON object");
+    check(body.get("model").is_some_and(Value::is_string), "no string `model`");
+    check(matches!(body.get("stream"), None | Some(Value::Bool(false))), "`stream` is not false");
+    let messages = body.get("messages").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    check(!messages.is_empty(), "no list `messages`");
+    for message in messages {
+        let role = message.get("role").and_then(Value::as_str);
+        check(
+            matches!(role, Some("system" | "user" | "assistant")),
+            "a message whose role is not system, user or assistant",
+        );
+        let content = message.get("content").and_then(Value::as_str);
+        check(content.is_some_and(|text| !text.is_empty()), "a message whose content is no string or empty");
+    }
+    check(
+        messages.is_empty()
+            || messages.iter().any(|message| message.get("role").and_then(Value::as_str) == Some("user")),
+        "no message by a user",
+    );
+    for (name, least) in [("max_tokens", 1), ("n", 1)] {
+        let right = body.get(name).is_none_or(|value| value.as_u64().is_some_and(|value| value >= least));
+        check(right, &format!("`{name}` is no positive integer"));
+    }
+    faults
+}

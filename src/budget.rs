@@ -1,0 +1,84 @@
+//! The day's tokens. Kept in memory only: a restart begins a new count.
+
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::Offset;
+
+/// Tokens that may be spent until midnight.
+#[derive(Debug)]
+pub struct Budget {
+    limit: Option<u64>,
+    zone: Offset,
+    spent: Mutex<(Date, u64)>,
+}
+
+impl Budget {
+    /// A budget of `limit` tokens a day in `zone`; 0 is none.
+    #[must_use]
+    pub fn new(limit: u64, zone: Offset, now: Timestamp) -> Self {
+        let today = zone.to_datetime(now).date();
+        Self { limit: Some(limit).filter(|limit| *limit > 0), zone, spent: Mutex::new((today, 0)) }
+    }
+
+    /// Whether the day's tokens are used up. Jobs that run side by side may overdraw by what each of them takes.
+    #[must_use]
+    pub fn is_spent(&self, now: Timestamp) -> bool {
+        self.limit.is_some_and(|limit| self.spent(now) >= limit)
+    }
+
+    /// Counts tokens.
+    pub fn spend(&self, tokens: u64, now: Timestamp) {
+        self.with_today(now, |spent| *spent = spent.saturating_add(tokens));
+    }
+
+    /// Tokens since midnight.
+    #[must_use]
+    pub fn spent(&self, now: Timestamp) -> u64 {
+        self.with_today(now, |spent| *spent)
+    }
+
+    /// The limit; 0 is none.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.limit.unwrap_or(0)
+    }
+
+    fn with_today<T>(&self, now: Timestamp, act: impl FnOnce(&mut u64) -> T) -> T {
+        let today = self.zone.to_datetime(now).date();
+        let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        if spent.0 != today {
+            *spent = (today, 0);
+        }
+        act(&mut spent.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_budget_is_spent_until_midnight_in_its_zone() {
+        let budget = Budget::new(100, Offset::constant(8), at("2026-11-22T10:00:00Z"));
+        budget.spend(60, at("2026-11-22T10:00:00Z"));
+        assert!(!budget.is_spent(at("2026-11-22T10:00:00Z")));
+        budget.spend(60, at("2026-11-22T15:59:59Z"));
+        assert!(budget.is_spent(at("2026-11-22T15:59:59Z")));
+        assert!(!budget.is_spent(at("2026-11-22T16:00:00Z")), "midnight in +08:00");
+        assert_eq!(budget.spent(at("2026-11-22T16:00:00Z")), 0);
+    }
+
+    #[test]
+    fn no_budget_is_never_spent() {
+        let budget = Budget::new(0, Offset::UTC, at("2026-11-22T10:00:00Z"));
+        budget.spend(u64::MAX, at("2026-11-22T10:00:00Z"));
+        budget.spend(u64::MAX, at("2026-11-22T10:00:00Z"));
+        assert!(!budget.is_spent(at("2026-11-22T10:00:00Z")));
+    }
+}

@@ -1,0 +1,250 @@
+//! The gate before an upstream: while it is known to refuse, nobody calls it; then one job tries.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::outcome::{Failure, Reason};
+
+/// So many jobs in a row must fail in passing before the gate closes: fewer may be chance.
+const TRANSIENT_JOBS: u32 = 5;
+/// How long it then stays closed.
+const TRANSIENT_CLOSED: Duration = Duration::from_secs(30);
+/// A frequency limit (45009) closes it longer each time: the limit is a minute's, then an hour's.
+/// <https://developer.work.weixin.qq.com/document/path/90312>
+const LATER_CLOSED: [Duration; 3] =
+    [Duration::from_secs(60), Duration::from_secs(5 * 60), Duration::from_secs(60 * 60)];
+
+/// What a failed job says about the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing: this prompt, this message, these recipients.
+    Untold,
+    /// It may be over with the next call.
+    Transient,
+    /// A frequency limit.
+    Later,
+    /// It lasts until a person mends it; closed for this long, then one job tries.
+    Lasting(Duration),
+}
+
+/// What a report changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// As before.
+    None,
+    /// It was open and is closed now.
+    Closed,
+    /// It was closed and is open now.
+    Opened,
+}
+
+/// A gate. Nobody waits at it: a closed one answers at once with the failure that closed it.
+#[derive(Debug, Default)]
+pub struct Gate(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Jobs that failed in passing since the last success.
+    transient: u32,
+    /// Frequency limits since the last success.
+    later: usize,
+    closed: Option<Closed>,
+}
+
+#[derive(Debug)]
+struct Closed {
+    until: Instant,
+    trial: Trial,
+    failure: Failure,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Trial {
+    NotYet,
+    Running,
+}
+
+/// The right to call. It is given back by dropping it; a trial without a report lets the next job try.
+#[derive(Debug)]
+pub struct Pass<'g> {
+    gate: &'g Gate,
+    trial: bool,
+}
+
+impl Gate {
+    /// Asks to go through.
+    ///
+    /// # Errors
+    /// The failure that closed the gate, while it is closed or another job tries. The caller answers it; it calls nobody.
+    pub fn enter(&self, now: Instant) -> Result<Pass<'_>, Failure> {
+        let mut state = self.lock();
+        let trial = match &mut state.closed {
+            None => false,
+            Some(closed) if now >= closed.until && closed.trial == Trial::NotYet => {
+                closed.trial = Trial::Running;
+                true
+            }
+            Some(closed) => return Err(closed.failure.clone()),
+        };
+        drop(state);
+        Ok(Pass { gate: self, trial })
+    }
+
+    /// Whether it is closed, a trial included.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed.is_some()
+    }
+
+    /// Why it is closed.
+    #[must_use]
+    pub fn closed_for(&self) -> Option<Reason> {
+        self.lock().closed.as_ref().map(|closed| closed.failure.reason)
+    }
+
+    /// Lets the next job try at once: what closed the gate was changed (a secret was rotated).
+    pub fn try_now(&self, now: Instant) {
+        if let Some(closed) = &mut self.lock().closed {
+            closed.until = closed.until.min(now);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pass<'_> {
+    /// The upstream did its work: the gate is open.
+    pub fn passed(&self) -> Change {
+        let mut state = self.gate.lock();
+        let was_closed = state.closed.is_some();
+        *state = State::default();
+        if was_closed { Change::Opened } else { Change::None }
+    }
+
+    /// The job failed here. A job reports once, whatever it tried.
+    pub fn failed(&self, failure: &Failure, verdict: Verdict, now: Instant) -> Change {
+        let mut state = self.gate.lock();
+        let closed_for = match verdict {
+            Verdict::Untold => None,
+            Verdict::Transient => {
+                state.transient = state.transient.saturating_add(1);
+                // A trial that fails closes it again: it was closed for a reason.
+                (state.transient >= TRANSIENT_JOBS || self.trial).then_some(TRANSIENT_CLOSED)
+            }
+            Verdict::Later => {
+                let closed_for = LATER_CLOSED[state.later.min(LATER_CLOSED.len() - 1)];
+                // Jobs that ran side by side met the same limit: it counts once.
+                if state.closed.is_none() || self.trial {
+                    state.later += 1;
+                }
+                Some(closed_for)
+            }
+            Verdict::Lasting(closed_for) => Some(closed_for),
+        };
+        let was_open = state.closed.is_none();
+        match closed_for {
+            // While it is closed, the reports of jobs that went in before change nothing.
+            Some(closed_for) if was_open || self.trial => {
+                state.closed = Some(Closed { until: now + closed_for, trial: Trial::NotYet, failure: failure.clone() });
+                if was_open { Change::Closed } else { Change::None }
+            }
+            _ => Change::None,
+        }
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        if self.trial
+            && let Some(closed) = &mut self.gate.lock().closed
+        {
+            closed.trial = Trial::NotYet;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn refused() -> Failure {
+        Failure::new(Reason::Credentials, "key refused")
+    }
+
+    #[test]
+    fn a_lasting_failure_closes_at_once_and_one_job_tries_later() {
+        let (gate, start) = (Gate::default(), Instant::now());
+        let change = gate.enter(start).unwrap().failed(&refused(), Verdict::Lasting(MINUTE), start);
+        assert_eq!(change, Change::Closed);
+        assert_eq!(gate.enter(start).unwrap_err(), refused());
+        let trial = gate.enter(start + MINUTE).unwrap();
+        assert!(gate.enter(start + MINUTE).is_err(), "one job tries, not two");
+        assert_eq!(trial.failed(&refused(), Verdict::Lasting(MINUTE), start + MINUTE), Change::None);
+        drop(trial);
+        assert!(gate.enter(start + MINUTE + MINUTE / 2).is_err(), "closed again");
+        let trial = gate.enter(start + 2 * MINUTE).unwrap();
+        assert_eq!(trial.passed(), Change::Opened);
+        assert!(gate.enter(start + 2 * MINUTE).is_ok());
+    }
+
+    #[test]
+    fn a_trial_without_a_report_lets_the_next_job_try() {
+        let (gate, start) = (Gate::default(), Instant::now());
+        gate.enter(start).unwrap().failed(&refused(), Verdict::Lasting(MINUTE), start);
+        drop(gate.enter(start + MINUTE).unwrap());
+        assert!(gate.enter(start + MINUTE).is_ok());
+    }
+
+    #[test]
+    fn five_transient_jobs_in_a_row_close_it_for_half_a_minute() {
+        let (gate, start) = (Gate::default(), Instant::now());
+        let failure = Failure::new(Reason::Transient, "reset");
+        for _ in 0..4 {
+            assert_eq!(gate.enter(start).unwrap().failed(&failure, Verdict::Transient, start), Change::None);
+        }
+        gate.enter(start).unwrap().passed();
+        for _ in 0..4 {
+            gate.enter(start).unwrap().failed(&failure, Verdict::Transient, start);
+        }
+        assert_eq!(gate.enter(start).unwrap().failed(&failure, Verdict::Transient, start), Change::Closed);
+        assert!(gate.enter(start + Duration::from_secs(29)).is_err());
+        let trial = gate.enter(start + Duration::from_secs(30)).unwrap();
+        trial.failed(&failure, Verdict::Transient, start + Duration::from_secs(30));
+        drop(trial);
+        assert!(gate.enter(start + Duration::from_secs(59)).is_err(), "a failed trial closes it again");
+    }
+
+    #[test]
+    fn a_frequency_limit_closes_it_longer_each_time() {
+        let (gate, mut now) = (Gate::default(), Instant::now());
+        let failure = Failure::new(Reason::RateLimited, "45009");
+        for seconds in [60, 300, 3600, 3600] {
+            gate.enter(now).unwrap().failed(&failure, Verdict::Later, now);
+            assert!(gate.enter(now + Duration::from_secs(seconds - 1)).is_err(), "{seconds}");
+            now += Duration::from_secs(seconds);
+        }
+    }
+
+    #[test]
+    fn jobs_side_by_side_close_it_once() {
+        let (gate, start) = (Gate::default(), Instant::now());
+        let (first, second) = (gate.enter(start).unwrap(), gate.enter(start).unwrap());
+        assert_eq!(first.failed(&refused(), Verdict::Lasting(MINUTE), start), Change::Closed);
+        assert_eq!(second.failed(&refused(), Verdict::Lasting(MINUTE), start + MINUTE / 2), Change::None);
+        drop((first, second));
+        assert!(gate.enter(start + MINUTE).is_ok(), "the second report does not keep it closed longer");
+    }
+
+    #[test]
+    fn what_tells_nothing_of_the_upstream_leaves_it_open() {
+        let (gate, start) = (Gate::default(), Instant::now());
+        for _ in 0..9 {
+            gate.enter(start).unwrap().failed(&refused(), Verdict::Untold, start);
+        }
+        assert!(!gate.is_closed());
+    }
+}

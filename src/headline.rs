@@ -1,0 +1,495 @@
+//! What a message says about its alerts: which, how bad, where, since when. Bounded whatever the labels are.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use jiff::Timestamp;
+use jiff::tz::Offset;
+
+use crate::glyph;
+use crate::notification::{Alert, Labels, Notification};
+
+/// One name or label value gets at most this many bytes; longer ones are made by machines and nobody reads them.
+const MAX_VALUE: usize = 72;
+/// At most this many common labels are named.
+const MAX_LABELS: usize = 5;
+/// A link above this many bytes is left out: cut it would lead nowhere.
+const MAX_LINK: usize = 400;
+/// At most this many different runbooks are linked.
+const MAX_RUNBOOKS: usize = 2;
+
+/// What names the thing that is ill, the best first.
+const TARGETS: [&str; 16] = [
+    "instance",
+    "pod",
+    "node",
+    "host",
+    "hostname",
+    "nodename",
+    "server",
+    "target",
+    "device",
+    "deployment",
+    "daemonset",
+    "statefulset",
+    "container",
+    "job_name",
+    "service",
+    "domain",
+];
+/// What tells two alerts of one instance apart.
+const DETAILS: [&str; 8] = ["pod", "mountpoint", "device", "container", "topic", "queue", "database", "name"];
+/// Common labels that help, the best first.
+const COMMON: [&str; 14] = [
+    "cluster",
+    "env",
+    "environment",
+    "region",
+    "zone",
+    "namespace",
+    "job",
+    "service",
+    "app",
+    "team",
+    "node",
+    "pod",
+    "device",
+    "mountpoint",
+];
+
+/// When the message is written, and the zone its reader lives in.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// The current time.
+    pub now: Timestamp,
+    /// Local time's offset.
+    pub zone: Offset,
+}
+
+impl Clock {
+    /// `11-23 16:00` in local time, with the year when it is another one.
+    fn local(self, time: Timestamp) -> String {
+        let (time, now) = (self.zone.to_datetime(time), self.zone.to_datetime(self.now));
+        let pattern = if time.year() == now.year() { "%m-%d %H:%M" } else { "%Y-%m-%d %H:%M" };
+        time.strftime(pattern).to_string()
+    }
+
+    /// `16:00` when it is today, else with its date.
+    fn short(self, time: Timestamp) -> String {
+        let local = self.zone.to_datetime(time);
+        if local.date() == self.zone.to_datetime(self.now).date() {
+            return local.strftime("%H:%M").to_string();
+        }
+        self.local(time)
+    }
+
+    /// `3 小时`, `2 天 4 小时`, `5 分钟`: how long it is since `time`.
+    fn since(self, time: Timestamp) -> String {
+        let minutes = self.now.as_second().saturating_sub(time.as_second()).max(0) / 60;
+        let (days, hours, minutes) = (minutes / 1440, minutes / 60 % 24, minutes % 60);
+        match (days, hours, minutes) {
+            (0, 0, 0) => "不到 1 分钟".into(),
+            (0, 0, minutes) => format!("{minutes} 分钟"),
+            (0, hours, 0) => format!("{hours} 小时"),
+            (0, hours, minutes) => format!("{hours} 小时 {minutes} 分钟"),
+            (days, 0, _) => format!("{days} 天"),
+            (days, hours, _) => format!("{days} 天 {hours} 小时"),
+        }
+    }
+}
+
+/// The head of a message in at most `bytes` bytes, and for a digest the rows that found no room there (at most three
+/// times as many bytes).
+#[must_use]
+pub fn write(notifications: &[&Notification], clock: Clock, is_repeat: bool, bytes: usize) -> (String, String) {
+    let alerts: Vec<&Alert> = notifications.iter().flat_map(|notification| &notification.alerts).collect();
+    let mut head = Bounded { text: String::new(), bytes };
+    let mut overflow = String::new();
+    let severities = counted(alerts.iter().map(|alert| alert.label("severity")), rank, "");
+    let count = alerts.len();
+    let since = alerts.iter().filter_map(|alert| starts_at(alert)).min();
+    let time = |head: &mut Bounded| {
+        if let Some(since) = since {
+            let (start, lasts) = (clock.local(since), clock.since(since));
+            let prefix = if count > 1 { "最早" } else { "开始" };
+            head.line(&if is_repeat {
+                format!("{prefix}: {start}")
+            } else {
+                format!("{prefix}: {start}，已持续 {lasts}")
+            });
+        }
+        if is_repeat {
+            head.line(&since.map_or("仍未恢复".into(), |since| format!("仍未恢复,已持续 {}", clock.since(since))));
+        }
+    };
+    let hidden: u64 = notifications.iter().map(|notification| notification.truncated_alerts).sum();
+    let hidden = (hidden > 0).then(|| format!("另有 {hidden} 个告警被 Alertmanager 截去（max_alerts），这里看不到"));
+    let common = common_labels(notifications);
+    if notifications.len() == 1 {
+        let names = counted(alerts.iter().map(|alert| alert.name()), |_| 0, "种");
+        let names = if names.is_empty() { "未命名告警" } else { &names };
+        let severity = if severities.is_empty() { String::new() } else { format!("【{severities}】") };
+        head.line(&format!("{severity}{names}：{count} 个告警"));
+        let targets = targets(&alerts, &common);
+        if !targets.is_empty() {
+            head.line(&format!("实例: {}", listed(&targets, bytes * 3 / 10)));
+        }
+        time(&mut head);
+        hidden.iter().for_each(|hidden| head.line(hidden));
+    } else {
+        let groups = notifications.len();
+        let severities = if severities.is_empty() { severities } else { format!("：{severities}") };
+        head.line(&format!("【告警汇总】{groups} 组共 {count} 个告警{severities}"));
+        time(&mut head);
+        hidden.iter().for_each(|hidden| head.line(hidden));
+        let rows = rows(notifications, clock);
+        // Room for the line that says how many there are.
+        let room = bytes.saturating_sub(40);
+        let fitting = fitting(&rows, room.saturating_sub(head.text.len()));
+        rows.iter().take(fitting).for_each(|row| head.line(row));
+        if fitting < rows.len() {
+            head.line(&format!("…… 等 {groups} 组，其余见文末"));
+            let (_, rest) = rows.split_at(fitting);
+            let listed = self::fitting(rest, (bytes * 3).saturating_sub(80));
+            overflow = format!("【其余告警】\n{}", rest.get(..listed).unwrap_or_default().join("\n"));
+            if listed < rest.len() {
+                overflow.push_str(&format!("\n…… 还有 {} 种，共 {groups} 组", rest.len() - listed));
+            }
+        }
+    }
+    let shown = shown_labels(&common, &alerts);
+    if !shown.is_empty() {
+        let room = bytes.saturating_sub(head.text.len() + 10);
+        if room > 60 {
+            head.line(&glyph::clip(&format!("标签: {shown}"), room));
+        }
+    }
+    (head.text, overflow)
+}
+
+/// `手册: … 告警: …`: the runbooks that annotations name and Alertmanager's own address, or "".
+#[must_use]
+pub fn links(notifications: &[&Notification]) -> String {
+    let usable = |link: &&str| {
+        !link.is_empty() && link.len() <= MAX_LINK && !link.contains(|c: char| c.is_whitespace() || c.is_control())
+    };
+    let mut runbooks: Vec<&str> = Vec::new();
+    let all = notifications.iter().flat_map(|notification| &notification.alerts);
+    for link in all.map(|alert| alert.annotation("runbook_url").trim()).filter(usable) {
+        if runbooks.len() == MAX_RUNBOOKS {
+            break;
+        }
+        if !runbooks.contains(&link) {
+            runbooks.push(link);
+        }
+    }
+    let own = notifications.iter().map(|notification| notification.external_url.trim()).find(usable);
+    let mut links = Vec::new();
+    if !runbooks.is_empty() {
+        links.push(format!("手册: {}", runbooks.join(" ")));
+    }
+    links.extend(own.map(|own| format!("告警: {own}")));
+    glyph::clean(&links.join(" "))
+}
+
+/// What the alerts say themselves, for a message without an analysis: each different summary once, with its
+/// description and how many say it. At most about `bytes` bytes.
+#[must_use]
+pub fn said(notifications: &[&Notification], bytes: usize) -> String {
+    let common = common_labels(notifications);
+    let mut groups: Vec<((String, String), Vec<&Alert>)> = Vec::new();
+    let mut index: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let mut alerts: Vec<&Alert> = notifications.iter().flat_map(|notification| &notification.alerts).collect();
+    alerts.sort_by_key(|alert| rank(alert.label("severity")));
+    for alert in alerts {
+        let first = |names: &[&str]| names.iter().map(|name| alert.annotation(name)).find(|text| !text.is_empty());
+        let summary = first(&["summary", "message", "title"]).unwrap_or_default();
+        let description = first(&["description"]).filter(|text| *text != summary).unwrap_or_default();
+        let said = (glyph::clip(&glyph::one_line(summary), 300), glyph::clip(glyph::clean(description).trim(), 600));
+        let at = *index.entry(said.clone()).or_insert_with(|| {
+            groups.push((said, Vec::new()));
+            groups.len() - 1
+        });
+        groups[at].1.push(alert);
+    }
+    let total = groups.len();
+    let mut text = String::new();
+    for (number, ((summary, description), alerts)) in groups.iter().enumerate() {
+        let where_it_is = listed(&targets(alerts, &common), 120);
+        let name = glyph::clip(&glyph::one_line(alerts[0].name()), MAX_VALUE);
+        let label = if notifications.len() > 1 || where_it_is.is_empty() { name } else { String::new() };
+        let place = [label, where_it_is].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ");
+        let said = if summary.is_empty() { "（没有 summary）" } else { summary };
+        let mut row = if place.is_empty() { format!("• {said}") } else { format!("• {place}: {said}") };
+        for line in description.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            row.push_str("\n  ");
+            row.push_str(line);
+        }
+        if number > 0 && text.len() + row.len() > bytes {
+            text.push_str(&format!("…… 等 {total} 种"));
+            break;
+        }
+        text.push_str(&row);
+        text.push('\n');
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+/// A text that lines are added to as long as they fit.
+struct Bounded {
+    text: String,
+    bytes: usize,
+}
+
+impl Bounded {
+    fn line(&mut self, line: &str) {
+        let room = self.bytes.saturating_sub(self.text.len() + 1);
+        if room < 24 {
+            return;
+        }
+        if !self.text.is_empty() {
+            self.text.push('\n');
+        }
+        self.text.push_str(&glyph::clip(line, room.min(self.bytes / 2)));
+    }
+}
+
+/// A digest's rows: alerts of one severity and name together, critical first, then the earliest.
+fn rows(notifications: &[&Notification], clock: Clock) -> Vec<String> {
+    /// Alerts of one kind, and the notifications they stand in.
+    type Kind<'a> = (Vec<&'a Alert>, BTreeSet<usize>);
+    let mut kinds: BTreeMap<(usize, &str, &str), Kind<'_>> = BTreeMap::new();
+    for (number, notification) in notifications.iter().enumerate() {
+        for alert in &notification.alerts {
+            let severity = alert.label("severity");
+            let kind = kinds.entry((rank(severity), severity, alert.name())).or_default();
+            kind.0.push(alert);
+            kind.1.insert(number);
+        }
+    }
+    let mut rows: Vec<_> = kinds
+        .into_iter()
+        .map(|((rank, severity, name), (alerts, groups))| {
+            let since = alerts.iter().filter_map(|alert| starts_at(alert)).min();
+            ((rank, since.unwrap_or(Timestamp::MAX)), severity, name, alerts, groups.len())
+        })
+        .collect();
+    rows.sort_by_key(|row| row.0);
+    let row = |((_, since), severity, name, alerts, groups): ((usize, Timestamp), &str, &str, Vec<&Alert>, usize)| {
+        let severity = glyph::clip(&glyph::one_line(severity), 20);
+        let severity = if severity.is_empty() { severity } else { format!("[{severity}] ") };
+        let name = glyph::clip(&glyph::one_line(name), 48);
+        let name = if name.is_empty() { "未命名告警" } else { &name };
+        let groups = if groups > 1 { format!("{groups} 组 ") } else { String::new() };
+        let targets = listed(&targets(&alerts, &Labels::new()), 72);
+        let since = if since == Timestamp::MAX { String::new() } else { format!("{} 起", clock.short(since)) };
+        let count = if alerts.len() > 1 { format!("{groups}{} 个", alerts.len()) } else { String::new() };
+        let facts = [count, targets, since].into_iter().filter(|fact| !fact.is_empty()).collect::<Vec<_>>();
+        format!("• {severity}{name}：{}", if facts.is_empty() { "1 个".into() } else { facts.join("，") })
+    };
+    rows.into_iter().map(row).collect()
+}
+
+/// How many of `rows` fit into `bytes`, line breaks counted.
+fn fitting(rows: &[String], bytes: usize) -> usize {
+    let mut used = 0;
+    rows.iter()
+        .take_while(|row| {
+            used += row.len() + 1;
+            used <= bytes
+        })
+        .count()
+}
+
+/// When the alert began; the zero time says nothing.
+fn starts_at(alert: &Alert) -> Option<Timestamp> {
+    alert.starts_at.parse::<Timestamp>().ok().filter(|time| time.as_second() > 0)
+}
+
+/// How bad a severity is, 0 the worst. The names are those in use; an unknown one stands before what is only information.
+fn rank(severity: &str) -> usize {
+    match severity.to_ascii_lowercase().as_str() {
+        "critical" => 0,
+        "emergency" | "disaster" | "fatal" | "page" | "p0" | "p1" => 1,
+        "error" | "major" | "high" | "p2" => 2,
+        "warning" | "warn" | "minor" | "medium" | "average" | "p3" => 3,
+        "info" | "low" | "none" | "p4" => 5,
+        _ => 4,
+    }
+}
+
+/// The different values: alone as it is, several as `a×3、b×2`, the worst and then the most frequent first. More than
+/// three end in how many there are.
+fn counted<'a>(values: impl Iterator<Item = &'a str>, rank: fn(&str) -> usize, unit: &str) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut total = 0;
+    for value in values {
+        total += 1;
+        if !value.is_empty() {
+            *counts.entry(value).or_default() += 1;
+        }
+    }
+    let mut counts: Vec<(&str, usize)> = counts.into_iter().collect();
+    counts.sort_by_key(|(value, count)| (rank(value), usize::MAX - count));
+    let shown = counts.iter().take(3).map(|(value, count)| {
+        let value = glyph::clip(&glyph::one_line(value), MAX_VALUE);
+        if *count == total { value } else { format!("{value}×{count}") }
+    });
+    let text = shown.collect::<Vec<_>>().join("、");
+    if counts.len() > 3 { format!("{text} 等 {} {unit}", counts.len()).trim_end().to_owned() } else { text }
+}
+
+/// What is ill, each once: the instance or what names it best, with the detail that tells it from its neighbours.
+fn targets(alerts: &[&Alert], common: &Labels) -> Vec<String> {
+    let mut seen = HashSet::new();
+    let mut targets = Vec::new();
+    for alert in alerts {
+        let Some(target) = TARGETS.iter().find(|name| !alert.label(name).is_empty()) else { continue };
+        let is_own = |name: &&&str| *name != target && !alert.label(name).is_empty() && !common.contains_key(**name);
+        let detail = DETAILS.iter().find(is_own).map_or("", |name| alert.label(name));
+        if seen.insert((alert.label(target), detail)) {
+            let target = glyph::clip(&glyph::one_line(alert.label(target)), MAX_VALUE);
+            let detail = glyph::clip(&glyph::one_line(detail), MAX_VALUE);
+            targets.push(if detail.is_empty() { target } else { format!("{target}（{detail}）") });
+        }
+    }
+    targets
+}
+
+/// As many of `values` as fit into about `bytes`, at least one, and how many there are when not all do.
+fn listed(values: &[String], bytes: usize) -> String {
+    let mut text = String::new();
+    for (shown, value) in values.iter().enumerate() {
+        if shown > 0 && text.len() + value.len() + 3 > bytes {
+            return format!("{text} 等 {} 个", values.len());
+        }
+        if shown > 0 {
+            text.push('、');
+        }
+        text.push_str(value);
+    }
+    text
+}
+
+/// The labels that every alert of every notification shares.
+fn common_labels(notifications: &[&Notification]) -> Labels {
+    let mut all = notifications.iter().map(|notification| notification.common_labels());
+    let mut shared = all.next().unwrap_or_default();
+    for labels in all {
+        shared.retain(|name, value| labels.get(name) == Some(value));
+    }
+    shared
+}
+
+/// The common labels as `cluster=prod，job=node`, without those that the head names anyway.
+fn shown_labels(common: &Labels, alerts: &[&Alert]) -> String {
+    let target = alerts.first().and_then(|alert| TARGETS.iter().find(|name| !alert.label(name).is_empty()));
+    let is_news = |name: &str| {
+        !matches!(
+            name,
+            "alertname" | "severity" | "instance" | "prometheus" | "replica" | "prometheus_replica" | "endpoint"
+        ) && Some(&name) != target
+            && !name.starts_with("__")
+    };
+    let others = common.keys().map(String::as_str).filter(|name| !COMMON.contains(name));
+    let names = COMMON.into_iter().filter(|name| common.contains_key(*name)).chain(others).filter(|name| is_news(name));
+    let label = |name| {
+        let value = common.get(name).map_or("", String::as_str);
+        format!("{}={}", glyph::clip(&glyph::one_line(name), 32), glyph::clip(&glyph::one_line(value), 40))
+    };
+    names.map(label).take(MAX_LABELS).collect::<Vec<_>>().join("，")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clock() -> Clock {
+        Clock { now: "2026-11-23T11:00:00Z".parse().unwrap(), zone: Offset::constant(8) }
+    }
+
+    fn head(json: &str) -> String {
+        let notification = Notification::decode(json.as_bytes()).unwrap();
+        write(&[&notification], clock(), false, 640).0
+    }
+
+    #[test]
+    fn times_are_local_and_durations_short() {
+        for (start, local, lasts) in [
+            ("2026-11-23T08:00:00Z", "11-23 16:00", "3 小时"),
+            ("2026-11-23T10:59:30Z", "11-23 18:59", "不到 1 分钟"),
+            ("2026-11-23T10:55:00.123Z", "11-23 18:55", "5 分钟"),
+            ("2026-11-22T20:30:00+08:00", "11-22 20:30", "22 小时 30 分钟"),
+            ("2026-11-20T08:00:00Z", "11-20 16:00", "3 天 3 小时"),
+            ("2025-12-31T17:00:00Z", "01-01 01:00", "326 天 18 小时"),
+            ("2025-11-23T11:00:00Z", "2025-11-23 19:00", "365 天"),
+            ("2026-11-23T12:00:00Z", "11-23 20:00", "不到 1 分钟"),
+        ] {
+            let start: Timestamp = start.parse().unwrap();
+            assert_eq!((clock().local(start), clock().since(start)), (local.into(), lasts.into()), "{start}");
+        }
+    }
+
+    #[test]
+    fn the_head_says_which_alert_it_is() {
+        for (name, json, expected) in [
+            (
+                "one",
+                r#"{"alerts":[{"labels":{"alertname":"A","severity":"critical","instance":"a:1","job":"node"},"startsAt":"2026-11-23T08:00:00Z"}]}"#,
+                "【critical】A：1 个告警\n实例: a:1\n开始: 11-23 16:00，已持续 3 小时\n标签: job=node",
+            ),
+            ("nothing said", r#"{"alerts":[{}]}"#, "未命名告警：1 个告警"),
+            ("zero time", r#"{"alerts":[{"startsAt":"0001-01-01T00:00:00Z"}]}"#, "未命名告警：1 个告警"),
+            (
+                "several severities, names, targets",
+                r#"{"alerts":[{"labels":{"alertname":"A","severity":"warning","pod":"p"}},{"labels":{"alertname":"A","severity":"warning","node":"n"}},
+                {"labels":{"alertname":"B","severity":"critical","instance":"i","device":"sda"}}]}"#,
+                "【critical×1、warning×2】A×2、B×1：3 个告警\n实例: p、n、i（sda）",
+            ),
+            (
+                "hidden alerts",
+                r#"{"truncatedAlerts":7,"alerts":[{"labels":{"alertname":"A"}}]}"#,
+                "A：1 个告警\n另有 7 个告警被 Alertmanager 截去（max_alerts），这里看不到",
+            ),
+        ] {
+            assert_eq!(head(json), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_head_is_bounded_whatever_the_labels_are() {
+        let long = "值".repeat(5000);
+        let alert = |number: usize| {
+            format!(
+                r#"{{"labels":{{"alertname":"{long}{number}","severity":"{long}","instance":"{long}{number}","cluster":"{long}"}},"startsAt":"2026-11-23T08:00:00Z"}}"#
+            )
+        };
+        let json =
+            format!(r#"{{"truncatedAlerts":9,"alerts":[{}]}}"#, (0..50).map(alert).collect::<Vec<_>>().join(","));
+        let notification = Notification::decode(json.as_bytes()).unwrap();
+        for bytes in [40, 100, 300, 640] {
+            for members in [vec![&notification], vec![&notification; 9]] {
+                let (head, overflow) = write(&members, clock(), true, bytes);
+                assert!(head.len() <= bytes && overflow.len() <= bytes * 3, "{bytes}: {head}");
+            }
+        }
+    }
+
+    #[test]
+    fn links_are_the_runbooks_and_alertmanager() {
+        let of = |json: &str| links(&[&Notification::decode(json.as_bytes()).unwrap()]);
+        let alert = |link: &str| format!(r#"{{"annotations":{{"runbook_url":"{link}"}}}}"#);
+        let (a, b, c) = (alert("http://r/a"), alert("http://r/b"), alert("http://r/c"));
+        for (json, expected) in [
+            (
+                format!(r#"{{"externalURL":"http://am","alerts":[{a},{a},{b},{c}]}}"#),
+                "手册: http://r/a http://r/b 告警: http://am",
+            ),
+            (r#"{"externalURL":"http://am","alerts":[{}]}"#.into(), "告警: http://am"),
+            (format!(r#"{{"alerts":[{}]}}"#, alert(&"x".repeat(900))), ""),
+            (format!(r#"{{"alerts":[{}]}}"#, alert("two words")), ""),
+        ] {
+            assert_eq!(of(&json), expected);
+        }
+    }
+}

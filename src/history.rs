@@ -1,0 +1,213 @@
+//! What was said about each group: so that a repeat costs no tokens, and a newcomer is told from what was there.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::deepseek::Analysis;
+use crate::notification::{Alert, GroupId, Notification, NotificationReason};
+
+/// Groups that are remembered: as many as there are remembered outcomes.
+const GROUPS: usize = 4096;
+/// Bytes of what is remembered.
+const BYTES: usize = 8 * 1024 * 1024;
+/// What an alert or a group costs besides its text.
+const OVERHEAD: usize = 96;
+
+/// What was explained of every group.
+#[derive(Debug)]
+pub struct History {
+    ttl: Duration,
+    window: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    groups: HashMap<GroupId, Explained>,
+    by_age: BTreeMap<u64, GroupId>,
+    bytes: usize,
+    serial: u64,
+}
+
+#[derive(Debug)]
+struct Explained {
+    firing: HashSet<(String, String)>,
+    analysis: Analysis,
+    at: Instant,
+    delivered: Option<Instant>,
+    age: u64,
+    bytes: usize,
+}
+
+/// What is known when a notification comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recall {
+    /// Everything that fires was delivered within the window, or only a recovery is notified: there is nothing to say.
+    Said,
+    /// Everything that fires was explained: the analysis serves again.
+    Again(Analysis, Told),
+    /// The group was explained, but these fingerprints joined since.
+    Joined(HashSet<String>),
+    /// Nothing is known.
+    Nothing,
+}
+
+/// Whether an analysis reached the phone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// It did: sending it again is a repeat.
+    Yes,
+    /// It did not yet.
+    No,
+}
+
+impl History {
+    /// An empty history. An analysis serves for `ttl`; what was delivered is not said again for `window`.
+    #[must_use]
+    pub fn new(ttl: Duration, window: Duration) -> Self {
+        Self { ttl, window, state: Mutex::default() }
+    }
+
+    /// What is known about the firing alerts of `notification`.
+    #[must_use]
+    pub fn recall(&self, group: &GroupId, notification: &Notification, now: Instant) -> Recall {
+        let state = self.lock();
+        let Some(explained) = state.groups.get(group) else { return Recall::Nothing };
+        let is_known = |alert: &Alert| explained.firing.contains(&identity(alert));
+        if now.saturating_duration_since(explained.at) >= self.ttl || !notification.alerts.iter().any(is_known) {
+            return Recall::Nothing;
+        }
+        let joined: HashSet<String> = notification
+            .alerts
+            .iter()
+            .filter(|alert| !is_known(alert))
+            .map(|alert| alert.fingerprint.clone())
+            .collect();
+        if !joined.is_empty() {
+            return Recall::Joined(joined);
+        }
+        let reason = notification.notification_reason;
+        match explained.delivered {
+            None => Recall::Again(explained.analysis.clone(), Told::No),
+            // A recovery in the group does not explain the rest again.
+            Some(_) if reason == NotificationReason::SomeResolved => Recall::Said,
+            Some(delivered)
+                if reason != NotificationReason::Repeat && now.saturating_duration_since(delivered) < self.window =>
+            {
+                Recall::Said
+            }
+            Some(_) => Recall::Again(explained.analysis.clone(), Told::Yes),
+        }
+    }
+
+    /// Remembers an analysis of what fires now.
+    pub fn explained(&self, group: &GroupId, notification: &Notification, analysis: &Analysis, now: Instant) {
+        let firing: HashSet<_> = notification.alerts.iter().map(identity).collect();
+        let texts: usize = firing.iter().map(|(fingerprint, start)| fingerprint.len() + start.len() + OVERHEAD).sum();
+        let bytes = texts + analysis.text.len() + 2 * group.weight() + OVERHEAD;
+        let mut state = self.lock();
+        state.forget(group);
+        state.serial += 1;
+        let age = state.serial;
+        state.by_age.insert(age, group.clone());
+        state.bytes += bytes;
+        let explained = Explained { firing, analysis: analysis.clone(), at: now, delivered: None, age, bytes };
+        state.groups.insert(group.clone(), explained);
+        while state.groups.len() > GROUPS || state.bytes > BYTES {
+            let Some((_, oldest)) = state.by_age.pop_first() else { return };
+            state.forget(&oldest);
+        }
+    }
+
+    /// Notes that the remembered analysis of `group` reached the phone.
+    pub fn delivered(&self, group: &GroupId, now: Instant) {
+        if let Some(explained) = self.lock().groups.get_mut(group) {
+            explained.delivered = Some(now);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn forget(&mut self, group: &GroupId) {
+        if let Some(explained) = self.groups.remove(group) {
+            self.by_age.remove(&explained.age);
+            self.bytes -= explained.bytes;
+        }
+    }
+}
+
+/// An alert that fires again has its old fingerprint and a new start.
+fn identity(alert: &Alert) -> (String, String) {
+    (alert.fingerprint.clone(), alert.starts_at.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn notification(fingerprints: &[&str], reason: &str) -> Notification {
+        let alerts: Vec<_> =
+            fingerprints.iter().map(|it| serde_json::json!({"fingerprint": it, "startsAt": "s"})).collect();
+        let body = serde_json::json!({"alerts": alerts, "notification_reason": reason});
+        Notification::decode(body.to_string().as_bytes()).unwrap()
+    }
+
+    fn analysis() -> Analysis {
+        Analysis { text: "结论".into(), cut: false }
+    }
+
+    #[test]
+    fn what_is_known_decides_what_is_asked() {
+        let (history, group, start) = (History::new(12 * HOUR, 10 * MINUTE), GroupId::of("g"), Instant::now());
+        history.explained(&group, &notification(&["a", "b"], ""), &analysis(), start);
+        history.delivered(&group, start);
+        let again = Recall::Again(analysis(), Told::Yes);
+        let joined = |it: &str| Recall::Joined(HashSet::from([it.to_owned()]));
+        for (name, firing, reason, after, expected) in [
+            ("the same, within the window", &["a", "b"][..], "", MINUTE, Recall::Said),
+            ("some recovered, within the window", &["a"], "", MINUTE, Recall::Said),
+            ("some recovered, told so", &["a"], "some alerts resolved", HOUR, Recall::Said),
+            ("the same, after the window", &["b", "a"], "", HOUR, again.clone()),
+            ("a wanted repeat", &["a", "b"], "repeat interval elapsed", MINUTE, again.clone()),
+            ("one joined", &["a", "b", "c"], "new alerts added", MINUTE, joined("c")),
+            ("one left, one joined", &["a", "c"], "", HOUR, joined("c")),
+            ("others", &["c"], "", MINUTE, Recall::Nothing),
+            ("the same, after the TTL", &["a", "b"], "", 12 * HOUR, Recall::Nothing),
+        ] {
+            assert_eq!(history.recall(&group, &notification(firing, reason), start + after), expected, "{name}");
+        }
+        assert_eq!(history.recall(&GroupId::of("h"), &notification(&["a"], ""), start), Recall::Nothing);
+    }
+
+    #[test]
+    fn what_did_not_reach_the_phone_is_sent_as_new() {
+        let (history, group, start) = (History::new(12 * HOUR, 10 * MINUTE), GroupId::of("g"), Instant::now());
+        history.explained(&group, &notification(&["a"], ""), &analysis(), start);
+        let recalled = history.recall(&group, &notification(&["a"], ""), start + HOUR);
+        assert_eq!(recalled, Recall::Again(analysis(), Told::No));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let history = History::new(HOUR, MINUTE);
+        for number in 0..GROUPS + 10 {
+            history.explained(
+                &GroupId::of(&number.to_string()),
+                &notification(&["a"], ""),
+                &analysis(),
+                Instant::now(),
+            );
+        }
+        let state = history.lock();
+        assert_eq!((state.groups.len(), state.by_age.len()), (GROUPS, GROUPS));
+        assert!(state.bytes <= BYTES);
+    }
+}

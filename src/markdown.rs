@@ -1,0 +1,509 @@
+//! A model's answer as plain text.
+//!
+//! Models write Markdown whatever they are told, and the WeChat plugin shows it raw. Headings become `【…】`, lists get
+//! bullets, tables become lines of `column: value`; commands stay letter by letter.
+
+use std::fmt::Write as _;
+
+use crate::{glyph, json, spans};
+
+/// A heading above this many bytes is a sentence and gets no brackets.
+const MAX_HEADING: usize = 90;
+/// A table's row of more than this many bytes is written as several lines.
+const MAX_ROW: usize = 84;
+/// Lists are indented by two spaces a level, at most this many levels: a phone's line is short.
+const MAX_LEVEL: usize = 3;
+
+/// The text of `markdown` without its markup, for a reader who sees neither bold nor tables.
+///
+/// Takes time in proportion to its length, never panics, and ends without a line break. Characters that cannot be seen
+/// or that turn the reading order around are gone ([`glyph::clean`]). An answer that is a JSON object or list becomes
+/// lines too.
+#[must_use]
+pub fn to_plain(markdown: &str) -> String {
+    let cleaned = glyph::clean(markdown);
+    let cleaned = json::to_markdown(&cleaned).unwrap_or(cleaned);
+    let lines: Vec<&str> = cleaned.split('\n').collect();
+    let mut page = Page { text: String::with_capacity(cleaned.len()), in_list: false, after_blank: true };
+    let mut at = 0;
+    while at < lines.len() {
+        at += page.take_block(&lines, at);
+    }
+    tidy(&page.text)
+}
+
+/// The plain text so far.
+struct Page {
+    text: String,
+    /// Indented lines belong to a list's item, not to code.
+    in_list: bool,
+    after_blank: bool,
+}
+
+impl Page {
+    /// Writes the block that begins at `lines[at]`; says how many lines it had.
+    fn take_block(&mut self, lines: &[&str], at: usize) -> usize {
+        let line = lines[at];
+        let inner = unquoted(line);
+        if let Some(fence) = Fence::open(inner) {
+            return self.take_fence(&fence, lines, at);
+        }
+        let next = lines.get(at + 1).map_or("", |next| unquoted(next));
+        if inner.contains('|') && is_table_rule(next) {
+            return self.take_table(lines, at);
+        }
+        let is_indented = inner.starts_with("    ") || inner.starts_with('\t');
+        if is_indented && self.after_blank && !self.in_list && !inner.trim().is_empty() && list_item(inner).is_none() {
+            self.push(inner.get(4..).filter(|_| inner.starts_with(' ')).unwrap_or(inner.trim_start()));
+            // The next line of the same block is code as well.
+            self.after_blank = true;
+            return 1;
+        }
+        let is_setext = !inner.trim().is_empty() && next.len() >= 3 && next.trim_end().bytes().all(|byte| byte == b'=');
+        if is_setext {
+            self.push_heading(inner.trim());
+            return 2;
+        }
+        self.take_line(inner);
+        1
+    }
+
+    /// Writes the lines between two fences as they are, but for the fence's own indentation. A fence that is never
+    /// closed lasts to the end: the answer was cut.
+    fn take_fence(&mut self, fence: &Fence, lines: &[&str], at: usize) -> usize {
+        if fence.is_transparent {
+            return 1;
+        }
+        let quotes =
+            lines[at].trim_start().bytes().take_while(|byte| matches!(byte, b'>' | b' ')).filter(|b| *b == b'>');
+        let quotes = quotes.count();
+        let body = lines.iter().skip(at + 1).map(|line| strip_quotes(line, quotes));
+        let mut count = 1;
+        for line in body {
+            count += 1;
+            if fence.is_closed_by(line) {
+                break;
+            }
+            let indent = line.bytes().take(fence.indent).take_while(|byte| *byte == b' ').count();
+            self.push(line.get(indent..).unwrap_or_default());
+        }
+        count
+    }
+
+    /// Writes a table's rows as lines and says how many lines of the answer they were.
+    fn take_table(&mut self, lines: &[&str], at: usize) -> usize {
+        let head: Vec<String> = cells(unquoted(lines[at])).iter().map(|cell| cell_text(cell)).collect();
+        let rows = lines.iter().skip(at + 2).map(|line| unquoted(line)).take_while(|line| line.contains('|'));
+        let mut count = 2;
+        let mut is_empty = true;
+        for row in rows {
+            count += 1;
+            let row = cells(row);
+            let has_code = row.iter().any(|cell| cell.contains('`'));
+            let values: Vec<String> = row.iter().map(|cell| cell_text(cell)).collect();
+            if values.iter().any(|value| !value.is_empty()) {
+                is_empty = false;
+                self.push(&row_text(&head, &values, has_code));
+            }
+        }
+        if is_empty {
+            self.push(&head.join("，"));
+        }
+        count
+    }
+
+    /// Writes a line that is no part of a larger block.
+    fn take_line(&mut self, line: &str) {
+        let text = line.trim();
+        if text.is_empty() {
+            self.push("");
+            return;
+        }
+        if is_rule(text) {
+            // A rule divides: what follows it is a paragraph of its own.
+            self.push("");
+            return;
+        }
+        if let Some(heading) = heading(text) {
+            self.push_heading(heading);
+            return;
+        }
+        if spans::is_all_bold(text) && text.len() <= MAX_HEADING {
+            self.push_heading(text);
+            return;
+        }
+        if let Some((level, bullet, rest)) = list_item(line) {
+            self.in_list = true;
+            let indent = "  ".repeat(level.min(MAX_LEVEL));
+            let rest = rest.trim_start();
+            // Some put a fence or a heading into an item.
+            let rest = heading(rest).unwrap_or(rest);
+            self.push(&format!("{indent}{bullet}{}", spans::to_plain(rest)));
+            return;
+        }
+        let level = indentation(line) / 2;
+        if level == 0 {
+            self.in_list = false;
+        }
+        let indent = if self.in_list { "  ".repeat(level.min(MAX_LEVEL)) } else { String::new() };
+        let text = if text.starts_with('|') && text.ends_with('|') && text.len() > 2 {
+            cells(text).iter().map(|cell| cell_text(cell)).collect::<Vec<_>>().join("，")
+        } else {
+            spans::to_plain(text)
+        };
+        self.push(&format!("{indent}{text}"));
+    }
+
+    fn push_heading(&mut self, heading: &str) {
+        self.in_list = false;
+        let plain = spans::to_plain(heading);
+        let text = plain.trim().trim_end_matches([':', '：']).trim_end();
+        let is_bracketed = text.starts_with('【');
+        if text.is_empty() {
+            return;
+        }
+        if is_bracketed || text.len() > MAX_HEADING || text.contains('\n') {
+            self.push(&plain);
+        } else {
+            self.push(&format!("【{text}】"));
+        }
+    }
+
+    fn push(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+        self.after_blank = line.trim().is_empty();
+    }
+}
+
+/// The start of a block of code.
+struct Fence {
+    mark: char,
+    length: usize,
+    indent: usize,
+    /// ```` ```markdown ```` around the whole answer: what is inside is Markdown, not code.
+    is_transparent: bool,
+}
+
+impl Fence {
+    fn open(line: &str) -> Option<Self> {
+        let text = line.trim_start();
+        let mark = text.chars().next().filter(|c| matches!(c, '`' | '~'))?;
+        let length = text.chars().take_while(|c| *c == mark).count();
+        let info = text.get(length..)?.trim();
+        // "```kubectl get pods```" on one line is a span.
+        if length < 3 || (mark == '`' && info.contains('`')) {
+            return None;
+        }
+        let is_transparent = info.eq_ignore_ascii_case("markdown") || info.eq_ignore_ascii_case("md");
+        Some(Self { mark, length, indent: indentation(line), is_transparent })
+    }
+
+    fn is_closed_by(&self, line: &str) -> bool {
+        let text = line.trim();
+        text.len() >= self.length && text.chars().all(|c| c == self.mark)
+    }
+}
+
+/// Width of the white space in front, a tab counted as four.
+fn indentation(line: &str) -> usize {
+    line.chars().take_while(|c| matches!(c, ' ' | '\t')).map(|c| if c == '\t' { 4 } else { 1 }).sum()
+}
+
+/// The line without up to `count` marks of a quotation.
+fn strip_quotes(line: &str, count: usize) -> &str {
+    let mut rest = line;
+    for _ in 0..count {
+        let Some(inner) = rest.trim_start().strip_prefix('>') else { break };
+        rest = inner.strip_prefix(' ').unwrap_or(inner);
+    }
+    rest
+}
+
+/// The line without the `>` of a quotation. `> /var/log/x` is a command that empties a file.
+fn unquoted(line: &str) -> &str {
+    let mut rest = line;
+    while let Some(inner) = rest.trim_start().strip_prefix('>') {
+        let inner = inner.strip_prefix(' ').unwrap_or(inner);
+        if inner.starts_with('/') {
+            break;
+        }
+        rest = inner;
+    }
+    match rest.trim() {
+        "[!NOTE]" | "[!TIP]" | "[!INFO]" if rest.len() < line.len() => "提示：",
+        "[!WARNING]" | "[!CAUTION]" | "[!IMPORTANT]" if rest.len() < line.len() => "注意：",
+        _ => rest,
+    }
+}
+
+/// The text of a heading, `## so` or, as models write it, `##结论`. `#1` and `#!/bin/sh` are none.
+fn heading(text: &str) -> Option<&str> {
+    let hashes = text.bytes().take_while(|byte| *byte == b'#').count();
+    let rest = text.get(hashes..)?;
+    let next = rest.chars().next();
+    let is_heading = matches!(hashes, 1..=6)
+        && match next {
+            None => true,
+            Some(' ' | '\t') => true,
+            Some(c) => glyph::is_ideograph(c) || (hashes > 1 && c.is_alphanumeric()),
+        };
+    is_heading.then(|| rest.trim().trim_end_matches('#').trim_end())
+}
+
+/// `---`, `* * *`, `====`, `————`: at least three of one kind and nothing else.
+fn is_rule(text: &str) -> bool {
+    let mut marks = text.chars().filter(|c| *c != ' ');
+    let Some(first) = marks.next() else { return false };
+    let is_drawn = matches!(first, '-' | '*' | '_' | '=' | '—' | '─' | '━' | '＝');
+    // The frame of a table that a terminal drew.
+    let is_frame = first == '+' && text.contains("--") && text.chars().all(|c| matches!(c, '+' | '-' | '='));
+    is_frame || (is_drawn && marks.clone().count() >= 2 && marks.all(|c| c == first))
+}
+
+/// Level, bullet and text of a list's item.
+fn list_item(line: &str) -> Option<(usize, String, &str)> {
+    let level = indentation(line) / 2;
+    let text = line.trim_start();
+    let first = text.chars().next()?;
+    if matches!(first, '-' | '*' | '+' | '•') {
+        let rest = text.get(first.len_utf8()..)?;
+        let rest = rest.strip_prefix([' ', '\t'])?;
+        if first == '*' && is_schedule(text) {
+            return None;
+        }
+        let rest = rest.trim_start();
+        return Some(match rest.get(..4) {
+            Some("[ ] ") => (level, "☐ ".into(), rest.get(4..)?),
+            Some("[x] " | "[X] ") => (level, "☑ ".into(), rest.get(4..)?),
+            _ => (level, "• ".into(), rest),
+        });
+    }
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let rest = text.get(digits..)?;
+    let rest = rest.strip_prefix(". ").or_else(|| rest.strip_prefix(") "))?;
+    matches!(digits, 1..=3).then(|| (level, format!("{}. ", text.get(..digits).unwrap_or_default()), rest))
+}
+
+/// `* * * * * command`: a line of a crontab.
+fn is_schedule(text: &str) -> bool {
+    let mut fields = text.split_whitespace();
+    let is_field = |field: &str| field.chars().all(|c| c.is_ascii_digit() || matches!(c, '*' | '/' | ',' | '-'));
+    fields.by_ref().take(5).filter(|field| is_field(field)).count() == 5 && fields.next().is_some()
+}
+
+/// The row under a table's head, `|---|:-:|`.
+fn is_table_rule(line: &str) -> bool {
+    let text = line.trim();
+    text.contains('-') && text.contains('|') && text.chars().all(|c| matches!(c, '-' | '|' | ':' | ' '))
+}
+
+/// A row's cells. A pipe inside a code span or behind a backslash divides nothing, since models write commands there.
+fn cells(row: &str) -> Vec<String> {
+    let row = row.trim();
+    let row = row.strip_prefix('|').unwrap_or(row);
+    let mut cells = vec![String::new()];
+    let has_pairs = row.matches('`').count().is_multiple_of(2);
+    let mut in_code = false;
+    let mut chars = row.chars().peekable();
+    while let Some(c) = chars.next() {
+        let cell = cells.last_mut().map_or(0, |cell| cell.len());
+        match c {
+            '\\' if chars.peek() == Some(&'|') => {
+                chars.next();
+                push(&mut cells, '|');
+            }
+            '|' if !in_code => {
+                if chars.peek().is_some() || cell == 0 {
+                    cells.push(String::new());
+                }
+            }
+            _ => {
+                in_code ^= c == '`' && has_pairs;
+                push(&mut cells, c);
+            }
+        }
+    }
+    cells
+}
+
+fn push(cells: &mut [String], c: char) {
+    if let Some(cell) = cells.last_mut() {
+        cell.push(c);
+    }
+}
+
+/// A cell's text in one line.
+fn cell_text(cell: &str) -> String {
+    let plain = spans::to_plain(cell.trim());
+    plain.split('\n').map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("；")
+}
+
+/// A row as `• first: second`, or with more columns as `• first` and `column: value` for each; a command has its line
+/// for itself.
+fn row_text(head: &[String], values: &[String], has_code: bool) -> String {
+    let (first, others) = values.split_first().map_or(("", values), |(first, others)| (first.as_str(), others));
+    let named = |(index, value): (usize, &String)| match head.get(index + 1).map_or("", String::as_str) {
+        "" => value.clone(),
+        name => format!("{name}: {value}"),
+    };
+    let filled: Vec<(usize, &String)> = others.iter().enumerate().filter(|(_, value)| !value.is_empty()).collect();
+    match (first, filled.as_slice()) {
+        (first, []) => format!("• {first}"),
+        (first, [only]) if head.len() <= 2 && !first.is_empty() => format!("• {first}: {}", only.1),
+        (first, filled) => {
+            let named: Vec<String> = filled.iter().map(|cell| named(*cell)).collect();
+            let width: usize = named.iter().map(String::len).sum();
+            if has_code || first.len() + width > MAX_ROW || first.is_empty() {
+                let mut text = format!("• {first}");
+                for cell in &named {
+                    // Writing to a String cannot fail.
+                    let _ = write!(text, "\n  {cell}");
+                }
+                text
+            } else {
+                format!("• {first} — {}", named.join("，"))
+            }
+        }
+    }
+}
+
+/// Trims the lines' ends, lets one blank line stand for many, one above a heading, and none under it or at
+/// the ends.
+fn tidy(text: &str) -> String {
+    let mut tidied = String::with_capacity(text.len());
+    let mut is_blank = false;
+    let mut after_heading = false;
+    for line in text.split('\n').map(str::trim_end) {
+        if line.trim_start().is_empty() {
+            is_blank = true;
+            continue;
+        }
+        let is_heading = line.starts_with('【') && line.ends_with('】');
+        if !tidied.is_empty() && (is_heading || (is_blank && !after_heading)) {
+            tidied.push('\n');
+        }
+        is_blank = false;
+        after_heading = is_heading;
+        tidied.push_str(line);
+        tidied.push('\n');
+    }
+    tidied.truncate(tidied.trim_end().len());
+    tidied
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_become_lines() {
+        for (name, markdown, plain) in [
+            ("heading", "# 结论\n\n磁盘满\n## 处理步骤：\n步骤", "【结论】\n磁盘满\n\n【处理步骤】\n步骤"),
+            ("heading without space", "##结论\n好", "【结论】\n好"),
+            ("bold heading", "**结论：**\n好\n**原因**\n坏", "【结论】\n好\n\n【原因】\n坏"),
+            ("heading in brackets", "### 【结论】\n好", "【结论】\n好"),
+            ("setext", "结论\n====\n好", "【结论】\n好"),
+            ("no heading", "#1 与 #3f9a2c\n#!/bin/sh", "#1 与 #3f9a2c\n#!/bin/sh"),
+            ("rule", "a\n\n---\n\nb\n***\nc\n————", "a\n\nb\n\nc"),
+            ("bullets", "- a\n* b\n+ c\n  - d\n- [ ] e\n- [x] f", "• a\n• b\n• c\n  • d\n☐ e\n☑ f"),
+            ("numbers", "1. a\n2) b\n   - c", "1. a\n2. b\n  • c"),
+            ("quotation", "> 提示 a\n> > b\n> [!WARNING]\n> c", "提示 a\nb\n注意：\nc"),
+            ("redirection is no quotation", "> /var/log/a.log", "> /var/log/a.log"),
+            ("blank lines", "\n\na\n\n\n\nb\n \n", "a\n\nb"),
+            ("crontab", "* * * * * /bin/a", "* * * * * /bin/a"),
+            ("indented code", "说明:\n\n    a_b*c*d # e\n    x\n", "说明:\n\na_b*c*d # e\nx"),
+        ] {
+            assert_eq!(to_plain(markdown), plain, "{name}");
+        }
+    }
+
+    #[test]
+    fn code_stays_letter_by_letter() {
+        let code =
+            "# 只读\nkubectl get po -A | grep -v 'Run*' | awk '{print $2}'\nrm a_b_c *.log # **x** | `date`\n> x";
+        for (name, markdown) in [
+            ("fence", format!("```bash\n{code}\n```")),
+            ("tildes", format!("~~~\n{code}\n~~~")),
+            ("longer fence", format!("````sh\n{code}\n````")),
+            ("never closed", format!("```\n{code}")),
+            ("in an item", format!("   ```bash\n   {}\n   ```", code.replace('\n', "\n   "))),
+            ("in a quotation", format!("> ```bash\n> {}\n> ```", code.replace('\n', "\n> "))),
+            ("markdown in a fence", format!("```markdown\n```bash\n{code}\n```\n```")),
+        ] {
+            assert_eq!(to_plain(&markdown), code, "{name}");
+        }
+    }
+
+    #[test]
+    fn tables_become_lines() {
+        for (name, markdown, plain) in [
+            ("two columns", "|指标|值|\n|--|--|\n|CPU|95%|\n| **内存** | 80% |\n\n完", "• CPU: 95%\n• 内存: 80%\n\n完"),
+            ("three", "指标 | 值 | 说明\n---|:-:|---\nCPU | 95% | 高", "• CPU — 值: 95%，说明: 高"),
+            (
+                "commands",
+                "|步骤|命令|目的|\n|-|-|-|\n|1|`ps aux | grep a_b`|看|\n|2|`ls \\| wc`||",
+                "• 1\n  命令: ps aux | grep a_b\n  目的: 看\n• 2\n  命令: ls | wc",
+            ),
+            ("break in a cell", "|a|b|\n|-|-|\n|x|1<br>2|", "• x: 1；2"),
+            ("no head", "| a | b |\n| c | d |", "a，b\nc，d"),
+            ("drawn by a terminal", "+---+---+\n| a | 1 |\n+---+---+", "a，1"),
+            ("more cells than columns", "|a|b|\n|-|-|\n|1|2|3|", "• 1 — b: 2，3"),
+        ] {
+            assert_eq!(to_plain(markdown), plain, "{name}");
+        }
+    }
+
+    #[test]
+    fn json_becomes_lines_in_its_order() {
+        for (name, json, plain) in [
+            (
+                "object",
+                r#"{"结论":"磁盘满","可能原因":["日志 **过大**","未轮转"],"处理步骤":[{"步骤":"看","命令":"df -h /a_b"}],"x":null}"#,
+                "【结论】\n磁盘满\n\n【可能原因】\n• 日志 过大\n• 未轮转\n\n【处理步骤】\n• 步骤: 看\n  命令: df -h /a_b\n\n【x】\n无",
+            ),
+            ("fenced list", "```json\n[\"a\", 1, true]\n```", "• a\n• 1\n• 是"),
+            ("empty", "{}", ""),
+            ("not JSON", "{a} 与 [b]", "{a} 与 [b]"),
+            ("selector", "{job=\"a\"}", "{job=\"a\"}"),
+        ] {
+            assert_eq!(to_plain(json), plain, "{name}");
+        }
+    }
+
+    #[test]
+    fn no_input_panics_or_takes_long() {
+        for unit in [
+            "|",
+            "|-|\n",
+            "> ",
+            "```\n",
+            "[",
+            "{\"a\":",
+            "- ",
+            "#",
+            "\u{202e}**",
+            "x\u{301}",
+            "`|`|",
+            "\n",
+            "<br>",
+            "1. ",
+        ] {
+            let text = unit.repeat(100_000 / unit.len());
+            // Quadratic time would be minutes; a busy machine makes linear time seconds.
+            let started = std::time::Instant::now();
+            let _plain = to_plain(&text);
+            assert!(started.elapsed().as_secs() < 30, "{unit:?}");
+        }
+        for text in ["", " ", "\n", "|", "|\n|-", "```", "**", "#", "-", "1.", "\\", "&", "<", "![", "]("] {
+            let _plain = to_plain(text);
+        }
+    }
+
+    #[test]
+    fn plain_text_is_left_alone() {
+        let answer = "结论：db-2 磁盘将满（推测：日志未轮转）\n1. 查看 df -h\n   只读\n2. journalctl --disk-usage\n• a";
+        assert_eq!(to_plain(answer), answer.replace("   只读", "  只读"));
+        assert_eq!(to_plain(&to_plain(answer)), to_plain(answer));
+    }
+}

@@ -1,0 +1,517 @@
+//! The story of a notification in one function: recall, analysis, message, delivery, outcome.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use jiff::tz::Offset;
+
+use crate::alias::Aliases;
+use crate::budget::Budget;
+use crate::deepseek::{self, Analysis, DeepSeek, Usage};
+use crate::gate::{Change, Gate, Pass};
+use crate::history::{History, Recall, Told};
+use crate::inflight::{Company, Finish, JobId, Running};
+use crate::message::{self, Body, Letter, Occasion};
+use crate::metrics::Metrics;
+use crate::notice;
+use crate::notification::{DedupKey, Notification};
+use crate::outcome::{Failure, Outcome, Reason};
+use crate::pace::{NoTurn, Pace};
+use crate::prompt::{self, ChatMessage, Subject};
+use crate::wecom::{self, Recipients, Sent, WeCom};
+
+/// A prompt that DeepSeek refused is refused again for so long without a call: Alertmanager posts it at every
+/// `group_interval`.
+const REFUSED_PROMPT: Duration = Duration::from_secs(60 * 60);
+/// Kept back of a job's time for the delivery, when the model takes all it is given; a quarter of a short job's.
+const DELIVERY: Duration = Duration::from_secs(20);
+/// Time for a notice: it is sent after its job was answered, and holds the worker meanwhile.
+const NOTICE: Duration = Duration::from_secs(20);
+
+/// What is done when no analysis can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnAnalysisFailure {
+    /// The failure is answered, and Alertmanager posts again.
+    Retry,
+    /// The plain alert is sent, marked as not analysed.
+    Deliver,
+}
+
+/// What waits in the room: a notification, and who gets its explanation.
+#[derive(Debug)]
+pub struct Post {
+    /// What fires, with secrets masked.
+    pub notification: Notification,
+    /// Its identity.
+    pub key: DedupKey,
+    /// Who gets it.
+    pub recipients: Arc<Recipients>,
+    /// The group for the memory of what was said.
+    pub group: crate::notification::GroupId,
+}
+
+/// What a job keeps across its tries: the rendered message and how much of it WeCom took.
+#[derive(Debug, Clone, Default)]
+pub struct Kept(Option<Draft>);
+
+/// A rendered message on its way.
+#[derive(Debug, Clone)]
+struct Draft {
+    parts: Arc<[String]>,
+    taken: usize,
+    /// How the job ends when WeCom took all of it.
+    reason: Reason,
+}
+
+/// A job, or the members of a digest, in a worker's hands.
+pub type Jobs<'j> = &'j [Running<Post, Kept>];
+
+/// What a job took and how it ended.
+#[derive(Debug)]
+pub struct Report {
+    /// The end.
+    pub outcome: Outcome,
+    /// Parts of the message; 0 when none was rendered.
+    pub parts: usize,
+    /// Recipients that did not get it though others did; "" when all did.
+    pub partial: String,
+    /// Calls to DeepSeek.
+    pub model_calls: usize,
+    /// Time in DeepSeek's calls and their pauses.
+    pub deepseek: Duration,
+    /// Time in WeCom's calls, their pauses and the wait for a turn.
+    pub wecom: Duration,
+    /// Tokens.
+    pub usage: Usage,
+    /// DeepSeek's last HTTP status; 0 when it was not asked.
+    pub status: u16,
+    /// WeCom's last errcode.
+    pub errcode: Option<i64>,
+    /// What a person should be told besides.
+    pub notice: Option<Notice>,
+    draft: Option<Draft>,
+}
+
+/// A message about the service itself.
+#[derive(Debug)]
+pub struct Notice {
+    text: String,
+    recipients: Arc<Recipients>,
+}
+
+/// What the story needs, each its own room.
+#[derive(Debug)]
+pub struct Settings {
+    /// DeepSeek.
+    pub deepseek: deepseek::Settings,
+    /// WeCom.
+    pub wecom: wecom::Settings,
+    /// Messages a minute; 0 is unlimited.
+    pub rate: u32,
+    /// What decides the prompt.
+    pub prompt: PromptSettings,
+    /// What is done without an analysis.
+    pub on_analysis_failure: OnAnalysisFailure,
+    /// How long a delivered notification is not sent again.
+    pub dedupe_window: Duration,
+    /// How long an analysis serves.
+    pub analysis_ttl: Duration,
+    /// Tokens a day; 0 is no budget.
+    pub daily_token_budget: u64,
+    /// Offset of the times in messages.
+    pub zone: Offset,
+}
+
+/// What decides the prompt besides the notification.
+#[derive(Debug, Default)]
+pub struct PromptSettings {
+    /// `PROMPT_FILE`'s text.
+    pub instructions: Option<String>,
+    /// `REDACT_LABELS`: labels whose values DeepSeek sees as aliases.
+    pub redact_labels: Vec<String>,
+}
+
+impl PromptSettings {
+    /// The messages for these notifications, and the aliases to undo in the answer.
+    #[must_use]
+    pub fn chat(&self, notifications: &[&Notification], newcomers: &HashSet<String>) -> (Vec<ChatMessage>, Aliases) {
+        let aliases = Aliases::new(notifications, &self.redact_labels);
+        let subject = Subject { notifications, newcomers, aliases: &aliases };
+        let messages = prompt::chat(self.instructions.as_deref(), &subject);
+        (messages, aliases)
+    }
+}
+
+/// The rooms behind the door.
+#[derive(Debug)]
+pub struct Pipeline {
+    deepseek: DeepSeek,
+    deepseek_gate: Gate,
+    wecom: WeCom,
+    history: History,
+    pace: Pace,
+    budget: Budget,
+    prompt: PromptSettings,
+    on_analysis_failure: OnAnalysisFailure,
+    dedupe_window: Duration,
+    zone: Offset,
+    metrics: Arc<Metrics>,
+    /// The notification whose prompt was refused last: a second one in a row means the configuration.
+    refused_last: Mutex<Option<DedupKey>>,
+    /// Who was told that DeepSeek stays away, and is to be told when it is back.
+    told: Mutex<Option<Arc<Recipients>>>,
+}
+
+impl Pipeline {
+    /// Spends the settings.
+    #[must_use]
+    pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Self {
+        let Settings {
+            deepseek,
+            wecom,
+            rate,
+            prompt,
+            on_analysis_failure,
+            dedupe_window,
+            analysis_ttl,
+            daily_token_budget,
+            zone,
+        } = settings;
+        Self {
+            deepseek: DeepSeek::new(deepseek),
+            deepseek_gate: Gate::default(),
+            wecom: WeCom::new(wecom),
+            history: History::new(analysis_ttl, dedupe_window),
+            pace: Pace::new(rate, Instant::now()),
+            budget: Budget::new(daily_token_budget, zone, Timestamp::now()),
+            prompt,
+            on_analysis_failure,
+            dedupe_window,
+            zone,
+            metrics,
+            refused_last: Mutex::default(),
+            told: Mutex::default(),
+        }
+    }
+
+    /// Runs a job, or a digest of several. Never longer than until `deadline`, plus what a computer needs to compute.
+    pub fn run(&self, jobs: Jobs<'_>, deadline: Instant) -> Report {
+        let mut report = Report::new(jobs);
+        report.outcome = match self.story(jobs, &mut report, deadline) {
+            Ok(reason) => Outcome::new(reason, format!("{}: {}", name(jobs), reason.row().label)),
+            Err(failure) => Outcome::new(failure.reason, format!("{}: {}", name(jobs), failure.message)),
+        };
+        report
+    }
+
+    fn story(&self, jobs: Jobs<'_>, report: &mut Report, deadline: Instant) -> Result<Reason, Failure> {
+        let known = match (jobs, &report.draft) {
+            ([job], None) => self.history.recall(&job.item.group, &job.item.notification, Instant::now()),
+            _ => Recall::Nothing,
+        };
+        if known == Recall::Said {
+            return Ok(Reason::Remembered);
+        }
+        // The way to the phone is tried before the model is paid.
+        self.wecom.look_for_a_new_secret();
+        let pass = self.wecom.send_gate().enter(Instant::now())?;
+        let ready = self.timed(report, || self.wecom.ready(deadline));
+        ready.result.map_err(|(failure, _)| failure)?;
+        if report.draft.is_none() {
+            report.draft = Some(self.write(jobs, known, report, deadline)?);
+        }
+        self.deliver(&pass, jobs, report, deadline)
+    }
+
+    /// Has the alert explained and the message rendered.
+    fn write(&self, jobs: Jobs<'_>, known: Recall, report: &mut Report, deadline: Instant) -> Result<Draft, Failure> {
+        let analysed = match known {
+            Recall::Again(analysis, told) => Ok((analysis, told)),
+            Recall::Joined(joined) => self.analyse(jobs, &joined, report, deadline).map(|new| (new, Told::No)),
+            Recall::Nothing | Recall::Said => {
+                self.analyse(jobs, &HashSet::new(), report, deadline).map(|new| (new, Told::No))
+            }
+        };
+        let draft = match analysed {
+            Ok((analysis, told)) => {
+                let (occasion, reason) = match told {
+                    Told::Yes => (Occasion::Repeat, Reason::DeliveredAgain),
+                    Told::No => (Occasion::New, Reason::Delivered),
+                };
+                let body = Body::Analysis { text: &analysis.text, cut: analysis.cut };
+                self.render(jobs, body, occasion, reason)
+            }
+            Err(Failure { reason: Reason::DeliveredOverBudget, .. }) => {
+                let reason = Reason::DeliveredOverBudget;
+                self.render(jobs, Body::Plain { why: notice::why_plain(reason) }, Occasion::New, reason)
+            }
+            Err(failure) if self.on_analysis_failure == OnAnalysisFailure::Deliver => {
+                let why = notice::why_plain(failure.reason);
+                self.render(jobs, Body::Plain { why }, Occasion::New, Reason::DeliveredPlain)
+            }
+            Err(failure) => return Err(failure),
+        };
+        report.parts = draft.parts.len();
+        Ok(draft)
+    }
+
+    fn render(&self, jobs: Jobs<'_>, body: Body<'_>, occasion: Occasion, reason: Reason) -> Draft {
+        let notifications = notifications(jobs);
+        let letter = Letter {
+            id: &name(jobs),
+            notifications: &notifications,
+            body,
+            occasion,
+            now: Timestamp::now(),
+            zone: self.zone,
+            part_bytes: wecom::TEXT_BYTES,
+        };
+        Draft { parts: message::render(&letter).into(), taken: 0, reason }
+    }
+
+    fn analyse(
+        &self,
+        jobs: Jobs<'_>,
+        newcomers: &HashSet<String>,
+        report: &mut Report,
+        deadline: Instant,
+    ) -> Result<Analysis, Failure> {
+        let notifications = notifications(jobs);
+        let is_critical = notifications.iter().any(|notification| notification.is_critical());
+        if self.budget.is_spent(Timestamp::now()) && !is_critical {
+            return Err(Failure::new(Reason::DeliveredOverBudget, "the day's tokens are spent (DAILY_TOKEN_BUDGET)"));
+        }
+        self.look_for_a_new_key();
+        let pass = self.deepseek_gate.enter(Instant::now())?;
+        let (messages, aliases) = self.prompt.chat(&notifications, newcomers);
+        let body = self.deepseek.request_body(&messages);
+        let started = Instant::now();
+        let left = deadline.saturating_duration_since(started);
+        let asked = self.deepseek.ask(&body, deadline - DELIVERY.min(left / 4));
+        report.deepseek += started.elapsed();
+        report.model_calls += asked.calls.len();
+        report.usage = asked.usage;
+        report.status = asked.status;
+        self.metrics.asked(&asked);
+        self.budget.spend(asked.usage.total(), Timestamp::now());
+        let answer = self.second_refusal(jobs, asked.answer);
+        let change = match &answer {
+            Ok(_) => pass.passed(),
+            Err(failure) => pass.failed(failure, deepseek::verdict(failure.reason), Instant::now()),
+        };
+        report.notice = self.notice(change, answer.as_ref().err(), jobs);
+        let mut analysis = answer?;
+        analysis.text = aliases.reveal(&analysis.text);
+        if let [job] = jobs {
+            self.history.explained(&job.item.group, &job.item.notification, &analysis, Instant::now());
+        }
+        Ok(analysis)
+    }
+
+    /// While DeepSeek is known to refuse its key, a key that was changed in its file is tried at once.
+    fn look_for_a_new_key(&self) {
+        if self.deepseek_gate.closed_for() == Some(Reason::Credentials) && self.deepseek.has_new_key() {
+            self.deepseek_gate.try_now(Instant::now());
+        }
+    }
+
+    /// One refused prompt is a poisoned alert. Two different ones in a row are no chance: something is set up wrongly.
+    fn second_refusal(&self, jobs: Jobs<'_>, answer: Result<Analysis, Failure>) -> Result<Analysis, Failure> {
+        let mut last = self.refused_last.lock().unwrap_or_else(PoisonError::into_inner);
+        let failure = match answer {
+            Ok(analysis) => {
+                *last = None;
+                return Ok(analysis);
+            }
+            Err(failure) => failure,
+        };
+        if let (Reason::Prompt, [job]) = (failure.reason, jobs)
+            && last.replace(job.item.key.clone()).is_some_and(|before| before != job.item.key)
+        {
+            let said = &failure.message;
+            let message = format!("{said}; two different notifications in a row, so check model and parameters");
+            return Err(Failure::new(Reason::Configuration, message));
+        }
+        Err(failure)
+    }
+
+    fn notice(&self, change: Change, failure: Option<&Failure>, jobs: Jobs<'_>) -> Option<Notice> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        match (change, failure) {
+            (Change::Closed, Some(failure)) if deepseek::needs_a_person(failure.reason) => {
+                let recipients = Arc::clone(&jobs.first()?.item.recipients);
+                *told = Some(Arc::clone(&recipients));
+                Some(Notice { text: notice::closed(failure, &name(jobs)), recipients })
+            }
+            (Change::Opened, _) => {
+                let recipients = told.take()?;
+                Some(Notice { text: notice::opened(&name(jobs)), recipients })
+            }
+            _ => None,
+        }
+    }
+
+    /// Sends what WeCom has not taken yet, part after part.
+    fn deliver(
+        &self,
+        pass: &Pass<'_>,
+        jobs: Jobs<'_>,
+        report: &mut Report,
+        deadline: Instant,
+    ) -> Result<Reason, Failure> {
+        let Some(mut draft) = report.draft.clone() else { return Ok(Reason::Remembered) };
+        let recipients = jobs.first().map(|job| Arc::clone(&job.item.recipients)).unwrap_or_default();
+        let started = Instant::now();
+        let turn = self.pace.turn(draft.parts.len() - draft.taken, deadline);
+        report.wecom += started.elapsed();
+        let _turn = turn.map_err(|NoTurn { wait }| {
+            let wait = wait.as_secs();
+            Failure::new(
+                Reason::Paced,
+                format!("WECHAT_RATE leaves no turn for the next {wait} s; the message is kept"),
+            )
+        })?;
+        while let Some(part) = draft.parts.get(draft.taken) {
+            let sent = self.timed(report, || self.wecom.send(part, &recipients, deadline));
+            match sent.result {
+                Ok(partial) => {
+                    draft.taken += 1;
+                    report.draft = Some(draft.clone());
+                    report.partial = partial;
+                    self.metrics.part_sent();
+                }
+                Err((failure, verdict)) => {
+                    pass.failed(&failure, verdict, Instant::now());
+                    return Err(failure);
+                }
+            }
+        }
+        pass.passed();
+        self.metrics.message_sent(&report.partial);
+        if let [job] = jobs
+            && draft.reason.is_analysed()
+        {
+            self.history.delivered(&job.item.group, Instant::now());
+        }
+        Ok(draft.reason)
+    }
+
+    /// Runs one of WeCom's steps and notes what it took.
+    fn timed(&self, report: &mut Report, step: impl FnOnce() -> Sent) -> Sent {
+        let started = Instant::now();
+        let sent = step();
+        report.wecom += started.elapsed();
+        report.errcode = sent.errcode.or(report.errcode);
+        self.metrics.called_wecom(&sent.calls);
+        sent
+    }
+
+    /// Tells a person about the service itself: tried once. Call it when the job is answered.
+    ///
+    /// # Errors
+    /// Why it could not be sent; the caller logs it.
+    pub fn tell(&self, notice: &Notice) -> Result<(), Failure> {
+        let deadline = Instant::now() + NOTICE;
+        let pass = self.wecom.send_gate().enter(Instant::now())?;
+        let _turn =
+            self.pace.turn(1, deadline).map_err(|_| Failure::new(Reason::Paced, "WECHAT_RATE leaves no turn"))?;
+        let sent = self.wecom.send(&notice.text, &notice.recipients, deadline);
+        self.metrics.called_wecom(&sent.calls);
+        match sent.result {
+            Ok(_) => {
+                pass.passed();
+                Ok(())
+            }
+            Err((failure, verdict)) => {
+                pass.failed(&failure, verdict, Instant::now());
+                Err(failure)
+            }
+        }
+    }
+
+    /// What a finished job leaves to its next try.
+    #[must_use]
+    pub fn finish(&self, report: &Report, jobs: Jobs<'_>) -> Finish<Kept> {
+        let reason = report.outcome.reason;
+        let is_digest = jobs.len() > 1;
+        let mut outcome = report.outcome.clone();
+        let mut company = Company::Welcome;
+        if is_digest && matches!(reason, Reason::Prompt | Reason::Message) {
+            // Which member is to blame is unknown: each is asked for again at once, and goes alone.
+            outcome.reason = Reason::Transient;
+            company = Company::Alone;
+        }
+        let remember = if reason.is_success() {
+            Some(self.dedupe_window)
+        } else if reason == Reason::Prompt && !is_digest {
+            Some(REFUSED_PROMPT)
+        } else {
+            None
+        };
+        // A digest's message is no member's own: its members are explained anew.
+        let draft = report.draft.clone().filter(|_| !reason.is_success() && !is_digest);
+        if draft.is_some() {
+            // What is rendered is its own message already.
+            company = Company::Alone;
+        }
+        let weight = draft.as_ref().map_or(0, |draft| draft.parts.iter().map(String::len).sum());
+        Finish { outcome, remember, kept: Kept(draft), weight, company }
+    }
+
+    /// DeepSeek, for the verbs and the metrics.
+    #[must_use]
+    pub fn deepseek(&self) -> &DeepSeek {
+        &self.deepseek
+    }
+
+    /// WeCom, for the door, the verbs and the metrics.
+    #[must_use]
+    pub fn wecom(&self) -> &WeCom {
+        &self.wecom
+    }
+
+    /// Whether the gates are closed: DeepSeek, gettoken, send.
+    #[must_use]
+    pub fn closed_gates(&self) -> [bool; 3] {
+        [self.deepseek_gate.is_closed(), self.wecom.gettoken_gate().is_closed(), self.wecom.send_gate().is_closed()]
+    }
+
+    /// The day's tokens.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+}
+
+impl Report {
+    fn new(jobs: Jobs<'_>) -> Self {
+        let draft = match jobs {
+            [job] => job.kept.0.clone(),
+            _ => None,
+        };
+        Self {
+            outcome: Outcome::new(Reason::Panicked, String::new()),
+            parts: draft.as_ref().map_or(0, |draft| draft.parts.len()),
+            partial: String::new(),
+            model_calls: 0,
+            deepseek: Duration::ZERO,
+            wecom: Duration::ZERO,
+            usage: Usage::default(),
+            status: 0,
+            errcode: None,
+            notice: None,
+            draft,
+        }
+    }
+}
+
+fn notifications<'j>(jobs: Jobs<'j>) -> Vec<&'j Notification> {
+    jobs.iter().map(|job| &job.item.notification).collect()
+}
+
+/// The short id that stands in message, log and answer; a digest has its first member's.
+fn name(jobs: Jobs<'_>) -> String {
+    jobs.first().map(|job: &Running<_, _>| job.id).map_or_else(String::new, |id: JobId| id.to_string())
+}

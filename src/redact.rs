@@ -1,0 +1,342 @@
+//! Keeps secrets in: what looks like one is masked before a notification is queued, logged, explained or sent.
+//!
+//! What a secret looks like is `leak`'s to say. Percent-encoded ones are found as well: a rule's expression stands in
+//! `generatorURL` that way.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use crate::leak;
+use crate::notification::{Labels, Notification};
+
+/// What stands in place of a secret.
+pub const MASK: &str = "***";
+
+/// How often a word is percent-decoded: a link within a link within a link.
+const DECODINGS: usize = 3;
+
+/// Masks what looks like a secret in labels, annotations and addresses, and says how many were masked.
+///
+/// The groupKey stays as it is, since it identifies the group; [`mask_text`] is for the log line that holds it. What is
+/// masked already is not counted again.
+pub fn mask(notification: &mut Notification) -> usize {
+    let mut masked = mask_labels(&mut notification.group_labels) + mask_in_place(&mut notification.external_url);
+    for alert in &mut notification.alerts {
+        masked += mask_labels(&mut alert.labels);
+        masked += mask_labels(&mut alert.annotations);
+        masked += mask_in_place(&mut alert.generator_url);
+    }
+    masked
+}
+
+/// `text` with what looks like a secret masked, and how many were.
+#[must_use]
+pub fn mask_text(text: &str) -> (Cow<'_, str>, usize) {
+    let mut secrets = leak::secrets(text.as_bytes());
+    secrets.extend(encoded_secrets(text));
+    if secrets.is_empty() {
+        return (Cow::Borrowed(text), 0);
+    }
+    secrets.sort_unstable_by_key(|secret| (secret.start, secret.end));
+    let mut masked = String::with_capacity(text.len());
+    let (mut count, mut kept) = (0, 0);
+    for secret in secrets {
+        // One that overlaps with the one before only widens it.
+        if secret.start >= kept {
+            masked.push_str(text.get(kept..floor(text, secret.start)).unwrap_or_default());
+            masked.push_str(MASK);
+            count += 1;
+        }
+        kept = kept.max(ceil(text, secret.end));
+    }
+    masked.push_str(text.get(kept..).unwrap_or_default());
+    (Cow::Owned(masked), count)
+}
+
+/// Whether what bears this name is a secret: `password`, `db_passwd`, `apiKey`, `X-Auth-Token`, but not `secret_name`,
+/// `tokens` or `token_type`.
+#[must_use]
+pub fn is_secret_name(name: &str) -> bool {
+    leak::names_secret(name.as_bytes())
+}
+
+fn mask_labels(labels: &mut Labels) -> usize {
+    let mut masked = 0;
+    for (name, value) in labels {
+        if !is_secret_name(name) {
+            masked += mask_in_place(value);
+        } else if !value.bytes().all(|byte| byte == b'*') {
+            MASK.clone_into(value);
+            masked += 1;
+        }
+    }
+    masked
+}
+
+fn mask_in_place(text: &mut String) -> usize {
+    let (masked, count) = mask_text(text);
+    if count > 0 {
+        *text = masked.into_owned();
+    }
+    count
+}
+
+/// Where secrets are in what the words of `text` say once percent-decoded.
+fn encoded_secrets(text: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut start = 0;
+    // A link holds no blank, so what is decoded is one word at a time, and the places kept are few.
+    for word in text.as_bytes().split(u8::is_ascii_whitespace) {
+        if word.contains(&b'%') || (word.contains(&b'+') && word.contains(&b'/')) {
+            found.extend(encoded_in(word).into_iter().map(|secret| start + secret.start..start + secret.end));
+        }
+        start += word.len() + 1;
+    }
+    found
+}
+
+/// Where secrets are in what a word says once decoded, as places in the word.
+fn encoded_in(word: &[u8]) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut decoded = word.to_vec();
+    let mut places: Vec<usize> = (0..=word.len()).collect();
+    for _ in 0..DECODINGS {
+        let mut next = Vec::with_capacity(decoded.len());
+        let mut next_places = Vec::with_capacity(decoded.len() + 1);
+        let mut at = 0;
+        while let Some(&byte) = decoded.get(at) {
+            let escaped = if byte == b'%' { escape(decoded.get(at + 1..at + 3)) } else { None };
+            next.push(escaped.unwrap_or(if byte == b'+' { b' ' } else { byte }));
+            next_places.push(places[at]);
+            at += if escaped.is_some() { 3 } else { 1 };
+        }
+        next_places.push(word.len());
+        if next == decoded {
+            break;
+        }
+        (decoded, places) = (next, next_places);
+        found.extend(leak::secrets(&decoded).into_iter().map(|secret| places[secret.start]..places[secret.end]));
+    }
+    found
+}
+
+/// The byte that two hexadecimal digits stand for.
+fn escape(digits: Option<&[u8]>) -> Option<u8> {
+    let &[high, low] = digits? else { return None };
+    let high = char::from(high).to_digit(16)?;
+    let low = char::from(low).to_digit(16)?;
+    u8::try_from(high * 16 + low).ok()
+}
+
+/// The character boundary at or before `at`.
+fn floor(text: &str, at: usize) -> usize {
+    (0..=at).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
+}
+
+/// The character boundary at or after `at`.
+fn ceil(text: &str, at: usize) -> usize {
+    (at..=text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_masked_and_the_rest_is_kept() {
+        for (name, text, masked) in [
+            ("assignment", "login with password=hunter2 failed", "login with password=*** failed"),
+            ("quoted", r#"pwd="a b c" host=x"#, r#"pwd="***" host=x"#),
+            ("json", r#"{"password":"x","user":"bob"}"#, r#"{"password":"***","user":"bob"}"#),
+            ("json with blanks", r#"{"apiKey" : "x", "n": 1}"#, r#"{"apiKey" : "***", "n": 1}"#),
+            ("json in json", r#"{\"token\":\"a\\\"b\",\"n\":1}"#, r#"{\"token\":\"***\",\"n\":1}"#),
+            ("escaped quote within", r#"secret="a\"b" c"#, r#"secret="***" c"#),
+            ("yaml", "user: bob\npassword: x\nport: 1", "user: bob\npassword: ***\nport: 1"),
+            ("list", "user=a,password=b,host=c", "user=a,password=***,host=c"),
+            ("comma within", "password=a,b;c! then", "password=*** then"),
+            ("at the end of Chinese", "连接失败，password=hunter2，请检查", "连接失败，password=***，请检查"),
+            ("Chinese name", "数据库密码：hunter2，用户 bob", "数据库密码：***，用户 bob"),
+            ("Chinese name and verb", "口令是 hunter2。", "口令是 ***。"),
+            ("environment", "MYSQL_ROOT_PASSWORD=x DB_PASS=y", "MYSQL_ROOT_PASSWORD=*** DB_PASS=***"),
+            ("flag", "mysqldump --password hunter2 --host db", "mysqldump --password *** --host db"),
+            ("curl's user", "curl -u admin:hunter2 http://x/", "curl -u admin:*** http://x/"),
+            ("two words", "API key: abcdef is used", "API key: *** is used"),
+            ("xml", "<password>hunter2</password>", "<password>***</password>"),
+            ("python", "conf['secret'] = 'x'", "conf['secret'] = '***'"),
+            ("promql", r#"up{token="abc"} == 0 and x{secret=~"a.*"}"#, r#"up{token="***"} == 0 and x{secret=~"***"}"#),
+            ("header", r#"curl -H "Authorization: Bearer abc" x"#, r#"curl -H "Authorization: Bearer ***" x"#),
+            ("header, basic", "Authorization: Basic dXNlcjpw rejected", "Authorization: Basic *** rejected"),
+            ("header, bare", "authorization: s3cr3t", "authorization: ***"),
+            ("header in json", r#"{"Authorization":"Bearer x.y"}"#, r#"{"Authorization":"Bearer ***"}"#),
+            ("digest", "Authorization: Digest username=\"a\", response=\"b\"", "Authorization: Digest ***\""),
+            ("cookies", "Cookie: a=b; session=c\nnext", "Cookie: ***\nnext"),
+            ("scheme alone", "sent Bearer abcDEF123456 to it", "sent Bearer *** to it"),
+            ("aws", "key AKIAIOSFODNN7EXAMPLE used", "key *** used"),
+            ("aws by name", "aws_secret_access_key = wJalrXUtn/K7MD+x", "aws_secret_access_key = ***"),
+            ("azure", "AccountName=a;AccountKey=ab/cd==;X=y", "AccountName=a;AccountKey=***;X=y"),
+            ("jwt", "got eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln from", "got *** from"),
+            ("sk", "using sk-1234567890abcdef.", "using ***."),
+            ("sk, in Chinese", "密钥sk-1234567890abcdef失效", "密钥***失效"),
+            ("github", "(ghp_abcdefghijklmnop1234)", "(***)"),
+            ("slack", "xoxb-123456789012-abc", "***"),
+            ("after a written line break", r"a\nAKIAIOSFODNN7EXAMPLE\npassword=x", r"a\n***\npassword=***"),
+            ("url", "redis://bob:p@ss@10.0.0.5:6379/0", "redis://bob:***@10.0.0.5:6379/0"),
+            ("url without user", "redis://:pw@cache", "redis://:***@cache"),
+            ("url with a raw slash", "mysql://root:p/w@db:3306/x", "mysql://root:***@db:3306/x"),
+            ("dsn", "exporter root:pw@tcp(db:3306)/", "exporter root:***@tcp(db:3306)/"),
+            ("query", "http://h/?access_token=abc&x=1", "http://h/?access_token=***&x=1"),
+            (
+                "robot",
+                "https://qyapi.weixin.qq.com/cgi-bin/webhook/send?key=6-4f",
+                "https://qyapi.weixin.qq.com/cgi-bin/webhook/send?key=***",
+            ),
+            ("pem", "k:\n-----BEGIN RSA PRIVATE KEY-----\nMI\n-----END RSA PRIVATE KEY-----\nz", "k:\n***\nz"),
+            ("pem, cut", "-----BEGIN PRIVATE KEY-----\nMI", "***"),
+            (
+                "encoded",
+                "http://p/graph?g0.expr=up%7Bpassword%3D%22x%22%7D&g0.tab=1",
+                "http://p/graph?g0.expr=up%7Bpassword%3D%22***%22%7D&g0.tab=1",
+            ),
+            ("encoded twice", "http://p/?u=q%3Ftoken%253Dabc%2526y", "http://p/?u=q%3Ftoken%253D***"),
+            ("encoded blanks", "/g?e=Bearer+abcDEF123456", "/g?e=Bearer+***"),
+            ("encoded address", "/g?u=http%3A%2F%2Fbob%3Apw%40h%2F", "/g?u=http%3A%2F%2Fbob%3A***%40h%2F"),
+        ] {
+            let (found, count) = mask_text(text);
+            assert_eq!(found, masked, "{name}");
+            assert_eq!(count, masked.matches(MASK).count(), "{name}: how many");
+            assert_eq!(mask_text(&found), (Cow::Borrowed(masked), 0), "{name}: twice");
+        }
+    }
+
+    #[test]
+    fn prose_addresses_and_names_are_no_secrets() {
+        for text in [
+            "password expired",
+            "password: expired, please change",
+            "token bucket full",
+            "token: invalid",
+            "secret rotation failed",
+            "令牌桶已满，密码已过期，密钥轮换失败",
+            "密码：已过期",
+            "bearer token expired, Basic authentication failed",
+            "secret_name=db-creds secretName: tls max_tokens=100 token_type=jwt",
+            "vault-token:9100 http://secret:8080/ bypass=1",
+            "PWD=/var/lib/mysql",
+            "http://user@host:9090/a?mail=a@b.com#x",
+            "http://[::1]:9090/@x",
+            "联系人:ops@example.com",
+            "docker run -u 1000:1000 nginx",
+            "pod sk-web-7d9f8b6c5d-abcde",
+            "-----BEGIN CERTIFICATE-----\nMI\n-----END CERTIFICATE-----",
+            "std::token::next, eyJ, AKIA, 100% + 5%",
+            "password= ",
+            "password=null token=\"\"",
+            "up{job=\"node\"} == 0",
+        ] {
+            assert_eq!(mask_text(text), (Cow::Borrowed(text), 0));
+        }
+    }
+
+    #[test]
+    fn a_name_says_by_its_end_that_it_is_a_secret() {
+        for name in [
+            "password",
+            "DB_PASSWORD",
+            "passwd",
+            "pwd",
+            "secret",
+            "client-secret",
+            "token",
+            "accessToken",
+            "api_key",
+            "X-Api-Key",
+            "apikey",
+            "access_key",
+            "aws_secret_access_key",
+            "private_key",
+            "credential",
+            "credentials",
+            "db_pass",
+            "dbPass",
+            "password2",
+            "password_hash",
+            "数据库密码",
+        ] {
+            assert!(is_secret_name(name), "{name}");
+        }
+        for name in [
+            "",
+            "secret_name",
+            "secretName",
+            "token_type",
+            "tokens",
+            "max_tokens",
+            "password_age_days",
+            "bypass",
+            "compass",
+            "key",
+            "keyspace",
+            "alertname",
+            "instance",
+            "secret_namespace",
+            "token_bucket",
+        ] {
+            assert!(!is_secret_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_text_of_a_notification_is_masked_and_its_identity_kept() {
+        let mut notification = Notification::decode(
+            br#"{"receiver":"r","groupKey":"{}:{password=\"p1\"}","externalURL":"http://am:p2@h",
+                "groupLabels":{"password":"p3"},"alerts":[{"fingerprint":"f","startsAt":"s",
+                "labels":{"alertname":"A","password":"p3","instance":"db"},
+                "annotations":{"summary":"token=p4 on db","secret_name":"kept"},
+                "generatorURL":"http://p/graph?g0.expr=x%7Bpasswd%3D%22p5%22%7D"}]}"#,
+        )
+        .unwrap();
+        let key = notification.dedup_key("");
+        assert_eq!(mask(&mut notification), 5);
+        assert_eq!(notification.dedup_key(""), key);
+        let alert = &notification.alerts[0];
+        assert_eq!((alert.label("password"), alert.label("instance")), (MASK, "db"));
+        assert_eq!((alert.annotation("summary"), alert.annotation("secret_name")), ("token=*** on db", "kept"));
+        assert_eq!(alert.generator_url, "http://p/graph?g0.expr=x%7Bpasswd%3D%22***%22%7D");
+        notification.group_key.clear();
+        let all = format!("{notification:?}");
+        for secret in ["p1", "p2", "p3", "p4", "p5"] {
+            assert!(!all.contains(secret), "{secret}");
+        }
+        assert_eq!(mask(&mut notification), 0);
+    }
+
+    #[test]
+    fn hostile_text_costs_one_pass() {
+        let started = std::time::Instant::now();
+        for unit in [
+            "password=\"",
+            "password='\\",
+            "sk-",
+            "eyJ-",
+            "://a:",
+            "-----BEGIN PRIVATE KEY",
+            "@(",
+            "Bearer ",
+            "%25",
+            "a=%22password%3D",
+            "token,",
+            "密码：",
+            "-u ",
+            "<token>",
+            "a b:c ",
+            "AKIA-",
+            "password=a,",
+            "+/",
+        ] {
+            let text = unit.repeat(50_000 / unit.len());
+            let (masked, _) = mask_text(&text);
+            assert!(masked.len() <= 4 * text.len(), "{unit}");
+        }
+        assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
+    }
+}

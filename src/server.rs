@@ -1,0 +1,341 @@
+//! The door: routes, credentials, decoding, and the JSON answer that steers Alertmanager.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tiny_http::Method;
+
+use crate::http::{Exchange, Reply, Server, Waited};
+use crate::inflight::{Answer, Ask, Inflight, JobId, Joined, STALE, Urgency};
+use crate::metrics::{Gauges, Metrics};
+use crate::notification::Notification;
+use crate::outcome::{Outcome, Reason};
+use crate::pipeline::{Kept, Pipeline, Post};
+use crate::redact;
+use crate::secret::Secret;
+use crate::wecom::{EVERYONE, Recipients};
+
+/// Bytes of a notification: 5,000 alerts of 3 KiB each.
+pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+/// What a notification of nothing but recoveries is answered.
+const NOTHING_FIRING: &str = "告警恢复通知,不做处理";
+/// Characters of a groupKey in a log line.
+const LOGGED_CHARS: usize = 300;
+
+/// Whether the service takes new work.
+#[derive(Debug, Default)]
+pub struct Readiness(AtomicBool);
+
+impl Readiness {
+    /// It takes work now.
+    pub fn ready(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// It stops.
+    pub fn stopping(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The door of the webhook, and what stands behind it.
+#[derive(Debug)]
+pub struct Door<'d> {
+    /// Where posts wait.
+    pub inflight: &'d Inflight<Post, Kept>,
+    /// Who explains and delivers.
+    pub pipeline: &'d Pipeline,
+    /// What is counted.
+    pub metrics: &'d Metrics,
+    /// The server itself, for its numbers.
+    pub server: &'d Server,
+    /// The token that a post must carry.
+    pub token: Option<&'d Secret>,
+    /// Whether new work is taken.
+    pub readiness: &'d Readiness,
+    /// Who gets a message whose URL names nobody.
+    pub default_recipients: Arc<Recipients>,
+    /// `QUEUE_SIZE`.
+    pub queue_capacity: usize,
+    /// `WORKERS`.
+    pub workers: usize,
+    /// `JOB_TIMEOUT`.
+    pub job_timeout: Duration,
+}
+
+impl Door<'_> {
+    /// Answers one request of the webhook's address.
+    pub fn answer(&self, exchange: &mut Exchange<'_>) -> Reply {
+        match exchange.path() {
+            "/handle_alert" => self.handle_alert(exchange),
+            _ => self.answer_page(exchange),
+        }
+    }
+
+    /// Answers one request of the pages alone: all that `METRICS_ADDR` serves.
+    pub fn answer_page(&self, exchange: &mut Exchange<'_>) -> Reply {
+        let page = match exchange.path() {
+            "/-/healthy" => Reply::text(200, "healthy\n"),
+            "/-/ready" if self.readiness.is_ready() => Reply::text(200, "ready\n"),
+            "/-/ready" => Reply::text(503, "stopping\n"),
+            "/metrics" => Reply {
+                content_type: "text/plain; version=0.0.4; charset=utf-8",
+                ..Reply::text(200, self.metrics.render(&self.gauges()))
+            },
+            path => {
+                let message = format!("no such path: {}; post to /handle_alert", one_line(path));
+                return self.refuse(&Outcome::new(Reason::NotFound, message));
+            }
+        };
+        if matches!(exchange.method(), Method::Get | Method::Head) { page } else { self.refuse_method("GET, HEAD") }
+    }
+
+    fn handle_alert(&self, exchange: &mut Exchange<'_>) -> Reply {
+        if *exchange.method() != Method::Post {
+            return self.refuse_method("POST");
+        }
+        if !self.is_authorized(exchange.header("Authorization")) {
+            let message = "the Bearer token is missing or wrong; set authorization.credentials in Alertmanager";
+            let outcome = Outcome::new(Reason::Unauthorized, message);
+            return self.refuse(&outcome).with_header("WWW-Authenticate", "Bearer");
+        }
+        let recipients = match self.recipients(exchange.query()) {
+            Ok(recipients) => recipients,
+            Err(message) => return self.refuse(&Outcome::new(Reason::NotANotification, message)),
+        };
+        let notification = match exchange.read_body(MAX_BODY_BYTES) {
+            Ok(body) => Notification::decode(&body),
+            Err(reply) => return self.refused_body(reply),
+        };
+        match notification {
+            Ok(notification) => self.submit(notification, recipients, exchange.query().unwrap_or_default(), exchange),
+            Err(message) => self.refuse(&Outcome::new(Reason::NotANotification, message)),
+        }
+    }
+
+    fn submit(
+        &self,
+        mut notification: Notification,
+        recipients: Arc<Recipients>,
+        query: &str,
+        exchange: &mut Exchange<'_>,
+    ) -> Reply {
+        notification.retain_firing();
+        if notification.alerts.is_empty() {
+            return self.ignore(&notification);
+        }
+        let (key, group) = (notification.dedup_key(query), notification.group_id(query));
+        let urgency = if notification.is_critical() { Urgency::Critical } else { Urgency::Normal };
+        self.metrics.redacted(redact::mask(&mut notification));
+        let group_key = logged(&notification.group_key);
+        let ask = Ask {
+            key: key.clone(),
+            group: group.clone(),
+            lane: query.into(),
+            urgency,
+            weight: notification.weight(),
+            item: Post { notification, key, recipients, group },
+        };
+        let now = Instant::now();
+        match self.inflight.submit(ask, now) {
+            Answer::Now(outcome, id) => {
+                if outcome.reason == Reason::Remembered {
+                    self.metrics.remembered();
+                }
+                self.log_at_door(&outcome, &format!(" group_key={group_key:?}"));
+                reply(&outcome, id)
+            }
+            Answer::Later(parked, joined) => {
+                if joined == Joined::Yes {
+                    self.metrics.joined();
+                }
+                // Longer than a job can wait and run: whoever is still here then is told so.
+                let until = now + STALE + self.job_timeout + STALE;
+                match exchange.wait(&parked.outcome, until) {
+                    Waited::Ready(outcome) => reply(&outcome, Some(parked.id)),
+                    Waited::TimedOut | Waited::Gone | Waited::Disconnected => {
+                        reply(&Outcome::new(Reason::Timeout, format!("{}: no outcome in time", parked.id)), None)
+                    }
+                }
+            }
+        }
+    }
+
+    fn ignore(&self, notification: &Notification) -> Reply {
+        let outcome = Outcome::new(Reason::NothingFiring, NOTHING_FIRING);
+        let group_key = logged(&notification.group_key);
+        match notification.truncated_alerts {
+            0 => self.log_at_door(&outcome, &format!(" group_key={group_key:?}")),
+            truncated => {
+                self.metrics.ended(outcome.reason);
+                log::warn!(
+                    "notification outcome=ignored reason=nothing_firing group_key={group_key:?} truncated={truncated}: \
+                     max_alerts of this receiver cut {truncated} alerts away, which may fire; set max_alerts: 0"
+                );
+            }
+        }
+        reply(&outcome, None)
+    }
+
+    fn is_authorized(&self, authorization: Option<&str>) -> bool {
+        let Some(token) = self.token else { return true };
+        let offered = authorization.and_then(|value| value.split_once(' '));
+        offered.is_some_and(|(scheme, offered)| scheme.eq_ignore_ascii_case("bearer") && token.matches(offered.trim()))
+    }
+
+    /// Who gets the message: whom the query names, else the configured ones.
+    fn recipients(&self, query: Option<&str>) -> Result<Arc<Recipients>, String> {
+        let Some(query) = query.filter(|query| !query.is_empty()) else {
+            return Ok(Arc::clone(&self.default_recipients));
+        };
+        if !self.pipeline.wecom().takes_recipients() {
+            return Err("a group robot has no recipients; drop the query".into());
+        }
+        parse_recipients(query).map(Arc::new)
+    }
+
+    fn refuse_method(&self, allow: &'static str) -> Reply {
+        let message = format!("this path takes only {allow}");
+        self.refuse(&Outcome::new(Reason::MethodNotAllowed, message)).with_header("Allow", allow)
+    }
+
+    fn refuse(&self, outcome: &Outcome) -> Reply {
+        self.log_at_door(outcome, "");
+        reply(outcome, None)
+    }
+
+    /// A body that http.rs refused has its answer already.
+    fn refused_body(&self, reply: Reply) -> Reply {
+        let reason = match reply.status {
+            413 => Reason::TooLarge,
+            503 => Reason::QueueFull,
+            _ => Reason::NotANotification,
+        };
+        self.log_at_door(&Outcome::new(reason, &*reply.body), "");
+        reply
+    }
+
+    fn log_at_door(&self, outcome: &Outcome, more: &str) {
+        self.metrics.ended(outcome.reason);
+        let row = outcome.reason.row();
+        let message = &outcome.message;
+        log::log!(row.level, "notification outcome={} reason={}{more} message={message:?}", row.outcome, row.label);
+    }
+
+    fn gauges(&self) -> Gauges {
+        let load = self.inflight.load();
+        let budget = self.pipeline.budget();
+        Gauges {
+            queue_length: load.queued,
+            queue_capacity: self.queue_capacity,
+            jobs_running: load.running,
+            workers: self.workers,
+            posts_parked: load.parked,
+            connections: self.server.connections(),
+            connections_evicted: self.server.evicted(),
+            requests_refused: self.server.refused() + self.server.turned_away(),
+            stale_dropped: self.inflight.stale(),
+            closed_gates: self.pipeline.closed_gates(),
+            budget_tokens_limit: budget.limit(),
+            budget_tokens_spent: budget.spent(jiff::Timestamp::now()),
+        }
+    }
+}
+
+/// What Alertmanager is told. The job's id stands in a header too, since a success has no message.
+fn reply(outcome: &Outcome, id: Option<JobId>) -> Reply {
+    let row = outcome.reason.row();
+    let message = (row.outcome != "success").then_some(outcome.message.as_str());
+    let reply = Reply::json(row.status, row.outcome, message);
+    match id {
+        Some(id) => reply.with_header("X-Job-Id", id.to_string()),
+        None => reply,
+    }
+}
+
+/// A groupKey for a log line: without what looks like a secret, and bounded.
+#[must_use]
+pub fn logged(group_key: &str) -> String {
+    let bounded: String = group_key.chars().take(LOGGED_CHARS).collect();
+    redact::mask_text(&bounded).0.into_owned()
+}
+
+fn one_line(text: &str) -> String {
+    text.chars().take(LOGGED_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Reads `touser=a|b&toparty=2&totag=3`, percent-encoded.
+fn parse_recipients(query: &str) -> Result<Recipients, String> {
+    let mut recipients = Recipients::default();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let list = match name {
+            "touser" => &mut recipients.touser,
+            "toparty" => &mut recipients.toparty,
+            "totag" => &mut recipients.totag,
+            _ => return Err(format!("unknown parameter {:?}; known are touser, toparty and totag", one_line(name))),
+        };
+        if !list.is_empty() {
+            return Err(format!("{name} stands twice; join the recipients with | in one"));
+        }
+        *list = percent_decode(value).ok_or_else(|| format!("{name} is not percent-encoded UTF-8"))?;
+        if list.is_empty() {
+            return Err(format!("{name} names nobody"));
+        }
+        if list.split('|').any(|user| user.eq_ignore_ascii_case(EVERYONE)) {
+            return Err(format!("{name} may not be @all here: a route names its own people"));
+        }
+    }
+    recipients.check()?;
+    Ok(recipients)
+}
+
+fn percent_decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(if byte == b'%' {
+            let mut digit = || char::from(rest.next()?).to_digit(16);
+            u8::try_from(digit()? * 16 + digit()?).ok()?
+        } else {
+            byte
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_its_own_recipients() {
+        let recipients = parse_recipients("touser=a%7Cb&toparty=2&totag=3").unwrap();
+        assert_eq!((&*recipients.touser, &*recipients.toparty, &*recipients.totag), ("a|b", "2", "3"));
+        assert_eq!(parse_recipients("touser=a|%E5%BC%A0").unwrap().touser, "a|张");
+    }
+
+    #[test]
+    fn a_url_that_would_reach_the_wrong_people_is_refused() {
+        for (query, said) in [
+            ("touser=@all", "@all"),
+            ("touser=a|@ALL", "@all"),
+            ("touser=%40all", "@all"),
+            ("tousr=a", "unknown parameter"),
+            ("touser=", "names nobody"),
+            ("touser", "names nobody"),
+            ("touser=a&touser=b", "twice"),
+            ("touser=%zz", "percent-encoded"),
+            ("touser=%ff", "percent-encoded"),
+            ("touser=%0a", "control character"),
+        ] {
+            let error = parse_recipients(query).unwrap_err();
+            assert!(error.contains(said), "{query}: {error}");
+        }
+    }
+}

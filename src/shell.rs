@@ -1,0 +1,85 @@
+//! A line as a shell reads it: words, quotes, ends of commands, and the Chinese text around them.
+
+/// One thing on a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Token<'a> {
+    /// A word outside of quotes.
+    Word(&'a str),
+    /// What is between a pair of quotes.
+    Quoted(&'a str),
+    /// Chinese text, or its punctuation: what is no part of a command.
+    Foreign(&'a str),
+    /// `;`, `|`, `&&`, a bracket: the end of a command.
+    End,
+}
+
+/// Takes a line apart as a shell would, Chinese text apart from the rest.
+pub(crate) fn tokens(line: &str) -> Vec<Token<'_>> {
+    let mut tokens = Vec::new();
+    let mut at = 0;
+    while let Some(rest) = line.get(at..).filter(|rest| !rest.is_empty()) {
+        let Some(c) = rest.chars().next() else { break };
+        let mut taken = c.len_utf8();
+        match c {
+            c if c.is_whitespace() || matches!(c, '[' | ']' | ',') => {}
+            ';' | '|' | '(' | ')' | '`' => tokens.push(Token::End),
+            '&' if !rest.starts_with("&>") => tokens.push(Token::End),
+            '"' | '\'' if rest.get(1..).is_some_and(|rest| rest.contains(c)) => {
+                let inner = rest.get(1..).and_then(|rest| rest.split(c).next()).unwrap_or_default();
+                taken = inner.len() + 2;
+                tokens.push(Token::Quoted(inner));
+            }
+            c if !c.is_ascii() => {
+                taken = rest.find(|c: char| c.is_ascii() || c.is_whitespace()).unwrap_or(rest.len());
+                tokens.push(Token::Foreign(rest.get(..taken).unwrap_or_default()));
+            }
+            _ => {
+                taken = word_length(rest);
+                tokens.push(Token::Word(rest.get(..taken).unwrap_or_default()));
+            }
+        }
+        at += taken;
+    }
+    tokens
+}
+
+/// How long the word is that begins `rest`: `\;` and the `&` of `2>&1` belong to it.
+fn word_length(rest: &str) -> usize {
+    let mut before = ' ';
+    for (at, c) in rest.char_indices() {
+        let ends = match c {
+            ';' | '|' | '(' | ')' | '`' => before != '\\',
+            '&' => !matches!(before, '>' | '\\'),
+            '[' | ']' | ',' => true,
+            '"' | '\'' => before == '=' && at > 0,
+            c => c.is_whitespace() || !c.is_ascii(),
+        };
+        if ends && at > 0 {
+            return at;
+        }
+        before = c;
+    }
+    rest.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Token::{End, Foreign, Quoted, Word};
+
+    #[test]
+    fn a_line_falls_into_words_quotes_and_ends() {
+        for (line, expected) in [
+            ("a -b|c", vec![Word("a"), Word("-b"), End, Word("c")]),
+            ("a && b 2>&1", vec![Word("a"), End, End, Word("b"), Word("2>&1")]),
+            ("sh -c 'a; b' it's", vec![Word("sh"), Word("-c"), Quoted("a; b"), Word("it's")]),
+            ("执行：rm x，然后", vec![Foreign("执行："), Word("rm"), Word("x"), Foreign("，然后")]),
+            (r"-exec rm {} \; x", vec![Word("-exec"), Word("rm"), Word("{}"), Word("\\;"), Word("x")]),
+            ("[\"rm\",\"-r\"]", vec![Quoted("rm"), Quoted("-r")]),
+            ("\"open", vec![Word("\"open")]),
+            ("", vec![]),
+        ] {
+            assert_eq!(tokens(line), expected, "{line}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What an operator runs by hand: `check`, `test`, `prompt`, `health`. They print to stdout as they go.
+
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::config::Config;
+use crate::deepseek::ModelSettings;
+use crate::inflight::{Answer, Ask, Bounds, Inflight, Urgency};
+use crate::metrics::Metrics;
+use crate::notification::Notification;
+use crate::pipeline::{Kept, Pipeline, Post, PromptSettings};
+use crate::redact;
+use crate::server::MAX_BODY_BYTES;
+
+/// Time for one step of `check`.
+pub(crate) const STEP: Duration = Duration::from_secs(30);
+/// Time for `health`: a probe that takes longer has its answer.
+const HEALTH: Duration = Duration::from_secs(3);
+
+/// What `test` sends: a notification like any other, marked as a test.
+const TEST_NOTIFICATION: &str = r#"{"version":"4","receiver":"wechat-with-deepseek","groupKey":"{}:{alertname=\"SidecarTest\"}",
+"alerts":[{"status":"firing","labels":{"alertname":"SidecarTest","severity":"none","instance":"test-host:9100","job":"node"},
+"annotations":{"summary":"【测试】这是 wechat-with-deepseek 的测试通知,请忽略","description":"【测试】节点 test-host 的 CPU 使用率为 92%,阈值 80%"},
+"startsAt":"STARTS_AT","fingerprint":"0000000000000000","generatorURL":""}],"externalURL":"","truncatedAlerts":0}"#;
+
+/// Prints a line of a verb. A closed stdout (a pager that was left) is no fault of ours.
+pub(crate) fn say(line: impl Display) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+/// Prints the request body that DeepSeek would get for the notification in `file` (`-` is stdin) when it is posted for
+/// the first time, byte for byte. Calls nobody. Exit code 0 or 1.
+#[must_use]
+pub fn prompt((model, settings): (ModelSettings, PromptSettings), file: &str) -> i32 {
+    let mut body = Vec::new();
+    let read = match file {
+        "-" => std::io::stdin().lock().take(MAX_BODY_BYTES as u64).read_to_end(&mut body),
+        path => std::fs::File::open(path).and_then(|file| file.take(MAX_BODY_BYTES as u64).read_to_end(&mut body)),
+    };
+    if let Err(error) = read {
+        log::error!("cannot read {file}: {error}");
+        return 1;
+    }
+    let mut notification = match Notification::decode(&body) {
+        Ok(notification) => notification,
+        Err(error) => {
+            log::error!("{file}: {error}");
+            return 1;
+        }
+    };
+    notification.retain_firing();
+    if notification.alerts.is_empty() {
+        log::error!("{file}: nothing fires in it, so DeepSeek is not asked");
+        return 1;
+    }
+    redact::mask(&mut notification);
+    let (messages, _) = settings.chat(&[&notification], &HashSet::new());
+    let request = model.request_body(&messages);
+    let mut stdout = std::io::stdout().lock();
+    // No line break at the end: what is printed is what is sent.
+    let _ = stdout.write_all(&request).and_then(|()| stdout.flush());
+    0
+}
+
+/// Asks the service at its own address whether it is ready. Exit code 0 or 1.
+#[must_use]
+pub fn health(listen: SocketAddr) -> i32 {
+    match ask_ready(reachable(listen)) {
+        Ok(()) => 0,
+        Err(error) => {
+            log::error!("not ready at {listen}: {error}");
+            1
+        }
+    }
+}
+
+/// An address that listens on every interface is asked on loopback.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip: IpAddr = match listen {
+        SocketAddr::V4(address) if address.ip().is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(address) if address.ip().is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        SocketAddr::V4(_) | SocketAddr::V6(_) => listen.ip(),
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+fn ask_ready(address: SocketAddr) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&address, HEALTH)?;
+    stream.set_read_timeout(Some(HEALTH))?;
+    stream.set_write_timeout(Some(HEALTH))?;
+    stream.write_all(b"GET /-/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut status = [0; 12];
+    stream.read_exact(&mut status)?;
+    if status.ends_with(b" 200") {
+        return Ok(());
+    }
+    Err(std::io::Error::other(format!("answered {}", String::from_utf8_lossy(&status))))
+}
+
+/// Sends one built-in notification through everything and prints how long each step took. Exit code 0 or 1.
+#[must_use]
+pub fn test(config: Config) -> i32 {
+    let job_timeout = config.job_timeout;
+    let metrics = Arc::new(Metrics::new(job_timeout));
+    let pipeline = Pipeline::new(config.pipeline, metrics);
+    let inflight: Inflight<Post, Kept> =
+        Inflight::new(Bounds { queue_size: 1, digest_at: 0, remember_kept: Duration::ZERO });
+
+    say("WeCom: is there a way to send? …");
+    let started = Instant::now();
+    if let Err((failure, _)) = pipeline.wecom().ready(Instant::now() + STEP).result {
+        say(format!("  no: {}", failure.message));
+        return 1;
+    }
+    say(format!("  yes, {} ms", started.elapsed().as_millis()));
+
+    say("DeepSeek explains, WeCom delivers …");
+    let posted = TEST_NOTIFICATION.replace("STARTS_AT", &Timestamp::now().to_string());
+    let notification = match Notification::decode(posted.as_bytes()) {
+        Ok(notification) => notification,
+        Err(error) => {
+            log::error!("the built-in notification: {error}");
+            return 1;
+        }
+    };
+    let (key, group) = (notification.dedup_key(""), notification.group_id(""));
+    let recipients = Arc::new(pipeline.wecom().default_recipients().clone());
+    let (lane, weight, urgency) = ("".into(), notification.weight(), Urgency::Normal);
+    let item = Post { notification, key: key.clone(), recipients, group: group.clone() };
+    let answer = inflight.submit(Ask { key, group, lane, urgency, weight, item }, Instant::now());
+    let (Answer::Later(..), Some(taken)) = (answer, inflight.take()) else { return 1 };
+    let report = pipeline.run(taken.jobs(), Instant::now() + job_timeout);
+    say(format!(
+        "  DeepSeek: {} ms, {} call(s), {} tokens\n  WeCom: {} ms, {} part(s)",
+        report.deepseek.as_millis(),
+        report.model_calls,
+        report.usage.total(),
+        report.wecom.as_millis(),
+        report.parts,
+    ));
+    if !report.partial.is_empty() {
+        say(format!("  not everybody got it: {}", report.partial));
+    }
+    let row = report.outcome.reason.row();
+    say(format!("{} ({}): {}", row.outcome, row.status, report.outcome.message));
+    taken.finish(|_| pipeline.finish(&report, &[]));
+    i32::from(!report.outcome.reason.is_success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_every_interface_is_asked_on_loopback() {
+        assert_eq!(reachable("0.0.0.0:5000".parse().unwrap()).to_string(), "127.0.0.1:5000");
+        assert_eq!(reachable("[::]:5000".parse().unwrap()).to_string(), "[::1]:5000");
+        assert_eq!(reachable("10.0.0.1:5000".parse().unwrap()).to_string(), "10.0.0.1:5000");
+    }
+
+    #[test]
+    fn the_built_in_notification_is_one_and_says_that_it_is_a_test() {
+        let notification = Notification::decode(TEST_NOTIFICATION.as_bytes()).unwrap();
+        assert!(notification.alerts[0].annotation("summary").contains("测试"));
+    }
+}

@@ -1,0 +1,18 @@
+//! What the tests run: the sidecar's binary, a real Alertmanager, and tables whose rows run side by side.
+
+#![expect(dead_code, reason = "what the tests of one promise need, those of another may not")]
+
+mod alertmanager;
+mod files;
+mod rows;
+mod sidecar;
+
+pub(crate) use alertmanager::Alertmanager;
+pub(crate) use files::{TempDir, TempFile};
+pub(crate) use rows::each;
+pub(crate) use sidecar::{Builder, Finished, Sidecar};
+
+use std::time::Duration;
+
+/// How long a test waits for what must come: long enough for a busy machine, short enough to see the failure.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,823 @@
+//! The doorframe under good and bad clients: a server with a tiny handler, real sockets, a fact a test.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tiny_http::Method;
+use wechat_with_deepseek::http::{Deadlines, Exchange, Limits, Reply, Server, Waited};
+
+/// Requests of the generator of malformed ones. The seed is fixed, so that a failure can be repeated.
+const MALFORMED: usize = 2_000;
+
+/// Bytes of a body that the handler takes.
+const BODY_LIMIT: usize = 1024 * 1024;
+
+/// Above any sane duration on a busy machine: what takes longer hangs.
+const HANG: Duration = Duration::from_secs(20);
+
+const MS: Duration = Duration::from_millis(1);
+
+const ROOMY: Limits = Limits { connections: 64, buffered_bytes: 64 * BODY_LIMIT };
+
+/// Deadlines that no test waits for; a test shortens the one that it is about.
+fn patient() -> Deadlines {
+    Deadlines { look: 10 * MS, ..Deadlines::default() }
+}
+
+/// What the handler of a test works with.
+#[derive(Default)]
+struct House {
+    /// Requests that reached the handler.
+    handled: AtomicUsize,
+    /// What `/park` waits for, one receiver a request.
+    answers: Mutex<VecDeque<Receiver<&'static str>>>,
+    /// Told how each wait ended.
+    waited: Mutex<Option<Sender<Waited<&'static str>>>>,
+}
+
+impl House {
+    /// One more request of `/park` is answered by this sender.
+    fn answer(&self) -> Sender<&'static str> {
+        let (sender, receiver) = channel();
+        self.answers.lock().unwrap().push_back(receiver);
+        sender
+    }
+
+    fn waits(&self) -> Receiver<Waited<&'static str>> {
+        let (sender, receiver) = channel();
+        *self.waited.lock().unwrap() = Some(sender);
+        receiver
+    }
+
+    fn handle(&self, request: &mut Exchange<'_>) -> Reply {
+        self.handled.fetch_add(1, Ordering::SeqCst);
+        match request.path() {
+            "/echo" => match request.read_body(BODY_LIMIT) {
+                Ok(body) => Reply::text(200, String::from_utf8_lossy(&body).into_owned()),
+                Err(reply) => reply,
+            },
+            "/length" => match request.read_body(BODY_LIMIT) {
+                Ok(body) => Reply::text(200, body.len().to_string()),
+                Err(reply) => reply,
+            },
+            "/early" => Reply::failed(401, "no token").with_header("WWW-Authenticate", "Bearer"),
+            "/large" => Reply::text(200, "x".repeat(32 * BODY_LIMIT)),
+            "/panic" => panic!("asked for"),
+            "/park" => {
+                let answer = self.answers.lock().unwrap().pop_front().expect("an answer for each parked request");
+                let waited = request.wait(&answer, Instant::now() + HANG);
+                if let Some(sender) = &*self.waited.lock().unwrap() {
+                    sender.send(waited).unwrap();
+                }
+                match waited {
+                    Waited::Ready(text) => Reply::text(200, text),
+                    Waited::TimedOut | Waited::Gone | Waited::Disconnected => Reply::failed(503, "no answer"),
+                }
+            }
+            "/seen" => {
+                Reply::text(200, format!("{} {:?} {:?}", request.method(), request.query(), request.header("X-A")))
+            }
+            _ => Reply::failed(404, "no such path"),
+        }
+    }
+}
+
+/// Ends the server also when the test fails, or it would hang.
+struct Stop<'a>(&'a Server);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.shutdown(Duration::ZERO);
+    }
+}
+
+/// Runs `test` against a server, and then shows that no thread and no connection is left of it.
+fn serve(limits: Limits, deadlines: Deadlines, test: impl FnOnce(&Server, &House)) {
+    let server = Server::bind("127.0.0.1:0", limits, deadlines).unwrap();
+    let house = House::default();
+    thread::scope(|scope| {
+        scope.spawn(|| server.serve(|request| house.handle(request)));
+        let _stop = Stop(&server);
+        test(&server, &house);
+    });
+    assert_eq!((server.connections(), server.parked()), (0, 0), "nothing is left");
+}
+
+/// Blocks until a gauge says so: for what no client can see.
+fn until(fact: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !fact() {
+        assert!(start.elapsed() < HANG, "it never came");
+        thread::yield_now();
+    }
+}
+
+struct Client(TcpStream);
+
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Client {
+    fn of(server: &Server) -> Self {
+        let stream = TcpStream::connect(server.local_addr()).unwrap();
+        stream.set_read_timeout(Some(HANG)).unwrap();
+        stream.set_write_timeout(Some(HANG)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self(stream)
+    }
+
+    fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+        self.0.write_all(bytes.as_ref()).unwrap();
+        self
+    }
+
+    /// Like [`Client::send`]; the server may have closed already.
+    fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+        let _ = self.0.write_all(bytes.as_ref());
+        self
+    }
+
+    fn get(&mut self, path: &str) -> Answer {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).answer(true)
+    }
+
+    fn post(&mut self, path: &str, body: &str) -> Answer {
+        self.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+            .answer(true)
+    }
+
+    /// Head bytes up to the empty line.
+    fn head(&mut self) -> io::Result<String> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte)?;
+            head.push(byte[0]);
+        }
+        Ok(String::from_utf8(head).unwrap())
+    }
+
+    fn try_answer(&mut self, has_body: bool) -> io::Result<Answer> {
+        let head = self.head()?;
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        assert!(head.contains("Server: wechat-with-deepseek\r\n") && !head.contains("Transfer-Encoding"), "{head}");
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap().parse().unwrap();
+        let mut body = vec![0; if has_body { length } else { 0 }];
+        self.0.read_exact(&mut body)?;
+        Ok(Answer { status, head, body: String::from_utf8(body).unwrap() })
+    }
+
+    fn answer(&mut self, has_body: bool) -> Answer {
+        self.try_answer(has_body).unwrap()
+    }
+
+    /// Whether the connection ends here, without another byte.
+    fn is_at_end(&mut self) -> bool {
+        match self.0.read(&mut [0]) {
+            Ok(bytes) => bytes == 0,
+            Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+#[test]
+fn requests_on_one_connection_are_answered_in_turn() {
+    serve(ROOMY, patient(), |server, _| {
+        let mut client = Client::of(server);
+        for round in 0..50 {
+            let body = round.to_string();
+            assert_eq!(client.post("/echo", &body).body, body);
+            let seen = client.send("GET /seen?b=1 HTTP/1.1\r\nhost: a\r\nx-a: c\r\n\r\n").answer(true);
+            assert_eq!(seen.body, "GET Some(\"b=1\") Some(\"c\")");
+        }
+        assert_eq!(server.connections(), 1);
+    });
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    serve(ROOMY, patient(), |server, _| {
+        let mut client = Client::of(server);
+        let mut requests = String::new();
+        for round in 0..1_000 {
+            let body = round.to_string();
+            requests += &format!("POST /echo HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        }
+        client.send(requests);
+        for round in 0..1_000 {
+            assert_eq!(client.answer(true).body, round.to_string());
+        }
+    });
+}
+
+#[test]
+fn connections_close_as_their_client_wants() {
+    serve(ROOMY, patient(), |server, _| {
+        for (head, header, closes) in [
+            ("GET /seen HTTP/1.1\r\nConnection: close\r\n\r\n", "Connection: close", true),
+            ("GET /seen HTTP/1.0\r\n\r\n", "Connection: close", true),
+            ("GET /seen HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "Connection: keep-alive", false),
+        ] {
+            let mut client = Client::of(server);
+            let answer = client.send(head).answer(true);
+            assert!(answer.status == 200 && answer.head.contains(header), "{}", answer.head);
+            if closes {
+                assert!(client.is_at_end(), "{head}");
+            } else {
+                assert_eq!(client.get("/seen").status, 200, "{head}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_head_request_gets_the_length_and_no_body() {
+    serve(ROOMY, patient(), |server, _| {
+        let mut client = Client::of(server);
+        let answer = client.send("HEAD /seen HTTP/1.1\r\n\r\n").answer(false);
+        assert!(answer.head.contains("Content-Length: 14\r\n"), "{}", answer.head);
+        assert_eq!(client.get("/seen").body, format!("{} None None", Method::Get));
+    });
+}
+
+#[test]
+fn what_can_be_understood_in_two_ways_is_refused_and_nothing_behind_it_is_served() {
+    serve(ROOMY, patient(), |server, house| {
+        let table = [
+            ("POST /echo HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
+            ("POST /echo HTTP/1.1\r\nContent-Length: +5\r\n\r\n", 400),
+            ("POST /echo HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 0\r\n\r\n", 400),
+            ("POST /echo HTTP/1.1\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 501),
+            ("POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 501),
+            ("POST /echo HTTP/1.1\r\nContent-Length : 0\r\n\r\n", 400),
+            ("POST /echo HTTP/1.1\r\nA: b\r\n c\r\n\r\n", 400),
+            ("POST /echo HTTP/1.1\nContent-Length: 0\n\n", 400),
+            ("POST /echo HTTP/1.1\r\nA: \0\r\n\r\n", 400),
+            ("OPTIONS * HTTP/1.1\r\n\r\n", 400),
+            ("GET / HTTP/2.0\r\n\r\n", 505),
+            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+            ("\u{16}\u{3}\u{1}\0", 400),
+        ];
+        for (bytes, status) in table {
+            let mut client = Client::of(server);
+            let answer = client.send(bytes).try_send("GET /seen HTTP/1.1\r\n\r\n").answer(true);
+            assert_eq!(answer.status, status, "{bytes:?}");
+            assert!(answer.body.starts_with("{\"status\":\"failed\",\"message\":\""), "{}", answer.body);
+            assert!(client.is_at_end(), "{bytes:?}");
+        }
+        assert_eq!(server.refused(), u64::try_from(table.len()).unwrap());
+        assert_eq!(house.handled.load(Ordering::SeqCst), 0);
+    });
+}
+
+#[test]
+fn odd_but_clear_requests_are_served() {
+    serve(ROOMY, patient(), |server, _| {
+        for (head, body) in [
+            ("GET http://any/seen?x HTTP/1.1\r\nHost: any\r\n\r\n", "GET Some(\"x\") None"),
+            ("get /seen HTTP/1.1\r\n\r\n", "get None None"),
+            ("\r\nGET /seen HTTP/1.1\r\n\r\n", "GET None None"),
+            ("POST /seen HTTP/1.1\r\nContent-Length: 00\r\n\r\n", "POST None None"),
+        ] {
+            assert_eq!(Client::of(server).send(head).answer(true).body, body, "{head:?}");
+        }
+    });
+}
+
+#[test]
+fn a_length_above_the_limit_is_413_before_a_byte_of_it() {
+    serve(ROOMY, patient(), |server, _| {
+        for length in ["30000000000", "1048577", "99999999999999999999999999"] {
+            let mut client = Client::of(server);
+            let head = format!("POST /echo HTTP/1.1\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n");
+            let answer = client.send(head).answer(true);
+            assert_eq!((answer.status, client.is_at_end()), (413, true), "{length}");
+        }
+    });
+}
+
+#[test]
+fn a_post_without_a_length_is_400_and_one_of_length_zero_is_empty() {
+    serve(ROOMY, patient(), |server, _| {
+        let mut client = Client::of(server);
+        assert_eq!(client.send("POST /length HTTP/1.1\r\n\r\n").answer(true).status, 400);
+        assert_eq!(client.post("/length", "").body, "0");
+    });
+}
+
+#[test]
+fn a_header_of_100_megabytes_is_431_and_the_client_reads_it() {
+    serve(ROOMY, patient(), |server, house| {
+        let mut client = Client::of(server);
+        client.send("GET /seen HTTP/1.1\r\nX-A: ");
+        let piece = vec![b'a'; 1 << 20];
+        // The client looks for no answer before it has written all; the server reads past it.
+        for _ in 0..100 {
+            client.send(&piece);
+        }
+        assert_eq!(client.answer(true).status, 431);
+        assert_eq!(house.handled.load(Ordering::SeqCst), 0);
+    });
+}
+
+#[test]
+fn more_than_64_headers_are_431() {
+    serve(ROOMY, patient(), |server, _| {
+        let head = |headers: usize| format!("GET /seen HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(headers));
+        assert_eq!(Client::of(server).send(head(64)).answer(true).status, 200);
+        assert_eq!(Client::of(server).send(head(65)).answer(true).status, 431);
+    });
+}
+
+#[test]
+fn heads_in_pieces_and_up_to_16_kib_are_read() {
+    serve(ROOMY, patient(), |server, _| {
+        let mut client = Client::of(server);
+        for piece in ["GET /se", "en HTTP/1.", "1\r\nX-A: b\r", "\n\r", "\n"] {
+            client.send(piece);
+        }
+        assert_eq!(client.answer(true).body, "GET None Some(\"b\")");
+        let start = "GET /seen HTTP/1.1\r\nX-B: ";
+        let long = |bytes: usize| format!("{start}{}\r\n\r\n", "b".repeat(bytes - start.len() - 4));
+        assert_eq!(client.send(long(16 * 1024)).answer(true).status, 200);
+        assert_eq!(client.send(long(16 * 1024 + 1)).answer(true).status, 431);
+    });
+}
+
+#[test]
+fn large_bodies_arrive_whole() {
+    serve(ROOMY, patient(), |server, _| {
+        let mut client = Client::of(server);
+        for length in [1, 8_000, 16_384, 16_385, 100_000, BODY_LIMIT] {
+            let body: String = (0..length).map(|at| char::from(b'a' + u8::try_from(at % 23).unwrap())).collect();
+            let echo = client.post("/echo", &body);
+            assert!(echo.status == 200 && echo.body == body, "{length}");
+        }
+    });
+}
+
+#[test]
+fn a_client_that_waits_for_100_continue_gets_it_only_when_its_body_is_read() {
+    serve(ROOMY, patient(), |server, _| {
+        let head = |path: &str| format!("POST {path} HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+        let mut client = Client::of(server);
+        assert_eq!(client.send(head("/echo")).head().unwrap(), "HTTP/1.1 100 Continue\r\n\r\n");
+        assert_eq!(client.send("hi").answer(true).body, "hi");
+        // A body that is there already needs no leave.
+        assert_eq!(client.send(head("/echo") + "hi").answer(true).body, "hi");
+        let early = client.send(head("/early")).answer(true);
+        assert_eq!((early.status, client.is_at_end()), (401, true));
+    });
+}
+
+#[test]
+fn an_early_answer_reaches_a_client_that_is_still_writing() {
+    serve(ROOMY, patient(), |server, _| {
+        for _ in 0..20 {
+            let mut client = Client::of(server);
+            let length = 16 * BODY_LIMIT;
+            client.send(format!("POST /early HTTP/1.1\r\nContent-Length: {length}\r\n\r\n"));
+            client.send(vec![b'x'; length]);
+            let answer = client.answer(true);
+            assert!(answer.status == 401 && answer.head.contains("WWW-Authenticate: Bearer\r\n"), "{}", answer.head);
+            assert!(client.is_at_end());
+        }
+    });
+}
+
+#[test]
+fn an_early_answer_keeps_the_connection_when_the_body_is_there() {
+    serve(ROOMY, patient(), |server, _| {
+        let mut client = Client::of(server);
+        assert_eq!(client.post("/early", "{}").status, 401);
+        assert_eq!(client.post("/echo", "{}").body, "{}");
+    });
+}
+
+#[test]
+fn a_rest_is_discarded_for_a_bounded_time() {
+    serve(ROOMY, Deadlines { linger: 50 * MS, ..patient() }, |server, _| {
+        let mut client = Client::of(server);
+        client.send("POST /early HTTP/1.1\r\nContent-Length: 9000000\r\n\r\n");
+        assert_eq!(client.answer(true).status, 401);
+        assert!(client.is_at_end());
+        until(|| server.connections() == 0);
+    });
+}
+
+#[test]
+fn a_body_or_head_that_ends_early_is_400() {
+    serve(ROOMY, patient(), |server, _| {
+        for part in ["POST /echo HTTP/1.1\r\nContent-Length: 5\r\n\r\nhi", "GET /seen HTTP/1.1\r\nX"] {
+            let mut client = Client::of(server);
+            client.send(part).0.shutdown(Shutdown::Write).unwrap();
+            assert_eq!((client.answer(true).status, client.is_at_end()), (400, true), "{part}");
+        }
+    });
+}
+
+#[test]
+fn silence_ends_at_its_deadline_without_a_word() {
+    serve(ROOMY, Deadlines { first_byte: 100 * MS, ..patient() }, |server, _| {
+        assert!(Client::of(server).is_at_end());
+    });
+    serve(ROOMY, Deadlines { idle: 100 * MS, ..patient() }, |server, _| {
+        let mut client = Client::of(server);
+        assert_eq!(client.get("/seen").status, 200);
+        assert!(client.is_at_end());
+    });
+}
+
+#[test]
+fn a_drip_ends_at_its_deadline() {
+    let deadlines = Deadlines { head: 300 * MS, body: 300 * MS, linger: 50 * MS, ..patient() };
+    serve(ROOMY, deadlines, |server, _| {
+        for (start, drop) in
+            [("GET /seen HTTP/1.1\r\n", "a:b\r\n"), ("POST /echo HTTP/1.1\r\nContent-Length: 9999\r\n\r\n", "x")]
+        {
+            let start_time = Instant::now();
+            let mut client = Client::of(server);
+            client.send(start).0.set_read_timeout(Some(20 * MS)).unwrap();
+            // It writes on for as long as nobody answers.
+            while client.0.peek(&mut [0]).is_err() {
+                client.send(drop);
+                assert!(start_time.elapsed() < HANG, "{start}");
+            }
+            client.0.set_read_timeout(Some(HANG)).unwrap();
+            assert_eq!(client.answer(true).status, 400, "{start}");
+        }
+    });
+}
+
+#[test]
+fn a_client_that_half_closes_gets_its_answer() {
+    serve(ROOMY, patient(), |server, house| {
+        let answer = house.answer();
+        let mut client = Client::of(server);
+        client.send("POST /park HTTP/1.1\r\n\r\n").0.shutdown(Shutdown::Write).unwrap();
+        until(|| server.parked() == 1);
+        // Time enough for many looks at the client: what is shown is that nothing comes of them.
+        client.0.set_read_timeout(Some(100 * MS)).unwrap();
+        assert!(client.0.peek(&mut [0]).is_err());
+        client.0.set_read_timeout(Some(HANG)).unwrap();
+        answer.send("late").unwrap();
+        assert_eq!(client.answer(true).body, "late");
+    });
+}
+
+#[test]
+fn a_client_that_resets_is_noticed_while_it_is_parked() {
+    serve(ROOMY, patient(), |server, house| {
+        let (_answer, waits) = (house.answer(), house.waits());
+        let mut client = Client::of(server);
+        // It closes with an answer unread: that is a reset.
+        client.send("GET /seen HTTP/1.1\r\n\r\nPOST /park HTTP/1.1\r\n\r\n").0.peek(&mut [0]).unwrap();
+        until(|| server.parked() == 1);
+        drop(client);
+        assert_eq!(waits.recv_timeout(HANG).unwrap(), Waited::Gone);
+    });
+}
+
+#[test]
+fn a_next_request_behind_a_parked_one_is_no_end() {
+    serve(ROOMY, patient(), |server, house| {
+        let answer = house.answer();
+        let mut client = Client::of(server);
+        client.send("POST /park HTTP/1.1\r\n\r\n");
+        until(|| server.parked() == 1);
+        client.send("GET /seen HTTP/1.1\r\n\r\n").0.set_read_timeout(Some(100 * MS)).unwrap();
+        assert!(client.0.peek(&mut [0]).is_err());
+        client.0.set_read_timeout(Some(HANG)).unwrap();
+        answer.send("first").unwrap();
+        assert_eq!(client.answer(true).body, "first");
+        assert_eq!(client.answer(true).body, "GET None None");
+    });
+}
+
+#[test]
+fn an_answer_that_nobody_gives_ends_the_wait() {
+    serve(ROOMY, patient(), |server, house| {
+        drop(house.answer());
+        assert_eq!(Client::of(server).post("/park", "").status, 503);
+    });
+}
+
+#[test]
+fn stalled_connections_do_not_delay_a_good_one() {
+    serve(ROOMY, patient(), |server, _| {
+        let stalls = [
+            "",
+            "GET /se",
+            "POST /echo HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf",
+            "POST /early HTTP/1.1\r\nContent-Length: 9999\r\n\r\n",
+        ];
+        let mut stalled = Vec::new();
+        for round in 0..500 {
+            let mut client = Client::of(server);
+            client.try_send(stalls[round % stalls.len()]);
+            stalled.push(client);
+            if round % 50 == 49 {
+                let start = Instant::now();
+                assert_eq!(Client::of(server).post("/echo", "good").body, "good");
+                assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+            }
+        }
+        assert!(server.evicted() >= 400, "{}", server.evicted());
+    });
+}
+
+#[test]
+fn the_connection_that_is_idle_or_reading_longest_makes_room() {
+    serve(Limits { connections: 2, ..ROOMY }, patient(), |server, _| {
+        let (mut first, mut second) = (Client::of(server), Client::of(server));
+        for client in [&mut second, &mut first] {
+            client.send("POST /echo HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+            assert!(client.head().unwrap().contains("100 Continue"), "the server reads its body since just now");
+        }
+        let mut third = Client::of(server);
+        assert!(second.is_at_end());
+        assert_eq!(first.send("hi").answer(true).body, "hi");
+        assert_eq!(third.get("/seen").status, 200);
+        assert_eq!((server.evicted(), server.turned_away()), (1, 0));
+    });
+}
+
+#[test]
+fn a_connection_that_waits_for_its_answer_never_makes_room() {
+    serve(Limits { connections: 3, ..ROOMY }, patient(), |server, house| {
+        let parked: Vec<_> = (0..3)
+            .map(|at| {
+                let answer = house.answer();
+                let mut client = Client::of(server);
+                client.send("POST /park HTTP/1.1\r\n\r\n");
+                until(|| server.parked() == at + 1);
+                (client, answer)
+            })
+            .collect();
+        for _ in 0..10 {
+            let mut late = Client::of(server);
+            let answer = late.answer(true);
+            assert!(answer.status == 503 && answer.body.ends_with("later\"}"), "{}", answer.body);
+            assert!(late.is_at_end());
+        }
+        assert_eq!((server.turned_away(), server.evicted()), (10, 0));
+        for (mut client, answer) in parked {
+            answer.send("held").unwrap();
+            assert_eq!(client.answer(true).body, "held");
+        }
+        until(|| server.connections() == 0);
+        assert_eq!(Client::of(server).get("/seen").status, 200);
+    });
+}
+
+#[test]
+fn a_client_that_hung_up_makes_room_first_of_all() {
+    serve(Limits { connections: 2, ..ROOMY }, patient(), |server, house| {
+        let (_answer, waits) = (house.answer(), house.waits());
+        let mut idle = Client::of(server);
+        assert_eq!(idle.get("/seen").status, 200);
+        let mut gone = Client::of(server);
+        gone.send("POST /park HTTP/1.1\r\n\r\n").0.shutdown(Shutdown::Write).unwrap();
+        until(|| server.parked() == 1);
+        // Newcomers take the place of the idle one, then of each other, until the server has looked at the one that hung
+        // up. (One that comes as its forerunner's answer is just being written may find no room.)
+        while waits.try_recv().is_err() {
+            let _ = Client::of(server).send("GET /seen HTTP/1.1\r\n\r\n").try_answer(true);
+        }
+        assert!(gone.is_at_end());
+    });
+    serve(Limits { connections: 2, ..ROOMY }, patient(), |server, house| {
+        let (_answer, waits) = (house.answer(), house.waits());
+        let mut gone = Client::of(server);
+        gone.send("POST /park HTTP/1.1\r\n\r\n").0.shutdown(Shutdown::Write).unwrap();
+        until(|| server.parked() == 1);
+        gone.0.set_read_timeout(Some(200 * MS)).unwrap();
+        assert!(gone.0.peek(&mut [0]).is_err(), "still parked after many looks");
+        let mut idle = Client::of(server);
+        assert_eq!(idle.get("/seen").status, 200);
+        assert_eq!(Client::of(server).get("/seen").status, 200);
+        assert_eq!(waits.recv_timeout(HANG).unwrap(), Waited::Gone);
+        assert_eq!(idle.get("/seen").status, 200, "the idle one stays");
+    });
+}
+
+#[test]
+fn stalled_uploads_make_room_for_a_good_body() {
+    let limits = Limits { connections: 64, buffered_bytes: 2 * BODY_LIMIT };
+    serve(limits, patient(), |server, _| {
+        let mut stalled = Vec::new();
+        for _ in 0..8 {
+            let mut client = Client::of(server);
+            let expect = "Expect: 100-continue\r\n";
+            client.send(format!("POST /length HTTP/1.1\r\n{expect}Content-Length: {BODY_LIMIT}\r\n\r\n"));
+            // From now on the server has been reading this body for longer than any that follows.
+            assert!(client.head().unwrap().contains("100 Continue"));
+            client.try_send(vec![b'x'; BODY_LIMIT / 2]);
+            stalled.push(client);
+        }
+        let body = "x".repeat(BODY_LIMIT);
+        let mut client = Client::of(server);
+        for _ in 0..8 {
+            let answer = client.post("/length", &body);
+            assert_eq!((answer.status, answer.body), (200, BODY_LIMIT.to_string()));
+        }
+        assert!(server.evicted() >= 1, "{}", server.evicted());
+        drop(stalled);
+        // All that was taken was given back: the largest bodies fit again, side by side.
+        until(|| server.connections() == 1);
+        let evicted = server.evicted();
+        let mut other = Client::of(server);
+        for client in [&mut client, &mut other] {
+            client.send(format!("POST /length HTTP/1.1\r\nContent-Length: {BODY_LIMIT}\r\n\r\n"));
+            client.send(vec![b'x'; BODY_LIMIT - 1]);
+        }
+        assert_eq!(client.send("x").answer(true).status, 200);
+        assert_eq!(other.send("x").answer(true).status, 200);
+        assert_eq!(server.evicted(), evicted);
+    });
+}
+
+#[test]
+fn a_body_that_never_fits_is_503() {
+    serve(Limits { connections: 4, buffered_bytes: 1000 }, patient(), |server, _| {
+        assert_eq!(Client::of(server).post("/length", &"x".repeat(1001)).status, 503);
+        assert_eq!(Client::of(server).post("/length", &"x".repeat(1000)).status, 200);
+    });
+}
+
+#[test]
+fn a_panic_of_the_handler_is_503_and_costs_its_connection_only() {
+    serve(ROOMY, patient(), |server, _| {
+        for _ in 0..5 {
+            let mut client = Client::of(server);
+            let answer = client.get("/panic");
+            assert_eq!((answer.status, client.is_at_end()), (503, true));
+        }
+        assert_eq!(Client::of(server).get("/seen").status, 200);
+    });
+}
+
+#[test]
+fn a_client_that_never_reads_its_answer_is_dropped() {
+    serve(ROOMY, Deadlines { write: 200 * MS, ..patient() }, |server, _| {
+        let mut client = Client::of(server);
+        client.send("GET /large HTTP/1.1\r\n\r\n").0.peek(&mut [0]).unwrap();
+        until(|| server.connections() == 0);
+        let read = io::copy(&mut client.0, &mut io::sink());
+        assert!(read.map_or(true, |bytes| bytes < 32 * BODY_LIMIT as u64), "it was cut");
+    });
+}
+
+#[test]
+fn a_client_that_reads_slowly_makes_room() {
+    serve(Limits { connections: 1, ..ROOMY }, patient(), |server, _| {
+        let mut slow = Client::of(server);
+        slow.send("GET /large HTTP/1.1\r\n\r\n").0.peek(&mut [0]).unwrap();
+        let start = Instant::now();
+        until(|| {
+            Client::of(server).send("GET /seen HTTP/1.1\r\n\r\n").try_answer(true).is_ok_and(|it| it.status == 200)
+        });
+        assert!(start.elapsed() < Duration::from_secs(5), "long before the write's own deadline");
+    });
+}
+
+#[test]
+fn shutdown_closes_the_idle_and_lets_an_owed_answer_come() {
+    serve(ROOMY, patient(), |server, house| {
+        let answer = house.answer();
+        let (mut idle, mut reading, mut parked) = (Client::of(server), Client::of(server), Client::of(server));
+        assert_eq!(idle.get("/seen").status, 200);
+        reading.send("POST /echo HTTP/1.1\r\nContent-Length: 5\r\n\r\nhi");
+        parked.send("POST /park HTTP/1.1\r\n\r\n");
+        until(|| server.parked() == 1 && server.connections() == 3);
+        thread::scope(|scope| {
+            let cut = scope.spawn(|| server.shutdown(HANG));
+            assert!(idle.is_at_end() && reading.is_at_end());
+            answer.send("owed").unwrap();
+            let owed = parked.answer(true);
+            assert!(owed.body == "owed" && owed.head.contains("Connection: close"), "{owed:?}");
+            assert_eq!(cut.join().unwrap(), 0);
+        });
+        assert!(TcpStream::connect(server.local_addr()).is_err(), "nothing is accepted any more");
+    });
+}
+
+#[test]
+fn shutdown_cuts_off_what_takes_longer_than_its_grace() {
+    serve(ROOMY, patient(), |server, house| {
+        let (_answer, waits) = (house.answer(), house.waits());
+        let mut parked = Client::of(server);
+        parked.send("POST /park HTTP/1.1\r\n\r\n");
+        until(|| server.parked() == 1);
+        assert_eq!(server.shutdown(10 * MS), 1);
+        assert_eq!(waits.recv_timeout(HANG).unwrap(), Waited::Gone);
+        assert!(parked.is_at_end());
+        assert_eq!(server.shutdown(HANG), 0, "a second one has nothing to do");
+    });
+}
+
+#[test]
+fn what_comes_after_the_shutdown_before_serving_is_not_served() {
+    let server = Server::bind("127.0.0.1:0", ROOMY, patient()).unwrap();
+    server.shutdown(Duration::ZERO);
+    server.serve(|_| Reply::text(200, ""));
+    assert_eq!(server.connections(), 0);
+}
+
+#[test]
+fn messages_are_escaped() {
+    assert_eq!(Reply::failed(400, "a \"b\"\n").body, r#"{"status":"failed","message":"a \"b\"\n"}"#);
+    assert_eq!(Reply::json(200, "success", None).body, r#"{"status":"success"}"#);
+}
+
+/// xorshift64*: enough for garbage, and the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        usize::try_from(self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).unwrap() % bound
+    }
+
+    fn pick<'a>(&mut self, items: &[&'a [u8]]) -> &'a [u8] {
+        items[self.below(items.len())]
+    }
+
+    /// Something like a request, broken at some places.
+    fn request(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(self.pick(&[b"GET", b"POST", b"HEAD", b"P\0ST", b"", b"\r\n\r\nPUT", b"\xff\xfe"]));
+        bytes.extend(self.pick(&[b" ", b" ", b" ", b"  ", b"\t", b""]));
+        bytes.extend(self.pick(&[b"/echo", b"/seen?a=b", b"/early", b"*", b"http://x", b"/\xe4\xbd\xa0", b""]));
+        bytes.extend(self.pick(&[
+            b" HTTP/1.1\r\n",
+            b" HTTP/1.1\r\n",
+            b" HTTP/1.0\r\n",
+            b" HTTP/2.0\r\n",
+            b"\r\n",
+            b" HTTP/1.1\n",
+        ]));
+        for _ in 0..self.below(5) {
+            bytes.extend(self.pick(&[
+                b"Content-Length: 3\r\n",
+                b"Content-Length: 30000000000\r\n",
+                b"Content-Length: -1\r\n",
+                b"Transfer-Encoding: chunked\r\n",
+                b"Connection: close\r\n",
+                b"Expect: 100-continue\r\n",
+                b"Host: a\r\n",
+                b"X: \x01\r\n",
+                b" folded\r\n",
+                b": \r\n",
+                b"a: b\n",
+            ]));
+        }
+        bytes.extend(self.pick(&[b"\r\n", b"\r\n", b"\n", b""]));
+        bytes.extend(self.pick(&[b"abc", b"a", b"", b"GET /seen HTTP/1.1\r\n\r\n"]));
+        for _ in 0..self.below(3) {
+            let at = self.below(bytes.len() + 1);
+            let byte = u8::try_from(self.below(256)).unwrap();
+            if at < bytes.len() && self.below(2) == 0 { bytes[at] = byte } else { bytes.insert(at, byte) }
+        }
+        bytes.truncate(if self.below(8) == 0 { self.below(bytes.len() + 1) } else { bytes.len() });
+        bytes
+    }
+}
+
+#[test]
+fn malformed_requests_cause_no_panic_and_leave_nothing_behind() {
+    let deadlines = Deadlines { linger: 50 * MS, ..patient() };
+    serve(ROOMY, deadlines, |server, _| {
+        let mut random = Random(0x5EED);
+        for _ in 0..MALFORMED {
+            let mut client = Client::of(server);
+            client.try_send(random.request());
+            match random.below(3) {
+                // It hangs up at once, perhaps with an answer unread.
+                0 => {}
+                1 => drop(client.0.shutdown(Shutdown::Both)),
+                _ => {
+                    let _ = client.0.shutdown(Shutdown::Write);
+                    let mut answers = Vec::new();
+                    let _ = client.0.read_to_end(&mut answers);
+                    assert!(answers.is_empty() || answers.starts_with(b"HTTP/1.1 "));
+                    assert!(!answers.windows(12).any(|part| part == b"HTTP/1.1 503"), "a panic");
+                }
+            }
+        }
+        until(|| server.connections() == 0);
+        assert_eq!(Client::of(server).post("/echo", "good").body, "good");
+    });
+}

@@ -1,0 +1,353 @@
+//! What WeCom answers decides how often it is called, what Alertmanager is told, and whether the next notification
+//! calls it again.
+
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::{PATIENCE, Sidecar, each};
+use crate::support::notification::notification;
+use crate::support::standins::wecom::AGENT_ID;
+use crate::support::standins::{Answer, Api, DeepSeek, Reply, WeCom};
+
+/// What becomes of the next notification, when WeCom would take it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// It is delivered.
+    IsDelivered,
+    /// It is refused at once; neither WeCom's api is called nor DeepSeek.
+    IsRefused,
+}
+
+struct Row {
+    name: String,
+    api: Api,
+    /// What is replied first, each once.
+    first: Vec<Reply>,
+    /// What is replied from then on.
+    then: Reply,
+    gettokens: usize,
+    sends: usize,
+    status: u16,
+    next: Next,
+}
+
+/// `message/send` always replies so.
+fn send(name: impl Into<String>, reply: Reply, sends: usize, status: u16, next: Next) -> Row {
+    Row { name: name.into(), api: Api::Send, first: Vec::new(), then: reply, gettokens: 1, sends, status, next }
+}
+
+/// `gettoken` always replies so.
+fn gettoken(name: impl Into<String>, reply: Reply, gettokens: usize, status: u16, next: Next) -> Row {
+    Row { api: Api::GetToken, gettokens, sends: 0, ..send(name, reply, 0, status, next) }
+}
+
+/// The api replies so once, and then as it should.
+fn once(api: Api, name: impl Into<String>, reply: Reply, gettokens: usize, sends: usize) -> Row {
+    let row = send(name, Reply::Natural, sends, 200, Next::IsDelivered);
+    Row { api, first: vec![reply], gettokens, ..row }
+}
+
+/// Runs a table: each row has a sidecar of its own.
+fn check(rows: &[Row]) {
+    each(
+        rows,
+        |row| row.name.clone(),
+        |row| {
+            let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+            row.first.iter().for_each(|reply| wecom.reply_once(row.api, reply.clone()));
+            wecom.reply(row.api, row.then.clone());
+            let sidecar = Sidecar::with(&deepseek, &wecom).env("JOB_TIMEOUT", "20s").start();
+
+            let reply = sidecar.post(&notification("DiskWillFill").build());
+            assert_eq!(reply.status, row.status, "{}", reply.text);
+            assert_eq!((wecom.gettoken_calls(), wecom.sends().len()), (row.gettokens, row.sends), "gettokens, sends");
+            assert_eq!(wecom.delivered().len(), usize::from(row.status == 200));
+            let bytes = wecom.sends().into_iter().map(|call| call.bytes).collect::<Vec<_>>();
+            assert!(bytes.windows(2).all(|pair| pair[0] == pair[1]), "every try sends the same bytes");
+
+            wecom.reply(row.api, Reply::Natural);
+            let before = (wecom.count(row.api), deepseek.calls());
+            let reply = sidecar.post(&notification("InodesWillFill").build());
+            match row.next {
+                Next::IsDelivered => assert_eq!(reply.status, 200, "{}", reply.text),
+                Next::IsRefused => {
+                    assert_eq!(reply.status, row.status, "{}", reply.text);
+                    assert_eq!((wecom.count(row.api), deepseek.calls()), before);
+                    assert!(reply.took < Duration::from_secs(1), "{:?}", reply.took);
+                }
+            }
+        },
+    );
+}
+
+#[test]
+fn a_stale_token_is_renewed_exactly_once() {
+    let mut rows = Vec::new();
+    for errcode in [40_014, 42_001, 41_001, 40_001] {
+        rows.push(once(Api::Send, format!("{errcode} once"), Reply::Errcode(errcode), 2, 2));
+        let row = send(format!("{errcode} always"), Reply::Errcode(errcode), 2, 503, Next::IsDelivered);
+        rows.push(Row { gettokens: 2, ..row });
+    }
+    check(&rows);
+}
+
+#[test]
+fn refused_credentials_are_not_tried_again() {
+    let rows = [40_001, 40_013, 41_002, 41_004]
+        .map(|errcode| gettoken(format!("{errcode} on gettoken"), Reply::Errcode(errcode), 1, 422, Next::IsRefused));
+    check(&rows);
+}
+
+#[test]
+fn a_fault_of_the_configuration_closes_the_gate() {
+    let codes = [60_020, 40_056, 41_011, 301_002, 48_002, 48_004, 48_006, 50_002, 50_003, 301_007];
+    let row = |errcode: i64| send(errcode.to_string(), Reply::Errcode(errcode), 1, 422, Next::IsRefused);
+    let mut rows: Vec<Row> = codes.into_iter().map(row).collect();
+    rows.push(gettoken("60020 on gettoken", Reply::Errcode(60_020), 1, 422, Next::IsRefused));
+    check(&rows);
+}
+
+#[test]
+fn unknown_recipients_and_refused_messages_are_no_fault_of_others() {
+    let recipients = [81_013, 81_012, 82_001, 40_003, 40_031, 40_032, 60_011, 60_111];
+    let message = [40_008, 40_058, 40_063, 44_004, 45_002];
+    let codes = recipients.into_iter().chain(message).chain([99_999]);
+    let rows = codes.map(|errcode| send(errcode.to_string(), Reply::Errcode(errcode), 1, 422, Next::IsDelivered));
+    check(&rows.collect::<Vec<_>>());
+}
+
+#[test]
+fn what_passes_is_tried_twice_more() {
+    use Next::IsDelivered;
+    let instead = |answer| Reply::Instead(answer);
+    let not_json = || Answer::new(200, "text/plain", "upstream connect error");
+    check(&[
+        send("-1", Reply::Errcode(-1), 3, 503, IsDelivered),
+        send("6000", Reply::Errcode(6000), 3, 503, IsDelivered),
+        send("45033", Reply::Errcode(45_033), 3, 503, IsDelivered),
+        send("HTTP 500", instead(Answer::html(500)), 3, 503, IsDelivered),
+        send("HTTP 502", instead(Answer::html(502)), 3, 503, IsDelivered),
+        send("HTTP 429", instead(Answer::html(429)), 3, 503, IsDelivered),
+        send("not JSON", instead(not_json()), 3, 503, IsDelivered),
+        send("HTML in place of WeCom", instead(Answer::html(200)), 3, 503, IsDelivered),
+        send("closed without an answer", instead(Answer::close()), 3, 503, IsDelivered),
+        send("reset", instead(Answer::reset()), 3, 503, IsDelivered),
+        send("cut", instead(Answer::json(200, &json!({ "errcode": 0 })).cut_after(4)), 3, 503, IsDelivered),
+        gettoken("-1 on gettoken", Reply::Errcode(-1), 3, 503, IsDelivered),
+        gettoken("HTTP 500 on gettoken", instead(Answer::html(500)), 3, 503, IsDelivered),
+        gettoken("not JSON on gettoken", instead(not_json()), 3, 503, IsDelivered),
+        gettoken("reset on gettoken", instead(Answer::reset()), 3, 503, IsDelivered),
+        once(Api::Send, "-1 once", Reply::Errcode(-1), 1, 2),
+        once(Api::Send, "reset once", instead(Answer::reset()), 1, 2),
+        once(Api::GetToken, "-1 once on gettoken", Reply::Errcode(-1), 2, 1),
+    ]);
+}
+
+#[test]
+fn a_frequency_limit_is_for_later() {
+    check(&[
+        send("45009", Reply::Errcode(45_009), 1, 429, Next::IsRefused),
+        gettoken("45009 on gettoken", Reply::Errcode(45_009), 1, 429, Next::IsRefused),
+    ]);
+}
+
+#[test]
+fn bad_recipients_among_good_ones_are_a_warning() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let answer = json!({ "errcode": 0, "errmsg": "ok", "invaliduser": "zhangsan", "msgid": "1" });
+    wecom.reply(Api::Send, Reply::Done(Answer::json(200, &answer)));
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("WECHAT_TO_USER", "zhangsan|lisi").start();
+    let alert = notification("DiskWillFill").build();
+    assert_eq!(sidecar.post(&alert).status, 200);
+    assert_eq!(sidecar.post(&alert).status, 200);
+    assert_eq!(wecom.sends().len(), 1, "it is never sent again");
+    let line = sidecar.wait_log("zhangsan");
+    assert!(line.contains("WARN"), "{line}");
+}
+
+#[test]
+fn an_unknown_errcode_is_logged_with_its_words() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    wecom.reply(
+        Api::Send,
+        Reply::Instead(Answer::json(200, &json!({ "errcode": 99_999, "errmsg": "a word of the future" }))),
+    );
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let reply = sidecar.post(&notification("DiskWillFill").build());
+    assert_eq!(reply.status, 422);
+    assert!(reply.message().contains("99999"), "{}", reply.text);
+    let line = sidecar.wait_log("a word of the future");
+    assert!(line.contains("99999"), "{line}");
+}
+
+#[test]
+fn a_send_that_nobody_answered_is_repeated_byte_for_byte() {
+    let rows = [("closed after it was taken", Answer::close()), ("silent after it was taken", Answer::silence())];
+    each(
+        &rows,
+        |(name, _)| (*name).into(),
+        |(_, answer)| {
+            let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+            wecom.reply_once(Api::Send, Reply::Done(answer.clone()));
+            let sidecar = Sidecar::with(&deepseek, &wecom).env("JOB_TIMEOUT", "3s").start();
+            let alert = notification("DiskWillFill").build();
+            let first = sidecar.post(&alert);
+            assert!([200, 503].contains(&first.status), "{}", first.text);
+            assert!(first.took < Duration::from_secs(5), "{:?}", first.took);
+            assert_eq!(sidecar.post(&alert).status, 200);
+            let sends = wecom.sends();
+            assert_eq!(sends.len(), 2);
+            assert_eq!(sends[0].bytes, sends[1].bytes);
+            assert_eq!(wecom.delivered().len(), 1, "the duplicate check sees to it");
+            assert_eq!(deepseek.calls(), 1, "the analysis is paid once");
+        },
+    );
+}
+
+#[test]
+fn a_token_serves_until_it_expires() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    for name in ["One", "Two", "Three"] {
+        assert_eq!(sidecar.post(&notification(name).build()).status, 200);
+    }
+    assert_eq!((wecom.gettoken_calls(), wecom.sends().len()), (1, 3));
+
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    wecom.expires_in(Duration::from_secs(1));
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    assert_eq!(sidecar.post(&notification("One").build()).status, 200);
+    wecom.wait_tokens_dead(PATIENCE);
+    wecom.expires_in(Duration::from_secs(7200));
+    assert_eq!(sidecar.post(&notification("Two").build()).status, 200);
+    assert_eq!(wecom.sends().len(), 2, "an expired token is not tried");
+    assert_eq!(sidecar.post(&notification("Three").build()).status, 200);
+    assert!(wecom.gettoken_calls() <= 3, "{}", wecom.gettoken_calls());
+}
+
+#[test]
+fn a_token_is_fetched_by_one_worker_for_all() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    wecom.reply_with(Api::GetToken, |_| Reply::Late(Duration::from_millis(300)));
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("DIGEST_AT", "0").start();
+    let post_eight = || {
+        thread::scope(|scope| {
+            for number in 0..8 {
+                let sidecar = &sidecar;
+                scope.spawn(move || {
+                    let alert = notification(&format!("Alert{number}")).build();
+                    assert_eq!(sidecar.post(&alert).status, 200);
+                });
+            }
+        });
+    };
+    post_eight();
+    assert_eq!((wecom.gettoken_calls(), wecom.delivered().len()), (1, 8));
+    wecom.revoke_tokens();
+    post_eight();
+    assert_eq!((wecom.gettoken_calls(), wecom.delivered().len()), (2, 16), "all share the new token");
+}
+
+#[test]
+fn recipients_are_those_of_the_configuration_or_of_the_url() {
+    struct Row {
+        name: &'static str,
+        variables: &'static [(&'static str, &'static str)],
+        query: &'static str,
+        /// `touser`, `toparty`, `totag`.
+        to: [&'static str; 3],
+    }
+    let rows = [
+        Row { name: "nobody named", variables: &[], query: "", to: ["@all", "", ""] },
+        Row { name: "users", variables: &[("WECHAT_TO_USER", "a|b")], query: "", to: ["a|b", "", ""] },
+        Row { name: "a party", variables: &[("WECHAT_TO_PARTY", "2")], query: "", to: ["", "2", ""] },
+        Row { name: "a tag", variables: &[("WECHAT_TO_TAG", "3")], query: "", to: ["", "", "3"] },
+        Row {
+            name: "all three",
+            variables: &[("WECHAT_TO_USER", "a"), ("WECHAT_TO_PARTY", "2|4"), ("WECHAT_TO_TAG", "3")],
+            query: "",
+            to: ["a", "2|4", "3"],
+        },
+        Row { name: "by the URL", variables: &[], query: "?touser=a|b&toparty=2&totag=3", to: ["a|b", "2", "3"] },
+        Row { name: "percent-encoded", variables: &[], query: "?touser=a%7Cb%2Dc", to: ["a|b-c", "", ""] },
+        Row {
+            name: "the URL before the configuration",
+            variables: &[("WECHAT_TO_USER", "a"), ("WECHAT_TO_PARTY", "2")],
+            query: "?totag=3",
+            to: ["", "", "3"],
+        },
+    ];
+    each(
+        &rows,
+        |row| row.name.into(),
+        |row| {
+            let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+            let sidecar = Sidecar::with(&deepseek, &wecom);
+            let sidecar = row.variables.iter().fold(sidecar, |sidecar, (name, value)| sidecar.env(name, value)).start();
+            let reply = sidecar.post_to(&format!("/handle_alert{}", row.query), &notification("DiskWillFill").build());
+            assert_eq!(reply.status, 200, "{}", reply.text);
+            let message = &wecom.delivered()[0];
+            assert_eq!([&*message.touser, &*message.toparty, &*message.totag], row.to);
+        },
+    );
+}
+
+#[test]
+fn everybody_cannot_be_named_in_a_url() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    for query in ["touser=@all", "touser=%40all", "touser=a|@all", "touser=@all&toparty=2"] {
+        let reply = sidecar.post_to(&format!("/handle_alert?{query}"), &notification("DiskWillFill").build());
+        assert_eq!((reply.status, reply.outcome()), (400, "failed"), "{query}: {}", reply.text);
+    }
+    assert_eq!((deepseek.calls(), wecom.sends().len()), (0, 0));
+}
+
+#[test]
+fn the_address_is_taken_with_and_without_cgi_bin_and_slash() {
+    each(
+        &["", "/", "/cgi-bin", "/cgi-bin/"],
+        |suffix| format!("suffix {suffix:?}"),
+        |suffix| {
+            let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+            let url = format!("{}{suffix}", wecom.base_url());
+            let sidecar = Sidecar::with(&deepseek, &wecom).env("WECHAT_API_URL", &url).start();
+            assert_eq!(sidecar.post(&notification("DiskWillFill").build()).status, 200);
+        },
+    );
+}
+
+#[test]
+fn the_agent_is_a_number_and_the_secret_is_the_apps() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    assert_eq!(sidecar.post(&notification("DiskWillFill").build()).status, 200);
+    assert_eq!(wecom.sends()[0].body["agentid"], AGENT_ID);
+    assert_eq!(wecom.calls(Api::GetToken)[0].credential, wecom.secret());
+}
+
+#[test]
+fn a_group_robot_is_called_with_its_key() {
+    let rows = [
+        ("0", Reply::Natural, 1, 200),
+        ("93000", Reply::Errcode(93_000), 1, 422),
+        ("93004", Reply::Errcode(93_004), 1, 422),
+        ("93008", Reply::Errcode(93_008), 1, 422),
+        ("45009", Reply::Errcode(45_009), 1, 429),
+        ("-1", Reply::Errcode(-1), 3, 503),
+    ];
+    each(
+        &rows,
+        |(name, ..)| (*name).into(),
+        |(_, reply, calls, status)| {
+            let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+            wecom.reply(Api::Robot, reply.clone());
+            let sidecar = Sidecar::with_robot(&deepseek, &wecom).env("JOB_TIMEOUT", "20s").start();
+            let reply = sidecar.post(&notification("DiskWillFill").build());
+            assert_eq!((reply.status, wecom.count(Api::Robot)), (*status, *calls), "{}", reply.text);
+            assert_eq!((wecom.gettoken_calls(), wecom.delivered().len()), (0, usize::from(*status == 200)));
+        },
+    );
+}
