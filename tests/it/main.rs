@@ -14,6 +14,7 @@ mod house;
 mod http;
 mod log;
 mod message;
+mod readme;
 mod secrets;
 mod standins;
 mod wecom;
