@@ -15,4 +15,5 @@ mod log;
 mod message;
 mod secrets;
 mod standins;
+mod storm;
 mod wecom;
