@@ -16,4 +16,5 @@ mod message;
 mod secrets;
 mod standins;
 mod storm;
+mod verbs;
 mod wecom;
