@@ -73,12 +73,16 @@ impl Door<'_> {
     pub fn answer(&self, exchange: &mut Exchange<'_>) -> Reply {
         match exchange.path() {
             "/handle_alert" => self.handle_alert(exchange),
-            _ => self.answer_page(exchange),
+            _ => self.page(exchange, "post to /handle_alert"),
         }
     }
 
     /// Answers one request of the pages alone: all that `METRICS_ADDR` serves.
     pub fn answer_page(&self, exchange: &mut Exchange<'_>) -> Reply {
+        self.page(exchange, "here are /metrics, /-/healthy and /-/ready; the webhook is at LISTEN_ADDR")
+    }
+
+    fn page(&self, exchange: &mut Exchange<'_>, way_out: &str) -> Reply {
         let page = match exchange.path() {
             "/-/healthy" => Reply::text(200, "healthy\n"),
             "/-/ready" if self.readiness.is_ready() => Reply::text(200, "ready\n"),
@@ -88,7 +92,7 @@ impl Door<'_> {
                 ..Reply::text(200, self.metrics.render(&self.gauges()))
             },
             path => {
-                let message = format!("no such path: {}; post to /handle_alert", one_line(path));
+                let message = format!("no such path: {}; {way_out}", one_line(path));
                 return self.refuse(&Outcome::new(Reason::NotFound, message));
             }
         };
