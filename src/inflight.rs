@@ -55,7 +55,7 @@ pub struct Ask<N> {
     pub key: DedupKey,
     /// Its group: one job of a group runs at a time, so that none explains what another is explaining.
     pub group: GroupId,
-    /// Only jobs of one lane share a digest: they have the same recipients.
+    /// Only jobs of one lane share a digest: they have the same recipients, and the same claim to tokens.
     pub lane: Arc<str>,
     /// How soon it is taken.
     pub urgency: Urgency,

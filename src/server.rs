@@ -140,7 +140,7 @@ impl Door<'_> {
         let ask = Ask {
             key: key.clone(),
             group: group.clone(),
-            lane: query.into(),
+            lane: self.lane(query, urgency),
             urgency,
             weight: notification.weight(),
             item: Post { notification, key, recipients, group },
@@ -168,6 +168,15 @@ impl Door<'_> {
                 }
             }
         }
+    }
+
+    /// Who shares a digest: the same readers, and when the day's tokens are spent, only those that are analysed or only
+    /// those that are not.
+    fn lane(&self, query: &str, urgency: Urgency) -> Arc<str> {
+        if urgency == Urgency::Normal && self.pipeline.budget().is_spent(jiff::Timestamp::now()) {
+            return format!("{query} without tokens").into();
+        }
+        query.into()
     }
 
     fn ignore(&self, notification: &Notification) -> Reply {
