@@ -243,8 +243,8 @@ impl Metrics {
             ("messages_sent_total", "Messages that WeCom took whole.", &self.messages),
             ("parts_sent_total", "Parts that WeCom took.", &self.parts),
             ("partial_recipients_total", "Messages that some recipients did not get.", &self.partial),
-            ("digests_total", "Digests that were made.", &self.digests),
-            ("digest_members_total", "Notifications explained in a digest.", &self.digest_members),
+            ("digests_total", "Digests that were tried, failed ones included.", &self.digests),
+            ("digest_members_total", "Notifications taken into a digest, failed ones included.", &self.digest_members),
             ("panics_total", "Jobs that met an internal fault.", &self.panics),
             ("redactions_total", "Values masked since they looked like secrets.", &self.redactions),
         ] {

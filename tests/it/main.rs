@@ -13,6 +13,7 @@ mod house;
 mod http;
 mod log;
 mod message;
+mod metrics;
 mod secrets;
 mod standins;
 mod storm;

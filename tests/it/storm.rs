@@ -132,21 +132,41 @@ fn names_in(text: &str, names: &[String]) -> usize {
 fn a_burst_of_eight_goes_at_once_and_the_rest_in_turn() {
     struct Row {
         name: &'static str,
+        by: fn(&DeepSeek, &WeCom) -> Builder,
         rate: Option<&'static str>,
         messages: usize,
         /// Between two messages behind the burst.
         turn: Duration,
     }
     let rows = [
-        Row { name: "20 a minute, the default", rate: None, messages: 10, turn: Duration::from_secs(3) },
-        Row { name: "600 a minute", rate: Some("600"), messages: 20, turn: Duration::from_millis(100) },
+        Row {
+            name: "12 a minute, the robot's default",
+            by: Sidecar::with_robot,
+            rate: None,
+            messages: 9,
+            turn: Duration::from_secs(5),
+        },
+        Row {
+            name: "20 a minute, the default",
+            by: Sidecar::with,
+            rate: None,
+            messages: 10,
+            turn: Duration::from_secs(3),
+        },
+        Row {
+            name: "600 a minute",
+            by: Sidecar::with,
+            rate: Some("600"),
+            messages: 20,
+            turn: Duration::from_millis(100),
+        },
     ];
     each(
         &rows,
         |row| row.name.into(),
         |row| {
             let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
-            let builder = Sidecar::with(&deepseek, &wecom).without("WECHAT_RATE").env("DIGEST_AT", "0");
+            let builder = (row.by)(&deepseek, &wecom).without("WECHAT_RATE").env("DIGEST_AT", "0");
             let sidecar = row.rate.iter().fold(builder, |builder, rate| builder.env("WECHAT_RATE", rate)).start();
             let start = Instant::now();
             let (_, warnings) = warnings(row.messages);
@@ -331,6 +351,24 @@ fn the_members_of_a_failed_digest_are_explained_anew() {
 }
 
 #[test]
+fn a_digest_that_is_half_delivered_is_explained_anew() {
+    let long = format!("结论：交换机故障。\n{}", "逐台检查上联端口的状态与光功率。\n".repeat(90));
+    let held = held(|builder| builder.env("DIGEST_AT", "2"), move |_| says(&long));
+    let (names, notifications) = warnings(4);
+    held.wecom.reply_with(Api::Send, |call| {
+        if call.text().contains("（2/") { Answered::Errcode(-1) } else { Answered::Natural }
+    });
+    assert_eq!(statuses(&held.storm_of(&notifications)), [503; 4]);
+    assert_eq!((held.questions().len(), held.messages().len()), (1, 1), "its first part is on the phone");
+
+    held.wecom.reply(Api::Send, Answered::Natural);
+    assert_eq!(statuses(&post_all(&held.sidecar, &notifications)), [200; 4]);
+    assert!(held.questions().len() > 1);
+    assert_eq!(names_in(&held.messages().concat(), &names), 4);
+    assert_eq!(statuses(&post_all(&held.sidecar, &notifications)), [200; 4]);
+}
+
+#[test]
 fn a_poisoned_member_is_refused_and_the_others_are_explained() {
     let held = held(
         |builder| builder.env("DIGEST_AT", "2"),
@@ -450,6 +488,31 @@ fn what_is_over_budget_is_digested_in_a_storm_like_any_other() {
     assert_eq!(names_in(&messages[0], &names), 12, "{}", messages[0]);
     let page = held.sidecar.metrics();
     assert_eq!(page.value("notifications_total{outcome=\"success\",reason=\"delivered_over_budget\"}"), 12.0);
+}
+
+#[test]
+fn what_is_over_budget_shares_no_digest_with_what_is_analysed() {
+    let held = held(|builder| builder.env("DAILY_TOKEN_BUDGET", "500").env("DIGEST_AT", "2"), |_| says(ANSWER));
+    held.latch.open();
+    assert_eq!(held.sidecar.post(&notification(BLOCKER).build()).status, 200, "it spends the day's tokens");
+    let shut = Latch::shut();
+    let held = Held { latch: shut.clone(), ..held };
+    held.deepseek.answer_with(move |request| {
+        if request.user().contains(BLOCKER) {
+            shut.wait();
+        }
+        says(ANSWER)
+    });
+    let (names, mut notifications) = warnings(4);
+    let critical: Vec<String> = (0..4).map(|number| format!("Critical{number}")).collect();
+    notifications.extend(critical.iter().map(|name| notification(name).build()));
+    assert_eq!(statuses(&held.storm_of(&notifications)), [200; 8]);
+    let questions = held.questions();
+    assert_eq!(questions.len(), 1);
+    assert_eq!((names_in(&questions[0].user(), &critical), names_in(&questions[0].user(), &names)), (4, 0));
+    let messages = held.messages();
+    assert_eq!(messages.len(), 2);
+    assert!(names_in(&messages[1], &names) == 4 && messages[1].contains("今日 token 预算"), "{}", messages[1]);
 }
 
 /// Posts until it is taken, with the pauses of Alertmanager's backoff.
