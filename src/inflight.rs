@@ -55,7 +55,7 @@ pub struct Ask<N> {
     pub key: DedupKey,
     /// Its group: one job of a group runs at a time, so that none explains what another is explaining.
     pub group: GroupId,
-    /// Only jobs of one lane share a digest: they have the same recipients.
+    /// Only jobs of one lane share a digest: they have the same recipients, and the same claim to tokens.
     pub lane: Arc<str>,
     /// How soon it is taken.
     pub urgency: Urgency,
@@ -303,17 +303,20 @@ impl<N, K: Clone + Default> Inflight<N, K> {
         }
     }
 
-    /// Refuses what only waits, and every new job from now on. What runs goes on, and can still be joined.
-    pub fn close(&self) {
+    /// Refuses what only waits, and every new job from now on. What runs goes on, and can still be joined. Returns how
+    /// many jobs waited.
+    pub fn close(&self) -> usize {
         let mut state = self.lock();
         state.door = Door::Closed;
         let queued: Vec<DedupKey> = state.queued_keys().cloned().collect();
         let refused: Vec<Job<N>> = queued.iter().filter_map(|key| state.remove_queued(key)).collect();
         drop(state);
+        let count = refused.len();
         for job in refused {
             answer(job.waiters, &Outcome::new(Reason::Draining, format!("{}: stopping; post again", job.id)));
         }
         self.work.notify_all();
+        count
     }
 
     /// Waits until nothing runs; false when `until` comes first.
@@ -383,7 +386,17 @@ impl<N, K: Clone + Default> Inflight<N, K> {
 fn answer_stale<N>(stale: Vec<Job<N>>) {
     for job in stale {
         let message = format!("{}: waited {} minutes without being asked for again", job.id, STALE.as_secs() / 60);
-        answer(job.waiters, &Outcome::new(Reason::Stale, message));
+        let outcome = Outcome::new(Reason::Stale, message);
+        let row = outcome.reason.row();
+        log::log!(
+            row.level,
+            "notification id={} outcome={} reason={} message={:?}",
+            job.id,
+            row.outcome,
+            row.label,
+            outcome.message
+        );
+        answer(job.waiters, &outcome);
     }
 }
 
@@ -730,7 +743,7 @@ mod tests {
         let running = post(&room, "a");
         let taken = room.take().unwrap();
         let waiting = post(&room, "b");
-        room.close();
+        assert_eq!(room.close(), 1);
         assert_eq!(waiting.outcome.recv().unwrap().reason, Reason::Draining);
         assert_eq!(now(room.submit(ask("c"), Instant::now())), Reason::Draining);
         let late = post(&room, "a");

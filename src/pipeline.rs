@@ -198,15 +198,27 @@ impl Pipeline {
 
     /// Runs a job, or a digest of several. Never longer than until `deadline`, plus what a computer needs to compute.
     pub fn run(&self, jobs: Jobs<'_>, deadline: Instant) -> Report {
+        self.run_watched(jobs, deadline, &|_| {})
+    }
+
+    /// The same, for who reads along: `watch` sees the report when the message is rendered and after each part that
+    /// WeCom took.
+    pub fn run_watched(&self, jobs: Jobs<'_>, deadline: Instant, watch: &dyn Fn(&Report)) -> Report {
         let mut report = Report::new(jobs);
-        report.outcome = match self.story(jobs, &mut report, deadline) {
+        report.outcome = match self.story(jobs, &mut report, deadline, watch) {
             Ok(reason) => Outcome::new(reason, format!("{}: {}", name(jobs), reason.row().label)),
             Err(failure) => Outcome::new(failure.reason, format!("{}: {}", name(jobs), failure.message)),
         };
         report
     }
 
-    fn story(&self, jobs: Jobs<'_>, report: &mut Report, deadline: Instant) -> Result<Reason, Failure> {
+    fn story(
+        &self,
+        jobs: Jobs<'_>,
+        report: &mut Report,
+        deadline: Instant,
+        watch: &dyn Fn(&Report),
+    ) -> Result<Reason, Failure> {
         let known = match (jobs, &report.draft) {
             ([job], None) => self.history.recall(&job.item.group, &job.item.notification, Instant::now()),
             _ => Recall::Nothing,
@@ -222,7 +234,8 @@ impl Pipeline {
         if report.draft.is_none() {
             report.draft = Some(self.write(jobs, known, report, deadline)?);
         }
-        self.deliver(&pass, jobs, report, deadline)
+        watch(report);
+        self.deliver(&pass, jobs, report, deadline, watch)
     }
 
     /// Has the alert explained and the message rendered.
@@ -360,6 +373,7 @@ impl Pipeline {
         jobs: Jobs<'_>,
         report: &mut Report,
         deadline: Instant,
+        watch: &dyn Fn(&Report),
     ) -> Result<Reason, Failure> {
         let Some(mut draft) = report.draft.clone() else { return Ok(Reason::Remembered) };
         let recipients = jobs.first().map(|job| Arc::clone(&job.item.recipients)).unwrap_or_default();
@@ -381,6 +395,7 @@ impl Pipeline {
                     report.draft = Some(draft.clone());
                     report.partial = partial;
                     self.metrics.part_sent();
+                    watch(report);
                 }
                 Err((failure, verdict)) => {
                     pass.failed(&failure, verdict, Instant::now());
@@ -486,6 +501,12 @@ impl Pipeline {
 }
 
 impl Report {
+    /// Parts that WeCom took, those of earlier tries included.
+    #[must_use]
+    pub fn parts_taken(&self) -> usize {
+        self.draft.as_ref().map_or(0, |draft| draft.taken)
+    }
+
     fn new(jobs: Jobs<'_>) -> Self {
         let draft = match jobs {
             [job] => job.kept.0.clone(),

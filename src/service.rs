@@ -119,7 +119,8 @@ pub fn run(config: Config) -> i32 {
         readiness.stopping();
         let load = inflight.load();
         log::info!("stopping: {} running are finished, {} waiting are answered 503", load.running, load.queued);
-        inflight.close();
+        let refused = inflight.close();
+        (0..refused).for_each(|_| metrics.ended(Reason::Draining));
         let drained = inflight.wait_until_idle(Instant::now() + drain_timeout);
         let unanswered = server.shutdown(LAST_ANSWERS);
         if !drained {
@@ -155,10 +156,11 @@ impl Crew<'_> {
     /// The work loop of one worker. It ends when the room is closed; a panic costs the job, not the worker.
     fn work(&self) {
         while let Some(taken) = self.inflight.take() {
+            let members = taken.jobs().len();
             // What the closure borrows is counters and rooms that hold their locks for single steps.
             if catch_unwind(AssertUnwindSafe(|| self.run(taken))).is_err() {
                 self.metrics.panicked();
-                self.metrics.ended(Reason::Panicked);
+                (0..members).for_each(|_| self.metrics.ended(Reason::Panicked));
             }
         }
     }
@@ -171,12 +173,11 @@ impl Crew<'_> {
         let line = log_line(&report, &taken);
         let took = taken.jobs().first().map(|job| job.accepted.elapsed()).unwrap_or_default();
         self.metrics.job(taken.jobs().len(), took);
-        for _ in taken.jobs() {
-            self.metrics.ended(report.outcome.reason);
-        }
         let posts = {
             let mut finishes: Vec<_> =
                 taken.jobs().iter().map(|_| self.pipeline.finish(&report, taken.jobs())).collect();
+            // As it is answered: a refused digest refuses none of its members.
+            finishes.iter().for_each(|finish| self.metrics.ended(finish.outcome.reason));
             taken.finish(|_| finishes.pop().unwrap_or_else(|| unreachable!("one for each job")))
         };
         let level = if report.partial.is_empty() { report.outcome.reason.row().level } else { log::Level::Warn };

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -217,6 +217,14 @@ impl Builder {
         let process = Process::start(self.command().stdout(Stdio::null())).expect("the sidecar's binary");
         let address = process.wait_address(LISTENING, PATIENCE).expect("a sidecar that listens");
         Sidecar { process, address, builder: self }
+    }
+
+    /// Starts it with a pipe for its stdout, for who reads along.
+    #[track_caller]
+    pub(crate) fn spawn(&self) -> Child {
+        let mut command = self.command();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.spawn().expect("the sidecar's binary")
     }
 
     /// Runs it to its end.
