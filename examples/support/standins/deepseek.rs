@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::http::{Request, Server};
-use super::journal::{Journal, Script, lock};
+use super::journal::{Journal, Latch, Script, lock};
 
 /// A question as it came.
 #[derive(Debug, Clone)]
@@ -194,6 +194,17 @@ impl DeepSeek {
     /// Every question gets what `answer` makes of it. It runs on the question's own thread and may block.
     pub(crate) fn answer_with(&self, answer: impl Fn(&RecordedRequest) -> Answer + Send + Sync + 'static) {
         self.state.script.always(answer);
+    }
+
+    /// Every question waits for the latch, and then gets this answer.
+    pub(crate) fn hold(&self, answer: Answer) -> Latch {
+        let latch = Latch::shut();
+        let own = latch.clone();
+        self.answer_with(move |_| {
+            own.wait();
+            answer.clone()
+        });
+        latch
     }
 
     /// The models it has; a question for another is refused as DeepSeek does.

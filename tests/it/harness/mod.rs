@@ -4,6 +4,7 @@
 
 mod alertmanager;
 mod files;
+mod page;
 mod rows;
 mod sidecar;
 
