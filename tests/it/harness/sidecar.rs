@@ -25,6 +25,7 @@ const LISTENING: &str = "listening on http://";
 pub(crate) struct Builder {
     variables: BTreeMap<String, String>,
     arguments: Vec<String>,
+    wrapper: Vec<String>,
     directory: Option<PathBuf>,
     watched: Watched,
 }
@@ -131,6 +132,11 @@ impl Sidecar {
         self.process.signal(name).expect("a signal to the sidecar");
     }
 
+    /// Sends a signal to the process that its wrapper started.
+    pub(crate) fn signal_inside(&self, name: &str) {
+        self.process.signal_child(name).expect("a signal to the wrapped sidecar");
+    }
+
     /// Blocks until it ends, and gives its exit code; -1 after a signal.
     #[track_caller]
     pub(crate) fn wait_exit(&mut self, timeout: Duration) -> i32 {
@@ -205,6 +211,12 @@ impl Builder {
         self
     }
 
+    /// Runs it by this command, to which the binary and its arguments are added.
+    pub(crate) fn under(mut self, command: &[&str]) -> Self {
+        self.wrapper = command.iter().map(|&word| word.into()).collect();
+        self
+    }
+
     /// Runs it in this directory.
     pub(crate) fn current_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.directory = Some(directory.into());
@@ -249,7 +261,15 @@ impl Builder {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wechat-with-deepseek"));
+        let binary = env!("CARGO_BIN_EXE_wechat-with-deepseek");
+        let mut command = match self.wrapper.split_first() {
+            Some((wrapper, arguments)) => {
+                let mut command = Command::new(wrapper);
+                command.args(arguments).arg(binary);
+                command
+            }
+            None => Command::new(binary),
+        };
         command.env_clear().envs(&self.variables).args(&self.arguments);
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
