@@ -118,7 +118,8 @@ impl Door<'_> {
         };
         match notification {
             Ok(notification) => self.submit(notification, recipients, exchange.query().unwrap_or_default(), exchange),
-            Err(message) => self.refuse(&Outcome::new(Reason::NotANotification, message)),
+            // It may quote the body.
+            Err(message) => self.refuse(&Outcome::new(Reason::NotANotification, redact::mask_text(&message).0)),
         }
     }
 

@@ -222,7 +222,7 @@ fn subject(taken: &Taken<'_, Post, Kept>) -> String {
     let jobs = taken.jobs();
     let (id, group_key, receiver) = jobs.first().map_or_else(Default::default, |job| {
         let notification = &job.item.notification;
-        (job.id.to_string(), logged(&notification.group_key), notification.receiver.as_str())
+        (job.id.to_string(), logged(&notification.group_key), logged(&notification.receiver))
     });
     let alerts: usize = jobs.iter().map(|job| job.item.notification.alerts.len()).sum();
     format!("id={id} group_key={group_key:?} receiver={receiver:?} alerts={alerts} members={}", jobs.len())

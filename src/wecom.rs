@@ -35,6 +35,8 @@ const CALL: Duration = Duration::from_secs(15);
 const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
 /// A token is given up so long before it expires, that no message meets its end on the way.
 const TOKEN_MARGIN: Duration = Duration::from_secs(60);
+/// A token is not used for longer, whatever its answer says: WeCom's live for two hours.
+const LONGEST_TOKEN: Duration = Duration::from_secs(24 * 60 * 60);
 /// Characters of a list of invalid recipients that the log shows.
 const SHOWN_INVALID: usize = 120;
 
@@ -299,7 +301,7 @@ impl WeCom {
                 (Class::Ok, Some(value)) => {
                     pass.passed();
                     let value = Secret::new(value);
-                    let expires_in = Duration::from_secs(answered.answer.expires_in);
+                    let expires_in = Duration::from_secs(answered.answer.expires_in).min(LONGEST_TOKEN);
                     // A short-lived one serves half its life at least.
                     let good_for = expires_in.saturating_sub(TOKEN_MARGIN).max(expires_in / 2);
                     *token = Some(AccessToken { value: value.clone(), good_until: Instant::now() + good_for });
