@@ -263,7 +263,7 @@ impl<N, K: Clone + Default> Inflight<N, K> {
         }
         state.serial += 1;
         let serial = state.serial;
-        let id = state.remembered.get(&key).map(|record| record.id).unwrap_or_else(|| self.new_id(serial));
+        let id = state.retried(&key).unwrap_or_else(|| self.new_id(serial));
         let (accepted, asked) = (now, now);
         let stage = Stage::Queued(item);
         let mut job = Job { id, serial, group, lane, urgency, weight, asked, accepted, waiters: Vec::new(), stage };
@@ -420,6 +420,14 @@ impl<N, K: Clone + Default> State<N, K> {
             outcome.clone()
         };
         (now < *until).then_some((outcome, record.id))
+    }
+
+    /// The id of a job that failed and is tried again. What was delivered is over: when it is sent again, on purpose, a
+    /// new id keeps WeCom's duplicate check from taking it for the message before.
+    fn retried(&self, key: &DedupKey) -> Option<JobId> {
+        let record = self.remembered.get(key)?;
+        let is_over = record.verdict.as_ref().is_some_and(|(outcome, _)| outcome.reason.is_success());
+        (!is_over).then_some(record.id)
     }
 
     fn remember(&mut self, key: &DedupKey, mut record: Record<K>) {
@@ -621,7 +629,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_is_remembered_for_its_window_and_keeps_its_id() {
+    fn a_success_is_remembered_for_its_window_and_then_is_another_job() {
         let room = room(9, 0);
         let start = Instant::now();
         let id = later(room.submit(ask("a"), start)).id;
@@ -631,7 +639,7 @@ mod tests {
         };
         assert_eq!((outcome.reason, remembered), (Reason::Remembered, id));
         let again = later(room.submit(ask("a"), Instant::now() + Duration::from_secs(601)));
-        assert_eq!(again.id, id);
+        assert_ne!(again.id, id, "WeCom's duplicate check would drop the same words");
     }
 
     #[test]
