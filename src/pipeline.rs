@@ -390,10 +390,14 @@ impl Pipeline {
         }
         pass.passed();
         self.metrics.message_sent(&report.partial);
-        if let [job] = jobs
-            && draft.reason.is_analysed()
-        {
-            self.history.delivered(&job.item.group, Instant::now());
+        if draft.reason.is_analysed() {
+            let now = Instant::now();
+            match jobs {
+                [job] => self.history.delivered(&job.item.group, &job.item.notification, now),
+                _ => {
+                    jobs.iter().for_each(|job| self.history.digested(&job.item.group, &job.item.notification, now));
+                }
+            }
         }
         Ok(draft.reason)
     }
