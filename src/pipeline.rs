@@ -16,7 +16,7 @@ use crate::inflight::{Company, Finish, JobId, Running};
 use crate::message::{self, Body, Letter, Occasion};
 use crate::metrics::Metrics;
 use crate::notice;
-use crate::notification::{DedupKey, Notification};
+use crate::notification::Notification;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::pace::{NoTurn, Pace};
 use crate::prompt::{self, ChatMessage, Subject};
@@ -44,8 +44,6 @@ pub enum OnAnalysisFailure {
 pub struct Post {
     /// What fires, with secrets masked.
     pub notification: Notification,
-    /// Its identity.
-    pub key: DedupKey,
     /// Who gets it.
     pub recipients: Arc<Recipients>,
     /// The group for the memory of what was said.
@@ -158,8 +156,9 @@ pub struct Pipeline {
     dedupe_window: Duration,
     zone: Offset,
     metrics: Arc<Metrics>,
-    /// The notification whose prompt was refused last: a second one in a row means the configuration.
-    refused_last: Mutex<Option<DedupKey>>,
+    /// The fingerprints of the notification whose prompt was refused last: one of other alerts, refused next, means the
+    /// configuration.
+    refused_last: Mutex<HashSet<String>>,
     /// Who was told that DeepSeek stays away, and is to be told when it is back.
     told: Mutex<Option<Arc<Recipients>>>,
 }
@@ -317,22 +316,27 @@ impl Pipeline {
         }
     }
 
-    /// One refused prompt is a poisoned alert. Two different ones in a row are no chance: something is set up wrongly.
+    /// One refused prompt is a poisoned alert, for whomever and in whatever company. Two that share no alert, in a row,
+    /// are no chance: something is set up wrongly.
     fn second_refusal(&self, jobs: Jobs<'_>, answer: Result<Analysis, Failure>) -> Result<Analysis, Failure> {
         let mut last = self.refused_last.lock().unwrap_or_else(PoisonError::into_inner);
         let failure = match answer {
             Ok(analysis) => {
-                *last = None;
+                last.clear();
                 return Ok(analysis);
             }
             Err(failure) => failure,
         };
-        if let (Reason::Prompt, [job]) = (failure.reason, jobs)
-            && last.replace(job.item.key.clone()).is_some_and(|before| before != job.item.key)
-        {
-            let said = &failure.message;
-            let message = format!("{said}; two different notifications in a row, so check model and parameters");
-            return Err(Failure::new(Reason::Configuration, message));
+        if let (Reason::Prompt, [job]) = (failure.reason, jobs) {
+            let alerts = &job.item.notification.alerts;
+            let refused: HashSet<_> = alerts.iter().map(|alert| alert.fingerprint.clone()).collect();
+            let is_second = !last.is_empty() && last.is_disjoint(&refused);
+            *last = refused;
+            if is_second {
+                let said = &failure.message;
+                let message = format!("{said}; two different notifications in a row, so check model and parameters");
+                return Err(Failure::new(Reason::Configuration, message));
+            }
         }
         Err(failure)
     }

@@ -134,12 +134,12 @@ impl Door<'_> {
         self.metrics.redacted(redact::mask(&mut notification));
         let group_key = logged(&notification.group_key);
         let ask = Ask {
-            key: key.clone(),
+            key,
             group: group.clone(),
             lane: query.into(),
             urgency,
             weight: notification.weight(),
-            item: Post { notification, key, recipients, group },
+            item: Post { notification, recipients, group },
         };
         let now = Instant::now();
         match self.inflight.submit(ask, now) {

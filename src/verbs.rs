@@ -133,7 +133,7 @@ pub fn test(config: Config) -> i32 {
     let (key, group) = (notification.dedup_key(""), notification.group_id(""));
     let recipients = Arc::new(pipeline.wecom().default_recipients().clone());
     let (lane, weight, urgency) = ("".into(), notification.weight(), Urgency::Normal);
-    let item = Post { notification, key: key.clone(), recipients, group: group.clone() };
+    let item = Post { notification, recipients, group: group.clone() };
     let answer = inflight.submit(Ask { key, group, lane, urgency, weight, item }, Instant::now());
     let (Answer::Later(..), Some(taken)) = (answer, inflight.take()) else { return 1 };
     let report = pipeline.run(taken.jobs(), Instant::now() + job_timeout);
