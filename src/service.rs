@@ -121,14 +121,15 @@ pub fn run(config: Config) -> i32 {
         log::info!("stopping: {} running are finished, {} waiting are answered 503", load.running, load.queued);
         inflight.close();
         let drained = inflight.wait_until_idle(Instant::now() + drain_timeout);
-        let unanswered = server.shutdown(LAST_ANSWERS);
         if !drained {
             log::error!(
                 "DRAIN_TIMEOUT is over: {} jobs are cut off; Alertmanager posts them again",
                 inflight.load().running
             );
+            // Their posts see the connection end; nobody waits for answers that will not come.
             exit(EXIT_CUT_OFF);
         }
+        let unanswered = server.shutdown(LAST_ANSWERS);
         log::info!("drained, {unanswered} clients did not read their answer");
         // Not by returning: a client that reads slowly may not hold the process.
         exit(EXIT_DRAINED)
