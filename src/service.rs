@@ -156,10 +156,13 @@ impl Crew<'_> {
     /// The work loop of one worker. It ends when the room is closed; a panic costs the job, not the worker.
     fn work(&self) {
         while let Some(taken) = self.inflight.take() {
+            let (id, members, subject) = (id(&taken), taken.jobs().len(), subject(&taken));
             // What the closure borrows is counters and rooms that hold their locks for single steps.
             if catch_unwind(AssertUnwindSafe(|| self.run(taken))).is_err() {
                 self.metrics.panicked();
-                self.metrics.ended(Reason::Panicked);
+                (0..members).for_each(|_| self.metrics.ended(Reason::Panicked));
+                let row = Reason::Panicked.row();
+                log::log!(row.level, "notification id={id} outcome={} reason={} {subject}", row.outcome, row.label);
             }
         }
     }
@@ -194,20 +197,14 @@ impl Crew<'_> {
 fn log_line(report: &Report, taken: &Taken<'_, Post, Kept>) -> String {
     let Report { outcome, parts, partial, model_calls, deepseek, wecom, usage, status, errcode, .. } = report;
     let row = outcome.reason.row();
-    let jobs = taken.jobs();
-    let (id, group_key, receiver) = jobs.first().map_or_else(Default::default, |job| {
-        let notification = &job.item.notification;
-        (job.id.to_string(), logged(&notification.group_key), notification.receiver.clone())
-    });
-    let alerts: usize = jobs.iter().map(|job| job.item.notification.alerts.len()).sum();
     let errcode = errcode.map_or_else(|| "none".to_owned(), |errcode| errcode.to_string());
     let mut line = format!(
-        "notification id={id} outcome={} reason={} group_key={group_key:?} receiver={receiver:?} alerts={alerts} \
-         members={} parts={parts} errcode={errcode} status={status} model_calls={model_calls} deepseek_ms={} \
-         wecom_ms={} prompt_tokens={} completion_tokens={}",
+        "notification id={} outcome={} reason={} {} parts={parts} errcode={errcode} status={status} \
+         model_calls={model_calls} deepseek_ms={} wecom_ms={} prompt_tokens={} completion_tokens={}",
+        id(taken),
         row.outcome,
         row.label,
-        jobs.len(),
+        subject(taken),
         deepseek.as_millis(),
         wecom.as_millis(),
         usage.prompt,
@@ -220,6 +217,22 @@ fn log_line(report: &Report, taken: &Taken<'_, Post, Kept>) -> String {
         line.push_str(&format!(" message={:?}", outcome.message));
     }
     line
+}
+
+/// The id of a job, or of the first member of a digest.
+fn id(taken: &Taken<'_, Post, Kept>) -> String {
+    taken.jobs().first().map(|job| job.id.to_string()).unwrap_or_default()
+}
+
+/// What a job is about, for its log line.
+fn subject(taken: &Taken<'_, Post, Kept>) -> String {
+    let jobs = taken.jobs();
+    let (group_key, receiver) = jobs.first().map_or_else(Default::default, |job| {
+        let notification = &job.item.notification;
+        (logged(&notification.group_key), notification.receiver.as_str())
+    });
+    let alerts: usize = jobs.iter().map(|job| job.item.notification.alerts.len()).sum();
+    format!("group_key={group_key:?} receiver={receiver:?} alerts={alerts} members={}", jobs.len())
 }
 
 /// Registers SIGTERM and SIGINT. The first one arrives at the receiver, a second one ends the process at once.
