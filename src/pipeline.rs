@@ -10,7 +10,7 @@ use jiff::tz::Offset;
 use crate::alias::Aliases;
 use crate::budget::Budget;
 use crate::deepseek::{self, Analysis, DeepSeek, Usage};
-use crate::gate::{Change, Gate, Pass};
+use crate::gate::{Gate, Pass};
 use crate::history::{History, Recall, Told};
 use crate::inflight::{Company, Finish, JobId, Running};
 use crate::message::{self, Body, Letter, Occasion};
@@ -296,11 +296,11 @@ impl Pipeline {
         self.metrics.asked(&asked);
         self.budget.spend(asked.usage.total(), Timestamp::now());
         let answer = self.second_refusal(jobs, asked.answer);
-        let change = match &answer {
+        match &answer {
             Ok(_) => pass.passed(),
             Err(failure) => pass.failed(failure, deepseek::verdict(failure.reason), Instant::now()),
-        };
-        report.notice = self.notice(change, answer.as_ref().err(), jobs);
+        }
+        report.notice = self.notice(answer.as_ref().err(), jobs);
         let mut analysis = answer?;
         analysis.text = aliases.reveal(&analysis.text);
         if let [job] = jobs {
@@ -309,9 +309,10 @@ impl Pipeline {
         Ok(analysis)
     }
 
-    /// While DeepSeek is known to refuse its key, a key that was changed in its file is tried at once.
+    /// While DeepSeek is known to refuse, a key that was changed in its file is tried at once: it may be another
+    /// account's, with a balance and models of its own.
     fn look_for_a_new_key(&self) {
-        if self.deepseek_gate.closed_for() == Some(Reason::Credentials) && self.deepseek.has_new_key() {
+        if self.deepseek_gate.closed_for().is_some_and(deepseek::needs_a_person) && self.deepseek.has_new_key() {
             self.deepseek_gate.try_now(Instant::now());
         }
     }
@@ -341,19 +342,21 @@ impl Pipeline {
         Err(failure)
     }
 
-    fn notice(&self, change: Change, failure: Option<&Failure>, jobs: Jobs<'_>) -> Option<Notice> {
+    /// What a person is to be told: once that DeepSeek stays away, however often it is tried and whatever closed the gate
+    /// first, and once that it is back.
+    fn notice(&self, failure: Option<&Failure>, jobs: Jobs<'_>) -> Option<Notice> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        match (change, failure) {
-            (Change::Closed, Some(failure)) if deepseek::needs_a_person(failure.reason) => {
+        match failure {
+            Some(failure) if deepseek::needs_a_person(failure.reason) && told.is_none() => {
                 let recipients = Arc::clone(&jobs.first()?.item.recipients);
                 *told = Some(Arc::clone(&recipients));
                 Some(Notice { text: notice::closed(failure, &name(jobs)), recipients })
             }
-            (Change::Opened, _) => {
+            Some(_) => None,
+            None => {
                 let recipients = told.take()?;
                 Some(Notice { text: notice::opened(&name(jobs)), recipients })
             }
-            _ => None,
         }
     }
 
