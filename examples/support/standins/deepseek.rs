@@ -126,6 +126,8 @@ pub(crate) struct DeepSeek {
 /// What a [`DeepSeek`] knows; it outlives the server, so that a watcher may hold it.
 pub(crate) struct State {
     key: String,
+    /// Keys of other accounts that it takes too.
+    other_keys: Mutex<Vec<String>>,
     models: Mutex<Vec<String>>,
     script: Script<RecordedRequest, Answer>,
     requests: Journal<RecordedRequest>,
@@ -146,6 +148,7 @@ impl DeepSeek {
     pub(crate) fn with_key(key: &str) -> Self {
         let state = Arc::new(State {
             key: key.to_owned(),
+            other_keys: Mutex::default(),
             models: Mutex::new(vec!["deepseek-flash".into(), "deepseek-v4-pro".into()]),
             script: Script::new(says("结论：磁盘将在 4 小时内写满。\n处理步骤：先看 df -h，再清理旧日志。")),
             requests: Journal::new("model calls"),
@@ -179,6 +182,11 @@ impl DeepSeek {
     /// The key it takes.
     pub(crate) fn key(&self) -> &str {
         &self.state.key
+    }
+
+    /// Takes the key of another account too.
+    pub(crate) fn take_key(&self, key: &str) {
+        lock(&self.state.other_keys).push(key.to_owned());
     }
 
     /// Every question gets this answer from now on.
@@ -311,7 +319,7 @@ impl State {
     /// DeepSeek's answer to a wrong key.
     fn refuse(&self, request: &Request) -> Option<Answer> {
         match request.header("authorization").and_then(|value| value.strip_prefix("Bearer ")) {
-            Some(key) if key == self.key => None,
+            Some(key) if key == self.key || lock(&self.other_keys).iter().any(|other| other == key) => None,
             Some(key) => {
                 // DeepSeek shows a key's last characters.
                 let tail: String = key.chars().skip(key.chars().count().saturating_sub(4)).collect();
