@@ -33,7 +33,7 @@ struct State {
 #[derive(Debug)]
 struct Explained {
     firing: HashSet<(String, String)>,
-    /// `None`: a digest told it, and a digest's analysis is no group's own.
+    /// `None`: it was told without one of its own, plain or in a digest.
     analysis: Option<Analysis>,
     at: Instant,
     delivered: Option<Instant>,
@@ -111,8 +111,9 @@ impl History {
         self.remember(group, notification, Some(analysis), None, now);
     }
 
-    /// Remembers that a digest told what fires now: its recovery is no news, but a repeat is explained anew.
-    pub fn digested(&self, group: &GroupId, notification: &Notification, now: Instant) {
+    /// Remembers that what fires now was told, plain or in a digest, without an analysis of its own: a recovery is no
+    /// news, but a repeat is explained anew.
+    pub fn told(&self, group: &GroupId, notification: &Notification, now: Instant) {
         self.remember(group, notification, None, Some(now), now);
     }
 
@@ -231,9 +232,9 @@ mod tests {
     }
 
     #[test]
-    fn what_a_digest_told_is_not_news_and_a_repeat_of_it_is_explained() {
+    fn what_was_told_without_an_analysis_is_not_news_and_a_repeat_of_it_is_explained() {
         let (history, group, start) = (History::new(12 * HOUR, 10 * MINUTE), GroupId::of("g"), Instant::now());
-        history.digested(&group, &notification(&["a", "b"], ""), start);
+        history.told(&group, &notification(&["a", "b"], ""), start);
         let recall = |firing: &[&str], after| history.recall(&group, &notification(firing, ""), start + after);
         assert_eq!(recall(&["a"], MINUTE), Recall::Said);
         assert_eq!(recall(&["a", "b"], HOUR), Recall::Nothing);

@@ -397,13 +397,13 @@ impl Pipeline {
         }
         pass.passed();
         self.metrics.message_sent(&report.partial);
-        if draft.reason.is_analysed() {
-            let now = Instant::now();
-            match jobs {
-                [job] => self.history.delivered(&job.item.group, &job.item.notification, now),
-                _ => {
-                    jobs.iter().for_each(|job| self.history.digested(&job.item.group, &job.item.notification, now));
-                }
+        let now = Instant::now();
+        for job in jobs {
+            let Post { group, notification, .. } = &job.item;
+            if draft.reason.is_analysed() && jobs.len() == 1 {
+                self.history.delivered(group, notification, now);
+            } else {
+                self.history.told(group, notification, now);
             }
         }
         Ok(draft.reason)
