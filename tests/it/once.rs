@@ -310,6 +310,36 @@ fn a_recovery_in_a_group_that_a_digest_explained_explains_nothing_again() {
 }
 
 #[test]
+fn a_recovery_in_a_group_that_was_delivered_plain_is_no_second_message() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    deepseek.answer_once(error(400, "Content Exists Risk"));
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("ON_ANALYSIS_FAILURE", "deliver").start();
+    let both = notification("DiskWillFill").instances(["db-1", "db-2"]).build();
+    assert_eq!(sidecar.post(&both).status, 200);
+    assert_eq!(sidecar.post(&without(&both, &["db-2"])).status, 200);
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 1));
+}
+
+#[test]
+fn what_a_robot_may_have_posted_is_not_posted_again_by_the_same_job() {
+    let rows = [("closed", Answer::close()), ("cut", Answer::html(200).claiming(1000)), ("reset", Answer::reset())];
+    each(
+        &rows,
+        |(name, _)| (*name).into(),
+        |(_, answer)| {
+            let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+            wecom.reply_once(Api::Robot, WeComReply::Done(answer.clone()));
+            let sidecar = Sidecar::with_robot(&deepseek, &wecom).start();
+            let alert = notification("DiskWillFill").build();
+            assert_eq!(sidecar.post(&alert).status, 503, "nobody knows whether it stands in the group");
+            assert_eq!(wecom.count(Api::Robot), 1, "a robot has no duplicate check");
+            assert_eq!(sidecar.post(&alert).status, 200);
+            assert_eq!((deepseek.calls(), wecom.count(Api::Robot)), (1, 2));
+        },
+    );
+}
+
+#[test]
 fn an_old_message_that_arrives_late_does_not_hide_a_newer_one() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
