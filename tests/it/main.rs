@@ -8,6 +8,7 @@ mod harness;
 mod alertmanager;
 mod answers;
 mod configuration;
+mod corpus;
 mod deepseek;
 mod house;
 mod http;
