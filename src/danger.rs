@@ -77,28 +77,33 @@ fn is_dangerous_command(tokens: &[Token<'_>], depth: usize) -> bool {
         return true;
     }
     let by_ssh = tokens.iter().any(|token| matches!(token, Token::Word("ssh" | "nsenter" | "ansible")));
+    let mut is_read = false;
     for (at, token) in tokens.iter().enumerate() {
         let may_begin = may_begin(tokens, at);
         match token {
             Token::Word(word) => {
                 let rest = tokens.get(at + 1..).unwrap_or_default();
-                if is_statement(word, rest, may_begin)
-                    || is_call(word, rest, may_begin || by_ssh, tokens.get(at.wrapping_sub(1)))
-                {
+                let is_dangerous = || {
+                    is_statement(word, rest, may_begin)
+                        || is_call(word, rest, may_begin || by_ssh, tokens.get(at.wrapping_sub(1)))
+                };
+                if !is_read && is_dangerous() {
                     return true;
                 }
-                if may_begin && reads(word, rest) {
-                    return false;
+                if may_begin && !is_read && reads(word, rest) {
+                    is_read = true;
                 }
             }
-            Token::Quoted(text) if depth > 0 => {
+            Token::Quoted(text) if depth > 0 && !is_read => {
                 // A list as in a manifest: ["rm", "-rf", "/x"].
                 let rest = tokens.get(at + 1..).unwrap_or_default();
                 if judge(text, depth - 1) || (at == 0 && is_call(text, rest, false, None)) {
                     return true;
                 }
             }
-            Token::Quoted(_) | Token::Foreign(_) | Token::End => {}
+            // Chinese text goes on in prose: `journalctl -u x 看日志，再 systemctl restart x`.
+            Token::Foreign(_) => is_read = false,
+            Token::Quoted(_) | Token::End => {}
         }
     }
     false
@@ -256,6 +261,14 @@ mod tests {
 
     /// A row for every rule: lines that it marks, and near misses that nothing marks.
     const ROWS: &[(&str, &[&str], &[&str])] = &[
+        (
+            "behind what only reads",
+            &[
+                "用 ps aux | head 看占用，再执行 rm -rf /data/tmp",
+                "journalctl --disk-usage 看占用，systemctl restart x",
+            ],
+            &["grep reboot /var/log/messages，再看 last reboot"],
+        ),
         (
             "reboot",
             &[

@@ -191,7 +191,8 @@ fn compare(name: &str, made: &BTreeMap<String, String>) {
     let names: BTreeSet<&String> = kept.keys().chain(made.keys()).collect();
     let differs = |file: &&String| kept.get(*file) != made.get(*file);
     let changed: Vec<_> = names.into_iter().filter(differs).collect();
-    let first = changed.first().map(|file| format!("{}\n--- now ---\n{}", file, made.get(*file).map_or("", |text| text)));
+    let first =
+        changed.first().map(|file| format!("{}\n--- now ---\n{}", file, made.get(*file).map_or("", |text| text)));
     assert!(
         changed.is_empty(),
         "{name}: {changed:?} changed; if that is wanted, run UPDATE_GOLDEN=1 cargo test corpus and read the diff.\n{}",
