@@ -11,8 +11,8 @@ use crate::target::{common_labels, shown_labels, targets};
 
 /// One name or label value gets at most this many bytes; longer ones are made by machines and nobody reads them.
 const MAX_VALUE: usize = 72;
-/// What a digest's row has besides its places, about.
-const MAX_ROW_NAME: usize = 64;
+/// Bytes for the places of a digest's row, from a few rows to many.
+const ROW_WIDTHS: [usize; 4] = [420, 220, 130, 72];
 /// A link above this many bytes is left out: cut it would lead nowhere.
 const MAX_LINK: usize = 400;
 /// At most this many different runbooks are linked.
@@ -107,7 +107,11 @@ pub fn write(notifications: &[&Notification], clock: Clock, is_repeat: bool, byt
         hidden.iter().for_each(|hidden| head.line(hidden));
         // Room for the line that says how many there are.
         let room = bytes.saturating_sub(40);
-        let rows = rows(notifications, clock, room.saturating_sub(head.text.len()));
+        let left = room.saturating_sub(head.text.len());
+        // As much of every row as lets all rows fit, else short ones.
+        let widths = ROW_WIDTHS.into_iter().map(|width| rows(notifications, clock, width));
+        let rows = widths.reduce(|wide, narrow| if fitting(&wide, left) == wide.len() { wide } else { narrow });
+        let rows = rows.unwrap_or_default();
         let fitting = fitting(&rows, room.saturating_sub(head.text.len()));
         rows.iter().take(fitting).for_each(|row| head.line(row));
         if fitting < rows.len() {
@@ -228,9 +232,9 @@ impl Bounded {
     }
 }
 
-/// A digest's rows: alerts of one severity and name together, critical first, then the earliest. A few rows may fill
-/// `bytes`, many are short.
-fn rows(notifications: &[&Notification], clock: Clock, bytes: usize) -> Vec<String> {
+/// A digest's rows: alerts of one severity and name together, critical first, then the earliest. The places of each
+/// take about `width` bytes.
+fn rows(notifications: &[&Notification], clock: Clock, width: usize) -> Vec<String> {
     /// Alerts of one kind, and the notifications they stand in.
     type Kind<'a> = (Vec<&'a Alert>, BTreeSet<usize>);
     let mut kinds: BTreeMap<(usize, &str, &str), Kind<'_>> = BTreeMap::new();
@@ -250,7 +254,6 @@ fn rows(notifications: &[&Notification], clock: Clock, bytes: usize) -> Vec<Stri
         })
         .collect();
     rows.sort_by_key(|row| row.0);
-    let width = (bytes / rows.len().max(1)).saturating_sub(MAX_ROW_NAME).clamp(72, 420);
     let row = |((_, since), severity, name, alerts, groups): ((usize, Timestamp), &str, &str, Vec<&Alert>, _)| {
         let severity = glyph::clip(&glyph::one_line(severity), 20);
         let severity = if severity.is_empty() { severity } else { format!("[{severity}] ") };

@@ -289,12 +289,14 @@ fn flag_password(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>>
     let is_attached = end > start + 2 || bytes.get(end).is_some_and(|&byte| !byte.is_ascii_whitespace());
     let (from, is_password) = match letter {
         b'p' if is_attached => (start + 2, [b"mysql".as_slice(), b"mariadb", b"xtrabackup"].into_iter().any(calls)),
-        b'p' => (end + 1, [b"sshpass".as_slice(), b"mongo"].into_iter().any(calls)),
+        b'p' => (end + 1, line.trim_ascii_end().ends_with(b"sshpass") || calls(b"mongo")),
         _ if end == start + 2 => (end + 1, calls(b"redis-cli")),
         _ => return None,
     };
-    let from = from + usize::from(bytes.get(from).is_some_and(|&byte| is_quote(byte)));
-    let password = from..bare_end(bytes, from);
+    let password = match bytes.get(from) {
+        Some(&byte) if is_quote(byte) => quoted(bytes, from, from),
+        _ => from..bare_end(bytes, from),
+    };
     // Of "-p -e" the password is asked for; `<密码>` and `$PW` stand for one.
     let is_real = bytes.get(password.clone())?.first().is_some_and(|first| !matches!(first, b'-' | b'<' | b'$'));
     (is_password && is_real).then_some(password)

@@ -321,7 +321,7 @@ PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY; ⚠️高危
     fn marks_commands_and_links_survive_every_split() {
         let node = node();
         let answer = ANSWER.repeat(3);
-        for part_bytes in 512..1500 {
+        for part_bytes in (512..1500).step_by(7) {
             let parts = check(&Letter { part_bytes, ..letter(&[&node], &answer) });
             let whole = |text: &str| parts.iter().map(|part| part.matches(text).count()).sum::<usize>();
             if !parts.concat().contains(TRUNCATED) {
@@ -347,13 +347,15 @@ PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY; ⚠️高危
         ));
         let nothing = notification(r#"{"alerts":[{}]}"#);
         for text in ["", " \n", "```", "👩\u{200d}💻", "a", "—", "{}", "[]", "|", "rm -rf \\", "\u{202e}"] {
-            for repeat in [1, 700, 20_000] {
-                for notification in [&many, &nothing] {
-                    for part_bytes in [0, 300, 2048] {
-                        check(&Letter { part_bytes, ..letter(&[notification], &text.repeat(repeat)) });
-                    }
+            for repeat in [1, 700] {
+                for part_bytes in [0, 300, 2048] {
+                    check(&Letter { part_bytes, ..letter(&[&nothing], &text.repeat(repeat)) });
                 }
             }
+            check(&letter(&[&nothing], &text.repeat(20_000)));
+        }
+        for part_bytes in [0, 300, 2048] {
+            check(&Letter { part_bytes, ..letter(&[&many], &"a ".repeat(9000)) });
         }
         let parts = check(&letter(&[&nothing], "<br>"));
         assert_eq!(

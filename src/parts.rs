@@ -193,10 +193,10 @@ mod tests {
             ),
             (
                 "a step with its command",
-                "1. aaaaaaaaaa\n2. bbb\nls -l\nls -a /xxxxx",
+                "1. aaaaaaaaaaaaaaa\n2. bbb\nls -l\nls -a /xxxxx",
                 30,
                 40,
-                vec!["1. aaaaaaaaaa", "2. bbb\nls -l\nls -a /xxxxx"],
+                vec!["1. aaaaaaaaaaaaaaa", "2. bbb\nls -l\nls -a /xxxxx"],
             ),
             ("not inside a command", "aaaaaa\nls -l /aaaa /bbb", 18, 18, vec!["aaaaaa", "ls -l /aaaa /bbb"]),
             (

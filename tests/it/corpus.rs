@@ -110,7 +110,9 @@ impl Answer {
     fn commands(&self) -> Vec<String> {
         let mut commands = Vec::new();
         let mut in_fence = false;
-        for line in self.said().lines() {
+        // JSON becomes lines.
+        let is_json = self.said().contains("```json");
+        for line in self.said().lines().filter(|_| !is_json) {
             let line = line.trim_start_matches(['>', ' ']);
             match line.strip_prefix("```") {
                 Some(info) if info.trim() == "markdown" => {}

@@ -17,3 +17,4 @@ mod message;
 mod secrets;
 mod standins;
 mod wecom;
+mod words;
