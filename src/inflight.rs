@@ -55,7 +55,7 @@ pub struct Ask<N> {
     pub key: DedupKey,
     /// Its group: one job of a group runs at a time, so that none explains what another is explaining.
     pub group: GroupId,
-    /// Only jobs of one lane share a digest: they have the same recipients.
+    /// Only jobs of one lane share a digest: they have the same recipients, and the same claim to tokens.
     pub lane: Arc<str>,
     /// How soon it is taken.
     pub urgency: Urgency,
@@ -263,7 +263,7 @@ impl<N, K: Clone + Default> Inflight<N, K> {
         }
         state.serial += 1;
         let serial = state.serial;
-        let id = state.remembered.get(&key).map(|record| record.id).unwrap_or_else(|| self.new_id(serial));
+        let id = state.retried(&key).unwrap_or_else(|| self.new_id(serial));
         let (accepted, asked) = (now, now);
         let stage = Stage::Queued(item);
         let mut job = Job { id, serial, group, lane, urgency, weight, asked, accepted, waiters: Vec::new(), stage };
@@ -303,17 +303,20 @@ impl<N, K: Clone + Default> Inflight<N, K> {
         }
     }
 
-    /// Refuses what only waits, and every new job from now on. What runs goes on, and can still be joined.
-    pub fn close(&self) {
+    /// Refuses what only waits, and every new job from now on. What runs goes on, and can still be joined. Returns how
+    /// many jobs waited.
+    pub fn close(&self) -> usize {
         let mut state = self.lock();
         state.door = Door::Closed;
         let queued: Vec<DedupKey> = state.queued_keys().cloned().collect();
         let refused: Vec<Job<N>> = queued.iter().filter_map(|key| state.remove_queued(key)).collect();
         drop(state);
+        let count = refused.len();
         for job in refused {
             answer(job.waiters, &Outcome::new(Reason::Draining, format!("{}: stopping; post again", job.id)));
         }
         self.work.notify_all();
+        count
     }
 
     /// Waits until nothing runs; false when `until` comes first.
@@ -383,7 +386,17 @@ impl<N, K: Clone + Default> Inflight<N, K> {
 fn answer_stale<N>(stale: Vec<Job<N>>) {
     for job in stale {
         let message = format!("{}: waited {} minutes without being asked for again", job.id, STALE.as_secs() / 60);
-        answer(job.waiters, &Outcome::new(Reason::Stale, message));
+        let outcome = Outcome::new(Reason::Stale, message);
+        let row = outcome.reason.row();
+        log::log!(
+            row.level,
+            "notification id={} outcome={} reason={} message={:?}",
+            job.id,
+            row.outcome,
+            row.label,
+            outcome.message
+        );
+        answer(job.waiters, &outcome);
     }
 }
 
@@ -420,6 +433,14 @@ impl<N, K: Clone + Default> State<N, K> {
             outcome.clone()
         };
         (now < *until).then_some((outcome, record.id))
+    }
+
+    /// The id of a job that failed and is tried again. What was delivered is over: when it is sent again, on purpose, a
+    /// new id keeps WeCom's duplicate check from taking it for the message before.
+    fn retried(&self, key: &DedupKey) -> Option<JobId> {
+        let record = self.remembered.get(key)?;
+        let is_over = record.verdict.as_ref().is_some_and(|(outcome, _)| outcome.reason.is_success());
+        (!is_over).then_some(record.id)
     }
 
     fn remember(&mut self, key: &DedupKey, mut record: Record<K>) {
@@ -621,7 +642,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_is_remembered_for_its_window_and_keeps_its_id() {
+    fn a_success_is_remembered_for_its_window_and_then_is_another_job() {
         let room = room(9, 0);
         let start = Instant::now();
         let id = later(room.submit(ask("a"), start)).id;
@@ -631,7 +652,7 @@ mod tests {
         };
         assert_eq!((outcome.reason, remembered), (Reason::Remembered, id));
         let again = later(room.submit(ask("a"), Instant::now() + Duration::from_secs(601)));
-        assert_eq!(again.id, id);
+        assert_ne!(again.id, id, "WeCom's duplicate check would drop the same words");
     }
 
     #[test]
@@ -730,7 +751,7 @@ mod tests {
         let running = post(&room, "a");
         let taken = room.take().unwrap();
         let waiting = post(&room, "b");
-        room.close();
+        assert_eq!(room.close(), 1);
         assert_eq!(waiting.outcome.recv().unwrap().reason, Reason::Draining);
         assert_eq!(now(room.submit(ask("c"), Instant::now())), Reason::Draining);
         let late = post(&room, "a");

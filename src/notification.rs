@@ -4,10 +4,17 @@
 //! reader does not need may be absent or null: a notification is never refused for what it does not say.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
+use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+
+/// Alerts of a notification at most. Alertmanager writes no alert in less than 170 bytes, so no body that is read holds
+/// more; `{}` is one too, and 16 MiB of those would be 700 MiB in memory.
+pub const MAX_ALERTS: usize = 100_000;
+/// Characters of what serde says about a body: it quotes what it did not expect, whole.
+const QUOTED_CHARS: usize = 200;
 
 /// Labels or annotations, sorted by name.
 pub type Labels = BTreeMap<String, String>;
@@ -31,7 +38,8 @@ pub struct Notification {
     /// Alertmanager's own address, for a link; "" when unknown.
     #[serde(default, rename = "externalURL", deserialize_with = "null_is_default")]
     pub external_url: String,
-    /// The alerts, firing and resolved.
+    /// The alerts, firing and resolved; at most [`MAX_ALERTS`].
+    #[serde(deserialize_with = "bounded_alerts")]
     pub alerts: Vec<Alert>,
     /// How many alerts `max_alerts` cut away; they may fire.
     #[serde(default, deserialize_with = "null_is_default")]
@@ -261,7 +269,33 @@ fn common<'a>(mut maps: impl Iterator<Item = &'a Labels>) -> Labels {
 
 /// Text for one line of a log or an answer: line breaks and other control characters become spaces.
 fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().take(QUOTED_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Reads the alerts, and stops at [`MAX_ALERTS`].
+fn bounded_alerts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Alert>, D::Error> {
+    struct Alerts;
+
+    impl<'de> Visitor<'de> for Alerts {
+        type Value = Vec<Alert>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of alerts")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut alerts = Vec::new();
+            while let Some(alert) = list.next_element()? {
+                if alerts.len() == MAX_ALERTS {
+                    return Err(A::Error::custom(format_args!("it has more than {MAX_ALERTS} alerts")));
+                }
+                alerts.push(alert);
+            }
+            Ok(alerts)
+        }
+    }
+
+    deserializer.deserialize_seq(Alerts)
 }
 
 /// Go writes a nil map or slice as `null`.
@@ -280,6 +314,20 @@ mod tests {
 
     fn parse(json: &str) -> Notification {
         Notification::decode(json.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn alerts_that_take_more_memory_than_body_are_bounded() {
+        let body = |alerts: usize| format!("{{\"alerts\":[{}{{}}]}}", "{},".repeat(alerts - 1));
+        assert_eq!(Notification::decode(body(MAX_ALERTS).as_bytes()).unwrap().alerts.len(), MAX_ALERTS);
+        let error = Notification::decode(body(MAX_ALERTS + 1).as_bytes()).unwrap_err();
+        assert!(error.contains("more than 100000 alerts"), "{error}");
+    }
+
+    #[test]
+    fn what_is_said_about_a_body_is_short() {
+        let error = Notification::decode(format!("{{\"alerts\":\"{}\"}}", "长".repeat(9_000)).as_bytes()).unwrap_err();
+        assert!(error.starts_with("not an Alertmanager notification") && error.chars().count() < 300, "{error}");
     }
 
     #[test]

@@ -358,16 +358,40 @@ pub fn backoff(first: Duration, retry: u32) -> Duration {
 /// what looks like one.
 #[must_use]
 pub fn quote(text: &str, secrets: &[&Secret]) -> String {
-    let mut text: String = text.chars().take(8 * QUOTED_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    for secret in secrets.iter().filter(|secret| !secret.expose().is_empty()) {
-        text = text.replace(secret.expose(), "***");
+    // First of all, and in the whole of it: what is cut off could be the end of a secret, whose beginning is none then.
+    let mut text = text.to_owned();
+    for form in secrets.iter().flat_map(|secret| forms(secret.expose())).filter(|form| !form.is_empty()) {
+        text = text.replace(&form, "***");
     }
+    let text: String = text.chars().take(8 * QUOTED_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
     let mut text = redact::mask_text(&text).0.into_owned();
     if let Some((at, _)) = text.char_indices().nth(QUOTED_CHARS) {
         text.truncate(at);
         text.push('…');
     }
     text.trim().to_owned()
+}
+
+/// How an upstream may show a secret that it was sent: as it is, percent-encoded as our own addresses have it (and as a
+/// server writes these again, in lower case), within JSON, within HTML.
+fn forms(secret: &str) -> [String; 5] {
+    let encoded = |hex: fn(u8) -> String| {
+        secret.bytes().fold(String::new(), |mut text, byte| {
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                text.push(char::from(byte));
+            } else {
+                text.push_str(&hex(byte));
+            }
+            text
+        })
+    };
+    [
+        secret.to_owned(),
+        encoded(|byte| format!("%{byte:02X}")),
+        encoded(|byte| format!("%{byte:02x}")),
+        secret.replace('\\', "\\\\").replace('"', "\\\""),
+        secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;"),
+    ]
 }
 
 #[cfg(test)]
@@ -405,6 +429,29 @@ mod tests {
         let key = Secret::new("k-123");
         assert_eq!(quote("bad key k-123\nsee docs", &[&key]), "bad key *** see docs");
         assert!(quote(&"长".repeat(9_000), &[]).chars().count() <= QUOTED_CHARS + 1);
+    }
+
+    #[test]
+    fn a_secret_is_found_in_every_form_that_an_upstream_shows() {
+        let key = Secret::new(r#"a+b/c"d\e&f<g"#);
+        for said in [
+            r#"wrong a+b/c"d\e&f<g"#,
+            "GET /x/a%2Bb%2Fc%22d%5Ce%26f%3Cg",
+            "GET /x/a%2bb%2fc%22d%5ce%26f%3cg",
+            r#"{"said":"a+b/c\"d\\e&f<g"}"#,
+            "<b>a+b/c&quot;d\\e&amp;f&lt;g</b>",
+        ] {
+            let quoted = quote(said, &[&key]);
+            assert!(quoted.contains("***") && !quoted.contains("d\\e") && !quoted.contains("22d"), "{said}: {quoted}");
+        }
+    }
+
+    #[test]
+    fn a_quote_ends_within_no_secret() {
+        // So often that the last one stands where the text is cut.
+        let key = Secret::new("k".repeat(40) + "-end");
+        let quoted = quote(&format!("{} ", key.expose()).repeat(500), &[&key]);
+        assert!(!quoted.contains('k'), "{quoted}");
     }
 
     #[test]

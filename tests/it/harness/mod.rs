@@ -4,11 +4,13 @@
 
 mod alertmanager;
 mod files;
+mod page;
 mod rows;
 mod sidecar;
 
 pub(crate) use alertmanager::Alertmanager;
 pub(crate) use files::{TempDir, TempFile};
+pub(crate) use page::Page;
 pub(crate) use rows::each;
 pub(crate) use sidecar::{Builder, Finished, Sidecar};
 

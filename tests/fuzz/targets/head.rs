@@ -1,0 +1,35 @@
+//! The head parser: no bytes make it panic, and what it accepts can be understood in one way only.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use wechat_with_deepseek::head::{HEADER_LIMIT, parse_head};
+
+fuzz_target!(|bytes: &[u8]| {
+    match parse_head(bytes) {
+        Ok(Some(head)) => {
+            let own = &bytes[..head.bytes];
+            assert!(own.ends_with(b"\r\n\r\n"));
+            assert!(head.path.starts_with('/') && !head.path.contains(['?', ' ', '\r', '\n', '\0']));
+            assert!(!head.query.unwrap_or_default().contains([' ', '\r', '\n', '\0']));
+            // Every line feed ends a line, and there are as many as lines allowed.
+            let mut lines = 0;
+            for (at, _) in own.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
+                assert!(at > 0 && own[at - 1] == b'\r');
+                lines += 1;
+            }
+            assert!(lines <= HEADER_LIMIT + 2 + 4);
+            // What two readers could understand differently is refused.
+            let text = String::from_utf8_lossy(own).to_ascii_lowercase();
+            assert!(!text.contains("\r\ntransfer-encoding:"));
+            assert!(text.matches("\r\ncontent-length:").count() <= 1);
+            assert_eq!(text.contains("\r\ncontent-length:"), head.content_length.is_some());
+            // What follows the head changes nothing about it, and no beginning of it is a head of its own.
+            let alone = parse_head(own).expect("accepted before").expect("whole before");
+            assert_eq!((alone.bytes, alone.path, alone.content_length), (head.bytes, head.path, head.content_length));
+            assert!(!matches!(parse_head(&own[..own.len() - 1]), Ok(Some(_))));
+        }
+        // More bytes can complete it, but no fewer can be refused or complete already.
+        Ok(None) => assert!(matches!(parse_head(&bytes[..bytes.len() / 2]), Ok(None))),
+        Err(refusal) => assert!(matches!(refusal.status, 400 | 417 | 431 | 501 | 505)),
+    }
+});

@@ -1,0 +1,40 @@
+//! The way of a posted body to the prompt: decoded, sorted out, masked, named, asked.
+#![no_main]
+
+use std::collections::HashSet;
+
+use libfuzzer_sys::fuzz_target;
+use wechat_with_deepseek::alias::Aliases;
+use wechat_with_deepseek::notification::Notification;
+use wechat_with_deepseek::prompt::{self, Subject};
+use wechat_with_deepseek::redact;
+
+/// Twice the bound on what is quoted of a group, so that a broken bound shows.
+const LONGEST_PROMPT: usize = 64 * 1024;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(mut notification) = Notification::decode(bytes) else { return };
+    notification.retain_firing();
+    let key = notification.dedup_key("touser=a");
+    assert_eq!(key, notification.dedup_key("touser=a"));
+    assert_ne!(key, notification.dedup_key("touser=b"));
+    let mut turned = notification.clone();
+    turned.alerts.reverse();
+    assert!(key == turned.dedup_key("touser=a"), "the order of the alerts does not count");
+    redact::mask(&mut notification);
+    assert!(key == notification.dedup_key("touser=a"), "masking changes no identity");
+    let masked = notification.clone();
+    assert_eq!(redact::mask(&mut notification), 0, "masking twice changes nothing: {masked:?}");
+    assert_eq!(masked, notification);
+    if notification.alerts.is_empty() {
+        return;
+    }
+    let labels = ["instance".to_owned(), "cluster".to_owned()];
+    let aliases = Aliases::new(&[&notification], &labels);
+    let newcomers = HashSet::new();
+    let chat = prompt::chat(None, &Subject { notifications: &[&notification], newcomers: &newcomers, aliases: &aliases });
+    let size: usize = chat.iter().map(|message| message.content.len()).sum();
+    assert!(size <= LONGEST_PROMPT, "{size}");
+    assert!(chat.iter().all(|message| !message.content.trim().is_empty()));
+    let _ = aliases.reveal(&chat[1].content);
+});
