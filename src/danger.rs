@@ -3,7 +3,7 @@
 //! A reader at 3 a.m. copies what is on the phone. The rules are a table; when in doubt a command that changes nothing
 //! is left alone and one that may destroy is marked.
 
-use crate::rules::{How, RULES, STATEMENTS, has_option, has_target, is_precious, is_scratch, starts_with};
+use crate::rules::{How, READERS, RULES, STATEMENTS, has_option, has_target, is_precious, is_scratch, starts_with};
 use crate::shell::{Token, tokens};
 
 /// The mark. It stands at the end of a line, never inside a command or a URL.
@@ -25,37 +25,6 @@ const CALLS: &[&str] =
 
 /// Words behind a program that are looked at; it keeps the time in proportion to the line.
 const MAX_ARGS: usize = 32;
-
-/// Programs that only look at what stands behind them.
-const READERS: &[&str] = &[
-    "ag",
-    "apropos",
-    "ausearch",
-    "awk",
-    "cat",
-    "echo",
-    "egrep",
-    "fgrep",
-    "grep",
-    "head",
-    "history",
-    "journalctl",
-    "less",
-    "ll",
-    "ls",
-    "man",
-    "pgrep",
-    "printf",
-    "rg",
-    "stat",
-    "tail",
-    "wc",
-    "whatis",
-    "whereis",
-    "which",
-    "zcat",
-    "zgrep",
-];
 
 /// Words that a command may stand behind.
 const PREFIXES: &[&str] = &[
