@@ -143,6 +143,9 @@ const WEBHOOKS: &[&str] =
 /// masked up to the end of its line.
 const LONGEST_QUOTED: usize = 16 * 1024;
 
+/// Bytes in front of a flag within which its program is sought.
+const LONGEST_COMMAND: usize = 160;
+
 /// Bytes of a URL's authority that are looked at for `user:password@`.
 const LONGEST_AUTHORITY: usize = 256;
 
@@ -246,6 +249,9 @@ fn word(bytes: &[u8], start: usize) -> Option<Range<usize>> {
         let digits = bytes.get(password.clone())?.iter().all(u8::is_ascii_digit);
         return (bytes.get(user) == Some(&b':') && !digits && !is_masked(bytes, &password)).then_some(password);
     }
+    if let Some(password) = flag_password(bytes, start, end) {
+        return (!is_masked(bytes, &password)).then_some(password);
+    }
     // Only few words are followed by what may part a name from its value; the others are not looked at any closer.
     let parted =
         matches!(bytes.get(blanks), Some(b'=' | b':' | b'!' | b'"' | b'\'' | b'`' | b'\\' | b']' | b'>' | 0xEF));
@@ -268,6 +274,32 @@ fn word(bytes: &[u8], start: usize) -> Option<Range<usize>> {
         return (!is_masked(bytes, &text)).then_some(text);
     }
     named_value(bytes, end, name)
+}
+
+/// The password behind the flag at `start..end`, where a database's client stands in front of it on the line:
+/// `mysql -uroot -pPW`, `redis-cli -a PW`, `sshpass -p PW`.
+fn flag_password(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
+    let letter = match bytes.get(start..end)? {
+        [b'-', letter @ (b'a' | b'p'), ..] => *letter,
+        _ => return None,
+    };
+    let line = bytes.get(start.saturating_sub(LONGEST_COMMAND)..start)?;
+    let line = line.rsplit(|byte| matches!(byte, b'\n' | b'|' | b';')).next()?;
+    let calls = |program: &[u8]| line.windows(program.len()).any(|word| word == program);
+    let is_attached = end > start + 2 || bytes.get(end).is_some_and(|&byte| !byte.is_ascii_whitespace());
+    let (from, is_password) = match letter {
+        b'p' if is_attached => (start + 2, [b"mysql".as_slice(), b"mariadb", b"xtrabackup"].into_iter().any(calls)),
+        b'p' => (end + 1, line.trim_ascii_end().ends_with(b"sshpass") || calls(b"mongo")),
+        _ if end == start + 2 => (end + 1, calls(b"redis-cli")),
+        _ => return None,
+    };
+    let password = match bytes.get(from) {
+        Some(&byte) if is_quote(byte) => quoted(bytes, from, from),
+        _ => from..bare_end(bytes, from),
+    };
+    // Of "-p -e" the password is asked for; `<密码>` and `$PW` stand for one.
+    let is_real = bytes.get(password.clone())?.first().is_some_and(|first| !matches!(first, b'-' | b'<' | b'$'));
+    (is_password && is_real).then_some(password)
 }
 
 /// The value after a name that ended before `at`: `: x`, `=x`, `":"x"`, `\":\"x\"`, `'] = 'x'`, `=~"x"`, `!="x"`.
