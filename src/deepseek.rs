@@ -217,11 +217,13 @@ impl DeepSeek {
             let left = deadline.saturating_duration_since(Instant::now());
             // What goes at once goes at once only the first time.
             let after = if retries == 0 { after } else { after.max(BACKOFF) };
-            if retries >= at_most || after >= left {
+            let pause = peer::backoff(after, retries);
+            // A call that has no time left would only hide what is wrong.
+            if retries >= at_most || pause >= left {
                 asked.answer = Err(failure);
                 return asked;
             }
-            std::thread::sleep(peer::backoff(after, retries).min(left));
+            std::thread::sleep(pause);
         }
     }
 

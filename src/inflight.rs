@@ -1,8 +1,7 @@
 //! The waiting room: what waits, what runs, the posts parked on each, and what is remembered of what is over.
 //!
-//! One lock, held for microseconds. [`Inflight::take`] and [`Inflight::wait_until_idle`] block, nothing else does; a
-//! post waits for its [`Answer::Later`] outside. Generic in what waits (`N`) and in what a job keeps across its tries
-//! (`K`).
+//! One lock, held for microseconds. [`Inflight::take`] blocks, nothing else does; a post waits outside for what
+//! [`Answer::Later`] brings it. Generic in what waits (`N`) and in what a job keeps across its tries (`K`).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -142,7 +141,6 @@ pub struct Inflight<N, K> {
     remember_kept: Duration,
     state: Mutex<State<N, K>>,
     work: Condvar,
-    idle: Condvar,
     chance: RandomState,
 }
 
@@ -237,7 +235,6 @@ impl<N, K: Clone + Default> Inflight<N, K> {
             remember_kept,
             state: Mutex::new(state),
             work: Condvar::new(),
-            idle: Condvar::new(),
             chance: RandomState::new(),
         }
     }
@@ -319,20 +316,6 @@ impl<N, K: Clone + Default> Inflight<N, K> {
         count
     }
 
-    /// Waits until nothing runs; false when `until` comes first.
-    #[must_use]
-    pub fn wait_until_idle(&self, until: Instant) -> bool {
-        let mut state = self.lock();
-        while state.running > 0 {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            state = self.idle.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
-    }
-
     /// What is in the room now.
     #[must_use]
     pub fn load(&self) -> Load {
@@ -363,11 +346,7 @@ impl<N, K: Clone + Default> Inflight<N, K> {
         let bytes = key.weight() + weight + outcome.message.len() + RECORD_BYTES;
         let kept_until = now + self.remember_kept.max(remember.unwrap_or_default());
         state.remember(key, Record { id: job.id, age: 0, bytes, verdict, kept, kept_until, company });
-        let is_idle = state.running == 0;
         drop(state);
-        if is_idle {
-            self.idle.notify_all();
-        }
         // Another job of the group may have waited for this one.
         self.work.notify_one();
         answer(job.waiters, &outcome)
@@ -755,9 +734,9 @@ mod tests {
         assert_eq!(waiting.outcome.recv().unwrap().reason, Reason::Draining);
         assert_eq!(now(room.submit(ask("c"), Instant::now())), Reason::Draining);
         let late = post(&room, "a");
-        assert!(!room.wait_until_idle(Instant::now()));
+        assert_eq!(room.load().running, 1);
         taken.finish(|_| end_as(Reason::Delivered, Some(Duration::from_secs(600))));
-        assert!(room.wait_until_idle(Instant::now()));
+        assert_eq!(room.load().running, 0);
         for parked in [running, late] {
             assert_eq!(parked.outcome.recv().unwrap().reason, Reason::Delivered);
         }

@@ -351,7 +351,7 @@ pub fn backoff(first: Duration, retry: u32) -> Duration {
     // std's only source of chance: a new RandomState hashes the same thing differently.
     let chance = RandomState::new().hash_one(()) % 512;
     let pause = first.saturating_mul(1 << retry.min(6));
-    pause + pause.mul_f64(0.001 * chance as f64)
+    pause.saturating_add(pause.mul_f64(0.001 * chance as f64))
 }
 
 /// An upstream's own words for one line of a log or an answer: one line, short, without any of `secrets` and without

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::exit;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
@@ -100,9 +100,16 @@ pub fn run(config: Config) -> i32 {
     };
     let crew = Crew { inflight: &inflight, pipeline: &pipeline, metrics: &metrics, job_timeout };
     thread::scope(|scope| {
+        // Every worker holds a sender; when the last has gone, all that ran is answered, logged and told.
+        let (at_work, all_done) = channel::<()>();
         for number in 0..workers {
-            start(scope, format!("worker-{number}"), || crew.work());
+            let (crew, at_work) = (&crew, at_work.clone());
+            start(scope, format!("worker-{number}"), move || {
+                crew.work();
+                drop(at_work);
+            });
         }
+        drop(at_work);
         start(scope, "accept".into(), || server.serve(|exchange| door.answer(exchange)));
         if let Some(server) = &metrics_server {
             log::info!("metrics on http://{}", server.local_addr());
@@ -121,8 +128,7 @@ pub fn run(config: Config) -> i32 {
         log::info!("stopping: {} running are finished, {} waiting are answered 503", load.running, load.queued);
         let refused = inflight.close();
         (0..refused).for_each(|_| metrics.ended(Reason::Draining));
-        let drained = inflight.wait_until_idle(Instant::now() + drain_timeout);
-        if !drained {
+        if all_done.recv_timeout(drain_timeout) == Err(RecvTimeoutError::Timeout) {
             log::error!(
                 "DRAIN_TIMEOUT is over: {} jobs are cut off; Alertmanager posts them again",
                 inflight.load().running

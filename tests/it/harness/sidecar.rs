@@ -27,6 +27,7 @@ pub(crate) struct Builder {
     arguments: Vec<String>,
     wrapper: Vec<String>,
     directory: Option<PathBuf>,
+    descriptors: Option<usize>,
     watched: Watched,
 }
 
@@ -223,6 +224,12 @@ impl Builder {
         self
     }
 
+    /// Lets it open so many descriptors.
+    pub(crate) fn descriptors(mut self, limit: usize) -> Self {
+        self.descriptors = Some(limit);
+        self
+    }
+
     /// Starts it and waits until it listens.
     #[track_caller]
     pub(crate) fn start(self) -> Sidecar {
@@ -261,14 +268,20 @@ impl Builder {
     }
 
     fn command(&self) -> Command {
-        let binary = env!("CARGO_BIN_EXE_wechat-with-deepseek");
-        let mut command = match self.wrapper.split_first() {
-            Some((wrapper, arguments)) => {
+        const BINARY: &str = env!("CARGO_BIN_EXE_wechat-with-deepseek");
+        let mut command = match (self.wrapper.split_first(), self.descriptors) {
+            (Some((wrapper, arguments)), _) => {
                 let mut command = Command::new(wrapper);
-                command.args(arguments).arg(binary);
+                command.args(arguments).arg(BINARY);
                 command
             }
-            None => Command::new(binary),
+            (None, None) => Command::new(BINARY),
+            (None, Some(limit)) => {
+                // The limit is of the process that asks for it: a shell that becomes the sidecar.
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\""), BINARY]);
+                shell
+            }
         };
         command.env_clear().envs(&self.variables).args(&self.arguments);
         if let Some(directory) = &self.directory {

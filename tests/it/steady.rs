@@ -1,0 +1,508 @@
+//! The doorframe of the real binary under clients that stall, flood, lie and die: it stays up, quick and small.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{PATIENCE, Random, Sidecar, each};
+use crate::support::notification::notification;
+use crate::support::standins::{DeepSeek, Latch, WeCom, says};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// Requests of the generator of malformed ones.
+const MALFORMED: usize = 50_000;
+
+/// Only the log of what must not happen, and the line that says where it listens.
+const ERRORS: &str = "error,wechat_with_deepseek::service=info";
+
+/// Tests with hundreds of connections take turns: a developer's machine may allow 1,024 descriptors a process.
+fn crowd() -> MutexGuard<'static, ()> {
+    static CROWD: Mutex<()> = Mutex::new(());
+    CROWD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Blocks until a gauge says so.
+#[track_caller]
+fn until(what: &str, timeout: Duration, fact: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !fact() {
+        assert!(start.elapsed() < timeout, "after {timeout:?}: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Everything up to the end of the connection.
+fn read_all(mut stream: &TcpStream) -> String {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer and an end");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// The head of a post of so many bytes.
+fn post_head(bytes: impl std::fmt::Display) -> String {
+    format!("POST /handle_alert HTTP/1.1\r\nHost: a\r\nContent-Length: {bytes}\r\n\r\n")
+}
+
+#[test]
+fn five_hundred_stalled_connections_delay_nothing_cost_little_and_are_gone_in_time() {
+    let _crowd = crowd();
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let threads = sidecar.threads();
+    assert_eq!(sidecar.post(&notification("Before").build()).status, 200);
+    until("the post's thread has ended", PATIENCE, || sidecar.threads() <= threads);
+    let rss = sidecar.rss_bytes();
+
+    let half_body = post_head(4_000) + "{\"alerts\":[";
+    let stalls = ["", "POST /handle_alert HTT", "GET /-/heal", &half_body, &half_body];
+    let start = Instant::now();
+    let mut stalled: Vec<TcpStream> = Vec::new();
+    for (stall, begin) in stalls.into_iter().enumerate() {
+        for _ in 0..100 {
+            let mut stream = sidecar.connect();
+            stream.write_all(begin.as_bytes()).unwrap_or_else(|error| panic!("stall {stall}: {error}"));
+            stalled.push(stream);
+        }
+    }
+    until("500 connections are served", Duration::from_secs(9), || sidecar.threads() >= threads + 500);
+    let cost = sidecar.rss_bytes().saturating_sub(rss);
+    assert!(cost < 48 * MIB, "500 stalled connections cost {} KiB", cost / KIB);
+
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Two kinds get a byte a second: it prolongs nothing.
+        let drip = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                for kind in [2, 4] {
+                    for mut stream in stalled.iter().skip(kind * 100).take(100) {
+                        let _ = stream.write_all(b"x");
+                    }
+                }
+                thread::sleep(Duration::from_secs(1));
+            }
+        });
+        let mut times: Vec<Duration> = (0..3)
+            .map(|_| sidecar.post(&notification("Good").build()))
+            .map(|reply| {
+                assert_eq!(reply.status, 200, "{}", reply.text);
+                reply.took
+            })
+            .collect();
+        times.sort_unstable();
+        assert!(times[1] < Duration::from_secs(1), "good posts took {times:?}");
+
+        // 10 s for a head, 30 s for a body, 2 s to read past what the client still sends, and a busy machine.
+        until("300 silent and half heads are gone", Duration::from_secs(20).saturating_sub(start.elapsed()), || {
+            sidecar.threads() <= threads + 200
+        });
+        assert!(start.elapsed() > Duration::from_secs(9), "not before their time: {:?}", start.elapsed());
+        until("200 half bodies are gone", Duration::from_secs(40).saturating_sub(start.elapsed()), || {
+            sidecar.threads() <= threads
+        });
+        assert!(start.elapsed() > Duration::from_secs(29), "not before their time: {:?}", start.elapsed());
+        done.store(true, Ordering::Relaxed);
+        drip.join().unwrap();
+    });
+    assert_eq!(read_all(&stalled[0]), "", "nothing was asked");
+    for stream in [&stalled[100], &stalled[300]] {
+        let answer = read_all(stream);
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("within its time"), "{answer}");
+    }
+}
+
+#[test]
+fn a_header_of_100_megabytes_costs_less_than_one_and_is_answered_431() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    assert_eq!(sidecar.get("/nowhere").status, 404);
+    let before = sidecar.process().peak_rss_bytes();
+    let mut stream = sidecar.connect();
+    stream.write_all(b"POST /handle_alert HTTP/1.1\r\nX-A: ").unwrap();
+    let piece = vec![b'a'; MIB];
+    for _ in 0..100 {
+        stream.write_all(&piece).unwrap();
+    }
+    assert!(read_all(&stream).starts_with("HTTP/1.1 431 "));
+    let cost = sidecar.process().peak_rss_bytes() - before;
+    assert!(cost < MIB, "{} KiB", cost / KIB);
+}
+
+#[test]
+fn an_early_answer_reaches_a_client_that_looks_for_none_before_it_has_written_all() {
+    struct Row {
+        name: &'static str,
+        head: &'static str,
+        status: u16,
+    }
+    let row = |name, head, status| Row { name, head, status };
+    let rows = [
+        row("no token", "POST /handle_alert HTTP/1.1\r\nContent-Length: 12000000\r\n\r\n", 401),
+        row("no such path", "POST /alerts HTTP/1.1\r\nContent-Length: 12000000\r\n\r\n", 404),
+        row("a method", "PUT /handle_alert HTTP/1.1\r\nContent-Length: 12000000\r\n\r\n", 405),
+        row("a page that takes none", "POST /metrics HTTP/1.1\r\nContent-Length: 12000000\r\n\r\n", 405),
+        row(
+            "too large",
+            "POST /handle_alert HTTP/1.1\r\nAuthorization: Bearer {t}\r\nContent-Length: 16777217\r\n\r\n",
+            413,
+        ),
+        row(
+            "a lie",
+            "POST /handle_alert HTTP/1.1\r\nAuthorization: Bearer {t}\r\nContent-Length: 30000000000\r\n\r\n",
+            413,
+        ),
+        row(
+            "above any number",
+            "POST /handle_alert HTTP/1.1\r\nAuthorization: Bearer {t}\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+            413,
+        ),
+        row("two lengths", "POST /handle_alert HTTP/1.1\r\nContent-Length: 12000000\r\nContent-Length: 1\r\n\r\n", 400),
+        row("chunked", "POST /handle_alert HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
+    ];
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let token = "t0ken-of-the-webhook-51ea";
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("WEBHOOK_TOKEN", token).start();
+    let before = sidecar.process().peak_rss_bytes();
+    each(
+        &rows,
+        |row| row.name.into(),
+        |row| {
+            for _ in 0..3 {
+                let mut stream = sidecar.connect();
+                stream.write_all(row.head.replace("{t}", token).as_bytes()).unwrap();
+                let piece = vec![b'x'; MIB];
+                for _ in 0..12 {
+                    stream.write_all(&piece).expect("the server reads past the body");
+                }
+                stream.shutdown(Shutdown::Write).unwrap();
+                let answer = read_all(&stream);
+                assert!(answer.starts_with(&format!("HTTP/1.1 {} ", row.status)), "{answer}");
+                assert!(answer.contains("{\"status\":\"failed\",\"message\":\""), "{answer}");
+            }
+        },
+    );
+    let cost = sidecar.process().peak_rss_bytes() - before;
+    assert!(cost < 4 * MIB, "none of it was kept: {} KiB", cost / KIB);
+    assert_eq!((deepseek.calls(), wecom.gettoken_calls()), (0, 0));
+}
+
+#[test]
+fn with_64_descriptors_and_200_connections_it_serves_again_when_they_go() {
+    let _crowd = crowd();
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).descriptors(64).start();
+    assert!(sidecar.wait_log("ulimit -n").contains("at most 64 file descriptors"));
+    let fds = sidecar.fds();
+    for _ in 0..2 {
+        let crowd: Vec<TcpStream> = (0..200).map(|_| sidecar.connect()).collect();
+        sidecar.wait_log("cannot accept connections, trying on");
+        // While they are there, newcomers take the place of those that have been silent for longest.
+        let health = sidecar.client().patience(PATIENCE).get("/-/healthy").expect("an answer");
+        assert_eq!(health.status, 200);
+        drop(crowd);
+        until("their descriptors are free", PATIENCE, || sidecar.fds() <= fds + 4);
+        let reply = sidecar.post(&notification("Again").build());
+        assert_eq!(reply.status, 200, "{}", reply.text);
+    }
+    assert_eq!(wecom.delivered_count(), 2);
+    let faults = sidecar.log().matches("cannot accept").count();
+    assert!(faults <= 6, "a flood of connections is no flood of lines: {faults}");
+}
+
+#[test]
+fn a_burst_of_connections_is_answered_to_the_last() {
+    let _crowd = crowd();
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    // More than a listener's backlog of 128: held back, they all come at once.
+    sidecar.signal("STOP");
+    let started = Barrier::new(301);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..300)
+            .map(|_| {
+                scope.spawn(|| {
+                    started.wait();
+                    sidecar.get("/-/healthy").status
+                })
+            })
+            .collect();
+        started.wait();
+        thread::sleep(Duration::from_millis(200));
+        sidecar.signal("CONT");
+        for client in clients {
+            assert_eq!(client.join().unwrap(), 200);
+        }
+    });
+}
+
+#[test]
+fn malformed_requests_cause_no_panic_and_leave_nothing_behind() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("RUST_LOG", ERRORS).start();
+    assert_eq!(sidecar.post(&notification("Before").build()).status, 200);
+    let (threads, fds) = (sidecar.threads(), sidecar.fds());
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for seed in 1..=4 {
+            let (sidecar, next) = (&sidecar, &next);
+            scope.spawn(move || {
+                let mut random = Random(0x5EED * seed);
+                while next.fetch_add(1, Ordering::Relaxed) < MALFORMED {
+                    let request =
+                        random.request(&[b"/handle_alert", b"/handle_alert?touser=a", b"/metrics", b"/-/ready"]);
+                    knock(sidecar, &request, random.below(3));
+                }
+            });
+        }
+    });
+    until("every connection's thread has ended", PATIENCE, || sidecar.threads() <= threads);
+    until("every descriptor is closed", PATIENCE, || sidecar.fds() <= fds);
+    let log = sidecar.log();
+    assert!(!log.contains("panic"), "{log}");
+    assert_eq!(deepseek.calls(), 1, "none of it was a notification");
+    assert_eq!(sidecar.post(&notification("After").build()).status, 200);
+}
+
+/// Sends a malformed request and goes in one of three ways.
+fn knock(sidecar: &Sidecar, request: &[u8], way: usize) {
+    let mut stream = loop {
+        match TcpStream::connect(sidecar.addr()) {
+            Ok(stream) => break stream,
+            // Every port waits for its last connection to be forgotten.
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => thread::sleep(Duration::from_millis(20)),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    // The sidecar may be quicker to refuse it than we are to send it.
+    let _ = stream.write_all(request);
+    match way {
+        // It hangs up at once, perhaps with an answer unread.
+        0 => {}
+        1 => drop(stream.shutdown(Shutdown::Both)),
+        _ => {
+            let _ = stream.shutdown(Shutdown::Write);
+            let mut answers = Vec::new();
+            let _ = stream.read_to_end(&mut answers);
+            assert!(answers.is_empty() || answers.starts_with(b"HTTP/1.1 "));
+            assert!(!answers.windows(12).any(|part| part == b"HTTP/1.1 503"), "a panic");
+        }
+    }
+}
+
+/// A firing alert with nothing that is not needed, of about 200 bytes.
+fn small_alert(number: usize) -> Value {
+    json!({
+        "status": "firing", "labels": { "alertname": "A", "instance": number.to_string() }, "annotations": {},
+        "startsAt": "2026-11-22T20:27:25.6Z", "endsAt": "0001-01-01T00:00:00Z", "generatorURL": "",
+        "fingerprint": format!("{number:016x}"),
+    })
+}
+
+#[test]
+fn a_group_of_5000_alerts_is_one_message() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let mut group = notification("Many").build();
+    group["alerts"] = (0..5_000).map(small_alert).collect();
+    let reply = sidecar.post(&group);
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 1));
+}
+
+#[test]
+fn a_body_that_would_grow_in_memory_is_answered_and_kills_nothing() {
+    let fill = |begin: &str, piece: &str, end: &str| {
+        let room = 16 * MIB - begin.len() - end.len();
+        let mut body = begin.to_owned() + &piece.repeat(room / piece.len());
+        // One separator too many.
+        body.truncate(body.trim_end_matches(',').len());
+        body + end
+    };
+    let deep = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+    let rows = [
+        ("nested 100,000 deep, a field that is ignored", format!("{{\"x\":{},\"alerts\":[]}}", deep(100_000)), 200),
+        ("nested 100,000 deep, unclosed", format!("{{\"x\":{}", "[{\"x\":".repeat(100_000)), 400),
+        ("nested 100,000 deep, the alerts", format!("{{\"alerts\":{}}}", deep(100_000)), 400),
+        ("nested 100,000 deep, a label", format!("{{\"alerts\":[{{\"labels\":{{\"a\":{}}}}}]}}", deep(100_000)), 400),
+        ("5 million empty alerts", fill("{\"alerts\":[", "{},", "]}"), 400),
+        ("900,000 alerts of one label", fill("{\"alerts\":[", "{\"labels\":{\"\":\"\"}},", "]}"), 400),
+        ("5 million nulls", fill("{\"alerts\":[", "null,", "]}"), 400),
+        ("16 MiB where the alerts should be", fill("{\"alerts\":\"", "abcdefgh", "\"}"), 400),
+    ];
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    for (name, body, status) in rows {
+        let before = sidecar.rss_bytes();
+        let reply = sidecar.request("POST", "/handle_alert", body.as_bytes());
+        assert_eq!(reply.status, status, "{name}: {}", reply.text.chars().take(300).collect::<String>());
+        assert!(reply.text.len() < KIB, "{name}: an answer of {} bytes", reply.text.len());
+        let cost = sidecar.process().peak_rss_bytes().saturating_sub(before);
+        assert!(cost < 128 * MIB, "{name}: {} MiB", cost / MIB);
+    }
+    let log = sidecar.log().len();
+    assert!(log < 16 * KIB, "{log} bytes of log");
+    assert_eq!(sidecar.post(&notification("After").build()).status, 200);
+}
+
+#[test]
+fn bodies_over_the_total_budget_make_room_and_are_bounded() {
+    let _crowd = crowd();
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    assert_eq!(sidecar.post(&notification("Before").build()).status, 200);
+    let before = sidecar.process().peak_rss_bytes();
+    // Half as much again as there is room for, and never finished.
+    let (length, sent) = (16 * MIB, vec![b' '; 15 * MIB]);
+    let stalled: Vec<TcpStream> = thread::scope(|scope| {
+        let uploads: Vec<_> = (0..6)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut stream = sidecar.connect();
+                    stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
+                    stream.write_all(post_head(length).as_bytes()).unwrap();
+                    // Those that make room for others are cut.
+                    let _ = stream.write_all(&sent);
+                    stream
+                })
+            })
+            .collect();
+        uploads.into_iter().map(|upload| upload.join().unwrap()).collect()
+    });
+    let reply = sidecar.post(&notification("Good").build());
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    // Resolved, so that it is answered at the door.
+    let mut large = notification("Large").all_resolved().build();
+    large["commonAnnotations"]["padding"] = "x".repeat(15 * MIB).into();
+    let reply = sidecar.post(&large);
+    assert_eq!((reply.status, reply.outcome()), (200, "ignored"), "{}", reply.text);
+    let cost = sidecar.process().peak_rss_bytes() - before;
+    assert!(cost < 96 * MIB, "{} MiB", cost / MIB);
+    drop(stalled);
+}
+
+#[test]
+fn health_and_a_full_queue_are_answered_at_once_while_every_worker_is_blocked() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let latch = Arc::new(Latch::shut());
+    let blocked = Arc::clone(&latch);
+    deepseek.answer_with(move |_| {
+        blocked.wait();
+        says("结论：好了。")
+    });
+    let sidecar =
+        Sidecar::with(&deepseek, &wecom).env("WORKERS", "2").env("QUEUE_SIZE", "3").env("DIGEST_AT", "0").start();
+    thread::scope(|scope| {
+        let running: Vec<_> = (0..2).map(|_| scope.spawn(|| sidecar.post(&notification("Runs").build()))).collect();
+        deepseek.wait_calls(2, PATIENCE);
+        let waiting: Vec<_> = (0..3).map(|_| scope.spawn(|| sidecar.post(&notification("Waits").build()))).collect();
+        until("three wait", PATIENCE, || {
+            sidecar.get("/metrics").text.contains("\nwechat_with_deepseek_queue_length 3")
+        });
+
+        for target in ["/-/healthy", "/-/ready", "/metrics"] {
+            let reply = sidecar.get(target);
+            assert_eq!(reply.status, 200, "{target}");
+            assert!(reply.took < Duration::from_secs(1), "{target}: {:?}", reply.took);
+        }
+        for _ in 0..5 {
+            let reply = sidecar.post(&notification("TooMany").build());
+            assert_eq!(reply.status, 503, "{}", reply.text);
+            assert!(reply.took < Duration::from_secs(1), "{:?}", reply.took);
+            assert!(reply.message().contains("QUEUE_SIZE"), "{}", reply.text);
+        }
+        latch.open();
+        for post in running.into_iter().chain(waiting) {
+            assert_eq!(post.join().unwrap().status, 200);
+        }
+    });
+    assert_eq!(wecom.delivered_count(), 5);
+}
+
+#[test]
+fn two_hundred_groups_at_once_are_all_answered() {
+    let _crowd = crowd();
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let started = Barrier::new(200);
+    thread::scope(|scope| {
+        let posts: Vec<_> = (0..200)
+            .map(|_| {
+                scope.spawn(|| {
+                    let group = notification("Storm").build();
+                    started.wait();
+                    sidecar.post(&group)
+                })
+            })
+            .collect();
+        for post in posts {
+            let reply = post.join().unwrap();
+            assert_eq!(reply.status, 200, "{}", reply.text);
+        }
+    });
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let body = notification("Pipelined").build().to_string();
+    let post = post_head(body.len()) + &body;
+    let mut requests = String::new();
+    for _ in 0..100 {
+        requests += "GET /-/healthy HTTP/1.1\r\n\r\n";
+        requests += "GET /nowhere HTTP/1.1\r\n\r\n";
+        requests += &post;
+    }
+    requests += "GET /-/ready HTTP/1.1\r\nConnection: close\r\n\r\n";
+    let mut stream = sidecar.connect();
+    let mut reader = stream.try_clone().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(move || stream.write_all(requests.as_bytes()).unwrap());
+        reader.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut answers = String::new();
+        reader.read_to_string(&mut answers).unwrap();
+        let statuses: Vec<&str> = answers.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
+        assert_eq!(statuses.len(), 301);
+        assert!(statuses.chunks(3).take(100).all(|three| three == ["200", "404", "200"]), "{statuses:?}");
+    });
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 1), "the same notification, a hundred times");
+}
+
+#[test]
+fn a_head_request_gets_no_body_and_its_connection_goes_on() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let mut client = sidecar.client();
+    for (target, status) in
+        [("/-/healthy", 200), ("/-/ready", 200), ("/metrics", 200), ("/nowhere", 404), ("/handle_alert", 405)]
+    {
+        let head = client.request("HEAD", target, b"").unwrap();
+        assert_eq!((head.status, &*head.text), (status, ""), "{target}");
+        let get = client.get(target).unwrap();
+        assert_eq!(get.status, status, "{target}: nothing of an unasked body is in the way");
+        if target != "/metrics" {
+            assert_eq!(head.header("Content-Length"), get.header("Content-Length"), "{target}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_half_closes_after_its_post_gets_its_answer() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    // Longer than the sidecar takes to look for its clients.
+    deepseek.answer(says("结论：好了。").after(Duration::from_millis(2_500)));
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let body = notification("HalfClosed").build().to_string();
+    let mut stream = sidecar.connect();
+    stream.write_all((post_head(body.len()) + &body).as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let answer = read_all(&stream);
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("{\"status\":\"success\"}"), "{answer}");
+}
