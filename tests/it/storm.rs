@@ -184,20 +184,20 @@ fn a_burst_of_eight_goes_at_once_and_the_rest_in_turn() {
 #[test]
 fn without_a_turn_in_time_it_is_for_later_and_what_is_rendered_is_kept() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
-    let sidecar = Sidecar::with(&deepseek, &wecom).env("WECHAT_RATE", "12").env("JOB_TIMEOUT", "2s").start();
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("WECHAT_RATE", "6").env("JOB_TIMEOUT", "3s").start();
     assert!(statuses(&post_all(&sidecar, &warnings(8).1)).iter().all(|status| *status == 200));
 
     let late = warning("NinthAlert");
     let reply = sidecar.post(&late);
     assert_eq!((reply.status, reply.outcome()), (429, "failed"), "{}", reply.text);
-    assert!(reply.took < Duration::from_secs(2), "known at once: {:?}", reply.took);
+    assert!(reply.took < Duration::from_secs(3), "known at once: {:?}", reply.took);
     assert!(reply.message().contains("WECHAT_RATE"), "{}", reply.text);
     let name = reply.header("X-Job-Id").unwrap().to_owned();
     let page = sidecar.metrics();
     assert_eq!(page.value("notifications_total{outcome=\"failed\",reason=\"paced\"}"), 1.0);
     assert_eq!(page.sum("gate_closed"), 0.0, "pacing closes no gate");
 
-    // Alertmanager posts again at its next flush; a turn comes every 5 s.
+    // Alertmanager posts again at its next flush; a turn comes every 10 s.
     let start = Instant::now();
     let reply = loop {
         let reply = sidecar.post(&late);
