@@ -141,10 +141,7 @@ fn files(name: &str) -> BTreeMap<String, String> {
 fn cases() -> Vec<Case> {
     let case = |(name, json): (String, String)| {
         let posted: Value = serde_json::from_str(&json).unwrap();
-        let bodies = match posted {
-            Value::Array(bodies) => bodies,
-            body => vec![body],
-        };
+        let bodies = posted.as_array().cloned().unwrap_or_else(|| vec![posted.clone()]);
         let read = |body: &Value| {
             let mut notification = Notification::decode(body.to_string().as_bytes()).unwrap();
             notification.retain_firing();
