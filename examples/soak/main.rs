@@ -38,9 +38,9 @@ const USAGE: &str = "usage: soak [--minutes N] [--seed S] [--binary PATH]
   --binary    another build of the sidecar than target/release's own";
 
 /// Clients that post side by side.
-const CLIENTS: usize = 24;
+const CLIENTS: usize = 64;
 /// `WORKERS`: some of them hang in upstreams that do not answer.
-const WORKERS: usize = 16;
+const WORKERS: usize = 32;
 /// `JOB_TIMEOUT`, below the clients' `group_interval`.
 const JOB_TIMEOUT: &str = "8s";
 /// Of all the time so much goes to the digests.
