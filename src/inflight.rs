@@ -346,9 +346,12 @@ impl<N, K: Clone + Default> Inflight<N, K> {
         let bytes = key.weight() + weight + outcome.message.len() + RECORD_BYTES;
         let kept_until = now + self.remember_kept.max(remember.unwrap_or_default());
         state.remember(key, Record { id: job.id, age: 0, bytes, verdict, kept, kept_until, company });
+        let may_wait = state.queued > 0;
         drop(state);
-        // Another job of the group may have waited for this one.
-        self.work.notify_one();
+        if may_wait {
+            // Another job of the group may have waited for this one. Nobody is woken for nothing.
+            self.work.notify_one();
+        }
         answer(job.waiters, &outcome)
     }
 
