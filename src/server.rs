@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tiny_http::Method;
 
-use crate::http::{Exchange, Reply, Server, Waited};
+use crate::http::{Body, Exchange, Reply, Server, Waited};
 use crate::inflight::{Answer, Ask, Inflight, JobId, Joined, STALE, Urgency};
 use crate::metrics::{Gauges, Metrics};
 use crate::notification::Notification;
@@ -112,24 +112,27 @@ impl Door<'_> {
             Ok(recipients) => recipients,
             Err(message) => return self.refuse(&Outcome::new(Reason::NotANotification, message)),
         };
-        let notification = match exchange.read_body(MAX_BODY_BYTES) {
-            Ok(body) => Notification::decode(&body),
+        let body = match exchange.read_body(MAX_BODY_BYTES) {
+            Ok(body) => body,
             Err(reply) => return self.refused_body(reply),
         };
-        match notification {
-            Ok(notification) => self.submit(notification, recipients, exchange.query().unwrap_or_default(), exchange),
+        match Notification::decode(&body) {
+            Ok(notification) => self.submit(notification, body, recipients, exchange),
             // It may quote the body.
             Err(message) => self.refuse(&Outcome::new(Reason::NotANotification, redact::mask_text(&message).0)),
         }
     }
 
+    /// `body` is held until its notification waits in the room, which has its own bound: so the bound on bodies is one
+    /// on what is made of them as well, and on how many are masked at once.
     fn submit(
         &self,
         mut notification: Notification,
+        body: Body<'_>,
         recipients: Arc<Recipients>,
-        query: &str,
         exchange: &mut Exchange<'_>,
     ) -> Reply {
+        let query = exchange.query().unwrap_or_default();
         notification.retain_firing();
         if notification.alerts.is_empty() {
             return self.ignore(&notification);
@@ -147,7 +150,9 @@ impl Door<'_> {
             item: Post { notification, recipients, group },
         };
         let now = Instant::now();
-        match self.inflight.submit(ask, now) {
+        let answer = self.inflight.submit(ask, now);
+        drop(body);
+        match answer {
             Answer::Now(outcome, id) => {
                 if outcome.reason == Reason::Remembered {
                     self.metrics.remembered();
