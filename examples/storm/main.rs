@@ -1,9 +1,9 @@
 //! How fast the sidecar is, and what a storm of alerts costs: `cargo run --release --example storm`.
 //!
-//! Without arguments it measures the real binary against stand-ins in a process of their own and prints two tables in
-//! Markdown (4 minutes; `--quick` 30 seconds). With `--burst` it posts bursts of 10 to 3,000 notifications as
-//! Alertmanager does, against the defaults, and fails when a promise about them is broken (half an hour; `--quick` only
-//! the storm of 300 groups, 2 minutes).
+//! Without arguments it measures the real binary against upstreams in a process of their own and prints two tables in
+//! Markdown (3 minutes; `--quick` 30 seconds). With `--burst` it posts bursts of 10 to 3,000 notifications as
+//! Alertmanager does, against the default settings, and fails when a promise about them is broken (10 minutes; with
+//! `--quick` only the storm of 300 groups, 1 minute).
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a program for a terminal")]
 
 #[path = "../support/mod.rs"]

@@ -12,7 +12,9 @@ use crate::support::process::Process;
 use crate::upstream::Upstream;
 
 /// Notifications in flight.
-const IN_FLIGHT: [usize; 4] = [1, 16, 64, 256];
+const IN_FLIGHT: [usize; 4] = [1, 16, 64, MOST];
+/// As many notifications as may wait with the default `QUEUE_SIZE`.
+const MOST: usize = 256;
 /// The sidecar's own default, with which memory and threads are looked at.
 const DEFAULT_WORKERS: usize = 8;
 /// What the slow model takes.
@@ -182,35 +184,45 @@ fn cost(plan: &Plan, upstream: &mut Upstream) -> Result<String, String> {
     drop(sidecar);
 
     upstream.delay(SLOW)?;
-    let all = *IN_FLIGHT.last().unwrap_or(&1);
+    let (memory, threads) = parked(plan, upstream)?;
+    row(&format!("memory with {MOST} parked, WORKERS={DEFAULT_WORKERS}"), format!("{memory:.2} MiB"), "16 MiB");
+    row(&format!("threads with {MOST} parked, WORKERS={DEFAULT_WORKERS}"), threads.to_string(), "");
     for workers in [Some(plan.workers), plan.slow_default.then_some(DEFAULT_WORKERS)].into_iter().flatten() {
         let sidecar = Sidecar::start(&plan.binary, &upstream.upstreams(), workers)?;
-        let (slow, parked) = thread::scope(|scope| {
-            let parked = scope.spawn(|| {
-                // In the middle of the first round all are parked.
-                thread::sleep(SLOW / 2);
-                sidecar.memory_and_threads()
-            });
-            let slow = sidecar.measure(all, Until::Count(all));
-            (slow, parked.join().expect("it reads two numbers"))
-        });
-        let allowed = SLOW.as_secs_f64() * all.div_ceil(workers) as f64;
-        let over = 100.0 * (slow?.wall.as_secs_f64() / allowed - 1.0);
-        let (memory, threads) = parked;
+        let slow = sidecar.measure(MOST, Until::Count(MOST))?;
+        let allowed = SLOW.as_secs_f64() * MOST.div_ceil(workers) as f64;
+        let over = 100.0 * (slow.wall.as_secs_f64() / allowed - 1.0);
         row(
-            &format!("{all} in flight, a model of {SLOW:?}, WORKERS={workers}: wall time above {allowed:.0} s"),
+            &format!("{MOST} in flight, a model of {SLOW:?}, WORKERS={workers}: wall time above {allowed:.0} s"),
             format!("{over:.1} %"),
             "5 %",
         );
-        row(&format!("memory with {all} parked, WORKERS={workers}"), format!("{memory:.2} MiB"), "16 MiB");
-        row(&format!("threads with {all} parked, WORKERS={workers}"), threads.to_string(), "");
         let at_rest = workers + 6;
         wait_for(|| sidecar.process.threads() <= at_rest);
         let (memory, threads) = sidecar.memory_and_threads();
-        row("memory and threads when they are gone", format!("{memory:.2} MiB, {threads}"), &at_rest.to_string());
+        row(
+            "memory and threads when they are gone",
+            format!("{memory:.2} MiB, {threads}"),
+            &format!("{at_rest} threads"),
+        );
     }
     upstream.delay(Duration::ZERO)?;
     Ok(text)
+}
+
+/// Memory and threads while as many as possible wait for a slow model, with the default `WORKERS`.
+fn parked(plan: &Plan, upstream: &Upstream) -> Result<(f64, usize), String> {
+    let sidecar = Sidecar::start(&plan.binary, &upstream.upstreams(), DEFAULT_WORKERS)?;
+    thread::scope(|scope| {
+        let load = scope.spawn(|| sidecar.measure(MOST, Until::Count(MOST)));
+        // In the middle of the first round all have arrived and none was answered.
+        thread::sleep(SLOW / 2);
+        let seen = sidecar.memory_and_threads();
+        // Nobody waits for the other rounds: the load ends with an error, which says no more than that.
+        sidecar.process.signal("KILL").map_err(|error| format!("cannot end the sidecar: {error}"))?;
+        let _ = load.join();
+        Ok(seen)
+    })
 }
 
 /// Waits a moment for what should become true, and lets the table tell whether it did.
