@@ -656,8 +656,11 @@ fn an_idle_connection_makes_no_room_for_bytes_that_it_no_longer_holds() {
         let mut idle = Client::of(server);
         assert_eq!(idle.post("/length", &"x".repeat(BODY_LIMIT)).status, 200);
         let mut stalled = Client::of(server);
-        stalled.send(format!("POST /length HTTP/1.1\r\nContent-Length: {BODY_LIMIT}\r\n\r\n"));
-        stalled.send(vec![b'x'; BODY_LIMIT - 1]);
+        let expect = "Expect: 100-continue\r\n";
+        stalled.send(format!("POST /length HTTP/1.1\r\n{expect}Content-Length: {BODY_LIMIT}\r\n\r\n"));
+        // From now on the server has been reading this body for longer than any that follows.
+        assert!(stalled.head().unwrap().contains("100 Continue"));
+        stalled.try_send(vec![b'x'; BODY_LIMIT - 1]);
         // It waits until the stalled upload has used up its grace, and takes its place.
         assert_eq!(Client::of(server).post("/length", &"x".repeat(BODY_LIMIT)).status, 200);
         assert!(stalled.is_at_end());

@@ -353,7 +353,6 @@ fn a_body_that_would_grow_in_memory_is_answered_and_kills_nothing() {
 
 #[test]
 fn bodies_over_the_total_budget_make_room_and_are_bounded() {
-    let _crowd = crowd();
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     assert_eq!(sidecar.post(&notification("Before").build()).status, 200);
