@@ -43,7 +43,7 @@ fn demo() -> Result<(), String> {
     let sidecar = start(&deepseek, &wecom)?;
     let address = sidecar.wait_address("listening on http://", Duration::from_secs(10))?;
 
-    let notification: Value = serde_json::from_str(NOTIFICATION).map_err(|error| format!("notification: {error}"))?;
+    let notification = notification()?;
     println!(
         "Alertmanager  POST http://{address}/handle_alert   (examples/notification.json, {} alerts firing)",
         alerts(&notification)
@@ -99,6 +99,19 @@ fn is_real() -> bool {
         .any(|name| env::var_os(name).is_some_and(|key| !key.is_empty()))
 }
 
+/// The recorded notification, as though its alerts had begun a moment ago.
+fn notification() -> Result<Value, String> {
+    let mut notification: Value =
+        serde_json::from_str(NOTIFICATION).map_err(|error| format!("notification: {error}"))?;
+    let began = jiff::Timestamp::now() - jiff::SignedDuration::from_mins(12);
+    for alert in notification.get_mut("alerts").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(starts_at) = alert.get_mut("startsAt") {
+            *starts_at = began.to_string().into();
+        }
+    }
+    Ok(notification)
+}
+
 fn alerts(notification: &Value) -> usize {
     notification.get("alerts").and_then(Value::as_array).map_or(0, Vec::len)
 }
@@ -115,12 +128,11 @@ fn print_message(message: &Delivered) {
     let to = [("user", &message.touser), ("party", &message.toparty), ("tag", &message.totag)];
     let to: Vec<String> = to.iter().filter(|(_, to)| !to.is_empty()).map(|(kind, to)| format!("{kind} {to}")).collect();
     let title = format!(" WeCom, to {} ", to.join(", "));
-    println!("╭──{title}{}╮", "─".repeat(COLUMNS.saturating_sub(width(&title))));
-    for line in message.text.lines().flat_map(wrap) {
-        println!("│ {line}{} │", " ".repeat(COLUMNS.saturating_sub(width(&line))));
-    }
+    // Open at the right: terminals do not agree on the width of an emoji.
+    println!("╭──{title}{}", "─".repeat(COLUMNS.saturating_sub(width(&title))));
+    message.text.lines().flat_map(wrap).for_each(|line| println!("│ {line}"));
     let size = format!(" {} of 2048 bytes ", message.text.len());
-    println!("╰{}{size}──╯\n", "─".repeat(COLUMNS.saturating_sub(width(&size))));
+    println!("╰──{size}{}\n", "─".repeat(COLUMNS.saturating_sub(width(&size))));
 }
 
 /// A line in pieces that fit the frame.

@@ -8,7 +8,7 @@ use jiff::fmt::rfc2822;
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::deepseek::{self, DeepSeek};
+use crate::deepseek::{self, CallResult, DeepSeek};
 use crate::dns::Resolver;
 use crate::peer::{self, CallError, Received};
 use crate::prompt::{ChatMessage, Role};
@@ -20,6 +20,8 @@ const MAX_SKEW: Duration = Duration::from_secs(60);
 /// Tokens that the trial completion may take. Thinking counts in it, so that the answer may be empty: it is the status
 /// that matters.
 const TRIAL_TOKENS: u64 = 16;
+/// Models that are named when the one asked for is not listed: aggregators list hundreds.
+const SHOWN_MODELS: usize = 12;
 
 /// The lines, and whether all were ok.
 struct Steps {
@@ -27,6 +29,12 @@ struct Steps {
 }
 
 impl Steps {
+    /// Says what is done now, since it may take a while.
+    fn begin(&self, step: &str, what: impl Display) -> Instant {
+        say(format!("…     {step}: {what}"));
+        Instant::now()
+    }
+
     fn ok(&self, step: &str, what: impl Display) {
         say(format!("ok    {step}: {what}"));
     }
@@ -79,36 +87,62 @@ fn reach(steps: &mut Steps, upstream: &str, base_url: &str, settings: &peer::Set
     }
 }
 
+/// What became of the connection: TLS is its first test.
+fn connected(steps: &Steps, step: &str, base_url: &str, started: Instant) {
+    let scheme = base_url.split_once("://").map_or("", |(scheme, _)| scheme);
+    let how = if scheme.eq_ignore_ascii_case("https") { "TLS" } else { "without TLS, as the address says" };
+    steps.ok(step, format!("{how}, {} ms", started.elapsed().as_millis()));
+}
+
 fn check_deepseek(steps: &mut Steps, settings: deepseek::Settings) {
     let small = deepseek::ModelSettings {
         model: settings.model.model.clone(),
-        max_tokens: Some(TRIAL_TOKENS),
+        // An endpoint that wants no max_tokens (0) gets none here either.
+        max_tokens: settings.model.max_tokens.map(|most| most.min(TRIAL_TOKENS)),
         extra: settings.model.extra.clone(),
     };
+    let base_url = settings.base_url.clone();
     let deepseek = DeepSeek::new(settings);
-    match deepseek.models(Instant::now() + STEP) {
+    let started = steps.begin("DeepSeek connection", "asking for the list of models");
+    match deepseek.models(started + STEP) {
         Ok(received) => {
+            connected(steps, "DeepSeek connection", &base_url, started);
             skew(steps, "DeepSeek clock", received.date.as_deref());
-            judge_models(steps, deepseek.model(), &received);
+            if judge_models(steps, deepseek.model(), &received) == Key::Refused {
+                return;
+            }
         }
         Err(CallError { text, .. }) => {
-            steps.bad("DeepSeek connection", text);
+            steps.bad(
+                "DeepSeek connection",
+                format!("{text}; check DEEPSEEK_BASE_URL, DEEPSEEK_PROXY and the firewall"),
+            );
             return;
         }
     }
-    say("…     DeepSeek: asking for a few tokens");
+    let started = steps.begin("DeepSeek completion", "asking for a few tokens");
     let hello = [ChatMessage { role: Role::User, content: "ping".into() }];
-    let asked = deepseek.ask(&small.request_body(&hello), Instant::now() + STEP);
-    let took = asked.calls.iter().map(|(_, took)| took.as_millis()).sum::<u128>();
-    match asked.answer {
-        Ok(_) => steps.ok("DeepSeek completion", format!("{took} ms, {} tokens", asked.usage.total())),
+    let asked = deepseek.ask(&small.request_body(&hello), started + STEP);
+    let took = started.elapsed().as_millis();
+    let tokens = asked.usage.total();
+    match (asked.answer, asked.calls.last()) {
         // So few tokens may all go into thinking: an empty answer proves key, model and balance as well.
-        Err(_) if asked.status == 200 => steps.ok("DeepSeek completion", format!("{took} ms")),
-        Err(failure) => steps.bad("DeepSeek completion", failure.message),
+        (Ok(_), _) | (Err(_), Some((CallResult::Empty, _))) => {
+            steps.ok("DeepSeek completion", format!("{took} ms, {tokens} tokens; key, model and balance are good"));
+        }
+        (Err(failure), _) => steps.bad("DeepSeek completion", failure.message),
     }
 }
 
-fn judge_models(steps: &mut Steps, model: &str, received: &Received) {
+/// What the list of models says of the key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Refused,
+    /// Good, or the list does not tell.
+    NotRefused,
+}
+
+fn judge_models(steps: &mut Steps, model: &str, received: &Received) -> Key {
     let listed: Option<Vec<String>> = serde_json::from_slice::<Value>(&received.body).ok().and_then(|list| {
         let models = list.get("data")?.as_array()?;
         Some(models.iter().filter_map(|model| Some(model.get("id")?.as_str()?.to_owned())).collect())
@@ -117,26 +151,39 @@ fn judge_models(steps: &mut Steps, model: &str, received: &Received) {
         (200, Some(listed)) if listed.iter().any(|known| known == model) => {
             steps.ok("DeepSeek key and model", format!("the key is good and {model} is listed"));
         }
-        (200, Some(listed)) => steps.note(
-            "DeepSeek model",
-            format!("{model} is not listed; listed are {}; set DEEPSEEK_MODEL", listed.join(", ")),
-        ),
-        (401 | 403, _) => {
-            steps.bad("DeepSeek key", format!("answered {}; check DEEPSEEK_API_KEY", received.status));
+        (200, Some(listed)) => {
+            let shown = listed.iter().take(SHOWN_MODELS).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let more = if listed.len() > SHOWN_MODELS { " …" } else { "" };
+            steps
+                .note("DeepSeek model", format!("{model} is not listed; listed are {shown}{more}; set DEEPSEEK_MODEL"));
         }
+        (401, _) => {
+            steps.bad("DeepSeek key", "answered 401: the key is refused; check DEEPSEEK_API_KEY");
+            return Key::Refused;
+        }
+        // Not every endpoint lists its models, or to every key: the completion decides.
         (status, _) => steps.note("DeepSeek models", format!("the endpoint lists no models (status {status})")),
     }
+    Key::NotRefused
 }
 
 fn check_wecom(steps: &mut Steps, settings: wecom::Settings) {
     let recipients = settings.recipients.clone();
+    let api_url = settings.api_url.clone();
     let wecom = WeCom::new(settings);
-    match wecom.reach(Instant::now() + STEP) {
-        Ok(received) => skew(steps, "WeCom clock", received.date.as_deref()),
+    let started = steps.begin("WeCom connection", "calling");
+    match wecom.reach(started + STEP) {
+        Ok(received) => {
+            connected(steps, "WeCom connection", &api_url, started);
+            skew(steps, "WeCom clock", received.date.as_deref());
+        }
         Err(CallError { text, .. }) => {
-            steps.bad("WeCom connection", text);
+            steps.bad("WeCom connection", format!("{text}; check WECHAT_API_URL, WECHAT_PROXY and the firewall"));
             return;
         }
+    }
+    if wecom.takes_recipients() {
+        steps.begin("WeCom app", "fetching a token, and with it the app's visible range");
     }
     match wecom.agent(Instant::now() + STEP) {
         None => steps.note("WeCom robot", "its key can only be tried by sending; run `wechat-with-deepseek test`"),
@@ -150,9 +197,11 @@ fn check_wecom(steps: &mut Steps, settings: wecom::Settings) {
             let parties = count("allow_partys", "partyid");
             let tags = count("allow_tags", "tagid");
             let range = format!("{users} member(s), {parties} department(s), {tags} tag(s)");
-            if users + parties + tags == 0 {
-                steps
-                    .bad("WeCom app", format!("{name:?} has an empty visible range (可见范围); messages end in 81013"));
+            if agent.get("close").and_then(Value::as_u64) == Some(1) {
+                steps.bad("WeCom app", format!("{name:?} is switched off (停用); switch it on in WeCom's console"));
+            } else if users + parties + tags == 0 {
+                let way_out = "add its readers to the app's 可见范围, else messages end in 81013";
+                steps.bad("WeCom app", format!("{name:?} has an empty visible range; {way_out}"));
             } else {
                 steps.ok("WeCom app", format!("{name:?}, visible range: {range}"));
             }
@@ -169,10 +218,11 @@ fn skew(steps: &mut Steps, step: &str, date: Option<&str>) {
         return;
     };
     let skew = Timestamp::now().duration_since(theirs.timestamp());
-    let seconds = skew.as_secs();
+    let seconds = skew.unsigned_abs().as_secs();
+    let side = if skew.is_negative() { "behind" } else { "ahead" };
     if skew.unsigned_abs() > MAX_SKEW {
-        steps.bad(step, format!("this machine's clock is off by {seconds} s; run an NTP client"));
+        steps.bad(step, format!("this machine's clock is {seconds} s {side}; set it by NTP"));
     } else {
-        steps.ok(step, format!("off by {seconds} s"));
+        steps.ok(step, format!("this machine's is within {seconds} s"));
     }
 }

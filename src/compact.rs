@@ -62,6 +62,11 @@ impl Json {
         Self { text: "[".into(), bound, end: ']' }
     }
 
+    /// Bytes that it may have in all.
+    pub(crate) fn bound(&self) -> usize {
+        self.bound
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.text.len() == 1
     }

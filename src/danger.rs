@@ -3,7 +3,7 @@
 //! A reader at 3 a.m. copies what is on the phone. The rules are a table; when in doubt a command that changes nothing
 //! is left alone and one that may destroy is marked.
 
-use crate::rules::{How, RULES, STATEMENTS, has_option, has_target, is_precious, is_scratch, starts_with};
+use crate::rules::{How, READERS, RULES, STATEMENTS, has_option, has_target, is_precious, is_scratch, starts_with};
 use crate::shell::{Token, tokens};
 
 /// The mark. It stands at the end of a line, never inside a command or a URL.
@@ -26,37 +26,6 @@ const CALLS: &[&str] =
 /// Words behind a program that are looked at; it keeps the time in proportion to the line.
 const MAX_ARGS: usize = 32;
 
-/// Programs that only look at what stands behind them.
-const READERS: &[&str] = &[
-    "ag",
-    "apropos",
-    "ausearch",
-    "awk",
-    "cat",
-    "echo",
-    "egrep",
-    "fgrep",
-    "grep",
-    "head",
-    "history",
-    "journalctl",
-    "less",
-    "ll",
-    "ls",
-    "man",
-    "pgrep",
-    "printf",
-    "rg",
-    "stat",
-    "tail",
-    "wc",
-    "whatis",
-    "whereis",
-    "which",
-    "zcat",
-    "zgrep",
-];
-
 /// Words that a command may stand behind.
 const PREFIXES: &[&str] = &[
     "sudo", "nohup", "xargs", "time", "env", "exec", "then", "do", "else", "watch", "nice", "ionice", "timeout", "run",
@@ -77,28 +46,33 @@ fn is_dangerous_command(tokens: &[Token<'_>], depth: usize) -> bool {
         return true;
     }
     let by_ssh = tokens.iter().any(|token| matches!(token, Token::Word("ssh" | "nsenter" | "ansible")));
+    let mut is_read = false;
     for (at, token) in tokens.iter().enumerate() {
         let may_begin = may_begin(tokens, at);
         match token {
             Token::Word(word) => {
                 let rest = tokens.get(at + 1..).unwrap_or_default();
-                if is_statement(word, rest, may_begin)
-                    || is_call(word, rest, may_begin || by_ssh, tokens.get(at.wrapping_sub(1)))
-                {
+                let is_dangerous = || {
+                    is_statement(word, rest, may_begin)
+                        || is_call(word, rest, may_begin || by_ssh, tokens.get(at.wrapping_sub(1)))
+                };
+                if !is_read && is_dangerous() {
                     return true;
                 }
-                if may_begin && reads(word, rest) {
-                    return false;
+                if may_begin && !is_read && reads(word, rest) {
+                    is_read = true;
                 }
             }
-            Token::Quoted(text) if depth > 0 => {
+            Token::Quoted(text) if depth > 0 && !is_read => {
                 // A list as in a manifest: ["rm", "-rf", "/x"].
                 let rest = tokens.get(at + 1..).unwrap_or_default();
                 if judge(text, depth - 1) || (at == 0 && is_call(text, rest, false, None)) {
                     return true;
                 }
             }
-            Token::Quoted(_) | Token::Foreign(_) | Token::End => {}
+            // Chinese text goes on in prose: `journalctl -u x 看日志，再 systemctl restart x`.
+            Token::Foreign(_) => is_read = false,
+            Token::Quoted(_) | Token::End => {}
         }
     }
     false
@@ -256,6 +230,14 @@ mod tests {
 
     /// A row for every rule: lines that it marks, and near misses that nothing marks.
     const ROWS: &[(&str, &[&str], &[&str])] = &[
+        (
+            "behind what only reads",
+            &[
+                "用 ps aux | head 看占用，再执行 rm -rf /data/tmp",
+                "journalctl --disk-usage 看占用，systemctl restart x",
+            ],
+            &["grep reboot /var/log/messages，再看 last reboot"],
+        ),
         (
             "reboot",
             &[

@@ -3,7 +3,7 @@
 //! What all alerts share stands once, alerts that differ most come first, and what finds no room is counted by name and
 //! instance. The order of the alerts does not matter, nor does the clock: the same group is always the same bytes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::alias::{Aliases, LONGEST_SOUGHT};
 use crate::compact::{CUT, Json, quote, shorten};
@@ -14,6 +14,10 @@ const OTHERS: &str = "其余";
 
 /// Alerts told one by one: more of the same teach a model nothing, and cost tokens and time.
 const DETAILED: usize = 50;
+
+/// Below this bound, in bytes, a group is one of a big digest, whose names are told before: an example of what it says
+/// is worth more than its names a second time.
+const LITTLE: usize = 2048;
 
 /// Bytes of an alert's name or any label's name. Longer ones are cut.
 const LONGEST_NAME: usize = 256;
@@ -43,8 +47,23 @@ pub(crate) struct Excerpt<'a> {
 impl Excerpt<'_> {
     /// One group as a JSON object of at most `bound` bytes.
     pub(crate) fn group(&self, notification: &Notification, bound: usize) -> String {
-        let alerts = self.order(notification);
         let mut group = Json::object(bound);
+        let alerts = self.order(notification);
+        self.rules(&alerts, bound / 6, &mut group);
+        self.alerts(notification, &alerts, &mut group);
+        group.finish()
+    }
+
+    /// One group without its rules.
+    fn member(&self, notification: &Notification, bound: usize) -> String {
+        let mut group = Json::object(bound);
+        self.alerts(notification, &self.order(notification), &mut group);
+        group.finish()
+    }
+
+    /// What is common, then the alerts, then the count of those that found no room.
+    fn alerts(&self, notification: &Notification, alerts: &[&Alert], group: &mut Json) {
+        let bound = group.bound();
         // One alert has everything in common with itself; its labels are better told as its own.
         let several = alerts.len() > 1;
         let common = if several { notification.common_labels() } else { Labels::new() };
@@ -57,28 +76,32 @@ impl Excerpt<'_> {
         if !told.is_empty() {
             group.member("commonAnnotations", &self.annotations(told.into_iter(), bound / 3, caps.annotation));
         }
-        self.rules(&alerts, bound / 6, &caps, &mut group);
         if notification.truncated_alerts > 0 {
             group.member("truncatedAlerts", &notification.truncated_alerts.to_string());
         }
         let one = |alert: &Alert, bound| self.alert(alert, &common, &common_annotations, bound, &caps);
         let room = group.room("alerts");
-        let (mut list, mut told) = list(&alerts, room, one);
+        let (mut list, mut told) = list(alerts, room, one);
         if told < alerts.len() {
-            // Room for the names of all; what of it is not needed goes to the instances.
-            let names = by_place(&alerts).iter().map(|name| quote(name.name).len() + 28).sum::<usize>();
-            (list, told) = self::list(&alerts, room.saturating_sub((names + 32).min(room / 4 * 3)), one);
+            if let Some(earliest) = alerts.iter().map(|alert| &alert.starts_at).filter(|start| !start.is_empty()).min()
+            {
+                group.member("earliestStartsAt", &quote(&shorten(earliest, 64)));
+            }
+            // Room for the names of all; what of it is not needed goes to the places.
+            let room = group.room("alerts");
+            let names = by_place(alerts).iter().map(|name| quote(name.name).len() + 28).sum::<usize>() + 32;
+            let most = if bound < LITTLE { room / 2 } else { room / 4 * 3 };
+            (list, told) = self::list(alerts, room.saturating_sub(names.min(most)), one);
         }
         group.member("alerts", &list);
         if let Some(rest) = alerts.get(told..).filter(|rest| !rest.is_empty()) {
             let omitted = self.omitted(rest, group.room("omitted"));
             group.member("omitted", &omitted);
         }
-        group.finish()
     }
 
-    /// Several groups as a JSON object of at most `bound` bytes. Every alert name comes first, then a fair share for each
-    /// group: what a small one does not need is the big ones'.
+    /// Several groups as a JSON object of at most `bound` bytes. Every alert name comes first, then the rules, then a fair
+    /// share for each group: what a small one does not need is the big ones'.
     pub(crate) fn digest(&self, notifications: &[&Notification], bound: usize) -> String {
         let mut digest = Json::object(bound);
         let mut groups = notifications.to_vec();
@@ -87,16 +110,17 @@ impl Excerpt<'_> {
             (severity, group.group_labels.clone(), group.common_labels(), group.group_key.clone())
         });
         let all: Vec<_> = groups.iter().flat_map(|group| &group.alerts).collect();
-        digest.member("alertnames", &self.names(all, bound / 8 * 7));
+        digest.member("alertnames", &self.names(all.clone(), bound / 8 * 7));
+        self.rules(&all, bound / 8, &mut digest);
         let room = digest.room("groups").saturating_sub(2 + groups.len());
-        let mut told: Vec<_> = groups.iter().map(|group| self.group(group, room)).collect();
+        let mut told: Vec<_> = groups.iter().map(|group| self.member(group, room)).collect();
         let mut by_size: Vec<_> = (0..groups.len()).collect();
         by_size.sort_by_key(|index| told[*index].len());
         let (mut left, mut waiting) = (room, groups.len());
         for index in by_size {
             let share = left / waiting;
             if told[index].len() > share {
-                told[index] = self.group(groups[index], share);
+                told[index] = self.member(groups[index], share);
             }
             left = left.saturating_sub(told[index].len());
             waiting -= 1;
@@ -126,8 +150,8 @@ impl Excerpt<'_> {
         names.finish()
     }
 
-    /// The alerts, those that say something new first: one of every name, then one of every name and place. Within
-    /// that, newcomers and what is critical come first.
+    /// The alerts, those that say something new first: one of every name, then one of every name at another place,
+    /// and so on. Within that, newcomers and what is critical come first.
     fn order<'a>(&self, notification: &'a Notification) -> Vec<&'a Alert> {
         let mut alerts: Vec<_> = notification.alerts.iter().collect();
         alerts.sort_by(|one, other| {
@@ -139,16 +163,17 @@ impl Excerpt<'_> {
                 .then_with(|| rest(one).cmp(&rest(other)))
                 .then_with(|| last(one).cmp(&last(other)))
         });
-        let (mut names, mut places) = (HashSet::new(), HashSet::new());
-        let mut rounds: Vec<_> = alerts
+        let mut seen: HashMap<_, HashSet<_>> = HashMap::new();
+        let mut turns: Vec<_> = alerts
             .into_iter()
             .map(|alert| {
-                let (new_name, new_place) = (names.insert(alert.name()), places.insert((alert.name(), place(alert))));
-                (if new_name { 0 } else { 2 - u8::from(new_place) }, alert)
+                let places = seen.entry(alert.name()).or_default();
+                let again = !places.insert(place(alert));
+                (again, places.len(), alert)
             })
             .collect();
-        rounds.sort_by_key(|(round, _)| *round);
-        rounds.into_iter().map(|(_, alert)| alert).collect()
+        turns.sort_by_key(|(again, turn, _)| (*again, *turn));
+        turns.into_iter().map(|(.., alert)| alert).collect()
     }
 
     fn is_new(&self, alert: &Alert) -> bool {
@@ -192,25 +217,25 @@ impl Excerpt<'_> {
     }
 
     /// The expressions behind the alerts, each rule's once.
-    fn rules(&self, alerts: &[&Alert], bound: usize, caps: &Caps, group: &mut Json) {
+    fn rules(&self, alerts: &[&Alert], bound: usize, out: &mut Json) {
         let mut seen = HashSet::new();
-        let fresh = alerts.iter().filter_map(|alert| Some((alert.name(), encoded_expr(&alert.generator_url)?)));
-        let rules: Vec<_> = fresh.filter(|rule| seen.insert(*rule)).collect();
+        let all = alerts.iter().filter_map(|alert| Some((alert.name(), encoded_expr(&alert.generator_url)?)));
+        let rules: Vec<_> = all.filter(|rule| seen.insert(*rule)).collect();
+        let cap = Caps::within(out.bound()).annotation;
         if let [(_, expr)] = rules.as_slice() {
-            group.member("expr", &self.text(&decode(expr), caps.annotation));
+            out.member("expr", &self.text(&decode(expr), cap));
             return;
         }
         let mut list = Json::list(bound);
         for (name, expr) in rules {
             let mut rule = Json::object(bound);
             rule.member("alertname", &self.label("alertname", name, LONGEST_NAME));
-            rule.member("expr", &self.text(&decode(expr), caps.annotation));
-            if !list.item(&rule.finish()) {
+            if !rule.member("expr", &self.text(&decode(expr), cap)) || !list.item(&rule.finish()) {
                 break;
             }
         }
         if !list.is_empty() {
-            group.member("rules", &list.finish());
+            out.member("rules", &list.finish());
         }
     }
 
@@ -341,9 +366,11 @@ fn severity(alert: &Alert) -> u8 {
 fn list(alerts: &[&Alert], bound: usize, alert: impl Fn(&Alert, usize) -> String) -> (String, usize) {
     let mut list = Json::list(bound);
     // One of many may not take the room of all, and one that would say nothing is better counted.
-    let each = if alerts.len() == 1 { list.room_for_item() } else { (bound / 4).max(400) };
+    let each = if alerts.len() == 1 { bound } else { (bound / 4).max(400) };
     let mut tell = |one: &&&Alert| {
-        let json = alert(one, each);
+        // The first one makes itself fit.
+        let room = if list.is_empty() { list.room_for_item() } else { each };
+        let json = alert(one, each.min(room));
         json.len() > 2 && list.item(&json)
     };
     let told = alerts.iter().take(DETAILED).take_while(|one| tell(one)).count();

@@ -27,17 +27,6 @@ pub enum Verdict {
     Lasting(Duration),
 }
 
-/// What a report changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// As before.
-    None,
-    /// It was open and is closed now.
-    Closed,
-    /// It was closed and is open now.
-    Opened,
-}
-
 /// A gate. Nobody waits at it: a closed one answers at once with the failure that closed it.
 #[derive(Debug, Default)]
 pub struct Gate(Mutex<State>);
@@ -116,15 +105,12 @@ impl Gate {
 
 impl Pass<'_> {
     /// The upstream did its work: the gate is open.
-    pub fn passed(&self) -> Change {
-        let mut state = self.gate.lock();
-        let was_closed = state.closed.is_some();
-        *state = State::default();
-        if was_closed { Change::Opened } else { Change::None }
+    pub fn passed(&self) {
+        *self.gate.lock() = State::default();
     }
 
     /// The job failed here. A job reports once, whatever it tried.
-    pub fn failed(&self, failure: &Failure, verdict: Verdict, now: Instant) -> Change {
+    pub fn failed(&self, failure: &Failure, verdict: Verdict, now: Instant) {
         let mut state = self.gate.lock();
         let closed_for = match verdict {
             Verdict::Untold => None,
@@ -143,14 +129,11 @@ impl Pass<'_> {
             }
             Verdict::Lasting(closed_for) => Some(closed_for),
         };
-        let was_open = state.closed.is_none();
-        match closed_for {
-            // While it is closed, the reports of jobs that went in before change nothing.
-            Some(closed_for) if was_open || self.trial => {
-                state.closed = Some(Closed { until: now + closed_for, trial: Trial::NotYet, failure: failure.clone() });
-                if was_open { Change::Closed } else { Change::None }
-            }
-            _ => Change::None,
+        // While it is closed, the reports of jobs that went in before change nothing.
+        if let Some(closed_for) = closed_for
+            && (state.closed.is_none() || self.trial)
+        {
+            state.closed = Some(Closed { until: now + closed_for, trial: Trial::NotYet, failure: failure.clone() });
         }
     }
 }
@@ -178,16 +161,16 @@ mod tests {
     #[test]
     fn a_lasting_failure_closes_at_once_and_one_job_tries_later() {
         let (gate, start) = (Gate::default(), Instant::now());
-        let change = gate.enter(start).unwrap().failed(&refused(), Verdict::Lasting(MINUTE), start);
-        assert_eq!(change, Change::Closed);
+        gate.enter(start).unwrap().failed(&refused(), Verdict::Lasting(MINUTE), start);
         assert_eq!(gate.enter(start).unwrap_err(), refused());
         let trial = gate.enter(start + MINUTE).unwrap();
         assert!(gate.enter(start + MINUTE).is_err(), "one job tries, not two");
-        assert_eq!(trial.failed(&refused(), Verdict::Lasting(MINUTE), start + MINUTE), Change::None);
+        trial.failed(&refused(), Verdict::Lasting(MINUTE), start + MINUTE);
         drop(trial);
         assert!(gate.enter(start + MINUTE + MINUTE / 2).is_err(), "closed again");
         let trial = gate.enter(start + 2 * MINUTE).unwrap();
-        assert_eq!(trial.passed(), Change::Opened);
+        trial.passed();
+        assert!(!gate.is_closed());
         assert!(gate.enter(start + 2 * MINUTE).is_ok());
     }
 
@@ -204,13 +187,14 @@ mod tests {
         let (gate, start) = (Gate::default(), Instant::now());
         let failure = Failure::new(Reason::Transient, "reset");
         for _ in 0..4 {
-            assert_eq!(gate.enter(start).unwrap().failed(&failure, Verdict::Transient, start), Change::None);
+            gate.enter(start).unwrap().failed(&failure, Verdict::Transient, start);
+            assert!(!gate.is_closed());
         }
         gate.enter(start).unwrap().passed();
         for _ in 0..4 {
             gate.enter(start).unwrap().failed(&failure, Verdict::Transient, start);
         }
-        assert_eq!(gate.enter(start).unwrap().failed(&failure, Verdict::Transient, start), Change::Closed);
+        gate.enter(start).unwrap().failed(&failure, Verdict::Transient, start);
         assert!(gate.enter(start + Duration::from_secs(29)).is_err());
         let trial = gate.enter(start + Duration::from_secs(30)).unwrap();
         trial.failed(&failure, Verdict::Transient, start + Duration::from_secs(30));
@@ -233,8 +217,8 @@ mod tests {
     fn jobs_side_by_side_close_it_once() {
         let (gate, start) = (Gate::default(), Instant::now());
         let (first, second) = (gate.enter(start).unwrap(), gate.enter(start).unwrap());
-        assert_eq!(first.failed(&refused(), Verdict::Lasting(MINUTE), start), Change::Closed);
-        assert_eq!(second.failed(&refused(), Verdict::Lasting(MINUTE), start + MINUTE / 2), Change::None);
+        first.failed(&refused(), Verdict::Lasting(MINUTE), start);
+        second.failed(&refused(), Verdict::Lasting(MINUTE), start + MINUTE / 2);
         drop((first, second));
         assert!(gate.enter(start + MINUTE).is_ok(), "the second report does not keep it closed longer");
     }

@@ -1,60 +1,22 @@
 //! What a message says about its alerts: which, how bad, where, since when. Bounded whatever the labels are.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use jiff::tz::Offset;
 
 use crate::glyph;
 use crate::notification::{Alert, Labels, Notification};
+use crate::target::{common_labels, shown_labels, targets};
 
 /// One name or label value gets at most this many bytes; longer ones are made by machines and nobody reads them.
 const MAX_VALUE: usize = 72;
-/// At most this many common labels are named.
-const MAX_LABELS: usize = 5;
+/// Bytes for the places of a digest's row, from a few rows to many.
+const ROW_WIDTHS: [usize; 4] = [420, 220, 130, 72];
 /// A link above this many bytes is left out: cut it would lead nowhere.
 const MAX_LINK: usize = 400;
 /// At most this many different runbooks are linked.
 const MAX_RUNBOOKS: usize = 2;
-
-/// What names the thing that is ill, the best first.
-const TARGETS: [&str; 16] = [
-    "instance",
-    "pod",
-    "node",
-    "host",
-    "hostname",
-    "nodename",
-    "server",
-    "target",
-    "device",
-    "deployment",
-    "daemonset",
-    "statefulset",
-    "container",
-    "job_name",
-    "service",
-    "domain",
-];
-/// What tells two alerts of one instance apart.
-const DETAILS: [&str; 8] = ["pod", "mountpoint", "device", "container", "topic", "queue", "database", "name"];
-/// Common labels that help, the best first.
-const COMMON: [&str; 14] = [
-    "cluster",
-    "env",
-    "environment",
-    "region",
-    "zone",
-    "namespace",
-    "job",
-    "service",
-    "app",
-    "team",
-    "node",
-    "pod",
-    "device",
-    "mountpoint",
-];
 
 /// When the message is written, and the zone its reader lives in.
 #[derive(Debug, Clone, Copy)]
@@ -82,18 +44,19 @@ impl Clock {
         self.local(time)
     }
 
-    /// `3 小时`, `2 天 4 小时`, `5 分钟`: how long it is since `time`.
-    fn since(self, time: Timestamp) -> String {
+    /// `已持续 3 小时`, `已持续 2 天 4 小时`, `已持续不到 1 分钟`: how long it is since `time`.
+    fn lasts(self, time: Timestamp) -> String {
         let minutes = self.now.as_second().saturating_sub(time.as_second()).max(0) / 60;
         let (days, hours, minutes) = (minutes / 1440, minutes / 60 % 24, minutes % 60);
-        match (days, hours, minutes) {
-            (0, 0, 0) => "不到 1 分钟".into(),
+        let span = match (days, hours, minutes) {
+            (0, 0, 0) => return "已持续不到 1 分钟".into(),
             (0, 0, minutes) => format!("{minutes} 分钟"),
             (0, hours, 0) => format!("{hours} 小时"),
             (0, hours, minutes) => format!("{hours} 小时 {minutes} 分钟"),
             (days, 0, _) => format!("{days} 天"),
             (days, hours, _) => format!("{days} 天 {hours} 小时"),
-        }
+        };
+        format!("已持续 {span}")
     }
 }
 
@@ -104,28 +67,29 @@ pub fn write(notifications: &[&Notification], clock: Clock, is_repeat: bool, byt
     let alerts: Vec<&Alert> = notifications.iter().flat_map(|notification| &notification.alerts).collect();
     let mut head = Bounded { text: String::new(), bytes };
     let mut overflow = String::new();
-    let severities = counted(alerts.iter().map(|alert| alert.label("severity")), rank, "");
+    let severities = counted(alerts.iter().map(|alert| alert.label("severity")), rank, "种");
     let count = alerts.len();
     let since = alerts.iter().filter_map(|alert| starts_at(alert)).min();
     let time = |head: &mut Bounded| {
         if let Some(since) = since {
-            let (start, lasts) = (clock.local(since), clock.since(since));
+            let (start, lasts) = (clock.local(since), clock.lasts(since));
             let prefix = if count > 1 { "最早" } else { "开始" };
-            head.line(&if is_repeat {
-                format!("{prefix}: {start}")
-            } else {
-                format!("{prefix}: {start}，已持续 {lasts}")
-            });
+            head.line(&if is_repeat { format!("{prefix}: {start}") } else { format!("{prefix}: {start}，{lasts}") });
         }
         if is_repeat {
-            head.line(&since.map_or("仍未恢复".into(), |since| format!("仍未恢复,已持续 {}", clock.since(since))));
+            head.line(&since.map_or("仍未恢复".into(), |since| format!("仍未恢复,{}", clock.lasts(since))));
         }
     };
     let hidden: u64 = notifications.iter().map(|notification| notification.truncated_alerts).sum();
     let hidden = (hidden > 0).then(|| format!("另有 {hidden} 个告警被 Alertmanager 截去（max_alerts），这里看不到"));
     let common = common_labels(notifications);
     if notifications.len() == 1 {
-        let names = counted(alerts.iter().map(|alert| alert.name()), |_| 0, "种");
+        let mut worst: BTreeMap<&str, usize> = BTreeMap::new();
+        for alert in &alerts {
+            let rank = rank(alert.label("severity"));
+            worst.entry(alert.name()).and_modify(|worst| *worst = rank.min(*worst)).or_insert(rank);
+        }
+        let names = counted(alerts.iter().map(|alert| alert.name()), |name| worst[name], "种");
         let names = if names.is_empty() { "未命名告警" } else { &names };
         let severity = if severities.is_empty() { String::new() } else { format!("【{severities}】") };
         head.line(&format!("{severity}{names}：{count} 个告警"));
@@ -141,9 +105,13 @@ pub fn write(notifications: &[&Notification], clock: Clock, is_repeat: bool, byt
         head.line(&format!("【告警汇总】{groups} 组共 {count} 个告警{severities}"));
         time(&mut head);
         hidden.iter().for_each(|hidden| head.line(hidden));
-        let rows = rows(notifications, clock);
         // Room for the line that says how many there are.
         let room = bytes.saturating_sub(40);
+        let left = room.saturating_sub(head.text.len());
+        // As much of every row as lets all rows fit, else short ones.
+        let widths = ROW_WIDTHS.into_iter().map(|width| rows(notifications, clock, width));
+        let rows = widths.reduce(|wide, narrow| if fitting(&wide, left) == wide.len() { wide } else { narrow });
+        let rows = rows.unwrap_or_default();
         let fitting = fitting(&rows, room.saturating_sub(head.text.len()));
         rows.iter().take(fitting).for_each(|row| head.line(row));
         if fitting < rows.len() {
@@ -212,11 +180,21 @@ pub fn said(notifications: &[&Notification], bytes: usize) -> String {
         groups[at].1.push(alert);
     }
     let total = groups.len();
+    let has_names = groups.iter().any(|group| group.1[0].name() != groups[0].1[0].name());
     let mut text = String::new();
     for (number, ((summary, description), alerts)) in groups.iter().enumerate() {
-        let where_it_is = listed(&targets(alerts, &common), 120);
+        // Most summaries name it themselves.
+        let targets = targets(alerts, &common);
+        let is_named = |target: &String| summary.contains(target.split([':', '（']).next().unwrap_or_default());
+        let where_it_is = if targets.iter().all(is_named) { String::new() } else { listed(&targets, 120) };
         let name = glyph::clip(&glyph::one_line(alerts[0].name()), MAX_VALUE);
-        let label = if notifications.len() > 1 || where_it_is.is_empty() { name } else { String::new() };
+        let several = has_names && !summary.contains(&name);
+        let label = if notifications.len() > 1 || several || summary.is_empty() { name } else { String::new() };
+        let label = if label.is_empty() && alerts[0].name().is_empty() && summary.is_empty() {
+            "未命名告警".into()
+        } else {
+            label
+        };
         let place = [label, where_it_is].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ");
         let said = if summary.is_empty() { "（没有 summary）" } else { summary };
         let mut row = if place.is_empty() { format!("• {said}") } else { format!("• {place}: {said}") };
@@ -254,8 +232,9 @@ impl Bounded {
     }
 }
 
-/// A digest's rows: alerts of one severity and name together, critical first, then the earliest.
-fn rows(notifications: &[&Notification], clock: Clock) -> Vec<String> {
+/// A digest's rows: alerts of one severity and name together, critical first, then the earliest. The places of each
+/// take about `width` bytes.
+fn rows(notifications: &[&Notification], clock: Clock, width: usize) -> Vec<String> {
     /// Alerts of one kind, and the notifications they stand in.
     type Kind<'a> = (Vec<&'a Alert>, BTreeSet<usize>);
     let mut kinds: BTreeMap<(usize, &str, &str), Kind<'_>> = BTreeMap::new();
@@ -271,23 +250,55 @@ fn rows(notifications: &[&Notification], clock: Clock) -> Vec<String> {
         .into_iter()
         .map(|((rank, severity, name), (alerts, groups))| {
             let since = alerts.iter().filter_map(|alert| starts_at(alert)).min();
-            ((rank, since.unwrap_or(Timestamp::MAX)), severity, name, alerts, groups.len())
+            ((rank, since.unwrap_or(Timestamp::MAX)), severity, name, alerts, groups)
         })
         .collect();
     rows.sort_by_key(|row| row.0);
-    let row = |((_, since), severity, name, alerts, groups): ((usize, Timestamp), &str, &str, Vec<&Alert>, usize)| {
+    let row = |((_, since), severity, name, alerts, groups): ((usize, Timestamp), &str, &str, Vec<&Alert>, _)| {
         let severity = glyph::clip(&glyph::one_line(severity), 20);
         let severity = if severity.is_empty() { severity } else { format!("[{severity}] ") };
         let name = glyph::clip(&glyph::one_line(name), 48);
         let name = if name.is_empty() { "未命名告警" } else { &name };
-        let groups = if groups > 1 { format!("{groups} 组 ") } else { String::new() };
-        let targets = listed(&targets(&alerts, &Labels::new()), 72);
+        let members: Vec<&Notification> = BTreeSet::iter(&groups).map(|number| notifications[*number]).collect();
+        let count = match (alerts.len(), members.len()) {
+            (1, _) => String::new(),
+            (count, 1) => format!("×{count}"),
+            (count, groups) => format!("×{count}（{groups} 组）"),
+        };
+        let apart = apart(&members);
+        let (targets, hidden) = fill(&if apart.is_empty() { targets(&alerts, &Labels::new()) } else { apart }, width);
+        let targets = if hidden { format!("{targets} 等") } else { targets };
         let since = if since == Timestamp::MAX { String::new() } else { format!("{} 起", clock.short(since)) };
-        let count = if alerts.len() > 1 { format!("{groups}{} 个", alerts.len()) } else { String::new() };
-        let facts = [count, targets, since].into_iter().filter(|fact| !fact.is_empty()).collect::<Vec<_>>();
-        format!("• {severity}{name}：{}", if facts.is_empty() { "1 个".into() } else { facts.join("，") })
+        let facts = [targets, since].into_iter().filter(|fact| !fact.is_empty()).collect::<Vec<_>>().join("，");
+        let colon = if facts.is_empty() { "" } else { "：" };
+        format!("• {severity}{name}{count}{colon}{facts}")
     };
     rows.into_iter().map(row).collect()
+}
+
+/// What tells groups of the same alert apart, by the labels they are grouped by: `payment`, `order×2`. Empty when they
+/// are grouped by nothing that differs.
+fn apart(members: &[&Notification]) -> Vec<String> {
+    let first = members.first().map(|member| &member.group_labels);
+    let is_news = |name: &&String| {
+        !matches!(name.as_str(), "alertname" | "severity")
+            && members.iter().any(|member| member.group_labels.get(*name) != first.and_then(|first| first.get(*name)))
+    };
+    let names: BTreeSet<&String> =
+        members.iter().flat_map(|member| member.group_labels.keys()).filter(is_news).collect();
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let place = |member: &&Notification| {
+        let values = names.iter().filter_map(|name| member.group_labels.get(*name)).filter(|value| !value.is_empty());
+        let values: Vec<_> = values.map(|value| glyph::clip(&glyph::one_line(value), MAX_VALUE)).collect();
+        let place = if values.is_empty() { "（无）".to_owned() } else { values.join("/") };
+        match member.alerts.len() {
+            1 => place,
+            count => format!("{place}×{count}"),
+        }
+    };
+    members.iter().map(place).collect()
 }
 
 /// How many of `rows` fit into `bytes`, line breaks counted.
@@ -320,7 +331,7 @@ fn rank(severity: &str) -> usize {
 
 /// The different values: alone as it is, several as `a×3、b×2`, the worst and then the most frequent first. More than
 /// three end in how many there are.
-fn counted<'a>(values: impl Iterator<Item = &'a str>, rank: fn(&str) -> usize, unit: &str) -> String {
+fn counted<'a>(values: impl Iterator<Item = &'a str>, rank: impl Fn(&str) -> usize, unit: &str) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     let mut total = 0;
     for value in values {
@@ -339,65 +350,25 @@ fn counted<'a>(values: impl Iterator<Item = &'a str>, rank: fn(&str) -> usize, u
     if counts.len() > 3 { format!("{text} 等 {} {unit}", counts.len()).trim_end().to_owned() } else { text }
 }
 
-/// What is ill, each once: the instance or what names it best, with the detail that tells it from its neighbours.
-fn targets(alerts: &[&Alert], common: &Labels) -> Vec<String> {
-    let mut seen = HashSet::new();
-    let mut targets = Vec::new();
-    for alert in alerts {
-        let Some(target) = TARGETS.iter().find(|name| !alert.label(name).is_empty()) else { continue };
-        let is_own = |name: &&&str| *name != target && !alert.label(name).is_empty() && !common.contains_key(**name);
-        let detail = DETAILS.iter().find(is_own).map_or("", |name| alert.label(name));
-        if seen.insert((alert.label(target), detail)) {
-            let target = glyph::clip(&glyph::one_line(alert.label(target)), MAX_VALUE);
-            let detail = glyph::clip(&glyph::one_line(detail), MAX_VALUE);
-            targets.push(if detail.is_empty() { target } else { format!("{target}（{detail}）") });
-        }
-    }
-    targets
-}
-
 /// As many of `values` as fit into about `bytes`, at least one, and how many there are when not all do.
 fn listed(values: &[String], bytes: usize) -> String {
+    let (text, is_cut) = fill(values, bytes);
+    if is_cut { format!("{text} 等 {} 个", values.len()) } else { text }
+}
+
+/// As many of `values` as fit into about `bytes`, at least one, and whether some did not.
+fn fill(values: &[String], bytes: usize) -> (String, bool) {
     let mut text = String::new();
     for (shown, value) in values.iter().enumerate() {
         if shown > 0 && text.len() + value.len() + 3 > bytes {
-            return format!("{text} 等 {} 个", values.len());
+            return (text, true);
         }
         if shown > 0 {
             text.push('、');
         }
         text.push_str(value);
     }
-    text
-}
-
-/// The labels that every alert of every notification shares.
-fn common_labels(notifications: &[&Notification]) -> Labels {
-    let mut all = notifications.iter().map(|notification| notification.common_labels());
-    let mut shared = all.next().unwrap_or_default();
-    for labels in all {
-        shared.retain(|name, value| labels.get(name) == Some(value));
-    }
-    shared
-}
-
-/// The common labels as `cluster=prod，job=node`, without those that the head names anyway.
-fn shown_labels(common: &Labels, alerts: &[&Alert]) -> String {
-    let target = alerts.first().and_then(|alert| TARGETS.iter().find(|name| !alert.label(name).is_empty()));
-    let is_news = |name: &str| {
-        !matches!(
-            name,
-            "alertname" | "severity" | "instance" | "prometheus" | "replica" | "prometheus_replica" | "endpoint"
-        ) && Some(&name) != target
-            && !name.starts_with("__")
-    };
-    let others = common.keys().map(String::as_str).filter(|name| !COMMON.contains(name));
-    let names = COMMON.into_iter().filter(|name| common.contains_key(*name)).chain(others).filter(|name| is_news(name));
-    let label = |name| {
-        let value = common.get(name).map_or("", String::as_str);
-        format!("{}={}", glyph::clip(&glyph::one_line(name), 32), glyph::clip(&glyph::one_line(value), 40))
-    };
-    names.map(label).take(MAX_LABELS).collect::<Vec<_>>().join("，")
+    (text, false)
 }
 
 #[cfg(test)]
@@ -416,17 +387,21 @@ mod tests {
     #[test]
     fn times_are_local_and_durations_short() {
         for (start, local, lasts) in [
-            ("2026-11-23T08:00:00Z", "11-23 16:00", "3 小时"),
+            ("2026-11-23T08:00:00Z", "11-23 16:00", " 3 小时"),
             ("2026-11-23T10:59:30Z", "11-23 18:59", "不到 1 分钟"),
-            ("2026-11-23T10:55:00.123Z", "11-23 18:55", "5 分钟"),
-            ("2026-11-22T20:30:00+08:00", "11-22 20:30", "22 小时 30 分钟"),
-            ("2026-11-20T08:00:00Z", "11-20 16:00", "3 天 3 小时"),
-            ("2025-12-31T17:00:00Z", "01-01 01:00", "326 天 18 小时"),
-            ("2025-11-23T11:00:00Z", "2025-11-23 19:00", "365 天"),
+            ("2026-11-23T10:55:00.123Z", "11-23 18:55", " 5 分钟"),
+            ("2026-11-22T20:30:00+08:00", "11-22 20:30", " 22 小时 30 分钟"),
+            ("2026-11-20T08:00:00Z", "11-20 16:00", " 3 天 3 小时"),
+            ("2025-12-31T17:00:00Z", "01-01 01:00", " 326 天 18 小时"),
+            ("2025-11-23T11:00:00Z", "2025-11-23 19:00", " 365 天"),
             ("2026-11-23T12:00:00Z", "11-23 20:00", "不到 1 分钟"),
         ] {
             let start: Timestamp = start.parse().unwrap();
-            assert_eq!((clock().local(start), clock().since(start)), (local.into(), lasts.into()), "{start}");
+            assert_eq!(
+                (clock().local(start), clock().lasts(start)),
+                (local.into(), format!("已持续{lasts}")),
+                "{start}"
+            );
         }
     }
 
@@ -444,7 +419,7 @@ mod tests {
                 "several severities, names, targets",
                 r#"{"alerts":[{"labels":{"alertname":"A","severity":"warning","pod":"p"}},{"labels":{"alertname":"A","severity":"warning","node":"n"}},
                 {"labels":{"alertname":"B","severity":"critical","instance":"i","device":"sda"}}]}"#,
-                "【critical×1、warning×2】A×2、B×1：3 个告警\n实例: p、n、i（sda）",
+                "【critical×1、warning×2】B×1、A×2：3 个告警\n实例: p、n、i（sda）",
             ),
             (
                 "hidden alerts",

@@ -33,7 +33,8 @@ struct State {
 #[derive(Debug)]
 struct Explained {
     firing: HashSet<(String, String)>,
-    analysis: Analysis,
+    /// `None`: it was told without one of its own, plain or in a digest.
+    analysis: Option<Analysis>,
     at: Instant,
     delivered: Option<Instant>,
     age: u64,
@@ -88,8 +89,12 @@ impl History {
             return Recall::Joined(joined);
         }
         let reason = notification.notification_reason;
+        let again = |told| {
+            let analysis = explained.analysis.clone();
+            analysis.map_or(Recall::Nothing, |analysis| Recall::Again(analysis, told))
+        };
         match explained.delivered {
-            None => Recall::Again(explained.analysis.clone(), Told::No),
+            None => again(Told::No),
             // A recovery in the group does not explain the rest again.
             Some(_) if reason == NotificationReason::SomeResolved => Recall::Said,
             Some(delivered)
@@ -97,22 +102,39 @@ impl History {
             {
                 Recall::Said
             }
-            Some(_) => Recall::Again(explained.analysis.clone(), Told::Yes),
+            Some(_) => again(Told::Yes),
         }
     }
 
     /// Remembers an analysis of what fires now.
     pub fn explained(&self, group: &GroupId, notification: &Notification, analysis: &Analysis, now: Instant) {
+        self.remember(group, notification, Some(analysis), None, now);
+    }
+
+    /// Remembers that what fires now was told, plain or in a digest, without an analysis of its own: a recovery is no
+    /// news, but a repeat is explained anew.
+    pub fn told(&self, group: &GroupId, notification: &Notification, now: Instant) {
+        self.remember(group, notification, None, Some(now), now);
+    }
+
+    fn remember(
+        &self,
+        group: &GroupId,
+        notification: &Notification,
+        analysis: Option<&Analysis>,
+        delivered: Option<Instant>,
+        now: Instant,
+    ) {
         let firing: HashSet<_> = notification.alerts.iter().map(identity).collect();
         let texts: usize = firing.iter().map(|(fingerprint, start)| fingerprint.len() + start.len() + OVERHEAD).sum();
-        let bytes = texts + analysis.text.len() + 2 * group.weight() + OVERHEAD;
+        let bytes = texts + analysis.map_or(0, |analysis| analysis.text.len()) + 2 * group.weight() + OVERHEAD;
         let mut state = self.lock();
         state.forget(group);
         state.serial += 1;
         let age = state.serial;
         state.by_age.insert(age, group.clone());
         state.bytes += bytes;
-        let explained = Explained { firing, analysis: analysis.clone(), at: now, delivered: None, age, bytes };
+        let explained = Explained { firing, analysis: analysis.cloned(), at: now, delivered, age, bytes };
         state.groups.insert(group.clone(), explained);
         while state.groups.len() > GROUPS || state.bytes > BYTES {
             let Some((_, oldest)) = state.by_age.pop_first() else { return };
@@ -120,9 +142,12 @@ impl History {
         }
     }
 
-    /// Notes that the remembered analysis of `group` reached the phone.
-    pub fn delivered(&self, group: &GroupId, now: Instant) {
+    /// Notes that a message about `notification` reached the phone. It may be an older one than the analysis that is
+    /// remembered by now: what it does not tell is not known any more, so that it is told when it comes again.
+    pub fn delivered(&self, group: &GroupId, notification: &Notification, now: Instant) {
         if let Some(explained) = self.lock().groups.get_mut(group) {
+            let told: HashSet<_> = notification.alerts.iter().map(identity).collect();
+            explained.firing.retain(|alert| told.contains(alert));
             explained.delivered = Some(now);
         }
     }
@@ -168,7 +193,7 @@ mod tests {
     fn what_is_known_decides_what_is_asked() {
         let (history, group, start) = (History::new(12 * HOUR, 10 * MINUTE), GroupId::of("g"), Instant::now());
         history.explained(&group, &notification(&["a", "b"], ""), &analysis(), start);
-        history.delivered(&group, start);
+        history.delivered(&group, &notification(&["a", "b"], ""), start);
         let again = Recall::Again(analysis(), Told::Yes);
         let joined = |it: &str| Recall::Joined(HashSet::from([it.to_owned()]));
         for (name, firing, reason, after, expected) in [
@@ -193,6 +218,27 @@ mod tests {
         history.explained(&group, &notification(&["a"], ""), &analysis(), start);
         let recalled = history.recall(&group, &notification(&["a"], ""), start + HOUR);
         assert_eq!(recalled, Recall::Again(analysis(), Told::No));
+    }
+
+    #[test]
+    fn an_older_message_tells_nothing_of_what_joined_since() {
+        let (history, group, start) = (History::new(12 * HOUR, 10 * MINUTE), GroupId::of("g"), Instant::now());
+        history.explained(&group, &notification(&["a", "b"], ""), &analysis(), start);
+        history.delivered(&group, &notification(&["a"], ""), start);
+        let recall = |firing: &[&str]| history.recall(&group, &notification(firing, ""), start + MINUTE);
+        assert_eq!(recall(&["a"]), Recall::Said);
+        assert_eq!(recall(&["b"]), Recall::Nothing);
+        assert_eq!(recall(&["a", "b"]), Recall::Joined(HashSet::from(["b".into()])));
+    }
+
+    #[test]
+    fn what_was_told_without_an_analysis_is_not_news_and_a_repeat_of_it_is_explained() {
+        let (history, group, start) = (History::new(12 * HOUR, 10 * MINUTE), GroupId::of("g"), Instant::now());
+        history.told(&group, &notification(&["a", "b"], ""), start);
+        let recall = |firing: &[&str], after| history.recall(&group, &notification(firing, ""), start + after);
+        assert_eq!(recall(&["a"], MINUTE), Recall::Said);
+        assert_eq!(recall(&["a", "b"], HOUR), Recall::Nothing);
+        assert_eq!(recall(&["a", "c"], MINUTE), Recall::Joined(HashSet::from(["c".into()])));
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! The waiting room: what waits, what runs, the posts parked on each, and what is remembered of what is over.
 //!
-//! One lock, held for microseconds. [`Inflight::take`] and [`Inflight::wait_until_idle`] block, nothing else does; a
-//! post waits for its [`Answer::Later`] outside. Generic in what waits (`N`) and in what a job keeps across its tries
-//! (`K`).
+//! One lock, held for microseconds. [`Inflight::take`] blocks, nothing else does; a post waits outside for what
+//! [`Answer::Later`] brings it. Generic in what waits (`N`) and in what a job keeps across its tries (`K`).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -55,7 +54,7 @@ pub struct Ask<N> {
     pub key: DedupKey,
     /// Its group: one job of a group runs at a time, so that none explains what another is explaining.
     pub group: GroupId,
-    /// Only jobs of one lane share a digest: they have the same recipients.
+    /// Only jobs of one lane share a digest: they have the same recipients, and the same claim to tokens.
     pub lane: Arc<str>,
     /// How soon it is taken.
     pub urgency: Urgency,
@@ -142,7 +141,6 @@ pub struct Inflight<N, K> {
     remember_kept: Duration,
     state: Mutex<State<N, K>>,
     work: Condvar,
-    idle: Condvar,
     chance: RandomState,
 }
 
@@ -237,7 +235,6 @@ impl<N, K: Clone + Default> Inflight<N, K> {
             remember_kept,
             state: Mutex::new(state),
             work: Condvar::new(),
-            idle: Condvar::new(),
             chance: RandomState::new(),
         }
     }
@@ -263,7 +260,7 @@ impl<N, K: Clone + Default> Inflight<N, K> {
         }
         state.serial += 1;
         let serial = state.serial;
-        let id = state.remembered.get(&key).map(|record| record.id).unwrap_or_else(|| self.new_id(serial));
+        let id = state.retried(&key).unwrap_or_else(|| self.new_id(serial));
         let (accepted, asked) = (now, now);
         let stage = Stage::Queued(item);
         let mut job = Job { id, serial, group, lane, urgency, weight, asked, accepted, waiters: Vec::new(), stage };
@@ -303,31 +300,20 @@ impl<N, K: Clone + Default> Inflight<N, K> {
         }
     }
 
-    /// Refuses what only waits, and every new job from now on. What runs goes on, and can still be joined.
-    pub fn close(&self) {
+    /// Refuses what only waits, and every new job from now on. What runs goes on, and can still be joined. Returns how
+    /// many jobs waited.
+    pub fn close(&self) -> usize {
         let mut state = self.lock();
         state.door = Door::Closed;
         let queued: Vec<DedupKey> = state.queued_keys().cloned().collect();
         let refused: Vec<Job<N>> = queued.iter().filter_map(|key| state.remove_queued(key)).collect();
         drop(state);
+        let count = refused.len();
         for job in refused {
             answer(job.waiters, &Outcome::new(Reason::Draining, format!("{}: stopping; post again", job.id)));
         }
         self.work.notify_all();
-    }
-
-    /// Waits until nothing runs; false when `until` comes first.
-    #[must_use]
-    pub fn wait_until_idle(&self, until: Instant) -> bool {
-        let mut state = self.lock();
-        while state.running > 0 {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            state = self.idle.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
+        count
     }
 
     /// What is in the room now.
@@ -360,13 +346,12 @@ impl<N, K: Clone + Default> Inflight<N, K> {
         let bytes = key.weight() + weight + outcome.message.len() + RECORD_BYTES;
         let kept_until = now + self.remember_kept.max(remember.unwrap_or_default());
         state.remember(key, Record { id: job.id, age: 0, bytes, verdict, kept, kept_until, company });
-        let is_idle = state.running == 0;
+        let may_wait = state.queued > 0;
         drop(state);
-        if is_idle {
-            self.idle.notify_all();
+        if may_wait {
+            // Another job of the group may have waited for this one. Nobody is woken for nothing.
+            self.work.notify_one();
         }
-        // Another job of the group may have waited for this one.
-        self.work.notify_one();
         answer(job.waiters, &outcome)
     }
 
@@ -383,7 +368,17 @@ impl<N, K: Clone + Default> Inflight<N, K> {
 fn answer_stale<N>(stale: Vec<Job<N>>) {
     for job in stale {
         let message = format!("{}: waited {} minutes without being asked for again", job.id, STALE.as_secs() / 60);
-        answer(job.waiters, &Outcome::new(Reason::Stale, message));
+        let outcome = Outcome::new(Reason::Stale, message);
+        let row = outcome.reason.row();
+        log::log!(
+            row.level,
+            "notification id={} outcome={} reason={} message={:?}",
+            job.id,
+            row.outcome,
+            row.label,
+            outcome.message
+        );
+        answer(job.waiters, &outcome);
     }
 }
 
@@ -420,6 +415,14 @@ impl<N, K: Clone + Default> State<N, K> {
             outcome.clone()
         };
         (now < *until).then_some((outcome, record.id))
+    }
+
+    /// The id of a job that failed and is tried again. What was delivered is over: when it is sent again, on purpose, a
+    /// new id keeps WeCom's duplicate check from taking it for the message before.
+    fn retried(&self, key: &DedupKey) -> Option<JobId> {
+        let record = self.remembered.get(key)?;
+        let is_over = record.verdict.as_ref().is_some_and(|(outcome, _)| outcome.reason.is_success());
+        (!is_over).then_some(record.id)
     }
 
     fn remember(&mut self, key: &DedupKey, mut record: Record<K>) {
@@ -621,7 +624,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_is_remembered_for_its_window_and_keeps_its_id() {
+    fn a_success_is_remembered_for_its_window_and_then_is_another_job() {
         let room = room(9, 0);
         let start = Instant::now();
         let id = later(room.submit(ask("a"), start)).id;
@@ -631,7 +634,7 @@ mod tests {
         };
         assert_eq!((outcome.reason, remembered), (Reason::Remembered, id));
         let again = later(room.submit(ask("a"), Instant::now() + Duration::from_secs(601)));
-        assert_eq!(again.id, id);
+        assert_ne!(again.id, id, "WeCom's duplicate check would drop the same words");
     }
 
     #[test]
@@ -730,13 +733,13 @@ mod tests {
         let running = post(&room, "a");
         let taken = room.take().unwrap();
         let waiting = post(&room, "b");
-        room.close();
+        assert_eq!(room.close(), 1);
         assert_eq!(waiting.outcome.recv().unwrap().reason, Reason::Draining);
         assert_eq!(now(room.submit(ask("c"), Instant::now())), Reason::Draining);
         let late = post(&room, "a");
-        assert!(!room.wait_until_idle(Instant::now()));
+        assert_eq!(room.load().running, 1);
         taken.finish(|_| end_as(Reason::Delivered, Some(Duration::from_secs(600))));
-        assert!(room.wait_until_idle(Instant::now()));
+        assert_eq!(room.load().running, 0);
         for parked in [running, late] {
             assert_eq!(parked.outcome.recv().unwrap().reason, Reason::Delivered);
         }

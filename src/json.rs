@@ -7,11 +7,20 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 /// A value of at most this many bytes stands on the line of its name.
 const MAX_SHORT: usize = 84;
 
-/// The answer as Markdown, when it is a JSON object or list and nothing else, fenced or not: the outer names become
+/// Words in front of a fence of at most this many bytes announce it: 好的，以下是分析结果：
+const MAX_LEAD: usize = 120;
+
+/// The answer as Markdown, when it is a JSON object or list and nothing else, fenced (and announced) or not: the outer names become
 /// headings, lists become bullets, in the order they were written.
 #[must_use]
 pub fn to_markdown(answer: &str) -> Option<String> {
     let mut text = answer.trim();
+    let lead = text.find("```json").filter(|at| *at <= MAX_LEAD);
+    if let Some((lead, rest)) = lead.and_then(|at| text.split_at_checked(at))
+        && lead.trim_end().ends_with([':', '：'])
+    {
+        text = rest;
+    }
     if let Some(fenced) = text.strip_prefix("```").and_then(|text| text.strip_suffix("```")) {
         text = fenced.strip_prefix("json").or_else(|| fenced.strip_prefix("JSON")).unwrap_or(fenced).trim();
     }

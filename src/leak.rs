@@ -143,6 +143,9 @@ const WEBHOOKS: &[&str] =
 /// masked up to the end of its line.
 const LONGEST_QUOTED: usize = 16 * 1024;
 
+/// Bytes in front of a flag within which its program is sought.
+const LONGEST_COMMAND: usize = 160;
+
 /// Bytes of a URL's authority that are looked at for `user:password@`.
 const LONGEST_AUTHORITY: usize = 256;
 
@@ -176,11 +179,17 @@ fn ends_with(name: &[u8], word: &str) -> bool {
 pub(crate) fn secrets(bytes: &[u8]) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = Vec::new();
     let mut at = 0;
-    while at < bytes.len() {
-        match secret_at(bytes, at) {
+    let mut inside = false;
+    while let Some(&byte) = bytes.get(at) {
+        let letter = byte.is_ascii_alphanumeric();
+        // Most bytes are within a word and announce nothing.
+        let announces = if letter { !inside } else { matches!(byte, b'-' | b'_' | b'.' | b':' | b'@' | 0xE4 | 0xE5) };
+        inside = letter;
+        match if announces { secret_at(bytes, at) } else { None } {
             // A secret goes on until its end; what is within it needs no second look.
             Some(secret) => {
                 at = secret.end.max(at + 1);
+                inside = false;
                 found.push(secret);
             }
             None => at += 1,
@@ -240,8 +249,14 @@ fn word(bytes: &[u8], start: usize) -> Option<Range<usize>> {
         let digits = bytes.get(password.clone())?.iter().all(u8::is_ascii_digit);
         return (bytes.get(user) == Some(&b':') && !digits && !is_masked(bytes, &password)).then_some(password);
     }
-    // Most words are prose, with another word behind them: not looked at any closer.
-    if blanks > end && bytes.get(blanks).is_some_and(|&byte| is_word(byte)) && !word.starts_with(b"--") {
+    if let Some(password) = flag_password(bytes, start, end) {
+        return (!is_masked(bytes, &password)).then_some(password);
+    }
+    // Only few words are followed by what may part a name from its value; the others are not looked at any closer.
+    let parted =
+        matches!(bytes.get(blanks), Some(b'=' | b':' | b'!' | b'"' | b'\'' | b'`' | b'\\' | b']' | b'>' | 0xEF));
+    let flag = word.starts_with(b"--") && blanks > end;
+    if !parted && !flag {
         return None;
     }
     // "api key: …" is two words.
@@ -250,7 +265,7 @@ fn word(bytes: &[u8], start: usize) -> Option<Range<usize>> {
     if !names_secret(name) {
         return None;
     }
-    if word.starts_with(b"--") && blanks > end && !matches!(bytes.get(blanks), Some(b'-' | b'=' | b':')) {
+    if flag && !matches!(bytes.get(blanks), Some(b'-' | b'=' | b':')) {
         // A flag's value follows after a blank.
         return value(bytes, blanks, name, b' ');
     }
@@ -259,6 +274,32 @@ fn word(bytes: &[u8], start: usize) -> Option<Range<usize>> {
         return (!is_masked(bytes, &text)).then_some(text);
     }
     named_value(bytes, end, name)
+}
+
+/// The password behind the flag at `start..end`, where a database's client stands in front of it on the line:
+/// `mysql -uroot -pPW`, `redis-cli -a PW`, `sshpass -p PW`.
+fn flag_password(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
+    let letter = match bytes.get(start..end)? {
+        [b'-', letter @ (b'a' | b'p'), ..] => *letter,
+        _ => return None,
+    };
+    let line = bytes.get(start.saturating_sub(LONGEST_COMMAND)..start)?;
+    let line = line.rsplit(|byte| matches!(byte, b'\n' | b'|' | b';')).next()?;
+    let calls = |program: &[u8]| line.windows(program.len()).any(|word| word == program);
+    let is_attached = end > start + 2 || bytes.get(end).is_some_and(|&byte| !byte.is_ascii_whitespace());
+    let (from, is_password) = match letter {
+        b'p' if is_attached => (start + 2, [b"mysql".as_slice(), b"mariadb", b"xtrabackup"].into_iter().any(calls)),
+        b'p' => (end + 1, line.trim_ascii_end().ends_with(b"sshpass") || calls(b"mongo")),
+        _ if end == start + 2 => (end + 1, calls(b"redis-cli")),
+        _ => return None,
+    };
+    let password = match bytes.get(from) {
+        Some(&byte) if is_quote(byte) => quoted(bytes, from, from),
+        _ => from..bare_end(bytes, from),
+    };
+    // Of "-p -e" the password is asked for; `<密码>` and `$PW` stand for one.
+    let is_real = bytes.get(password.clone())?.first().is_some_and(|first| !matches!(first, b'-' | b'<' | b'$'));
+    (is_password && is_real).then_some(password)
 }
 
 /// The value after a name that ended before `at`: `: x`, `=x`, `":"x"`, `\":\"x\"`, `'] = 'x'`, `=~"x"`, `!="x"`.
@@ -466,6 +507,10 @@ fn dsn_password(bytes: &[u8], at: usize) -> Option<Range<usize>> {
 /// A key that is known by its shape, or the end of a webhook's address.
 fn key_shape(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     let rest = bytes.get(at..)?;
+    // How they all begin: a quick no for most words.
+    if !matches!(rest, [b'A', b'K' | b'S' | b'I', ..] | [b'L' | b'g' | b'x' | b'h' | b's' | b'w' | b'o', ..]) {
+        return None;
+    }
     for (prefix, least) in KEY_SHAPES {
         if rest.starts_with(prefix.as_bytes()) {
             let end = run(bytes, at + prefix.len(), |byte| is_word(byte) && byte != b'.');

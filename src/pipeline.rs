@@ -10,13 +10,13 @@ use jiff::tz::Offset;
 use crate::alias::Aliases;
 use crate::budget::Budget;
 use crate::deepseek::{self, Analysis, DeepSeek, Usage};
-use crate::gate::{Change, Gate, Pass};
+use crate::gate::{Gate, Pass};
 use crate::history::{History, Recall, Told};
 use crate::inflight::{Company, Finish, JobId, Running};
 use crate::message::{self, Body, Letter, Occasion};
 use crate::metrics::Metrics;
 use crate::notice;
-use crate::notification::{DedupKey, Notification};
+use crate::notification::Notification;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::pace::{NoTurn, Pace};
 use crate::prompt::{self, ChatMessage, Subject};
@@ -44,8 +44,6 @@ pub enum OnAnalysisFailure {
 pub struct Post {
     /// What fires, with secrets masked.
     pub notification: Notification,
-    /// Its identity.
-    pub key: DedupKey,
     /// Who gets it.
     pub recipients: Arc<Recipients>,
     /// The group for the memory of what was said.
@@ -158,8 +156,9 @@ pub struct Pipeline {
     dedupe_window: Duration,
     zone: Offset,
     metrics: Arc<Metrics>,
-    /// The notification whose prompt was refused last: a second one in a row means the configuration.
-    refused_last: Mutex<Option<DedupKey>>,
+    /// The fingerprints of the notification whose prompt was refused last: one of other alerts, refused next, means the
+    /// configuration.
+    refused_last: Mutex<HashSet<String>>,
     /// Who was told that DeepSeek stays away, and is to be told when it is back.
     told: Mutex<Option<Arc<Recipients>>>,
 }
@@ -198,15 +197,27 @@ impl Pipeline {
 
     /// Runs a job, or a digest of several. Never longer than until `deadline`, plus what a computer needs to compute.
     pub fn run(&self, jobs: Jobs<'_>, deadline: Instant) -> Report {
+        self.run_watched(jobs, deadline, &|_| {})
+    }
+
+    /// The same, for who reads along: `watch` sees the report when the message is rendered and after each part that
+    /// WeCom took.
+    pub fn run_watched(&self, jobs: Jobs<'_>, deadline: Instant, watch: &dyn Fn(&Report)) -> Report {
         let mut report = Report::new(jobs);
-        report.outcome = match self.story(jobs, &mut report, deadline) {
+        report.outcome = match self.story(jobs, &mut report, deadline, watch) {
             Ok(reason) => Outcome::new(reason, format!("{}: {}", name(jobs), reason.row().label)),
             Err(failure) => Outcome::new(failure.reason, format!("{}: {}", name(jobs), failure.message)),
         };
         report
     }
 
-    fn story(&self, jobs: Jobs<'_>, report: &mut Report, deadline: Instant) -> Result<Reason, Failure> {
+    fn story(
+        &self,
+        jobs: Jobs<'_>,
+        report: &mut Report,
+        deadline: Instant,
+        watch: &dyn Fn(&Report),
+    ) -> Result<Reason, Failure> {
         let known = match (jobs, &report.draft) {
             ([job], None) => self.history.recall(&job.item.group, &job.item.notification, Instant::now()),
             _ => Recall::Nothing,
@@ -222,7 +233,8 @@ impl Pipeline {
         if report.draft.is_none() {
             report.draft = Some(self.write(jobs, known, report, deadline)?);
         }
-        self.deliver(&pass, jobs, report, deadline)
+        watch(report);
+        self.deliver(&pass, jobs, report, deadline, watch)
     }
 
     /// Has the alert explained and the message rendered.
@@ -297,11 +309,11 @@ impl Pipeline {
         self.metrics.asked(&asked);
         self.budget.spend(asked.usage.total(), Timestamp::now());
         let answer = self.second_refusal(jobs, asked.answer);
-        let change = match &answer {
+        match &answer {
             Ok(_) => pass.passed(),
             Err(failure) => pass.failed(failure, deepseek::verdict(failure.reason), Instant::now()),
-        };
-        report.notice = self.notice(change, answer.as_ref().err(), jobs);
+        }
+        report.notice = self.notice(answer.as_ref().err(), jobs);
         let mut analysis = answer?;
         analysis.text = aliases.reveal(&analysis.text);
         if let [job] = jobs {
@@ -310,46 +322,54 @@ impl Pipeline {
         Ok(analysis)
     }
 
-    /// While DeepSeek is known to refuse its key, a key that was changed in its file is tried at once.
+    /// While DeepSeek is known to refuse, a key that was changed in its file is tried at once: it may be another
+    /// account's, with a balance and models of its own.
     fn look_for_a_new_key(&self) {
-        if self.deepseek_gate.closed_for() == Some(Reason::Credentials) && self.deepseek.has_new_key() {
+        if self.deepseek_gate.closed_for().is_some_and(deepseek::needs_a_person) && self.deepseek.has_new_key() {
             self.deepseek_gate.try_now(Instant::now());
         }
     }
 
-    /// One refused prompt is a poisoned alert. Two different ones in a row are no chance: something is set up wrongly.
+    /// One refused prompt is a poisoned alert, for whomever and in whatever company. Two that share no alert, in a row,
+    /// are no chance: something is set up wrongly.
     fn second_refusal(&self, jobs: Jobs<'_>, answer: Result<Analysis, Failure>) -> Result<Analysis, Failure> {
         let mut last = self.refused_last.lock().unwrap_or_else(PoisonError::into_inner);
         let failure = match answer {
             Ok(analysis) => {
-                *last = None;
+                last.clear();
                 return Ok(analysis);
             }
             Err(failure) => failure,
         };
-        if let (Reason::Prompt, [job]) = (failure.reason, jobs)
-            && last.replace(job.item.key.clone()).is_some_and(|before| before != job.item.key)
-        {
-            let said = &failure.message;
-            let message = format!("{said}; two different notifications in a row, so check model and parameters");
-            return Err(Failure::new(Reason::Configuration, message));
+        if let (Reason::Prompt, [job]) = (failure.reason, jobs) {
+            let alerts = &job.item.notification.alerts;
+            let refused: HashSet<_> = alerts.iter().map(|alert| alert.fingerprint.clone()).collect();
+            let is_second = !last.is_empty() && last.is_disjoint(&refused);
+            *last = refused;
+            if is_second {
+                let said = &failure.message;
+                let message = format!("{said}; two different notifications in a row, so check model and parameters");
+                return Err(Failure::new(Reason::Configuration, message));
+            }
         }
         Err(failure)
     }
 
-    fn notice(&self, change: Change, failure: Option<&Failure>, jobs: Jobs<'_>) -> Option<Notice> {
+    /// What a person is to be told: once that DeepSeek stays away, however often it is tried and whatever closed the gate
+    /// first, and once that it is back.
+    fn notice(&self, failure: Option<&Failure>, jobs: Jobs<'_>) -> Option<Notice> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        match (change, failure) {
-            (Change::Closed, Some(failure)) if deepseek::needs_a_person(failure.reason) => {
+        match failure {
+            Some(failure) if deepseek::needs_a_person(failure.reason) && told.is_none() => {
                 let recipients = Arc::clone(&jobs.first()?.item.recipients);
                 *told = Some(Arc::clone(&recipients));
                 Some(Notice { text: notice::closed(failure, &name(jobs)), recipients })
             }
-            (Change::Opened, _) => {
+            Some(_) => None,
+            None => {
                 let recipients = told.take()?;
                 Some(Notice { text: notice::opened(&name(jobs)), recipients })
             }
-            _ => None,
         }
     }
 
@@ -360,6 +380,7 @@ impl Pipeline {
         jobs: Jobs<'_>,
         report: &mut Report,
         deadline: Instant,
+        watch: &dyn Fn(&Report),
     ) -> Result<Reason, Failure> {
         let Some(mut draft) = report.draft.clone() else { return Ok(Reason::Remembered) };
         let recipients = jobs.first().map(|job| Arc::clone(&job.item.recipients)).unwrap_or_default();
@@ -381,6 +402,7 @@ impl Pipeline {
                     report.draft = Some(draft.clone());
                     report.partial = partial;
                     self.metrics.part_sent();
+                    watch(report);
                 }
                 Err((failure, verdict)) => {
                     pass.failed(&failure, verdict, Instant::now());
@@ -390,10 +412,14 @@ impl Pipeline {
         }
         pass.passed();
         self.metrics.message_sent(&report.partial);
-        if let [job] = jobs
-            && draft.reason.is_analysed()
-        {
-            self.history.delivered(&job.item.group, Instant::now());
+        let now = Instant::now();
+        for job in jobs {
+            let Post { group, notification, .. } = &job.item;
+            if draft.reason.is_analysed() && jobs.len() == 1 {
+                self.history.delivered(group, notification, now);
+            } else {
+                self.history.told(group, notification, now);
+            }
         }
         Ok(draft.reason)
     }
@@ -486,6 +512,12 @@ impl Pipeline {
 }
 
 impl Report {
+    /// Parts that WeCom took, those of earlier tries included.
+    #[must_use]
+    pub fn parts_taken(&self) -> usize {
+        self.draft.as_ref().map_or(0, |draft| draft.taken)
+    }
+
     fn new(jobs: Jobs<'_>) -> Self {
         let draft = match jobs {
             [job] => job.kept.0.clone(),

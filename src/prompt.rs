@@ -34,7 +34,8 @@ pub const INSTRUCTIONS: &str = "\
 2. 纯文本，可以用“1.”编号；不要 Markdown（不要 #、**、反引号、表格、链接）。
 3. 告警里写明的是事实；你推断的，句首写“推测：”。
 4. 每条命令单独占一行，该行没有别的字。会中断服务或删除数据的操作要先说明风险。
-5. 主机、地址、服务名等只用告警里出现过的值；不知道的用<尖括号>说明要填什么，不要编造。";
+5. 主机、地址、服务名等只用告警里出现过的值；不知道的用<尖括号>说明要填什么，不要编造。
+6. startsAt 是 UTC 时间：可以说先后和间隔，不要写出时刻。";
 
 /// What the model is told to do with a digest, unless `PROMPT_FILE` says otherwise.
 pub const DIGEST_INSTRUCTIONS: &str = "\
@@ -50,7 +51,8 @@ pub const DIGEST_INSTRUCTIONS: &str = "\
 2. 纯文本，可以用“1.”编号；不要 Markdown（不要 #、**、反引号、表格、链接）。
 3. 告警里写明的是事实；你推断的，句首写“推测：”。
 4. 先做只读检查，再做变更。每条命令单独占一行，该行没有别的字。会中断服务或删除数据的操作要先说明风险。
-5. 主机、地址、服务名等只用告警里出现过的值；不知道的用<尖括号>说明要填什么，不要编造。";
+5. 主机、地址、服务名等只用告警里出现过的值；不知道的用<尖括号>说明要填什么，不要编造。
+6. startsAt 是 UTC 时间：可以说先后和间隔，不要写出时刻。";
 
 /// Stands at the end of every system message, also behind `PROMPT_FILE`'s text: anyone who can raise an alert can write
 /// into it.
@@ -126,8 +128,11 @@ fn user_message(subject: &Subject<'_>) -> String {
     if told(r#""expr":""#) {
         said.push_str("expr 是告警规则的 PromQL。");
     }
+    if told("kube-state-metrics") {
+        said.push_str("kube-state-metrics 的 instance 是采集器自己的地址，出问题的是 pod、node 等标签所指的对象。");
+    }
     if told(r#""omitted":{"#) {
-        said.push_str("omitted 是没有逐条列出的告警，按告警名和实例计数。");
+        said.push_str("omitted 是没有逐条列出的告警，按告警名和实例计数；earliestStartsAt 是组内最早的开始时间。");
     }
     if notifications.iter().any(|notification| notification.truncated_alerts > 0) {
         said.push_str("truncatedAlerts 是 Alertmanager 没有发来的告警条数，它们也可能在触发。");
@@ -211,7 +216,7 @@ mod tests {
 
     #[test]
     fn any_group_fits_and_every_name_is_in_it() {
-        let long = "x磁".repeat(1_300_000);
+        let long = "x磁".repeat(150_000);
         let many = |count: usize| (0..count).map(|n| alert("HighCPU", &format!("10.0.{}.{}:9100", n / 250, n % 250)));
         let labels: serde_json::Map<String, Value> =
             (0..5000).map(|n| (format!("label_{n}"), json!(format!("value {n}")))).collect();
@@ -227,7 +232,7 @@ mod tests {
             ("a huge instance", vec![alert("Huge", &long), alert("Huge", "b"), alert("Other", "b")]),
             ("a huge name", vec![alert(&long, "a"), alert("Other", "b")]),
             ("thousands of labels", vec![json!({"labels": labels.clone()}), json!({"labels": labels})]),
-            ("quotes", vec![alert("Quoted", &"\"\\\n".repeat(90_000)), alert("Other", "\"")]),
+            ("quotes", vec![alert("Quoted", &"\"\\\n".repeat(30_000)), alert("Other", "\"")]),
         ] {
             let notification = group(&alerts);
             for redacted in [&[][..], &["instance", "label_7"]] {
@@ -254,6 +259,7 @@ mod tests {
         let counted = |counts: &Value| counts.as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum::<u64>();
         let omitted = data["omitted"].as_object().unwrap();
         assert_eq!(told + omitted.values().map(counted).sum::<u64>(), 3000);
+        assert_eq!(data["earliestStartsAt"], "2026-11-22T20:43:00.818Z");
         assert_eq!(omitted["DiskFull"], json!({"db-1": 999}), "one of each place is told");
         assert!(omitted["HighCPU"].as_object().unwrap().len() > 400, "{data}");
     }
@@ -295,6 +301,14 @@ mod tests {
         assert_eq!(user(&[&group(&alerts)], &[], &[]), told);
         alerts.rotate_left(100);
         assert_eq!(user(&[&group(&alerts)], &[], &[]), told);
+    }
+
+    #[test]
+    fn an_exporters_own_address_is_told_to_be_one() {
+        let mut one = alert("KubePodNotReady", "10.244.6.12:8080");
+        assert!(!user(&[&group(&[one.clone()])], &[], &[]).contains("采集器"));
+        one["labels"]["job"] = json!("kube-state-metrics");
+        assert!(user(&[&group(&[one])], &[], &[]).contains("采集器自己的地址"));
     }
 
     #[test]

@@ -141,6 +141,37 @@ pub(crate) const RULES: &[Rule] = &[
     Rule { programs: &["aws"], how: Word(&["terminate-instances", "stop-instances", "reboot-instances", "rm", "rb"]) },
 ];
 
+/// Programs that only look at what stands behind them.
+pub(crate) const READERS: &[&str] = &[
+    "ag",
+    "apropos",
+    "ausearch",
+    "awk",
+    "cat",
+    "echo",
+    "egrep",
+    "fgrep",
+    "grep",
+    "head",
+    "history",
+    "journalctl",
+    "less",
+    "ll",
+    "ls",
+    "man",
+    "pgrep",
+    "printf",
+    "rg",
+    "stat",
+    "tail",
+    "wc",
+    "whatis",
+    "whereis",
+    "which",
+    "zcat",
+    "zgrep",
+];
+
 /// Statements, by their leading words; `#` stands for a number. In lower case they count where a command may begin.
 pub(crate) const STATEMENTS: &[&[&str]] = &[
     &["drop", "table"],

@@ -73,12 +73,16 @@ impl Door<'_> {
     pub fn answer(&self, exchange: &mut Exchange<'_>) -> Reply {
         match exchange.path() {
             "/handle_alert" => self.handle_alert(exchange),
-            _ => self.answer_page(exchange),
+            _ => self.page(exchange, "post to /handle_alert"),
         }
     }
 
     /// Answers one request of the pages alone: all that `METRICS_ADDR` serves.
     pub fn answer_page(&self, exchange: &mut Exchange<'_>) -> Reply {
+        self.page(exchange, "here are /metrics, /-/healthy and /-/ready; the webhook is at LISTEN_ADDR")
+    }
+
+    fn page(&self, exchange: &mut Exchange<'_>, way_out: &str) -> Reply {
         let page = match exchange.path() {
             "/-/healthy" => Reply::text(200, "healthy\n"),
             "/-/ready" if self.readiness.is_ready() => Reply::text(200, "ready\n"),
@@ -88,7 +92,7 @@ impl Door<'_> {
                 ..Reply::text(200, self.metrics.render(&self.gauges()))
             },
             path => {
-                let message = format!("no such path: {}; post to /handle_alert", one_line(path));
+                let message = format!("no such path: {}; {way_out}", one_line(path));
                 return self.refuse(&Outcome::new(Reason::NotFound, message));
             }
         };
@@ -138,12 +142,12 @@ impl Door<'_> {
         self.metrics.redacted(redact::mask(&mut notification));
         let group_key = logged(&notification.group_key);
         let ask = Ask {
-            key: key.clone(),
+            key,
             group: group.clone(),
-            lane: query.into(),
+            lane: self.lane(query, urgency),
             urgency,
             weight: notification.weight(),
-            item: Post { notification, key, recipients, group },
+            item: Post { notification, recipients, group },
         };
         let now = Instant::now();
         let answer = self.inflight.submit(ask, now);
@@ -170,6 +174,15 @@ impl Door<'_> {
                 }
             }
         }
+    }
+
+    /// Who shares a digest: the same readers, and when the day's tokens are spent, only those that are analysed or only
+    /// those that are not.
+    fn lane(&self, query: &str, urgency: Urgency) -> Arc<str> {
+        if urgency == Urgency::Normal && self.pipeline.budget().is_spent(jiff::Timestamp::now()) {
+            return format!("{query} without tokens").into();
+        }
+        query.into()
     }
 
     fn ignore(&self, notification: &Notification) -> Reply {

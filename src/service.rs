@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::exit;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
@@ -100,9 +100,16 @@ pub fn run(config: Config) -> i32 {
     };
     let crew = Crew { inflight: &inflight, pipeline: &pipeline, metrics: &metrics, job_timeout };
     thread::scope(|scope| {
+        // Every worker holds a sender; when the last has gone, all that ran is answered, logged and told.
+        let (at_work, all_done) = channel::<()>();
         for number in 0..workers {
-            start(scope, format!("worker-{number}"), || crew.work());
+            let (crew, at_work) = (&crew, at_work.clone());
+            start(scope, format!("worker-{number}"), move || {
+                crew.work();
+                drop(at_work);
+            });
         }
+        drop(at_work);
         start(scope, "accept".into(), || server.serve(|exchange| door.answer(exchange)));
         if let Some(server) = &metrics_server {
             log::info!("metrics on http://{}", server.local_addr());
@@ -119,16 +126,17 @@ pub fn run(config: Config) -> i32 {
         readiness.stopping();
         let load = inflight.load();
         log::info!("stopping: {} running are finished, {} waiting are answered 503", load.running, load.queued);
-        inflight.close();
-        let drained = inflight.wait_until_idle(Instant::now() + drain_timeout);
-        let unanswered = server.shutdown(LAST_ANSWERS);
-        if !drained {
+        let refused = inflight.close();
+        (0..refused).for_each(|_| metrics.ended(Reason::Draining));
+        if all_done.recv_timeout(drain_timeout) == Err(RecvTimeoutError::Timeout) {
             log::error!(
                 "DRAIN_TIMEOUT is over: {} jobs are cut off; Alertmanager posts them again",
                 inflight.load().running
             );
+            // Their posts see the connection end; nobody waits for answers that will not come.
             exit(EXIT_CUT_OFF);
         }
+        let unanswered = server.shutdown(LAST_ANSWERS);
         log::info!("drained, {unanswered} clients did not read their answer");
         // Not by returning: a client that reads slowly may not hold the process.
         exit(EXIT_DRAINED)
@@ -155,28 +163,30 @@ impl Crew<'_> {
     /// The work loop of one worker. It ends when the room is closed; a panic costs the job, not the worker.
     fn work(&self) {
         while let Some(taken) = self.inflight.take() {
+            let (members, subject) = (taken.jobs().len(), subject(&taken));
             // What the closure borrows is counters and rooms that hold their locks for single steps.
-            if catch_unwind(AssertUnwindSafe(|| self.run(taken))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| self.run(taken, &subject))).is_err() {
                 self.metrics.panicked();
-                self.metrics.ended(Reason::Panicked);
+                (0..members).for_each(|_| self.metrics.ended(Reason::Panicked));
+                let row = Reason::Panicked.row();
+                log::log!(row.level, "notification outcome={} reason={} {subject}", row.outcome, row.label);
             }
         }
     }
 
-    fn run(&self, taken: Taken<'_, Post, Kept>) {
+    fn run(&self, taken: Taken<'_, Post, Kept>, subject: &str) {
         #[cfg(debug_assertions)]
         fault_for_tests(&taken);
         let deadline = Instant::now() + self.job_timeout;
         let report = self.pipeline.run(taken.jobs(), deadline);
-        let line = log_line(&report, &taken);
+        let line = log_line(&report, subject);
         let took = taken.jobs().first().map(|job| job.accepted.elapsed()).unwrap_or_default();
         self.metrics.job(taken.jobs().len(), took);
-        for _ in taken.jobs() {
-            self.metrics.ended(report.outcome.reason);
-        }
         let posts = {
             let mut finishes: Vec<_> =
                 taken.jobs().iter().map(|_| self.pipeline.finish(&report, taken.jobs())).collect();
+            // As it is answered: a refused digest refuses none of its members.
+            finishes.iter().for_each(|finish| self.metrics.ended(finish.outcome.reason));
             taken.finish(|_| finishes.pop().unwrap_or_else(|| unreachable!("one for each job")))
         };
         let level = if report.partial.is_empty() { report.outcome.reason.row().level } else { log::Level::Warn };
@@ -190,23 +200,15 @@ impl Crew<'_> {
 }
 
 /// The one line of a notification, or of a digest.
-fn log_line(report: &Report, taken: &Taken<'_, Post, Kept>) -> String {
+fn log_line(report: &Report, subject: &str) -> String {
     let Report { outcome, parts, partial, model_calls, deepseek, wecom, usage, status, errcode, .. } = report;
     let row = outcome.reason.row();
-    let jobs = taken.jobs();
-    let (id, group_key, receiver) = jobs.first().map_or_else(Default::default, |job| {
-        let notification = &job.item.notification;
-        (job.id.to_string(), logged(&notification.group_key), logged(&notification.receiver))
-    });
-    let alerts: usize = jobs.iter().map(|job| job.item.notification.alerts.len()).sum();
     let errcode = errcode.map_or_else(|| "none".to_owned(), |errcode| errcode.to_string());
     let mut line = format!(
-        "notification id={id} outcome={} reason={} group_key={group_key:?} receiver={receiver:?} alerts={alerts} \
-         members={} parts={parts} errcode={errcode} status={status} model_calls={model_calls} deepseek_ms={} \
-         wecom_ms={} prompt_tokens={} completion_tokens={}",
+        "notification outcome={} reason={} {subject} parts={parts} errcode={errcode} status={status} \
+         model_calls={model_calls} deepseek_ms={} wecom_ms={} prompt_tokens={} completion_tokens={}",
         row.outcome,
         row.label,
-        jobs.len(),
         deepseek.as_millis(),
         wecom.as_millis(),
         usage.prompt,
@@ -219,6 +221,17 @@ fn log_line(report: &Report, taken: &Taken<'_, Post, Kept>) -> String {
         line.push_str(&format!(" message={:?}", outcome.message));
     }
     line
+}
+
+/// What a job is about, for its log line: a digest has its first member's id and group.
+fn subject(taken: &Taken<'_, Post, Kept>) -> String {
+    let jobs = taken.jobs();
+    let (id, group_key, receiver) = jobs.first().map_or_else(Default::default, |job| {
+        let notification = &job.item.notification;
+        (job.id.to_string(), logged(&notification.group_key), logged(&notification.receiver))
+    });
+    let alerts: usize = jobs.iter().map(|job| job.item.notification.alerts.len()).sum();
+    format!("id={id} group_key={group_key:?} receiver={receiver:?} alerts={alerts} members={}", jobs.len())
 }
 
 /// Registers SIGTERM and SIGINT. The first one arrives at the receiver, a second one ends the process at once.

@@ -3,6 +3,7 @@
 //! A model's answer is full of `*`, `_` and `|` that are no Markdown: globs, snake_case, PromQL, pipes. What is between
 //! backticks is kept letter by letter, and outside of them a marker only goes when it cannot be part of a command.
 
+use crate::commands::COMMANDS;
 use crate::glyph::is_ideograph;
 
 /// A `[text]` longer than this many bytes is no link. It also bounds the search, so that a line of brackets stays cheap.
@@ -15,68 +16,6 @@ const MAX_TAG: usize = 400;
 const LONG_LINE: usize = 480;
 /// … that ends at least this many bytes after the last break.
 const LONG_SENTENCE: usize = 90;
-
-/// Words that begin a command: what follows them, up to the next Chinese letter, keeps its `*`, `_` and `~`.
-const COMMANDS: [&str; 58] = [
-    "awk",
-    "aws",
-    "cat",
-    "cd",
-    "chmod",
-    "chown",
-    "cp",
-    "crictl",
-    "ctr",
-    "curl",
-    "dd",
-    "df",
-    "dig",
-    "docker",
-    "du",
-    "echo",
-    "etcdctl",
-    "export",
-    "find",
-    "for",
-    "git",
-    "grep",
-    "gzip",
-    "head",
-    "helm",
-    "ip",
-    "iptables",
-    "java",
-    "journalctl",
-    "jq",
-    "kubectl",
-    "less",
-    "ls",
-    "lsof",
-    "mkdir",
-    "mongo",
-    "mv",
-    "mysql",
-    "nc",
-    "openssl",
-    "ps",
-    "psql",
-    "python3",
-    "redis-cli",
-    "rm",
-    "rsync",
-    "scp",
-    "sed",
-    "ssh",
-    "stat",
-    "sudo",
-    "systemctl",
-    "tail",
-    "tar",
-    "unzip",
-    "wc",
-    "wget",
-    "zgrep",
-];
 
 /// Names that Python and Prometheus spell between double underscores: these are no bold text.
 const DUNDER: [&str; 8] = ["name", "address", "scheme", "metrics_path", "scrape_interval", "init", "main", "file"];
@@ -94,9 +33,12 @@ pub fn to_plain(line: &str) -> String {
             Piece::Verbatim(text) => plain.text.push_str(text),
             Piece::Marker { c, count, .. } if keep => plain.text.extend(std::iter::repeat_n(*c, *count)),
             Piece::Marker { .. } => {}
+            // A line that a tag breaks at its ends is whole already.
+            Piece::Break if plain.text.is_empty() => {}
             Piece::Break => plain.text.push('\n'),
         }
     }
+    plain.text.truncate(plain.text.trim_end_matches('\n').len());
     plain.text
 }
 
@@ -323,7 +265,9 @@ fn marker(c: char, count: usize, before: Option<char>, after: Option<char>, in_c
     let is_edge = |side: Option<char>| side.is_none_or(|c| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '/' | '.'));
     let is_full = |side: Option<char>| side.is_some_and(|c| !c.is_whitespace());
     // `*.log` and `*/5` are globs and schedules, `*重要*` is not.
-    let is_word = |side: Option<char>| side.is_some_and(|c| c.is_alphanumeric() || matches!(c, '`' | '“' | '【' | '['));
+    let is_word = |side: Option<char>| {
+        side.is_some_and(|c| c.is_alphanumeric() || matches!(c, '`' | '“' | '【' | '[' | '(' | '（'))
+    };
     let is_inner = |side: Option<char>| side.is_some_and(|c| c.is_ascii_alphanumeric() || c == '/');
     let (opens, closes) = match (c, count) {
         // `2**10`, `/opt/**/x`.
@@ -515,17 +459,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_are_sorted() {
-        assert!(COMMANDS.is_sorted());
-    }
-
-    #[test]
     fn decoration_goes_and_text_stays() {
         for (markdown, plain) in [
             ("**结论**：磁盘已满", "结论：磁盘已满"),
             ("这是**重点**内容", "这是重点内容"),
             ("***很重要***", "很重要"),
             ("an *important* and _urgent_ thing", "an important and urgent thing"),
+            ("failing *(guess)*, expired _(guess)_", "failing (guess), expired (guess)"),
             ("__注意__ 和 __bold text__", "注意 和 bold text"),
             ("~~不要~~", "不要"),
             ("**`kubectl get pods`**", "kubectl get pods"),

@@ -88,6 +88,10 @@ enum Named {
 
 /// Hands over each address and each URL's host of a line.
 fn each_named(line: &str, found: &mut impl FnMut(Named)) {
+    // An address has a dot or a colon, and most lines of prose have neither.
+    if !line.contains(['.', ':']) {
+        return;
+    }
     let mut at = 0;
     let mut before = "";
     while let Some(rest) = line.get(at..).filter(|rest| !rest.is_empty()) {

@@ -5,6 +5,8 @@ use std::fmt::Display;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -14,7 +16,7 @@ use crate::deepseek::ModelSettings;
 use crate::inflight::{Answer, Ask, Bounds, Inflight, Urgency};
 use crate::metrics::Metrics;
 use crate::notification::Notification;
-use crate::pipeline::{Kept, Pipeline, Post, PromptSettings};
+use crate::pipeline::{Kept, OnAnalysisFailure, Pipeline, Post, PromptSettings, Report};
 use crate::redact;
 use crate::server::MAX_BODY_BYTES;
 
@@ -23,9 +25,12 @@ pub(crate) const STEP: Duration = Duration::from_secs(30);
 /// Time for `health`: a probe that takes longer has its answer.
 const HEALTH: Duration = Duration::from_secs(3);
 
-/// What `test` sends: a notification like any other, marked as a test.
-const TEST_NOTIFICATION: &str = r#"{"version":"4","receiver":"wechat-with-deepseek","groupKey":"{}:{alertname=\"SidecarTest\"}",
-"alerts":[{"status":"firing","labels":{"alertname":"SidecarTest","severity":"none","instance":"test-host:9100","job":"node"},
+/// How often `test` says that it still waits.
+const TICK: Duration = Duration::from_secs(10);
+
+/// What `test` sends: a notification like any other. Its name, which heads the message, marks it as a test.
+const TEST_NOTIFICATION: &str = r#"{"version":"4","receiver":"wechat-with-deepseek","groupKey":"{}:{alertname=\"【测试】SidecarTest\"}",
+"alerts":[{"status":"firing","labels":{"alertname":"【测试】SidecarTest","severity":"none","instance":"test-host:9100","job":"node"},
 "annotations":{"summary":"【测试】这是 wechat-with-deepseek 的测试通知,请忽略","description":"【测试】节点 test-host 的 CPU 使用率为 92%,阈值 80%"},
 "startsAt":"STARTS_AT","fingerprint":"0000000000000000","generatorURL":""}],"externalURL":"","truncatedAlerts":0}"#;
 
@@ -106,22 +111,23 @@ fn ask_ready(address: SocketAddr) -> std::io::Result<()> {
 
 /// Sends one built-in notification through everything and prints how long each step took. Exit code 0 or 1.
 #[must_use]
-pub fn test(config: Config) -> i32 {
+pub fn test(mut config: Config) -> i32 {
     let job_timeout = config.job_timeout;
+    // A plain alert that was delivered would hide that DeepSeek does not work.
+    config.pipeline.on_analysis_failure = OnAnalysisFailure::Retry;
     let metrics = Arc::new(Metrics::new(job_timeout));
     let pipeline = Pipeline::new(config.pipeline, metrics);
     let inflight: Inflight<Post, Kept> =
         Inflight::new(Bounds { queue_size: 1, digest_at: 0, remember_kept: Duration::ZERO });
 
-    say("WeCom: is there a way to send? …");
+    say("…     WeCom: is there a way to send?");
     let started = Instant::now();
     if let Err((failure, _)) = pipeline.wecom().ready(Instant::now() + STEP).result {
-        say(format!("  no: {}", failure.message));
+        say(format!("FAIL  {}", failure.message));
         return 1;
     }
-    say(format!("  yes, {} ms", started.elapsed().as_millis()));
+    say(format!("ok    WeCom: there is, {} ms", started.elapsed().as_millis()));
 
-    say("DeepSeek explains, WeCom delivers …");
     let posted = TEST_NOTIFICATION.replace("STARTS_AT", &Timestamp::now().to_string());
     let notification = match Notification::decode(posted.as_bytes()) {
         Ok(notification) => notification,
@@ -133,25 +139,54 @@ pub fn test(config: Config) -> i32 {
     let (key, group) = (notification.dedup_key(""), notification.group_id(""));
     let recipients = Arc::new(pipeline.wecom().default_recipients().clone());
     let (lane, weight, urgency) = ("".into(), notification.weight(), Urgency::Normal);
-    let item = Post { notification, key: key.clone(), recipients, group: group.clone() };
+    let item = Post { notification, recipients, group: group.clone() };
     let answer = inflight.submit(Ask { key, group, lane, urgency, weight, item }, Instant::now());
     let (Answer::Later(..), Some(taken)) = (answer, inflight.take()) else { return 1 };
-    let report = pipeline.run(taken.jobs(), Instant::now() + job_timeout);
-    say(format!(
-        "  DeepSeek: {} ms, {} call(s), {} tokens\n  WeCom: {} ms, {} part(s)",
-        report.deepseek.as_millis(),
-        report.model_calls,
-        report.usage.total(),
-        report.wecom.as_millis(),
-        report.parts,
-    ));
+    say(format!("…     DeepSeek: explains the test alert, for {} s at most (JOB_TIMEOUT)", job_timeout.as_secs()));
+    let report = ticking(|| pipeline.run_watched(taken.jobs(), Instant::now() + job_timeout, &told));
+    let outcome = &report.outcome;
+    let is_success = outcome.reason.is_success();
     if !report.partial.is_empty() {
-        say(format!("  not everybody got it: {}", report.partial));
+        say(format!("note  WeCom: not everybody got it: {}", report.partial));
     }
-    let row = report.outcome.reason.row();
-    say(format!("{} ({}): {}", row.outcome, row.status, report.outcome.message));
+    if is_success {
+        say(format!("ok    {}; look at the phone", outcome.message));
+    } else {
+        say(format!("FAIL  {} (Alertmanager would be answered {})", outcome.message, outcome.reason.row().status));
+    }
     taken.finish(|_| pipeline.finish(&report, &[]));
-    i32::from(!report.outcome.reason.is_success())
+    i32::from(!is_success)
+}
+
+/// Tells the step that is over, and the one that begins.
+fn told(report: &Report) {
+    let (taken, parts) = (report.parts_taken(), report.parts);
+    if taken == 0 {
+        let (took, calls, tokens) = (report.deepseek.as_millis(), report.model_calls, report.usage.total());
+        say(format!("ok    DeepSeek: {took} ms, {calls} call(s), {tokens} tokens"));
+    } else {
+        say(format!("ok    WeCom: part {taken} of {parts}, {} ms so far", report.wecom.as_millis()));
+    }
+    if taken < parts {
+        say(format!("…     WeCom: part {} of {parts}", taken + 1));
+    }
+}
+
+/// Runs something long, and says every now and then that it still runs.
+fn ticking<T>(run: impl FnOnce() -> T) -> T {
+    let (running, over) = channel::<()>();
+    let started = Instant::now();
+    thread::scope(|scope| {
+        // Without the thread there is only less to read.
+        let _ = thread::Builder::new().name("ticking".into()).spawn_scoped(scope, move || {
+            while over.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                say(format!("…     {} s", started.elapsed().as_secs()));
+            }
+        });
+        let result = run();
+        drop(running);
+        result
+    })
 }
 
 #[cfg(test)]
@@ -168,6 +203,9 @@ mod tests {
     #[test]
     fn the_built_in_notification_is_one_and_says_that_it_is_a_test() {
         let notification = Notification::decode(TEST_NOTIFICATION.as_bytes()).unwrap();
-        assert!(notification.alerts[0].annotation("summary").contains("测试"));
+        assert!(
+            notification.alerts[0].name().contains("测试"),
+            "the name heads the message, the summary may not be in it"
+        );
     }
 }

@@ -151,8 +151,8 @@ struct Answered {
     errcode: Option<i64>,
     said: String,
     answer: Answer,
-    /// Whether the connection ended before a byte of an answer.
-    is_stale: bool,
+    /// What became of the request when no whole answer came.
+    fate: Option<Fate>,
 }
 
 impl WeCom {
@@ -344,9 +344,12 @@ impl WeCom {
             sent.errcode = answered.errcode.or(sent.errcode);
             tries += 1;
             // An idle connection that the server closed as the request met it: that is over, there is nothing to wait for.
-            let is_stale = answered.is_stale && tries == 1;
+            let is_stale = answered.fate == Some(Fate::Closed) && tries == 1;
             let pause = if is_stale { Duration::ZERO } else { peer::backoff(BACKOFF, tries - 1) };
-            let passes = matches!(answered.class, Class::Transient | Class::Timeout);
+            // What a robot was sent may stand in the group; it has no duplicate check, so once more is up to Alertmanager.
+            let may_be_delivered = matches!(answered.fate, Some(Fate::Closed | Fate::Broken | Fate::TimedOut));
+            let passes = matches!(answered.class, Class::Transient | Class::Timeout)
+                && !(may_be_delivered && matches!(self.account, Account::Robot { .. }));
             if !passes || tries == TRIES || Instant::now() + pause >= deadline {
                 return answered;
             }
@@ -431,13 +434,12 @@ impl Answer {
 }
 
 fn read(api: Api, received: Result<Received, CallError>, secrets: &[&Secret]) -> Answered {
-    let without_errcode =
-        |class, said| Answered { class, errcode: None, said, answer: Answer::default(), is_stale: false };
+    let without_errcode = |class, said| Answered { class, errcode: None, said, answer: Answer::default(), fate: None };
     let received = match received {
         Ok(received) => received,
         Err(CallError { fate, text }) => {
             let class = if fate == Fate::TimedOut { Class::Timeout } else { Class::Transient };
-            return Answered { is_stale: fate == Fate::Closed, ..without_errcode(class, text) };
+            return Answered { fate: Some(fate), ..without_errcode(class, text) };
         }
     };
     let status = received.status;
@@ -445,7 +447,7 @@ fn read(api: Api, received: Result<Received, CallError>, secrets: &[&Secret]) ->
         Ok(answer) if (200..300).contains(&status) && answer.errcode.is_some() => {
             let errcode = answer.errcode.unwrap_or_default();
             let said = quote(answer.errmsg.as_deref().unwrap_or_default(), secrets);
-            Answered { class: Class::of(api, errcode), errcode: Some(errcode), said, answer, is_stale: false }
+            Answered { class: Class::of(api, errcode), errcode: Some(errcode), said, answer, fate: None }
         }
         _ => {
             let said = quote(&String::from_utf8_lossy(&received.body), secrets);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -53,6 +53,11 @@ impl Process {
         };
         thread::Builder::new().name("stderr".into()).spawn(read)?;
         Ok(Self { child, log })
+    }
+
+    /// Its stdout, once, where the command has piped it.
+    pub(crate) fn take_stdout(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
     }
 
     /// Its process id.
@@ -121,8 +126,18 @@ impl Process {
     /// # Errors
     /// When there is no such process any more, or no `kill`.
     pub(crate) fn signal(&self, name: &str) -> io::Result<()> {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status()?;
-        if status.success() { Ok(()) } else { Err(io::Error::other(format!("kill -{name}: {status}"))) }
+        kill(name, self.pid())
+    }
+
+    /// Sends a signal to its first child, for a wrapper such as `unshare` that passes none on.
+    ///
+    /// # Errors
+    /// When it has no child, or there is no `kill`.
+    pub(crate) fn signal_child(&self, name: &str) -> io::Result<()> {
+        let pid = self.pid();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        let child = children.split_whitespace().next().and_then(|pid| pid.parse().ok());
+        kill(name, child.ok_or_else(|| io::Error::other("no child"))?)
     }
 
     /// How many threads it has; 0 when it is gone.
@@ -161,6 +176,11 @@ impl Process {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         line.split_whitespace().next()?.parse().ok()
     }
+}
+
+fn kill(name: &str, pid: u32) -> io::Result<()> {
+    let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other(format!("kill -{name}: {status}"))) }
 }
 
 impl Drop for Process {

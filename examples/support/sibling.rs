@@ -18,11 +18,11 @@ pub(crate) fn sidecar() -> Result<PathBuf, String> {
     let folder = own.parent().and_then(|examples| examples.parent()).ok_or("this program lies in no target folder")?;
     let binary = folder.join(format!("{NAME}{}", env::consts::EXE_SUFFIX));
     let profile = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let (Some(cargo), Some(target)) = (env::var_os("CARGO"), folder.parent()) else {
+    let (Some(_), Some(target)) = (env::var_os("CARGO"), folder.parent()) else {
         let hint = "run it by `cargo run --example`, or build the binary first by `cargo build`";
         return if binary.is_file() { Ok(binary) } else { Err(format!("{} is missing; {hint}", binary.display())) };
     };
-    let status = Command::new(cargo)
+    let status = cargo()
         .args(["build", "--quiet", "--bin", NAME, "--profile", if profile == "debug" { "dev" } else { profile }])
         .arg("--manifest-path")
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
@@ -35,4 +35,17 @@ pub(crate) fn sidecar() -> Result<PathBuf, String> {
         (true, false) => Err(format!("{} is missing; build it with the same flags as this example", binary.display())),
         (false, _) => Err(format!("`cargo build --bin {NAME}` failed")),
     }
+}
+
+/// The cargo that runs this program, as it runs from a shell: without the variables that it sets for its children, since
+/// a build script of a dependency that reads one of them would run again, and half the tree with it.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo
 }

@@ -330,24 +330,31 @@ fn the_agent_is_a_number_and_the_secret_is_the_apps() {
 
 #[test]
 fn a_group_robot_is_called_with_its_key() {
+    use Next::{IsDelivered, IsRefused};
+    // A name, the reply, how often the robot is called, the status, and what becomes of the next one.
     let rows = [
-        ("0", Reply::Natural, 1, 200),
-        ("93000", Reply::Errcode(93_000), 1, 422),
-        ("93004", Reply::Errcode(93_004), 1, 422),
-        ("93008", Reply::Errcode(93_008), 1, 422),
-        ("45009", Reply::Errcode(45_009), 1, 429),
-        ("-1", Reply::Errcode(-1), 3, 503),
+        ("0", Reply::Natural, 1, 200, IsDelivered),
+        ("93000", Reply::Errcode(93_000), 1, 422, IsRefused),
+        ("93004", Reply::Errcode(93_004), 1, 422, IsRefused),
+        ("93008", Reply::Errcode(93_008), 1, 422, IsRefused),
+        ("40058", Reply::Errcode(40_058), 1, 422, IsDelivered),
+        ("45009", Reply::Errcode(45_009), 1, 429, IsRefused),
+        ("-1", Reply::Errcode(-1), 3, 503, IsDelivered),
     ];
     each(
         &rows,
         |(name, ..)| (*name).into(),
-        |(_, reply, calls, status)| {
+        |(_, reply, calls, status, next)| {
             let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
             wecom.reply(Api::Robot, reply.clone());
             let sidecar = Sidecar::with_robot(&deepseek, &wecom).env("JOB_TIMEOUT", "20s").start();
             let reply = sidecar.post(&notification("DiskWillFill").build());
             assert_eq!((reply.status, wecom.count(Api::Robot)), (*status, *calls), "{}", reply.text);
             assert_eq!((wecom.gettoken_calls(), wecom.delivered().len()), (0, usize::from(*status == 200)));
+            wecom.reply(Api::Robot, Reply::Natural);
+            let reply = sidecar.post(&notification("InodesWillFill").build());
+            let (status, further) = if *next == IsDelivered { (200, 1) } else { (*status, 0) };
+            assert_eq!((reply.status, wecom.count(Api::Robot)), (status, calls + further), "{}", reply.text);
         },
     );
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::http::{Request, Server};
-use super::journal::{Journal, Script, lock};
+use super::journal::{Journal, Latch, Script, lock};
 
 /// A question as it came.
 #[derive(Debug, Clone)]
@@ -126,6 +126,8 @@ pub(crate) struct DeepSeek {
 /// What a [`DeepSeek`] knows; it outlives the server, so that a watcher may hold it.
 pub(crate) struct State {
     key: String,
+    /// Keys of other accounts that it takes too.
+    other_keys: Mutex<Vec<String>>,
     models: Mutex<Vec<String>>,
     script: Script<RecordedRequest, Answer>,
     requests: Journal<RecordedRequest>,
@@ -146,6 +148,7 @@ impl DeepSeek {
     pub(crate) fn with_key(key: &str) -> Self {
         let state = Arc::new(State {
             key: key.to_owned(),
+            other_keys: Mutex::default(),
             models: Mutex::new(vec!["deepseek-flash".into(), "deepseek-v4-pro".into()]),
             script: Script::new(says("结论：磁盘将在 4 小时内写满。\n处理步骤：先看 df -h，再清理旧日志。")),
             requests: Journal::new("model calls"),
@@ -181,6 +184,11 @@ impl DeepSeek {
         &self.state.key
     }
 
+    /// Takes the key of another account too.
+    pub(crate) fn take_key(&self, key: &str) {
+        lock(&self.state.other_keys).push(key.to_owned());
+    }
+
     /// Every question gets this answer from now on.
     pub(crate) fn answer(&self, answer: Answer) {
         self.state.script.always(move |_| answer.clone());
@@ -194,6 +202,17 @@ impl DeepSeek {
     /// Every question gets what `answer` makes of it. It runs on the question's own thread and may block.
     pub(crate) fn answer_with(&self, answer: impl Fn(&RecordedRequest) -> Answer + Send + Sync + 'static) {
         self.state.script.always(answer);
+    }
+
+    /// Every question waits for the latch, and then gets this answer.
+    pub(crate) fn hold(&self, answer: Answer) -> Latch {
+        let latch = Latch::shut();
+        let own = latch.clone();
+        self.answer_with(move |_| {
+            own.wait();
+            answer.clone()
+        });
+        latch
     }
 
     /// The models it has; a question for another is refused as DeepSeek does.
@@ -300,7 +319,7 @@ impl State {
     /// DeepSeek's answer to a wrong key.
     fn refuse(&self, request: &Request) -> Option<Answer> {
         match request.header("authorization").and_then(|value| value.strip_prefix("Bearer ")) {
-            Some(key) if key == self.key => None,
+            Some(key) if key == self.key || lock(&self.other_keys).iter().any(|other| other == key) => None,
             Some(key) => {
                 // DeepSeek shows a key's last characters.
                 let tail: String = key.chars().skip(key.chars().count().saturating_sub(4)).collect();

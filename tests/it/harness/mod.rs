@@ -5,6 +5,7 @@
 mod alertmanager;
 mod files;
 mod garbage;
+mod page;
 mod relay;
 mod rows;
 mod sidecar;
@@ -12,6 +13,7 @@ mod sidecar;
 pub(crate) use alertmanager::Alertmanager;
 pub(crate) use files::{TempDir, TempFile};
 pub(crate) use garbage::Random;
+pub(crate) use page::Page;
 pub(crate) use relay::{AUTHORITY, Relay, read_head};
 pub(crate) use rows::each;
 pub(crate) use sidecar::{Builder, Finished, Sidecar};

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -24,6 +25,7 @@ const LISTENING: &str = "listening on http://";
 pub(crate) struct Builder {
     variables: BTreeMap<String, String>,
     arguments: Vec<String>,
+    wrapper: Vec<String>,
     directory: Option<PathBuf>,
     descriptors: Option<usize>,
     watched: Watched,
@@ -131,6 +133,11 @@ impl Sidecar {
         self.process.signal(name).expect("a signal to the sidecar");
     }
 
+    /// Sends a signal to the process that its wrapper started.
+    pub(crate) fn signal_inside(&self, name: &str) {
+        self.process.signal_child(name).expect("a signal to the wrapped sidecar");
+    }
+
     /// Blocks until it ends, and gives its exit code; -1 after a signal.
     #[track_caller]
     pub(crate) fn wait_exit(&mut self, timeout: Duration) -> i32 {
@@ -205,6 +212,12 @@ impl Builder {
         self
     }
 
+    /// Runs it by this command, to which the binary and its arguments are added.
+    pub(crate) fn under(mut self, command: &[&str]) -> Self {
+        self.wrapper = command.iter().map(|&word| word.into()).collect();
+        self
+    }
+
     /// Runs it in this directory.
     pub(crate) fn current_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.directory = Some(directory.into());
@@ -225,16 +238,28 @@ impl Builder {
         Sidecar { process, address, builder: self }
     }
 
+    /// Starts it with a pipe for its stdout, for who reads along.
+    #[track_caller]
+    pub(crate) fn spawn(&self) -> Child {
+        let mut command = self.command();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.spawn().expect("the sidecar's binary")
+    }
+
     /// Runs it to its end.
     #[track_caller]
     pub(crate) fn run(self) -> Finished {
-        let output = self.command().stdin(Stdio::null()).output().expect("the sidecar's binary");
-        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        let finished = Finished {
-            code: output.status.code().unwrap_or(-1),
-            stdout: text(&output.stdout),
-            stderr: text(&output.stderr),
-        };
+        let mut process = Process::start(self.command().stdout(Stdio::piped())).expect("the sidecar's binary");
+        let mut piped = process.take_stdout().expect("a piped stdout");
+        let reading = thread::spawn(move || {
+            let mut bytes = Vec::new();
+            // What a killed sidecar has said is what there is.
+            let _ = piped.read_to_end(&mut bytes);
+            String::from_utf8_lossy(&bytes).into_owned()
+        });
+        let status = process.wait_exit(PATIENCE).expect("a sidecar that ends by itself");
+        let stdout = reading.join().expect("a reader that does not panic");
+        let finished = Finished { code: status.code().unwrap_or(-1), stdout, stderr: process.log() };
         for secret in self.secrets() {
             assert!(!finished.stdout.contains(&secret), "stdout holds the secret {secret:?}: {finished:?}");
             assert!(!finished.stderr.contains(&secret), "stderr holds the secret {secret:?}: {finished:?}");
@@ -244,9 +269,14 @@ impl Builder {
 
     fn command(&self) -> Command {
         const BINARY: &str = env!("CARGO_BIN_EXE_wechat-with-deepseek");
-        let mut command = match self.descriptors {
-            None => Command::new(BINARY),
-            Some(limit) => {
+        let mut command = match (self.wrapper.split_first(), self.descriptors) {
+            (Some((wrapper, arguments)), _) => {
+                let mut command = Command::new(wrapper);
+                command.args(arguments).arg(BINARY);
+                command
+            }
+            (None, None) => Command::new(BINARY),
+            (None, Some(limit)) => {
                 // The limit is of the process that asks for it: a shell that becomes the sidecar.
                 let mut shell = Command::new("/bin/sh");
                 shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\""), BINARY]);

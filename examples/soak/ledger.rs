@@ -1,0 +1,192 @@
+//! What was asked for, and whether each of it came exactly once.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::flush::Ended;
+use crate::mix::names_in;
+use crate::support::standins::journal::lock;
+use crate::support::standins::wecom::Delivered;
+
+/// So many faults are told; there may be thousands of one kind.
+const TOLD: usize = 20;
+
+/// What was posted, and what must have come of it.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    /// The jobs whose messages must have come, by the alert they are about.
+    jobs: Mutex<BTreeMap<String, BTreeSet<String>>>,
+    faults: Mutex<Vec<String>>,
+    counts: Counts,
+}
+
+/// How much was done.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Notifications that were delivered.
+    pub(crate) ended: AtomicUsize,
+    /// Posts that got an answer.
+    pub(crate) answered: AtomicUsize,
+    /// Those that were answered 4xx or 5xx.
+    pub(crate) refused: AtomicUsize,
+    /// Posts without an answer.
+    pub(crate) unanswered: AtomicUsize,
+    /// Clients that went away in the middle of a post.
+    pub(crate) killed: AtomicUsize,
+    /// Requests that were no notification.
+    pub(crate) nonsense: AtomicUsize,
+}
+
+impl Ledger {
+    /// How much was done.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Counts an ended notification.
+    pub(crate) fn ended(&self, ended: &Ended) {
+        let Counts { ended: count, answered, refused, unanswered, .. } = &self.counts;
+        count.fetch_add(1, Ordering::Relaxed);
+        answered.fetch_add(ended.statuses.len(), Ordering::Relaxed);
+        refused.fetch_add(ended.statuses.iter().filter(|status| **status >= 400).count(), Ordering::Relaxed);
+        unanswered.fetch_add(ended.unanswered, Ordering::Relaxed);
+    }
+
+    /// Counts a client that went away.
+    pub(crate) fn killed(&self) {
+        self.counts.killed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It must have been answered 200, and its message must come.
+    pub(crate) fn expect_message(&self, name: &str, ended: &Ended) {
+        self.expect_success(name, ended);
+        match job_id(ended) {
+            Some(id) => {
+                let is_new = lock(&self.jobs).entry(name.to_owned()).or_default().insert(id.clone());
+                if !is_new {
+                    self.fault(format!("{name}: two notifications were one job, {id}"));
+                }
+            }
+            None if ended.success.is_some() => self.fault(format!("{name}: the 200 names no job")),
+            None => {}
+        }
+    }
+
+    /// It must have been answered 200.
+    pub(crate) fn expect_success(&self, name: &str, ended: &Ended) {
+        if ended.success.is_none() {
+            self.fault(format!(
+                "{name}: no 200 within {:?}; answers {:?}, {} posts without one",
+                ended.took, ended.statuses, ended.unanswered
+            ));
+        }
+    }
+
+    /// It must have been answered 200 at once.
+    pub(crate) fn expect_memory(&self, name: &str, ended: &Ended) {
+        if ended.statuses != [200] {
+            self.fault(format!("{name}: delivered, and then answered {:?} instead of 200 at once", ended.statuses));
+        }
+    }
+
+    /// Both must have been answered 200 by one job.
+    pub(crate) fn expect_same(&self, name: &str, one: &Ended, two: &Ended) {
+        self.expect_success(name, two);
+        if job_id(one) != job_id(two) {
+            self.fault(format!("{name}: posted twice at once, two jobs: {:?}, {:?}", job_id(one), job_id(two)));
+        }
+    }
+
+    /// Nonsense must have been answered by one of `right`.
+    pub(crate) fn nonsense(&self, bytes: &str, right: &[u16], status: Option<u16>) {
+        self.counts.nonsense.fetch_add(1, Ordering::Relaxed);
+        if !status.is_some_and(|status| right.contains(&status)) {
+            let begin: String = bytes.chars().take(80).collect();
+            self.fault(format!("{begin:?} was answered {status:?}, not {right:?}"));
+        }
+    }
+
+    fn fault(&self, fault: String) {
+        lock(&self.faults).push(fault);
+    }
+
+    /// Compares what came with what had to come.
+    pub(crate) fn close(&self, delivered: &[Delivered]) -> Vec<String> {
+        let mut came: BTreeMap<String, BTreeMap<Part, usize>> = BTreeMap::new();
+        for message in delivered {
+            match (names_in(&message.text).next(), Part::of(&message.text)) {
+                (Some(name), Some(part)) => *came.entry(name).or_default().entry(part).or_default() += 1,
+                // The service's own notices name no alert.
+                _ if message.text.contains("DeepSeek") => {}
+                _ => self.fault(format!("a message of nothing that was posted: {:?}", message.text)),
+            }
+        }
+        let jobs = lock(&self.jobs);
+        for (name, parts) in &came {
+            let expected = jobs.get(name).cloned().unwrap_or_default();
+            let ids: BTreeSet<String> = parts.keys().map(|part| part.id.clone()).collect();
+            if ids != expected {
+                self.fault(format!("{name}: messages of the jobs {ids:?}, expected {expected:?}"));
+            }
+            for (part, times) in parts.iter().filter(|(_, times)| **times != 1) {
+                self.fault(format!("{name}: part {}/{} of {} came {times} times", part.number, part.count, part.id));
+            }
+            for part in parts.keys() {
+                let missing = |number| !parts.contains_key(&Part { number, ..part.clone() });
+                if part.number == 1 && (1..=part.count).any(missing) {
+                    self.fault(format!("{name}: parts of {} are missing", part.id));
+                }
+            }
+        }
+        for name in jobs.keys().filter(|name| !came.contains_key(*name)) {
+            self.fault(format!("{name}: answered 200, and no message came"));
+        }
+        drop(jobs);
+        self.faults()
+    }
+
+    /// Compares what was explained, alone or in digests, with what had to be.
+    pub(crate) fn close_digests(&self, asked: &HashSet<String>) -> Vec<String> {
+        let jobs = lock(&self.jobs);
+        for name in jobs.keys().filter(|name| !asked.contains(*name)) {
+            self.fault(format!("{name}: answered 200, and no question named it"));
+        }
+        drop(jobs);
+        self.faults()
+    }
+
+    /// What went wrong so far; of many the first ones and their number.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let faults = lock(&self.faults);
+        let mut told: Vec<String> = faults.iter().take(TOLD).cloned().collect();
+        if faults.len() > TOLD {
+            told.push(format!("and {} more", faults.len() - TOLD));
+        }
+        told
+    }
+}
+
+/// The job that a 200 names.
+fn job_id(ended: &Ended) -> Option<String> {
+    ended.success.as_ref()?.header("X-Job-Id").map(str::to_owned)
+}
+
+/// Which part of which job's message a text is, by its first line: `…:（1/2）#3f9a2c`, or `…: #3f9a2c` for a whole one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Part {
+    id: String,
+    number: usize,
+    count: usize,
+}
+
+impl Part {
+    fn of(text: &str) -> Option<Self> {
+        let line = text.lines().next()?;
+        let (before, id) = line.split_once('#')?;
+        let id: String = id.chars().take_while(char::is_ascii_hexdigit).collect();
+        let numbers = before.rsplit_once('（').and_then(|(_, rest)| rest.split_once('）')?.0.split_once('/'));
+        let (number, count) = numbers.and_then(|(n, of)| Some((n.parse().ok()?, of.parse().ok()?))).unwrap_or((1, 1));
+        Some(Self { id: format!("#{id}"), number, count })
+    }
+}

@@ -1,0 +1,306 @@
+//! Real-looking notifications and answers, and what becomes of them: `cases/`.
+//!
+//! `notifications/CASE.json` is what Alertmanager posts (a list of them is a digest), `answers/CASE.KIND.md` what a model
+//! says to it. `prompts/` and `messages/` hold what leaves for either, so that a change shows itself in review.
+//! `UPDATE_GOLDEN=1 cargo test corpus` writes them anew.
+//!
+//! Three kinds are more than a name: `repeat` was explained before, `cut` ended by its length, and `unanalysed` is no
+//! answer but the reason why there is none.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::env;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use jiff::tz::Offset;
+use serde_json::Value;
+use wechat_with_deepseek::message::{self, Body, Letter, MAX_PARTS, Occasion, PREFIX};
+use wechat_with_deepseek::notification::Notification;
+use wechat_with_deepseek::pipeline::PromptSettings;
+use wechat_with_deepseek::prompt::LONGEST_USER_MESSAGE;
+use wechat_with_deepseek::{redact, wecom};
+
+use crate::harness::Sidecar;
+use crate::support::standins::{DeepSeek, WeCom, says};
+
+const ID: &str = "#3f9a2c";
+/// 03:20 in Beijing.
+const NOW: &str = "2026-11-22T19:20:00Z";
+
+/// What was planted in the notifications and may leave in no word.
+const SECRETS: [&str; 9] = [
+    "S3cretRepl",
+    "Rd5%kLq9zX",
+    "Hunter2Pass",
+    "9f8e7d6c5b4a39281706f5e4d3c2b1a0",
+    "AKIAIOSFODNN7EXAMPLE",
+    "Tr0ub4dor",
+    "tok_5ac1e8b2d94f7063",
+    "eyJzdWIiOiIxMjM0NTY3ODkwIn0",
+    "dozjgNryP4J3jVmNHl0w5N",
+];
+
+/// What Alertmanager posts in one of the cases.
+struct Case {
+    name: String,
+    /// As posted.
+    bodies: Vec<Value>,
+    /// As the rooms get them: what fires, masked.
+    notifications: Vec<Notification>,
+}
+
+/// What is said to a case.
+struct Answer {
+    case: String,
+    kind: String,
+    text: String,
+}
+
+impl Case {
+    fn members(&self) -> Vec<&Notification> {
+        self.notifications.iter().collect()
+    }
+
+    fn letter(&self, body: Body<'_>, occasion: Occasion) -> Vec<String> {
+        message::render(&Letter {
+            id: ID,
+            notifications: &self.members(),
+            body,
+            occasion,
+            now: NOW.parse().unwrap(),
+            zone: Offset::constant(8),
+            part_bytes: wecom::TEXT_BYTES,
+        })
+    }
+
+    /// The system and the user message.
+    fn prompt(&self) -> (String, String) {
+        let (messages, _) = PromptSettings::default().chat(&self.members(), &HashSet::new());
+        let [system, user] = messages.try_into().unwrap();
+        (system.content, user.content)
+    }
+}
+
+impl Answer {
+    fn name(&self) -> String {
+        format!("{}.{}", self.case, self.kind)
+    }
+
+    fn is(&self, kind: &str) -> bool {
+        self.kind == kind
+    }
+
+    /// What is left when the model's thinking is dropped, as it is before an answer is rendered.
+    fn said(&self) -> &str {
+        self.text.rsplit_once("</think>").map_or(self.text.as_str(), |(_, said)| said).trim()
+    }
+
+    fn parts(&self, case: &Case) -> Vec<String> {
+        let occasion = if self.is("repeat") { Occasion::Repeat } else { Occasion::New };
+        let body = if self.is("unanalysed") {
+            Body::Plain { why: self.said() }
+        } else {
+            Body::Analysis { text: self.said(), cut: self.is("cut") }
+        };
+        case.letter(body, occasion)
+    }
+
+    /// What stands in fences and between backticks, letter by letter.
+    fn commands(&self) -> Vec<String> {
+        let mut commands = Vec::new();
+        let mut in_fence = false;
+        // JSON becomes lines.
+        let is_json = self.said().contains("```json");
+        for line in self.said().lines().filter(|_| !is_json) {
+            let line = line.trim_start_matches(['>', ' ']);
+            match line.strip_prefix("```") {
+                Some(info) if info.trim() == "markdown" => {}
+                Some(_) => in_fence = !in_fence,
+                None if in_fence => commands.push(line.trim_end().to_owned()),
+                None => commands.extend(line.split('`').skip(1).step_by(2).map(str::to_owned)),
+            }
+        }
+        // A backslash keeps a pipe out of a table's grid.
+        commands.iter().map(|command| command.replace("\\|", "|").trim().to_owned()).filter(|c| !c.is_empty()).collect()
+    }
+}
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/cases").join(name)
+}
+
+/// The files of a folder by their names without the ending.
+fn files(name: &str) -> BTreeMap<String, String> {
+    let entries = fs::read_dir(folder(name)).into_iter().flatten().map(|entry| entry.unwrap().path());
+    entries
+        .map(|path| (path.file_stem().unwrap().to_string_lossy().into_owned(), fs::read_to_string(&path).unwrap()))
+        .collect()
+}
+
+fn cases() -> Vec<Case> {
+    let case = |(name, json): (String, String)| {
+        let posted: Value = serde_json::from_str(&json).unwrap();
+        let bodies = posted.as_array().cloned().unwrap_or_else(|| vec![posted.clone()]);
+        let read = |body: &Value| {
+            let mut notification = Notification::decode(body.to_string().as_bytes()).unwrap();
+            notification.retain_firing();
+            redact::mask(&mut notification);
+            notification
+        };
+        let notifications = bodies.iter().map(read).collect();
+        Case { name, bodies, notifications }
+    };
+    files("notifications").into_iter().map(case).collect()
+}
+
+fn answers() -> Vec<Answer> {
+    let answer = |(name, text): (String, String)| {
+        let (case, kind) = name.split_once('.').unwrap();
+        Answer { case: case.into(), kind: kind.into(), text }
+    };
+    files("answers").into_iter().map(answer).collect()
+}
+
+fn case(name: &str) -> Case {
+    cases().into_iter().find(|case| case.name == name).unwrap_or_else(|| panic!("no case {name}"))
+}
+
+/// The parts as one text, each with its size.
+fn golden(parts: &[String]) -> String {
+    let mut text = String::new();
+    for (number, part) in parts.iter().enumerate() {
+        let (number, count, bytes) = (number + 1, parts.len(), part.len());
+        let _ = writeln!(text, "===== {number}/{count}, {bytes} bytes =====\n{part}");
+    }
+    text
+}
+
+/// Holds what is made now to what is kept in the folder, or keeps it when that is asked for.
+#[track_caller]
+fn compare(name: &str, made: &BTreeMap<String, String>) {
+    let folder = folder(name);
+    if env::var_os("UPDATE_GOLDEN").is_some() {
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        made.iter().for_each(|(name, text)| fs::write(folder.join(format!("{name}.txt")), text).unwrap());
+        return;
+    }
+    let kept = files(name);
+    let names: BTreeSet<&String> = kept.keys().chain(made.keys()).collect();
+    let differs = |file: &&String| kept.get(*file) != made.get(*file);
+    let changed: Vec<_> = names.into_iter().filter(differs).collect();
+    let first =
+        changed.first().map(|file| format!("{}\n--- now ---\n{}", file, made.get(*file).map_or("", |text| text)));
+    assert!(
+        changed.is_empty(),
+        "{name}: {changed:?} changed; if that is wanted, run UPDATE_GOLDEN=1 cargo test corpus and read the diff.\n{}",
+        first.unwrap_or_default(),
+    );
+}
+
+#[test]
+fn every_prompt_is_the_one_that_was_read() {
+    let mut made = BTreeMap::new();
+    for case in cases() {
+        let (system, user) = case.prompt();
+        let kind = if case.notifications.len() > 1 { "system-of-a-digest" } else { "system" };
+        made.insert(kind.to_owned(), system + "\n");
+        made.insert(case.name, user + "\n");
+    }
+    compare("prompts", &made);
+}
+
+#[test]
+fn every_message_is_the_one_that_was_read() {
+    let cases: BTreeMap<String, Case> = cases().into_iter().map(|case| (case.name.clone(), case)).collect();
+    let made = answers().iter().map(|answer| (answer.name(), golden(&answer.parts(&cases[&answer.case])))).collect();
+    compare("messages", &made);
+}
+
+#[test]
+fn the_corpus_is_large_and_every_case_is_answered() {
+    let (cases, answers) = (cases(), answers());
+    assert!(cases.len() >= 20 && answers.len() >= 25, "{} cases, {} answers", cases.len(), answers.len());
+    let answered: HashSet<&str> = answers.iter().map(|answer| answer.case.as_str()).collect();
+    for case in &cases {
+        assert!(answered.contains(case.name.as_str()), "{} has no answer", case.name);
+    }
+}
+
+#[test]
+fn no_prompt_breaks_its_bounds_or_tells_a_secret() {
+    for case in cases() {
+        let (system, user) = case.prompt();
+        assert!(user.len() <= LONGEST_USER_MESSAGE, "{}: {} bytes", case.name, user.len());
+        for alert in case.notifications.iter().flat_map(|notification| &notification.alerts) {
+            assert!(user.contains(alert.name()), "{}: {} is missing", case.name, alert.name());
+        }
+        for secret in SECRETS {
+            assert!(!system.contains(secret) && !user.contains(secret), "{}: {secret} leaves", case.name);
+        }
+        assert_eq!(user.matches("alert_data>").count(), 2, "{}", case.name);
+    }
+}
+
+#[test]
+fn no_answer_to_any_case_breaks_the_message() {
+    let answers = answers();
+    for case in cases() {
+        for answer in &answers {
+            let context = format!("{} to {}", answer.name(), case.name);
+            let parts = answer.parts(&case);
+            assert!((1..=MAX_PARTS).contains(&parts.len()), "{context}");
+            let mut bodies = String::new();
+            for (number, part) in parts.iter().enumerate() {
+                assert!(part.len() <= wecom::TEXT_BYTES, "{context}: {} bytes", part.len());
+                assert!(part.starts_with(PREFIX), "{context}: {part}");
+                let lines = part.lines().count();
+                assert!(lines >= 3, "{context}: part {number} of {lines} lines");
+                let is_bad = |c: char| {
+                    (c.is_control() && !matches!(c, '\n' | '\t'))
+                        || matches!(c, '\u{fffd}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200b}' | '\u{feff}')
+                };
+                assert!(!part.contains(is_bad), "{context}: {part:?}");
+                assert!(!part.ends_with('】') && !part.ends_with(['：', ':']) || parts.len() == 1, "{context}: {part}");
+                assert!(!part.contains("```") && !part.contains("**结论**"), "{context}: {part}");
+                bodies.push_str(part.split_once('\n').map_or("", |(_, body)| body));
+                bodies.push('\n');
+            }
+            for secret in SECRETS {
+                assert!(!bodies.contains(secret), "{context}: {secret} leaves");
+            }
+            if !bodies.contains("（截断）") && !answer.is("unanalysed") {
+                let shown = bodies.replace("\\|", "|");
+                for command in answer.commands() {
+                    assert!(shown.contains(&command), "{context}: {command:?} is not letter by letter in\n{bodies}");
+                }
+            }
+        }
+    }
+}
+
+/// A message without what differs from run to run: the job's id, and how long the alert lasts.
+fn timeless(text: &str) -> String {
+    let id = text.find('#').and_then(|at| text.get(at..at + ID.len())).unwrap_or_default();
+    let lines = text.lines().filter(|line| !line.starts_with("最早: ") && !line.starts_with("开始: "));
+    lines.collect::<Vec<_>>().join("\n").replace(id, ID)
+}
+
+#[test]
+fn the_service_sends_what_the_corpus_shows() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    for name in ["node-disk-filling.good", "mysql-replication-lag.think", "k8s-oom-killed.markdown"] {
+        let answer = answers().into_iter().find(|answer| answer.name() == name).unwrap();
+        let case = case(&answer.case);
+        let sent = wecom.delivered().len();
+        deepseek.answer(says(&answer.text));
+        assert_eq!(sidecar.post(&case.bodies[0]).status, 200);
+        let parts: Vec<_> = wecom.delivered().into_iter().skip(sent).map(|part| timeless(&part.text)).collect();
+        let expected: Vec<_> = answer.parts(&case).iter().map(|part| timeless(part)).collect();
+        assert_eq!(parts, expected, "{name}");
+        let request = deepseek.requests().pop().unwrap();
+        assert_eq!((request.system(), request.user()), case.prompt(), "{name}");
+    }
+}

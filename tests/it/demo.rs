@@ -1,0 +1,53 @@
+//! The one command for who meets the project first.
+
+use std::env;
+use std::process::{Command, Stdio};
+
+use crate::support::sibling;
+
+/// The demo as its reader runs it, with nothing configured.
+fn demo() -> Command {
+    let own = env::current_exe().expect("the path of this test");
+    // target/<profile>/deps/<this test>
+    let target = own.ancestors().nth(3).expect("a target folder");
+    let mut command = sibling::cargo();
+    command.args(["run", "--quiet", "--example", "demo", "--target-dir"]).arg(target);
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
+    for (name, _) in env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if ["DEEPSEEK_", "WECHAT_", "WEBHOOK_"].iter().any(|own| name.starts_with(own)) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+#[test]
+fn the_demo_shows_what_reaches_the_phone() {
+    // A proxy of the environment, and a configuration for the real WeCom, are none of its business.
+    let output = demo()
+        .env("HTTP_PROXY", "http://127.0.0.1:1")
+        .env("HTTPS_PROXY", "http://127.0.0.1:1")
+        .env("WECHAT_API_URL", "http://127.0.0.1:1")
+        .env("WEBHOOK_TOKEN", "t0ken-of-another-sidecar")
+        .output()
+        .expect("cargo");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}{err}");
+    for said in ["deepseek 告警解析与处理建议:", "HostDiskWillFillIn4Hours", "结论", "200 {\"status\":\"success\"}"]
+    {
+        assert!(out.contains(said), "{said} is not in {out}{err}");
+    }
+}
+
+#[test]
+fn the_demo_says_when_the_real_deepseek_cannot_be_asked() {
+    let output = demo()
+        .env("DEEPSEEK_API_KEY", "sk-0123456789abcdef")
+        .env("DEEPSEEK_BASE_URL", "http://127.0.0.1:1/v1")
+        .output()
+        .expect("cargo");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains("503") && err.contains("DeepSeek"), "{err}");
+}

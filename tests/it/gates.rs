@@ -1,0 +1,385 @@
+//! While an upstream is known to refuse, nobody calls it: answers come at once, and a person is told.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::harness::{PATIENCE, Sidecar, TempFile, each};
+use crate::support::client::Reply;
+use crate::support::notification::notification;
+use crate::support::standins::deepseek::error;
+use crate::support::standins::wecom::Delivered;
+use crate::support::standins::{Answer, Api, DeepSeek, Reply as WeComReply, WeCom, says};
+
+/// What calls nobody is answered within this, on a busy machine.
+const AT_ONCE: Duration = Duration::from_millis(800);
+/// The words of a notice that the analysis is off, and of one that it is back.
+const OFF: &str = "AI 分析已停用";
+const ON: &str = "AI 分析已恢复";
+
+fn alerts(count: usize) -> Vec<Value> {
+    (0..count).map(|number| notification(&format!("Alert{number}")).build()).collect()
+}
+
+/// Posts all at once, each on a connection of its own.
+fn post_all(sidecar: &Sidecar, notifications: &[Value]) -> Vec<Reply> {
+    thread::scope(|scope| {
+        let posts: Vec<_> =
+            notifications.iter().map(|notification| scope.spawn(|| sidecar.post(notification))).collect();
+        posts.into_iter().map(|post| post.join().unwrap()).collect()
+    })
+}
+
+#[track_caller]
+fn assert_all(replies: &[Reply], status: u16) {
+    for reply in replies {
+        assert_eq!((reply.status, reply.outcome()), (status, "failed"), "{}", reply.text);
+    }
+}
+
+/// How many messages hold these words.
+fn said(wecom: &WeCom, words: &str) -> usize {
+    let says = |message: &&Delivered| message.text.contains(words);
+    wecom.delivered().iter().filter(says).count()
+}
+
+#[test]
+fn a_wrong_secret_is_tried_twice_at_most_and_no_model_is_paid() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let builder = Sidecar::with(&deepseek, &wecom).env("WECHAT_API_SECRET", "the-secret-of-another-app");
+    let sidecar = builder.env("DIGEST_AT", "0").start();
+    let replies = post_all(&sidecar, &alerts(30));
+    assert_all(&replies, 422);
+    assert!(replies.iter().all(|reply| reply.message().contains("40001")), "{:?}", replies[29].text);
+    assert!((1..=2).contains(&wecom.gettoken_calls()), "{}", wecom.gettoken_calls());
+    assert_eq!((deepseek.calls(), wecom.sends().len()), (0, 0));
+}
+
+#[test]
+fn what_a_person_must_mend_at_deepseek_is_told_once_and_answered_at_once() {
+    let rows = [
+        ("401", error(401, "Authentication Fails"), "DEEPSEEK_API_KEY"),
+        ("402", error(402, "Insufficient Balance"), "充值"),
+        ("404", error(404, "Not Found"), "DEEPSEEK_BASE_URL"),
+    ];
+    each(
+        &rows,
+        |(name, ..)| (*name).into(),
+        |(_, answer, way_out)| {
+            let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+            deepseek.answer(answer.clone());
+            let sidecar = Sidecar::with(&deepseek, &wecom).env("DIGEST_AT", "0").start();
+            let alerts = alerts(11);
+            let (first, others) = alerts.split_first().unwrap();
+            assert_all(&[sidecar.post(first)], 422);
+            let notice = wecom.wait_delivered(1, PATIENCE).remove(0);
+            assert!(notice.text.contains(OFF) && notice.text.contains(way_out), "{}", notice.text);
+            for alert in others {
+                let reply = sidecar.post(alert);
+                assert_all(std::slice::from_ref(&reply), 422);
+                assert!(reply.took < AT_ONCE, "{:?}", reply.took);
+            }
+            assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 1), "one call, and one notice for all");
+            assert_eq!(sidecar.metrics().value("gate_closed{upstream=\"deepseek\"}"), 1.0);
+        },
+    );
+}
+
+#[test]
+fn jobs_that_fail_side_by_side_are_one_notice() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let latch = deepseek.hold(error(402, "Insufficient Balance"));
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("DIGEST_AT", "0").env("WORKERS", "8").start();
+    let alerts = alerts(8);
+    thread::scope(|scope| {
+        let posts = scope.spawn(|| post_all(&sidecar, &alerts));
+        deepseek.wait_calls(8, PATIENCE);
+        latch.open();
+        assert_all(&posts.join().unwrap(), 422);
+    });
+    wecom.wait_delivered(1, PATIENCE);
+    assert_all(&post_all(&sidecar, &self::alerts(4)), 422);
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (8, 1));
+}
+
+#[test]
+fn when_deepseek_works_again_that_is_told_once() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let file = TempFile::new("sk-the-key-of-yesterday");
+    let builder = Sidecar::with(&deepseek, &wecom).without("DEEPSEEK_API_KEY");
+    let sidecar = builder.env("DEEPSEEK_API_KEY_FILE", file.path()).start();
+    let alert = notification("DiskWillFill").build();
+    assert_all(&[sidecar.post(&alert)], 422);
+    wecom.wait_delivered(1, PATIENCE);
+    file.write("sk-the-key-of-another-account");
+    assert_all(&[sidecar.post(&alert)], 422);
+    assert_eq!(deepseek.calls(), 2, "a failed trial");
+    file.write(deepseek.key());
+    assert_eq!(sidecar.post(&alert).status, 200);
+    wecom.wait_delivered(3, PATIENCE);
+    for alert in alerts(3) {
+        assert_eq!(sidecar.post(&alert).status, 200);
+    }
+    assert_eq!((said(&wecom, OFF), said(&wecom, ON)), (1, 1), "a failed trial is no new closing");
+    assert_eq!(wecom.delivered_count(), 6, "two notices and four alerts");
+}
+
+#[test]
+fn the_key_of_another_account_is_tried_when_the_balance_is_empty() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    deepseek.take_key("sk-the-key-of-an-empty-account");
+    deepseek.answer_with(|question| {
+        let is_empty = question.headers.iter().any(|(_, value)| value.contains("empty-account"));
+        if is_empty { error(402, "Insufficient Balance") } else { says("结论：磁盘将满") }
+    });
+    let file = TempFile::new("sk-the-key-of-an-empty-account");
+    let builder = Sidecar::with(&deepseek, &wecom).without("DEEPSEEK_API_KEY");
+    let sidecar = builder.env("DEEPSEEK_API_KEY_FILE", file.path()).start();
+    let alert = notification("DiskWillFill").build();
+    assert_all(&[sidecar.post(&alert), sidecar.post(&alert)], 422);
+    file.write(deepseek.key());
+    assert_eq!(sidecar.post(&alert).status, 200);
+    assert_eq!(deepseek.calls(), 2);
+}
+
+#[test]
+fn when_wecom_refuses_too_that_is_a_log_line() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    deepseek.answer(error(402, "Insufficient Balance"));
+    wecom.reply(Api::Send, WeComReply::Errcode(60_020));
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let reply = sidecar.post(&notification("DiskWillFill").build());
+    assert_all(std::slice::from_ref(&reply), 422);
+    assert!(reply.message().contains("402"), "{}", reply.text);
+    let line = sidecar.wait_log("could not be told");
+    assert!(line.contains("ERROR") && line.contains("60020"), "{line}");
+    assert_all(&[sidecar.post(&notification("InodesWillFill").build())], 422);
+    assert_eq!((deepseek.calls(), wecom.sends().len()), (1, 1), "a notice is tried once");
+}
+
+#[test]
+fn five_passing_failures_in_a_row_close_the_gate_and_what_then_needs_a_person_is_told() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    deepseek.answer(error(500, "oops"));
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("DIGEST_AT", "0").start();
+    assert_all(&post_all(&sidecar, &alerts(5)), 503);
+    let (calls, closed) = (deepseek.calls(), Instant::now());
+    assert_eq!(calls, 15, "each of the five has two retries");
+    let alert = notification("DiskWillFill").build();
+    for _ in 0..5 {
+        let reply = sidecar.post(&alert);
+        assert_all(std::slice::from_ref(&reply), 503);
+        assert!(reply.took < AT_ONCE, "{:?}", reply.took);
+    }
+    assert_eq!(deepseek.calls(), calls);
+    // The account ran dry meanwhile. Who asks until the half minute is over is answered, at last by a trial.
+    deepseek.answer(error(402, "Insufficient Balance"));
+    while deepseek.calls() == calls {
+        assert!(closed.elapsed() < 2 * PATIENCE, "nobody tries");
+        sidecar.post(&alert);
+        thread::park_timeout(Duration::from_millis(250));
+    }
+    let took = closed.elapsed();
+    assert!(took > Duration::from_secs(28) && took < Duration::from_secs(35), "{took:?}");
+    wecom.wait_delivered(1, PATIENCE);
+    assert_all(&[sidecar.post(&alert)], 422);
+    assert_eq!((deepseek.calls(), said(&wecom, OFF)), (calls + 1, 1), "one job tried");
+}
+
+#[test]
+fn a_success_between_passing_failures_keeps_the_gate_open() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("DIGEST_AT", "0").start();
+    for _ in 0..2 {
+        deepseek.answer(error(500, "oops"));
+        assert_all(&post_all(&sidecar, &alerts(4)), 503);
+        deepseek.answer(says("结论：磁盘将满"));
+        assert_eq!(sidecar.post(&notification("DiskWillFill").build()).status, 200);
+    }
+}
+
+#[test]
+fn two_different_refused_prompts_in_a_row_are_the_configuration() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    deepseek.answer(error(400, "unsupported parameter: top_k"));
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let alerts = alerts(4);
+    for alert in &alerts {
+        assert_all(&[sidecar.post(alert)], 422);
+    }
+    assert_eq!(deepseek.calls(), 2, "the gate is closed");
+    let notice = &wecom.wait_delivered(1, PATIENCE)[0];
+    assert!(notice.text.contains(OFF) && notice.text.contains("DEEPSEEK_MODEL"), "{}", notice.text);
+    assert_eq!(wecom.delivered_count(), 1);
+}
+
+#[test]
+fn two_refused_prompts_with_an_answer_between_them_are_two_poisoned_alerts() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    deepseek.answer_with(|question| {
+        let poisoned = question.user().contains("Poisoned");
+        if poisoned { error(400, "Content Exists Risk") } else { says("结论：磁盘将满") }
+    });
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    for (name, status) in [("PoisonedOne", 422), ("One", 200), ("PoisonedTwo", 422), ("Two", 200)] {
+        let reply = sidecar.post(&notification(name).build());
+        assert_eq!(reply.status, status, "{name}: {}", reply.text);
+    }
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (4, 2));
+}
+
+#[test]
+fn what_wecom_refuses_to_everyone_is_not_tried_again_and_costs_no_model() {
+    let rows = [("a foreign address", 60_020, 422, "企业可信IP"), ("a frequency limit", 45_009, 429, "45009")];
+    each(
+        &rows,
+        |(name, ..)| (*name).into(),
+        |(_, errcode, status, says)| {
+            let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+            wecom.reply(Api::Send, WeComReply::Errcode(*errcode));
+            let sidecar = Sidecar::with(&deepseek, &wecom).env("DIGEST_AT", "0").start();
+            let reply = sidecar.post(&notification("DiskWillFill").build());
+            assert_all(std::slice::from_ref(&reply), *status);
+            assert!(reply.message().contains(says), "{}", reply.text);
+            wecom.reply(Api::Send, WeComReply::Natural);
+            let replies = post_all(&sidecar, &alerts(10));
+            assert_all(&replies, *status);
+            assert!(replies.iter().all(|reply| reply.took < AT_ONCE));
+            assert_eq!((deepseek.calls(), wecom.sends().len()), (1, 1));
+        },
+    );
+}
+
+#[test]
+fn five_passing_failures_of_wecom_close_its_gate_and_no_model_is_paid() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    wecom.reply(Api::Send, WeComReply::Errcode(-1));
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("DIGEST_AT", "0").start();
+    let alerts = alerts(5);
+    assert_all(&post_all(&sidecar, &alerts), 503);
+    assert_eq!((deepseek.calls(), wecom.sends().len()), (5, 15));
+    let replies = post_all(&sidecar, &self::alerts(5));
+    assert_all(&replies, 503);
+    assert!(replies.iter().all(|reply| reply.took < AT_ONCE));
+    assert_all(&post_all(&sidecar, &alerts), 503);
+    assert_eq!((deepseek.calls(), wecom.sends().len()), (5, 15));
+}
+
+#[test]
+fn the_plain_alert_is_delivered_where_that_is_wanted() {
+    let rows = [
+        ("key", error(401, "no"), "20s", 1),
+        ("balance", error(402, "no"), "20s", 1),
+        ("model", error(404, "no"), "20s", 1),
+        ("prompt", error(400, "Content Exists Risk"), "20s", 0),
+        ("limit", error(429, "slow").header("Retry-After", "600"), "20s", 0),
+        ("silence", Answer::silence(), "4s", 0),
+        ("server", error(500, "oops"), "20s", 0),
+        ("nothing said", says(""), "20s", 0),
+    ];
+    each(
+        &rows,
+        |(name, ..)| (*name).into(),
+        |(_, answer, job_timeout, notices)| {
+            let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+            deepseek.answer(answer.clone());
+            let builder = Sidecar::with(&deepseek, &wecom).env("ON_ANALYSIS_FAILURE", "deliver");
+            let sidecar = builder.env("JOB_TIMEOUT", job_timeout).start();
+            let alert = notification("DiskWillFill").annotation("summary", "磁盘将在 4 小时内写满").build();
+            let reply = sidecar.post(&alert);
+            assert_eq!((reply.status, reply.outcome()), (200, "success"), "{}", reply.text);
+            let plain = &wecom.delivered()[0].text;
+            assert!(plain.contains("未经 AI 分析") && plain.contains("磁盘将在 4 小时内写满"), "{plain}");
+            wecom.wait_delivered(1 + notices, PATIENCE);
+            let calls = deepseek.calls();
+            assert_eq!(sidecar.post(&alert).status, 200, "it is remembered");
+            assert_eq!((deepseek.calls(), wecom.delivered_count()), (calls, 1 + notices));
+        },
+    );
+}
+
+#[test]
+fn behind_a_closed_gate_plain_alerts_go_out_at_once() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    deepseek.answer(error(402, "Insufficient Balance"));
+    let builder = Sidecar::with(&deepseek, &wecom).env("ON_ANALYSIS_FAILURE", "deliver");
+    let sidecar = builder.env("DIGEST_AT", "0").start();
+    for alert in alerts(5) {
+        let reply = sidecar.post(&alert);
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        assert!(reply.took < AT_ONCE, "{:?}", reply.took);
+    }
+    wecom.wait_delivered(6, PATIENCE);
+    assert_eq!((deepseek.calls(), said(&wecom, OFF), said(&wecom, "未经 AI 分析")), (1, 1, 5));
+}
+
+#[test]
+fn two_hundred_groups_at_once_are_all_answered() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    deepseek.answer(says("结论：交换机故障").after(Duration::from_millis(200)));
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let alerts = alerts(200);
+    let mut clients: Vec<_> = alerts.iter().map(|_| sidecar.client()).collect();
+    // The connections are there first, so that the posts come within a few milliseconds.
+    clients.iter_mut().for_each(|client| assert_eq!(client.get("/-/healthy").unwrap().status, 200));
+    thread::scope(|scope| {
+        let posts: Vec<_> =
+            clients.iter_mut().zip(&alerts).map(|(client, alert)| scope.spawn(|| client.post(alert))).collect();
+        for reply in posts.into_iter().map(|post| post.join().unwrap().expect("an answer")) {
+            assert_eq!((reply.status, reply.outcome()), (200, "success"), "{}", reply.text);
+            assert!(reply.took < PATIENCE, "{:?}", reply.took);
+        }
+    });
+    assert!(deepseek.calls() <= 30, "they are digested: {} calls", deepseek.calls());
+    let page = sidecar.metrics();
+    assert_eq!((page.value("queue_length"), page.value("posts_parked")), (0.0, 0.0));
+}
+
+#[test]
+fn a_full_queue_is_told_within_a_second() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let latch = deepseek.hold(says("结论：磁盘将满"));
+    let builder = Sidecar::with(&deepseek, &wecom).env("WORKERS", "1").env("QUEUE_SIZE", "4");
+    let sidecar = builder.start();
+    let (running, queued, late) = (notification("Running").build(), alerts(4), alerts(20));
+    thread::scope(|scope| {
+        let runs = scope.spawn(|| sidecar.post(&running));
+        deepseek.wait_calls(1, PATIENCE);
+        let waits = scope.spawn(|| post_all(&sidecar, &queued));
+        sidecar.wait_metric("queue_length", 4.0);
+        let refused = post_all(&sidecar, &late);
+        assert_all(&refused, 503);
+        assert!(refused.iter().all(|reply| reply.took < Duration::from_secs(1)));
+        assert!(refused.iter().all(|reply| reply.message().contains("QUEUE_SIZE")));
+        // What runs and what waits can still be joined.
+        let joins = scope.spawn(|| post_all(&sidecar, &queued));
+        sidecar.wait_metric("posts_parked", 9.0);
+        latch.open();
+        let replies = [waits, joins].map(|posts| posts.join().unwrap()).concat();
+        assert!(replies.iter().all(|reply| reply.status == 200), "{replies:?}");
+        assert_eq!(runs.join().unwrap().status, 200);
+    });
+    assert!(post_all(&sidecar, &late[..4]).iter().all(|reply| reply.status == 200), "and then there is room");
+}
+
+#[test]
+fn a_low_limit_of_descriptors_is_a_warning_with_its_number() {
+    let rows = [("too low", "256", true), ("high enough", "4096", false)];
+    each(
+        &rows,
+        |(name, ..)| (*name).into(),
+        |(_, limit, warns)| {
+            let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+            let shell = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
+            let sidecar = Sidecar::with(&deepseek, &wecom).under(&["sh", "-c", &shell]).start();
+            let log = sidecar.log();
+            let warning = log.lines().find(|line| line.contains("file descriptors"));
+            assert_eq!(warning.is_some(), *warns, "{log}");
+            if let Some(line) = warning {
+                assert!(line.contains("WARN") && line.contains(limit) && line.contains("QUEUE_SIZE"), "{line}");
+            }
+            assert_eq!(sidecar.post(&notification("DiskWillFill").build()).status, 200);
+        },
+    );
+}

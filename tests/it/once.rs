@@ -1,0 +1,391 @@
+//! One notification, one analysis, one delivery, however often Alertmanager posts it.
+
+use std::io::Write as _;
+use std::thread::{self, Scope, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Alertmanager, PATIENCE, Sidecar, each};
+use crate::support::client::Reply;
+use crate::support::notification::notification;
+use crate::support::standins::deepseek::error;
+use crate::support::standins::{Answer, Api, DeepSeek, Latch, Reply as WeComReply, WeCom, says};
+
+/// How often a test that can only ask again asks again.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Posts on a thread of its own.
+fn post<'s>(scope: &'s Scope<'s, '_>, sidecar: &'s Sidecar, notification: &'s Value) -> ScopedJoinHandle<'s, Reply> {
+    scope.spawn(|| sidecar.post(notification))
+}
+
+/// The model holds questions that hold `word` until the latch is open, and answers the others at once.
+fn hold(deepseek: &DeepSeek, word: &'static str) -> Latch {
+    let latch = Latch::shut();
+    let own = latch.clone();
+    deepseek.answer_with(move |question| {
+        if question.user().contains(word) {
+            own.wait();
+        }
+        says("结论：磁盘将满")
+    });
+    latch
+}
+
+/// WeCom is busy for the next job: one call and its two retries.
+fn busy_once(wecom: &WeCom) {
+    for _ in 0..3 {
+        wecom.reply_once(Api::Send, WeComReply::Errcode(-1));
+    }
+}
+
+/// Takes the alerts of these instances out of a notification.
+fn without(notification: &Value, instances: &[&str]) -> Value {
+    let mut rest = notification.clone();
+    let alerts = rest["alerts"].as_array_mut().unwrap();
+    alerts.retain(|alert| !instances.contains(&alert["labels"]["instance"].as_str().unwrap()));
+    rest
+}
+
+#[test]
+fn twenty_posts_while_the_job_runs_are_one_call_and_one_message() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let latch = hold(&deepseek, "DiskWillFill");
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("WORKERS", "2").start();
+    let (alert, other) = (notification("DiskWillFill").build(), notification("InodesWillFill").build());
+    thread::scope(|scope| {
+        let posts: Vec<_> = (0..20).map(|_| post(scope, &sidecar, &alert)).collect();
+        sidecar.wait_metric("posts_parked", 20.0);
+        let reply = sidecar.post(&other);
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        assert!(reply.took < Duration::from_secs(3), "what has joined holds no worker: {:?}", reply.took);
+        latch.open();
+        for reply in posts.into_iter().map(|post| post.join().unwrap()) {
+            assert_eq!((reply.status, reply.outcome()), (200, "success"), "{}", reply.text);
+        }
+    });
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (2, 2));
+    assert_eq!(sidecar.metrics().value("duplicates_total{kind=\"joined\"}"), 19.0);
+}
+
+#[test]
+fn what_does_not_change_what_fires_makes_no_other_notification() {
+    let alert = notification("DiskWillFill").instances(["db-1", "db-2"]);
+    let mut peer = alert.build();
+    peer["externalURL"] = json!("http://the-other-peer.example:9093");
+    let mut reversed = alert.build();
+    reversed["alerts"].as_array_mut().unwrap().reverse();
+    let rows = [
+        ("the same bytes", alert.build()),
+        ("annotations", alert.clone().annotation("summary", "93 % full").build()),
+        ("externalURL", peer),
+        ("one more that is resolved", alert.clone().resolved("db-3").build()),
+        ("the order", reversed),
+    ];
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let latch = hold(&deepseek, "DiskWillFill");
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    thread::scope(|scope| {
+        let posts: Vec<_> = rows.iter().map(|(name, body)| (*name, post(scope, &sidecar, body))).collect();
+        sidecar.wait_metric("posts_parked", rows.len() as f64);
+        latch.open();
+        for (name, reply) in posts {
+            assert_eq!(reply.join().unwrap().status, 200, "{name}, while the job runs");
+        }
+    });
+    for (name, body) in &rows {
+        assert_eq!(sidecar.post(body).status, 200, "{name}, after it");
+    }
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 1));
+    assert_eq!(sidecar.metrics().value("duplicates_total{kind=\"remembered\"}"), rows.len() as f64);
+}
+
+#[test]
+fn what_changes_what_fires_or_who_reads_it_is_another_notification() {
+    let alert = notification("DiskWillFill").group_key("{}:{alertname=\"DiskWillFill\"}");
+    let rows = [
+        ("the first", "/handle_alert", alert.build()),
+        ("it fires again", "/handle_alert", alert.clone().starts_at("2026-11-22T21:00:00Z").build()),
+        ("another instance", "/handle_alert", alert.clone().firing("db-9").build()),
+        ("another group", "/handle_alert", alert.clone().group_key("{}:{}").build()),
+        ("another receiver", "/handle_alert", alert.clone().receiver("night").build()),
+        ("other recipients", "/handle_alert?touser=zhangsan", alert.build()),
+        ("again others", "/handle_alert?touser=lisi", alert.build()),
+    ];
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    for (number, (name, target, body)) in rows.iter().enumerate() {
+        for _ in 0..2 {
+            let reply = sidecar.post_to(target, body);
+            assert_eq!((reply.status, wecom.delivered_count()), (200, number + 1), "{name}: {}", reply.text);
+        }
+    }
+    let to: Vec<_> = wecom.delivered().into_iter().map(|message| message.touser).collect();
+    assert_eq!(to, ["@all", "@all", "@all", "@all", "@all", "zhangsan", "lisi"]);
+}
+
+#[test]
+fn a_wanted_repeat_is_sent_once_more_and_its_retry_is_not() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let alert = notification("DiskWillFill");
+    let (first, repeat) = (alert.clone().reason("first notification"), alert.reason("repeat interval elapsed"));
+    for (body, delivered) in [(&first, 1), (&first, 1), (&repeat, 2), (&repeat, 2), (&first, 2)] {
+        let reply = sidecar.post(&body.build());
+        assert_eq!((reply.status, wecom.delivered_count()), (200, delivered), "{}", reply.text);
+    }
+    assert_eq!(deepseek.calls(), 1, "the remembered analysis serves");
+}
+
+#[test]
+fn the_retry_of_a_repeat_that_failed_sends_it_once() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let alert = notification("DiskWillFill");
+    assert_eq!(sidecar.post(&alert.build()).status, 200);
+    busy_once(&wecom);
+    let repeat = alert.reason("repeat interval elapsed").build();
+    for status in [503, 200, 200] {
+        assert_eq!(sidecar.post(&repeat).status, status);
+    }
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 2));
+}
+
+#[test]
+fn no_repeat_is_swallowed_by_wecoms_duplicate_check() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("DEDUPE_WINDOW", "1s").start();
+    // It has fired for so long that its message tells the hours only: two repeats have the same words.
+    let alert = notification("DiskWillFill").starts_at("2026-01-05T00:00:00Z").build();
+    let start = Instant::now();
+    while wecom.sends().len() < 4 {
+        assert!(start.elapsed() < PATIENCE, "{} messages", wecom.sends().len());
+        assert_eq!(sidecar.post(&alert).status, 200);
+        thread::park_timeout(LOOK);
+    }
+    assert_eq!(wecom.delivered_count(), wecom.sends().len(), "each message has something of its own");
+}
+
+#[test]
+fn an_analysis_is_paid_once_when_wecom_fails_after_it() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    busy_once(&wecom);
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let alert = notification("DiskWillFill").build();
+    let (failed, delivered) = (sidecar.post(&alert), sidecar.post(&alert));
+    assert_eq!((failed.status, delivered.status), (503, 200), "{} {}", failed.text, delivered.text);
+    assert_eq!(failed.header("x-job-id"), delivered.header("x-job-id"), "a retry is the same job");
+    let sends = wecom.sends();
+    assert!(sends.len() == 4 && sends.windows(2).all(|pair| pair[0].bytes == pair[1].bytes), "{sends:?}");
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 1));
+}
+
+#[test]
+fn parts_that_wecom_took_are_not_sent_again() {
+    let rows = [
+        ("busy", vec![WeComReply::Errcode(-1); 3], 503, "1 2 2 2 2 3"),
+        ("refused", vec![WeComReply::Errcode(44_004)], 422, "1 2 2 3"),
+        ("taken, and never answered", vec![WeComReply::Done(Answer::silence())], 503, "1 2 2 3"),
+    ];
+    each(
+        &rows,
+        |(name, ..)| (*name).into(),
+        |(_, second, status, expected)| {
+            let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+            deepseek.answer(says(&"结论：磁盘将满，原因有很多。\n".repeat(120)));
+            wecom.reply_once(Api::Send, WeComReply::Natural);
+            second.iter().for_each(|reply| wecom.reply_once(Api::Send, reply.clone()));
+            let sidecar = Sidecar::with(&deepseek, &wecom).env("JOB_TIMEOUT", "4s").start();
+            let alert = notification("DiskWillFill").build();
+            assert_eq!(sidecar.post(&alert).status, *status);
+            assert_eq!(sidecar.post(&alert).status, 200);
+            let parts: Vec<_> = wecom.sends().iter().filter_map(|call| number(call.text())).collect();
+            assert_eq!(parts.join(" "), *expected);
+            let delivered: Vec<_> = wecom.delivered().iter().filter_map(|message| number(&message.text)).collect();
+            assert_eq!(delivered, ["1", "2", "3"], "each once, in their order");
+            assert_eq!(deepseek.calls(), 1);
+        },
+    );
+}
+
+/// The number in a part's `（2/3）`.
+fn number(part: &str) -> Option<String> {
+    let (_, rest) = part.split_once('（')?;
+    Some(rest.split_once('/')?.0.to_owned())
+}
+
+#[test]
+fn a_late_answer_of_wecom_is_a_delivery_and_no_second_message() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    wecom.reply_once(Api::Send, WeComReply::Late(Duration::from_secs(4)));
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("JOB_TIMEOUT", "2s").start();
+    let alert = notification("DiskWillFill").build();
+    assert_eq!(sidecar.post(&alert).status, 503, "nobody knows yet");
+    assert_eq!(sidecar.post(&alert).status, 200);
+    let sends = wecom.sends();
+    assert!(sends.windows(2).all(|pair| pair[0].bytes == pair[1].bytes), "{sends:?}");
+    assert!(sends.iter().all(|call| call.body["enable_duplicate_check"] == 1));
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 1));
+}
+
+#[test]
+fn a_client_that_hangs_up_cancels_nothing() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let latch = hold(&deepseek, "DiskWillFill");
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let alert = notification("DiskWillFill").build();
+    let body = alert.to_string();
+    for _ in 0..3 {
+        let mut stream = sidecar.connect();
+        let head = format!("POST /handle_alert HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all((head + &body).as_bytes()).unwrap();
+        deepseek.wait_calls(1, PATIENCE);
+    }
+    sidecar.wait_metric("duplicates_total{kind=\"joined\"}", 2.0);
+    thread::scope(|scope| {
+        let next = post(scope, &sidecar, &alert);
+        sidecar.wait_metric("duplicates_total{kind=\"joined\"}", 3.0);
+        latch.open();
+        assert_eq!(next.join().unwrap().status, 200, "the next post finds the job");
+    });
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 1));
+}
+
+#[test]
+fn a_job_that_nobody_waits_for_is_remembered() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let latch = hold(&deepseek, "DiskWillFill");
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let alert = notification("DiskWillFill").build();
+    let mut impatient = sidecar.client().patience(Duration::from_millis(200));
+    assert!(impatient.post(&alert).is_err());
+    drop(impatient);
+    latch.open();
+    wecom.wait_delivered(1, PATIENCE);
+    assert_eq!(sidecar.post(&alert).status, 200);
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 1));
+}
+
+#[test]
+fn a_recovery_in_a_group_does_not_explain_the_rest_again() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let both = notification("DiskWillFill").instances(["db-1", "db-2"]);
+    assert_eq!(sidecar.post(&both.build()).status, 200);
+    let mut rest = both.build();
+    rest["alerts"][1]["status"] = json!("resolved");
+    for body in [rest, without(&both.build(), &["db-2"])] {
+        let reply = sidecar.post(&body);
+        assert_eq!((reply.status, reply.outcome()), (200, "success"), "{}", reply.text);
+    }
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 1));
+    let joined = without(&both.clone().firing("db-3").build(), &["db-2"]);
+    assert_eq!(sidecar.post(&joined).status, 200);
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (2, 2), "but a newcomer is news");
+}
+
+#[test]
+fn a_recovery_in_a_group_that_a_digest_explained_explains_nothing_again() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let latch = hold(&deepseek, "Blocker");
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("WORKERS", "1").env("DIGEST_AT", "1").start();
+    let blocker = notification("Blocker").build();
+    let groups: Vec<_> = (0..3).map(|_| notification("SwitchDown").instances(["a", "b"]).build()).collect();
+    thread::scope(|scope| {
+        let blocked = post(scope, &sidecar, &blocker);
+        deepseek.wait_calls(1, PATIENCE);
+        let posts: Vec<_> = groups.iter().map(|group| post(scope, &sidecar, group)).collect();
+        sidecar.wait_metric("queue_length", 3.0);
+        latch.open();
+        assert!(posts.into_iter().all(|post| post.join().unwrap().status == 200));
+        assert_eq!(blocked.join().unwrap().status, 200);
+    });
+    assert_eq!(deepseek.calls(), 2, "the three are one digest");
+    let delivered = wecom.delivered_count();
+    for group in &groups {
+        assert_eq!(sidecar.post(&without(group, &["b"])).status, 200);
+    }
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (2, delivered));
+}
+
+#[test]
+fn a_recovery_in_a_group_that_was_delivered_plain_is_no_second_message() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    deepseek.answer_once(error(400, "Content Exists Risk"));
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("ON_ANALYSIS_FAILURE", "deliver").start();
+    let both = notification("DiskWillFill").instances(["db-1", "db-2"]).build();
+    assert_eq!(sidecar.post(&both).status, 200);
+    assert_eq!(sidecar.post(&without(&both, &["db-2"])).status, 200);
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 1));
+}
+
+#[test]
+fn what_a_robot_may_have_posted_is_not_posted_again_by_the_same_job() {
+    let rows = [("closed", Answer::close()), ("cut", Answer::html(200).claiming(1000)), ("reset", Answer::reset())];
+    each(
+        &rows,
+        |(name, _)| (*name).into(),
+        |(_, answer)| {
+            let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+            wecom.reply_once(Api::Robot, WeComReply::Done(answer.clone()));
+            let sidecar = Sidecar::with_robot(&deepseek, &wecom).start();
+            let alert = notification("DiskWillFill").build();
+            assert_eq!(sidecar.post(&alert).status, 503, "nobody knows whether it stands in the group");
+            assert_eq!(wecom.count(Api::Robot), 1, "a robot has no duplicate check");
+            assert_eq!(sidecar.post(&alert).status, 200);
+            assert_eq!((deepseek.calls(), wecom.count(Api::Robot)), (1, 2));
+        },
+    );
+}
+
+#[test]
+fn an_old_message_that_arrives_late_does_not_hide_a_newer_one() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let both = notification("DiskWillFill").instances(["db-1", "db-2"]).build();
+    let (first, second) = (without(&both, &["db-2"]), without(&both, &["db-1"]));
+    for body in [&first, &both] {
+        busy_once(&wecom);
+        assert_eq!(sidecar.post(body).status, 503);
+    }
+    assert_eq!(sidecar.post(&first).status, 200, "another peer of the cluster still posts the old one");
+    assert_eq!(sidecar.post(&second).status, 200);
+    let told = |message: &crate::support::standins::wecom::Delivered| message.text.contains("db-2");
+    assert!(wecom.delivered().iter().any(told), "nobody was told of db-2");
+}
+
+#[test]
+fn a_poisoned_alert_hurts_itself_only() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    deepseek.answer_with(|question| {
+        let poisoned = question.user().contains("Poisoned");
+        if poisoned { error(400, "Content Exists Risk") } else { says("结论：磁盘将满") }
+    });
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let poisoned = notification("Poisoned").instances(["db-1"]);
+    for body in [&poisoned, &poisoned] {
+        let reply = sidecar.post(&body.build());
+        assert_eq!((reply.status, reply.outcome()), (422, "failed"), "{}", reply.text);
+    }
+    assert_eq!(deepseek.calls(), 1, "it is asked once an hour, whoever posts it");
+    // It has not become two: the same alert for other people, and in a group that grew.
+    assert_eq!(sidecar.post_to("/handle_alert?touser=a", &poisoned.build()).status, 422);
+    assert_eq!(sidecar.post(&poisoned.clone().firing("db-2").build()).status, 422);
+    let reply = sidecar.post(&notification("DiskWillFill").build());
+    assert_eq!(reply.status, 200, "every other notification goes on: {}", reply.text);
+    assert_eq!(wecom.delivered_count(), 1, "and nobody is told that the analysis is off");
+}
+
+#[test]
+fn a_model_slower_than_the_group_interval_is_one_call_and_one_message() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    deepseek.answer(says("结论：磁盘将满").after(Duration::from_secs(16)));
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let Some(settings) = Alertmanager::posting_to(&sidecar.url()) else { return };
+    let alertmanager = settings.intervals("100ms", "10s", "1h").start();
+    alertmanager.fire(&[("alertname", "DiskWillFill"), ("instance", "db-1")], &[("summary", "磁盘将满")]);
+    alertmanager.wait_log("Notify success");
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 1));
+    assert!(alertmanager.metric("alertmanager_notification_requests_total{integration=\"webhook\"") >= 2.0);
+}

@@ -1,0 +1,54 @@
+//! What the README says of the variables is what the code says.
+
+use wechat_with_deepseek::config::{HasFile, VARIABLES};
+
+/// The lines between which a README holds the table. `UPDATE_GOLDEN=1` writes the English one anew.
+const BEGIN: &str = "<!-- variables -->\n";
+const END: &str = "<!-- /variables -->";
+
+fn path(name: &str) -> String {
+    format!("{}/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A README as what stands before its table, the table, and what stands behind it.
+fn parts(name: &str) -> (String, String, String) {
+    let text = std::fs::read_to_string(path(name)).unwrap();
+    let (before, rest) = text.split_once(BEGIN).unwrap_or_else(|| panic!("{name} has no {BEGIN}"));
+    let (table, after) = rest.split_once(END).unwrap_or_else(|| panic!("{name} has no {END}"));
+    (before.to_owned(), table.to_owned(), after.to_owned())
+}
+
+#[test]
+fn the_readme_has_the_table_of_the_code() {
+    let mut table = String::from("\n| variable | default | |\n|---|---|---|\n");
+    for variable in VARIABLES {
+        let file = if variable.file == HasFile::Yes { "(_FILE)" } else { "" };
+        let doc = variable.doc.replace('|', "\\|");
+        table.push_str(&format!("| `{}{file}` | {} | {doc} |\n", variable.name, variable.default));
+    }
+    table.push('\n');
+    let (before, found, after) = parts("README.md");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(path("README.md"), format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
+    } else {
+        assert_eq!(found, table, "write it anew: UPDATE_GOLDEN=1 cargo test readme");
+    }
+}
+
+#[test]
+fn the_chinese_readme_has_every_variable_with_its_default() {
+    let (_, table, _) = parts("README.zh-CN.md");
+    for variable in VARIABLES {
+        let row = table.lines().find(|line| {
+            line.starts_with(&format!("| `{}`", variable.name)) || line.starts_with(&format!("| `{}(", variable.name))
+        });
+        let row = row.unwrap_or_else(|| panic!("{} has no row", variable.name));
+        // Words stand translated; values stand as they are.
+        if variable.default.starts_with(|c: char| c.is_ascii_digit() || c == '+' || c == '@' || c == 'h') {
+            let value = variable.default.split(' ').next().unwrap();
+            assert!(row.contains(value), "{row} does not say {value}");
+        }
+    }
+    let rows = table.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(rows, VARIABLES.len());
+}

@@ -1,0 +1,554 @@
+//! A storm of alerts becomes a few messages: paced, digested, the critical first, within the day's tokens.
+
+use std::collections::{BTreeMap, HashSet};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::harness::{Builder, PATIENCE, Sidecar, each};
+use crate::support::client::Reply;
+use crate::support::notification::notification;
+use crate::support::standins::deepseek::{RecordedRequest, error};
+use crate::support::standins::wecom::Delivered;
+use crate::support::standins::{Answer, Api, DeepSeek, Latch, Reply as Answered, WeCom, says};
+
+/// What the model says unless a test says otherwise.
+const ANSWER: &str = "结论：交换机故障。\n处理步骤：先看交换机。";
+/// The alert that holds the only worker while others gather.
+const BLOCKER: &str = "Blocker";
+
+/// A warning of this name, in a group of its own.
+fn warning(name: &str) -> Value {
+    notification(name).severity("warning").build()
+}
+
+fn warnings(count: usize) -> (Vec<String>, Vec<Value>) {
+    let names: Vec<String> = (0..count).map(|number| format!("Member{number:02}Down")).collect();
+    let bodies = names.iter().map(|name| warning(name)).collect();
+    (names, bodies)
+}
+
+/// Posts all at once, each on a connection of its own, and gives the answers in the same order.
+fn post_all(sidecar: &Sidecar, notifications: &[Value]) -> Vec<Reply> {
+    thread::scope(|scope| {
+        let posts: Vec<_> =
+            notifications.iter().map(|notification| scope.spawn(|| sidecar.post(notification))).collect();
+        posts.into_iter().map(|post| post.join().unwrap()).collect()
+    })
+}
+
+fn statuses(replies: &[Reply]) -> Vec<u16> {
+    replies.iter().map(|reply| reply.status).collect()
+}
+
+/// The name a message carries in each of its parts.
+fn id(text: &str) -> &str {
+    let first = text.lines().next().unwrap_or_default();
+    first.rsplit_once('#').map_or("", |(_, id)| id.split_whitespace().next().unwrap_or_default())
+}
+
+/// Whole messages in the order in which they began, each with its parts joined.
+fn messages(delivered: &[Delivered]) -> Vec<String> {
+    let mut order: Vec<String> = Vec::new();
+    let mut texts: BTreeMap<&str, String> = BTreeMap::new();
+    for part in delivered {
+        let own = id(&part.text);
+        if !texts.contains_key(own) {
+            order.push(own.to_owned());
+        }
+        texts.entry(own).or_default().push_str(&part.text);
+    }
+    order.into_iter().map(|id| texts.remove(id.as_str()).unwrap()).collect()
+}
+
+/// A sidecar of one worker, which the model holds until the latch is opened.
+struct Held {
+    deepseek: DeepSeek,
+    wecom: WeCom,
+    sidecar: Sidecar,
+    latch: Latch,
+}
+
+/// Starts one. The model answers `answer` to all but the blocker's question.
+fn held(
+    set: impl FnOnce(Builder) -> Builder,
+    answer: impl Fn(&RecordedRequest) -> Answer + Send + Sync + 'static,
+) -> Held {
+    let (deepseek, wecom, latch) = (DeepSeek::start(), WeCom::start(), Latch::shut());
+    let shut = latch.clone();
+    deepseek.answer_with(move |request| {
+        if request.user().contains(BLOCKER) {
+            shut.wait();
+            return says(ANSWER);
+        }
+        answer(request)
+    });
+    let sidecar = set(Sidecar::with(&deepseek, &wecom).env("WORKERS", "1")).start();
+    Held { deepseek, wecom, sidecar, latch }
+}
+
+impl Held {
+    /// Has the worker held, all these waiting in this order, and then lets go. The blocker's own answer is dropped.
+    fn storm<'n>(&self, posts: impl IntoIterator<Item = (&'n str, &'n Value)>) -> Vec<Reply> {
+        thread::scope(|scope| {
+            let asked = self.deepseek.calls();
+            let blocker = notification(BLOCKER).build();
+            let blocker = scope.spawn(move || self.sidecar.post(&blocker));
+            self.deepseek.wait_calls(asked + 1, PATIENCE);
+            let mut waiting: Vec<ScopedJoinHandle<'_, Reply>> = Vec::new();
+            for (target, notification) in posts {
+                waiting.push(scope.spawn(move || self.sidecar.post_to(target, notification)));
+                self.sidecar.wait_metric("queue_length", waiting.len() as f64);
+            }
+            self.latch.open();
+            assert_eq!(blocker.join().unwrap().status, 200);
+            waiting.into_iter().map(|post| post.join().unwrap()).collect()
+        })
+    }
+
+    fn storm_of(&self, notifications: &[Value]) -> Vec<Reply> {
+        self.storm(notifications.iter().map(|notification| ("/handle_alert", notification)))
+    }
+
+    /// The questions behind the blocker's.
+    fn questions(&self) -> Vec<RecordedRequest> {
+        let asked = self.deepseek.requests().into_iter();
+        asked.filter(|request| !request.user().contains(BLOCKER)).collect()
+    }
+
+    /// The messages behind the blocker's.
+    fn messages(&self) -> Vec<String> {
+        let texts = messages(&self.wecom.delivered()).into_iter();
+        texts.filter(|text| !text.contains(BLOCKER)).collect()
+    }
+}
+
+fn names_in(text: &str, names: &[String]) -> usize {
+    names.iter().filter(|name| text.contains(name.as_str())).count()
+}
+
+#[test]
+fn a_burst_of_eight_goes_at_once_and_the_rest_in_turn() {
+    struct Row {
+        name: &'static str,
+        by: fn(&DeepSeek, &WeCom) -> Builder,
+        rate: Option<&'static str>,
+        messages: usize,
+        /// Between two messages behind the burst.
+        turn: Duration,
+    }
+    let rows = [
+        Row {
+            name: "12 a minute, the robot's default",
+            by: Sidecar::with_robot,
+            rate: None,
+            messages: 9,
+            turn: Duration::from_secs(5),
+        },
+        Row {
+            name: "20 a minute, the default",
+            by: Sidecar::with,
+            rate: None,
+            messages: 10,
+            turn: Duration::from_secs(3),
+        },
+        Row {
+            name: "600 a minute",
+            by: Sidecar::with,
+            rate: Some("600"),
+            messages: 20,
+            turn: Duration::from_millis(100),
+        },
+    ];
+    each(
+        &rows,
+        |row| row.name.into(),
+        |row| {
+            let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+            let builder = (row.by)(&deepseek, &wecom).without("WECHAT_RATE").env("DIGEST_AT", "0");
+            let sidecar = row.rate.iter().fold(builder, |builder, rate| builder.env("WECHAT_RATE", rate)).start();
+            let start = Instant::now();
+            let (_, warnings) = warnings(row.messages);
+            assert!(statuses(&post_all(&sidecar, &warnings)).iter().all(|status| *status == 200));
+            let at: Vec<Duration> = wecom.delivered().iter().map(|message| message.at - start).collect();
+            assert!(at[7] < row.turn.max(Duration::from_secs(2)), "eight go at once: {at:?}");
+            for (number, at) in at.iter().enumerate().skip(8) {
+                let turns = u32::try_from(number - 7).unwrap();
+                assert!(*at >= row.turn * turns, "message {number} goes after {at:?}");
+            }
+        },
+    );
+}
+
+#[test]
+fn without_a_turn_in_time_it_is_for_later_and_what_is_rendered_is_kept() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("WECHAT_RATE", "6").env("JOB_TIMEOUT", "3s").start();
+    assert!(statuses(&post_all(&sidecar, &warnings(8).1)).iter().all(|status| *status == 200));
+
+    let late = warning("NinthAlert");
+    let reply = sidecar.post(&late);
+    assert_eq!((reply.status, reply.outcome()), (429, "failed"), "{}", reply.text);
+    assert!(reply.took < Duration::from_secs(3), "known at once: {:?}", reply.took);
+    assert!(reply.message().contains("WECHAT_RATE"), "{}", reply.text);
+    let name = reply.header("X-Job-Id").unwrap().to_owned();
+    let page = sidecar.metrics();
+    assert_eq!(page.value("notifications_total{outcome=\"failed\",reason=\"paced\"}"), 1.0);
+    assert_eq!(page.sum("gate_closed"), 0.0, "pacing closes no gate");
+
+    // Alertmanager posts again at its next flush; a turn comes every 10 s.
+    let start = Instant::now();
+    let reply = loop {
+        let reply = sidecar.post(&late);
+        if reply.status != 429 || start.elapsed() > PATIENCE {
+            break reply;
+        }
+        thread::park_timeout(Duration::from_millis(200));
+    };
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    assert_eq!(deepseek.calls(), 9, "the analysis is paid once");
+    let sends = wecom.sends();
+    assert_eq!(sends.len(), 9);
+    assert!(sends[8].text().contains(&name), "{name} is not in {}", sends[8].text());
+}
+
+#[test]
+fn a_rate_of_one_still_lets_a_burst_go() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar =
+        Sidecar::with(&deepseek, &wecom).env("WECHAT_RATE", "1").env("JOB_TIMEOUT", "2s").env("DIGEST_AT", "0").start();
+    let mut statuses = statuses(&post_all(&sidecar, &warnings(12).1));
+    statuses.sort_unstable();
+    assert_eq!(statuses, [[200; 8].as_slice(), &[429; 4]].concat());
+}
+
+#[test]
+fn zero_is_unlimited() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("WECHAT_RATE", "0").env("DIGEST_AT", "0").start();
+    let start = Instant::now();
+    assert!(statuses(&post_all(&sidecar, &warnings(40).1)).iter().all(|status| *status == 200));
+    assert_eq!(wecom.delivered_count(), 40);
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
+#[test]
+fn the_parts_of_a_message_stand_together() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let long = format!("结论：磁盘将满。\n{}", "再看一遍磁盘上的大文件，逐个确认能否删除。\n".repeat(70));
+    deepseek.answer_with(move |request| if request.user().contains("Long") { says(&long) } else { says(ANSWER) });
+    wecom.reply(Api::Send, Answered::Late(Duration::from_millis(5)));
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("DIGEST_AT", "0").start();
+    let notifications: Vec<Value> =
+        (0..16).map(|number| warning(&format!("{}{number}", if number % 2 == 0 { "Long" } else { "Short" }))).collect();
+    assert!(statuses(&post_all(&sidecar, &notifications)).iter().all(|status| *status == 200));
+    let delivered = wecom.delivered();
+    let mut names: Vec<&str> = delivered.iter().map(|part| id(&part.text)).collect();
+    assert!(names.len() > 24, "the long ones have several parts: {}", names.len());
+    names.dedup();
+    assert_eq!(names.len(), 16, "nothing stands between the parts of a message: {names:?}");
+}
+
+#[test]
+fn what_waits_above_digest_at_is_explained_as_one() {
+    let held = held(|builder| builder, |_| says(ANSWER));
+    let (mut names, mut notifications) = warnings(11);
+    names.push("CoreSwitchDown".into());
+    notifications.push(notification("CoreSwitchDown").build());
+    let replies = held.storm_of(&notifications);
+    assert_eq!(statuses(&replies), [200; 12]);
+
+    let questions = held.questions();
+    assert_eq!(questions.len(), 1, "one question");
+    assert_eq!(names_in(&questions[0].user(), &names), 12, "every alert is named: {}", questions[0].user());
+    let messages = held.messages();
+    assert_eq!(messages.len(), 1, "one message");
+    assert_eq!(names_in(&messages[0], &names), 12, "it lists what it covers: {}", messages[0]);
+    let critical = messages[0].find("CoreSwitchDown").unwrap();
+    assert!(names.iter().take(11).all(|name| messages[0].find(name.as_str()).unwrap() > critical), "critical first");
+    assert!(messages[0].contains("11-23 04:27"), "since when: {}", messages[0]);
+    let page = held.sidecar.metrics();
+    assert_eq!((page.value("digests_total"), page.value("digest_members_total")), (1.0, 12.0));
+
+    // A retry of each is answered from memory.
+    assert_eq!(statuses(&post_all(&held.sidecar, &notifications)), [200; 12]);
+    assert_eq!((held.questions().len(), held.messages().len()), (1, 1));
+}
+
+#[test]
+fn no_more_than_digest_at_are_explained_each() {
+    let held = held(|builder| builder, |_| says(ANSWER));
+    assert_eq!(statuses(&held.storm_of(&warnings(10).1)), [200; 10]);
+    assert_eq!((held.questions().len(), held.messages().len()), (10, 10));
+    assert_eq!(held.sidecar.metrics().value("digests_total"), 0.0);
+}
+
+#[test]
+fn a_digest_has_fifty_members_at_most() {
+    let held = held(|builder| builder, |_| says(ANSWER));
+    let (names, notifications) = warnings(65);
+    assert_eq!(statuses(&held.storm_of(&notifications)), [200; 65]);
+    let questions = held.questions();
+    let sizes: Vec<usize> = questions.iter().map(|question| names_in(&question.user(), &names)).collect();
+    assert_eq!(sizes, [50, 15]);
+    assert_eq!(held.messages().len(), 2);
+}
+
+#[test]
+fn every_post_of_every_member_gets_the_outcome() {
+    let held = held(|builder| builder.env("DIGEST_AT", "2"), |_| says(ANSWER));
+    let (_, notifications) = warnings(3);
+    thread::scope(|scope| {
+        let blocker = scope.spawn(|| held.sidecar.post(&notification(BLOCKER).build()));
+        held.deepseek.wait_calls(1, PATIENCE);
+        let posts: Vec<_> = notifications
+            .iter()
+            .cycle()
+            .take(12)
+            .map(|notification| scope.spawn(|| held.sidecar.post(notification)))
+            .collect();
+        held.sidecar.wait_metric("posts_parked", 13.0);
+        held.latch.open();
+        assert_eq!(blocker.join().unwrap().status, 200);
+        assert!(posts.into_iter().all(|post| post.join().unwrap().status == 200));
+    });
+    assert_eq!((held.questions().len(), held.messages().len()), (1, 1));
+}
+
+#[test]
+fn recipients_are_never_mixed_in_a_digest() {
+    let held = held(|builder| builder.env("DIGEST_AT", "2"), |_| says(ANSWER));
+    let (names, notifications) = warnings(12);
+    let target = |number| if number % 2 == 0 { "/handle_alert?touser=even" } else { "/handle_alert?touser=odd" };
+    let posts = notifications.iter().enumerate().map(|(number, notification)| (target(number), notification));
+    assert_eq!(statuses(&held.storm(posts)), [200; 12]);
+    assert_eq!(held.questions().len(), 2);
+    for (of, rest) in [("even", 0), ("odd", 1)] {
+        let delivered: Vec<Delivered> =
+            held.wecom.delivered().into_iter().filter(|message| message.touser == of).collect();
+        let text = messages(&delivered).concat();
+        for (number, name) in names.iter().enumerate() {
+            assert_eq!(text.contains(name), number % 2 == rest, "{name} for {of}: {text}");
+        }
+    }
+}
+
+#[test]
+fn the_members_of_a_failed_digest_are_explained_anew() {
+    let held = held(|builder| builder.env("DIGEST_AT", "2").env("JOB_TIMEOUT", "8s"), |_| error(500, "internal"));
+    let (names, notifications) = warnings(4);
+    assert_eq!(statuses(&held.storm_of(&notifications)), [503; 4]);
+    assert!(held.messages().is_empty());
+    let failed = held.questions().len();
+
+    held.deepseek.answer(says(ANSWER));
+    assert_eq!(statuses(&post_all(&held.sidecar, &notifications)), [200; 4]);
+    let questions = held.questions().split_off(failed);
+    assert!(names.iter().all(|name| questions.iter().any(|question| question.user().contains(name))));
+    let told = held.messages().concat();
+    assert_eq!(names_in(&told, &names), 4, "{told}");
+}
+
+#[test]
+fn a_digest_that_is_half_delivered_is_explained_anew() {
+    let long = format!("结论：交换机故障。\n{}", "逐台检查上联端口的状态与光功率。\n".repeat(90));
+    let held = held(|builder| builder.env("DIGEST_AT", "2"), move |_| says(&long));
+    let (names, notifications) = warnings(4);
+    held.wecom.reply_with(Api::Send, |call| {
+        if call.text().contains("（2/") { Answered::Errcode(-1) } else { Answered::Natural }
+    });
+    assert_eq!(statuses(&held.storm_of(&notifications)), [503; 4]);
+    assert_eq!((held.questions().len(), held.messages().len()), (1, 1), "its first part is on the phone");
+
+    held.wecom.reply(Api::Send, Answered::Natural);
+    assert_eq!(statuses(&post_all(&held.sidecar, &notifications)), [200; 4]);
+    assert!(held.questions().len() > 1);
+    assert_eq!(names_in(&held.messages().concat(), &names), 4);
+    assert_eq!(statuses(&post_all(&held.sidecar, &notifications)), [200; 4]);
+}
+
+#[test]
+fn a_poisoned_member_is_refused_and_the_others_are_explained() {
+    let held = held(
+        |builder| builder.env("DIGEST_AT", "2"),
+        |request| {
+            let poisoned = request.user().contains("Poisoned");
+            if poisoned { error(400, "Content Exists Risk") } else { says(ANSWER) }
+        },
+    );
+    let (names, mut notifications) = warnings(5);
+    notifications.insert(2, warning("Poisoned"));
+    assert_eq!(statuses(&held.storm_of(&notifications)), [503; 6], "whose fault it is is not known yet");
+    assert_eq!(held.questions().len(), 1);
+    let page = held.sidecar.metrics();
+    assert_eq!(page.value("notifications_total{outcome=\"failed\",reason=\"prompt\"}"), 0.0, "none was refused itself");
+    assert_eq!(
+        page.value("notifications_total{outcome=\"failed\",reason=\"transient\"}"),
+        6.0,
+        "as they were answered"
+    );
+
+    let again = post_all(&held.sidecar, &notifications);
+    assert_eq!(statuses(&again), [200, 200, 422, 200, 200, 200]);
+    let questions = held.questions();
+    assert_eq!(questions.len(), 7, "each alone");
+    assert!(questions.iter().skip(1).all(|question| names_in(&question.user(), &names) <= 1));
+    assert_eq!(held.sidecar.metrics().sum("gate_closed"), 0.0, "a poisoned alert silences nobody");
+
+    assert_eq!(statuses(&post_all(&held.sidecar, &notifications)), [200, 200, 422, 200, 200, 200]);
+    assert_eq!(held.questions().len(), 7, "and all of it is remembered");
+}
+
+#[test]
+fn a_message_refused_in_company_is_sent_alone() {
+    let held = held(|builder| builder.env("DIGEST_AT", "2"), |_| says(ANSWER));
+    held.wecom.reply_with(Api::Send, |call| {
+        let refused = call.text().contains("Member00Down") && call.text().contains("Member01Down");
+        if refused { Answered::Errcode(40_063) } else { Answered::Natural }
+    });
+    let (_, notifications) = warnings(3);
+    assert_eq!(statuses(&held.storm_of(&notifications)), [503; 3]);
+    assert_eq!(statuses(&post_all(&held.sidecar, &notifications)), [200; 3]);
+    assert_eq!(held.messages().len(), 3);
+}
+
+#[test]
+fn a_repeat_of_a_member_is_a_notification_like_any_other() {
+    let held = held(|builder| builder.env("DIGEST_AT", "2"), |_| says(ANSWER));
+    let of = |name: &str| notification(name).severity("warning");
+    let members = ["First", "Second", "Third"].map(of);
+    assert_eq!(statuses(&held.storm_of(&members.clone().map(|member| member.build()))), [200; 3]);
+    let repeat = members[1].clone().reason("repeat interval elapsed").build();
+    assert_eq!(held.sidecar.post(&repeat).status, 200);
+    let questions = held.questions();
+    assert_eq!(questions.len(), 2, "it is explained by itself");
+    assert!(questions[1].user().contains("Second") && !questions[1].user().contains("First"));
+    let told = held.messages();
+    assert!(told[1].contains("Second") && !told[1].contains("First"), "{told:?}");
+}
+
+#[test]
+fn zero_never_digests() {
+    let held = held(|builder| builder.env("DIGEST_AT", "0"), |_| says(ANSWER));
+    assert_eq!(statuses(&held.storm_of(&warnings(15).1)), [200; 15]);
+    assert_eq!((held.questions().len(), held.messages().len()), (15, 15));
+}
+
+#[test]
+fn what_waits_is_taken_critical_first_then_oldest() {
+    let held = held(|builder| builder, |_| says(ANSWER));
+    let waiting = [
+        warning("OldWarning"),
+        warning("NewWarning"),
+        notification("OldCritical").build(),
+        notification("NewCritical").build(),
+    ];
+    assert_eq!(statuses(&held.storm_of(&waiting)), [200; 4]);
+    let order = ["OldCritical", "NewCritical", "OldWarning", "NewWarning"];
+    let questions = held.questions();
+    assert_eq!(questions.len(), order.len());
+    for (question, name) in questions.iter().zip(order) {
+        assert!(question.user().contains(name), "{name} is not in its turn: {}", question.user());
+    }
+}
+
+#[test]
+fn when_the_days_tokens_are_spent_only_the_critical_are_analysed() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    // A question costs 997 by the stand-in's usage.
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("DAILY_TOKEN_BUDGET", "1000").start();
+    for (name, calls) in [("First", 1), ("Second", 2), ("Third", 2), ("Fourth", 2)] {
+        let reply = sidecar.post(&warning(name));
+        assert_eq!((reply.status, deepseek.calls()), (200, calls), "{name}: {}", reply.text);
+    }
+    let plain = &wecom.delivered()[2].text;
+    assert!(plain.contains("今日 token 预算") && plain.contains("未经 AI 分析"), "{plain}");
+    assert!(plain.contains("Third on 10.0.0.5:9100"), "it says what the alert says: {plain}");
+    assert_eq!(sidecar.post(&notification("Critical").build()).status, 200);
+    assert_eq!(deepseek.calls(), 3);
+    assert!(wecom.delivered()[4].text.contains("结论"), "critical is analysed");
+
+    let page = sidecar.metrics();
+    assert_eq!(page.value("notifications_total{outcome=\"success\",reason=\"delivered_over_budget\"}"), 2.0);
+    assert_eq!(page.value("notifications_total{outcome=\"success\",reason=\"delivered\"}"), 3.0);
+    assert_eq!(page.value("budget_tokens_limit"), 1000.0);
+    assert_eq!(page.value("budget_tokens_spent"), 3.0 * 997.0);
+}
+
+#[test]
+fn what_is_over_budget_is_digested_in_a_storm_like_any_other() {
+    let held = held(|builder| builder.env("DAILY_TOKEN_BUDGET", "500"), |_| says(ANSWER));
+    let (names, notifications) = warnings(12);
+    assert_eq!(statuses(&held.storm_of(&notifications)), [200; 12]);
+    assert!(held.questions().is_empty(), "the blocker has spent the day's tokens");
+    let messages = held.messages();
+    assert_eq!(messages.len(), 1);
+    assert!(messages[0].contains("今日 token 预算"), "{}", messages[0]);
+    assert_eq!(names_in(&messages[0], &names), 12, "{}", messages[0]);
+    let page = held.sidecar.metrics();
+    assert_eq!(page.value("notifications_total{outcome=\"success\",reason=\"delivered_over_budget\"}"), 12.0);
+}
+
+#[test]
+fn what_is_over_budget_shares_no_digest_with_what_is_analysed() {
+    let held = held(|builder| builder.env("DAILY_TOKEN_BUDGET", "500").env("DIGEST_AT", "2"), |_| says(ANSWER));
+    held.latch.open();
+    assert_eq!(held.sidecar.post(&notification(BLOCKER).build()).status, 200, "it spends the day's tokens");
+    let shut = Latch::shut();
+    let held = Held { latch: shut.clone(), ..held };
+    held.deepseek.answer_with(move |request| {
+        if request.user().contains(BLOCKER) {
+            shut.wait();
+        }
+        says(ANSWER)
+    });
+    let (names, mut notifications) = warnings(4);
+    let critical: Vec<String> = (0..4).map(|number| format!("Critical{number}")).collect();
+    notifications.extend(critical.iter().map(|name| notification(name).build()));
+    assert_eq!(statuses(&held.storm_of(&notifications)), [200; 8]);
+    let questions = held.questions();
+    assert_eq!(questions.len(), 1);
+    assert_eq!((names_in(&questions[0].user(), &critical), names_in(&questions[0].user(), &names)), (4, 0));
+    let messages = held.messages();
+    assert_eq!(messages.len(), 2);
+    assert!(names_in(&messages[1], &names) == 4 && messages[1].contains("今日 token 预算"), "{}", messages[1]);
+}
+
+/// Posts until it is taken, with the pauses of Alertmanager's backoff.
+fn post_as_alertmanager(sidecar: &Sidecar, notification: &Value) -> u16 {
+    let mut pause = Duration::from_millis(500);
+    let start = Instant::now();
+    loop {
+        let status = sidecar.post(notification).status;
+        if status < 500 || start.elapsed() > 2 * PATIENCE {
+            return status;
+        }
+        thread::park_timeout(pause);
+        pause = pause.mul_f64(1.5);
+    }
+}
+
+#[test]
+fn a_hundred_groups_at_once_become_a_few_messages() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    deepseek.answer(says(ANSWER).after(Duration::from_millis(300)));
+    wecom.drop_above(29);
+    let sidecar = Sidecar::with(&deepseek, &wecom).without("WECHAT_RATE").start();
+    let (names, notifications) = warnings(100);
+    let start = Instant::now();
+    thread::scope(|scope| {
+        let posts: Vec<_> = notifications
+            .iter()
+            .map(|notification| scope.spawn(|| post_as_alertmanager(&sidecar, notification)))
+            .collect();
+        assert!(posts.into_iter().all(|post| post.join().unwrap() == 200));
+    });
+    assert!(start.elapsed() < 2 * PATIENCE, "{:?}", start.elapsed());
+    let prompts = deepseek.requests().iter().map(RecordedRequest::user).collect::<Vec<_>>().concat();
+    assert_eq!(names_in(&prompts, &names), 100, "every alert is named in a prompt");
+    assert!(deepseek.calls() <= 20, "{} model calls", deepseek.calls());
+    assert!(wecom.dropped().is_empty(), "WeCom drops what is over 30 a minute");
+    let ids: HashSet<String> = wecom.delivered().iter().map(|part| id(&part.text).to_owned()).collect();
+    assert!(ids.len() <= 20, "{} messages", ids.len());
+}
