@@ -29,7 +29,11 @@ pub fn split(text: &str, first: usize, budget: usize, count: usize) -> Parts<'_>
         // Later parts are as large; the first may have little room, and leave a line to the second.
         let at = cut(rest, room, budget.max(MIN_BUDGET), !parts.is_empty() || first >= budget);
         let (part, after) = rest.split_at_checked(at).unwrap_or((rest, ""));
-        parts.push(part.trim_end());
+        let part = part.trim_end();
+        // White space that is longer than a part is dropped; only the first may have no room for anything.
+        if at == 0 || !part.is_empty() {
+            parts.push(part);
+        }
         // Inside a line the space at the cut is no indentation.
         rest = trimmed(if at > 0 { after.trim_start_matches(' ') } else { after });
     }
@@ -163,6 +167,17 @@ fn kind_of_cut((second, last): (char, char), after: char) -> Option<Kind> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn white_space_longer_than_a_part_makes_no_empty_part() {
+        for blank in ["\u{c}", " ", "\t", "\u{3000}"] {
+            let text = format!("first{}last", blank.repeat(100));
+            let split = split(&text, 16, 40, 9);
+            assert_eq!(split.parts.first().copied(), Some("first"), "{split:?}");
+            assert!(split.parts.iter().all(|part| !part.is_empty()), "{split:?}");
+            assert!(split.parts.last().is_some_and(|part| part.ends_with("last")), "{split:?}");
+        }
+    }
 
     #[test]
     fn a_text_is_cut_where_a_reader_would() {
