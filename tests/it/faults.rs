@@ -109,8 +109,8 @@ fn whatever_is_answered_ends_in_time_and_the_next_job_works() {
             assert_told(&sidecar.post(&notification("Fault").build()), told.status);
             let cost = (sidecar.process().peak_rss_bytes() - memory) / 1024;
             assert!(cost < 16 * 1024, "{cost} KiB");
-            // No answer that was none was believed.
-            assert_eq!(wecom.delivered_count(), 0);
+            // No answer that was none was believed. (A notice that DeepSeek needs a person may have been sent.)
+            assert!(!wecom.delivered().iter().any(|message| message.text.contains("Fault")));
 
             deepseek.answer(says("结论：好了。"));
             wecom.reply(Api::GetToken, Reply::Natural);

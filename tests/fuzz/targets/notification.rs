@@ -33,7 +33,8 @@ fuzz_target!(|bytes: &[u8]| {
     let labels = ["instance".to_owned(), "cluster".to_owned()];
     let aliases = Aliases::new(&[&notification], &labels);
     let newcomers = HashSet::new();
-    let chat = prompt::chat(None, &Subject { notifications: &[&notification], newcomers: &newcomers, aliases: &aliases });
+    let chat =
+        prompt::chat(None, &Subject { notifications: &[&notification], newcomers: &newcomers, aliases: &aliases });
     let size: usize = chat.iter().map(|message| message.content.len()).sum();
     assert!(size <= LONGEST_PROMPT, "{size}");
     assert!(chat.iter().all(|message| !message.content.trim().is_empty()));
