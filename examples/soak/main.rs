@@ -220,7 +220,8 @@ impl Scene {
         self.weather.deepseek.server().hang_up();
         self.weather.wecom.server().hang_up();
         let settling = Instant::now();
-        let busy = || self.sidecar.threads() > WORKERS + 6;
+        // Its own beside the workers are three: main, accept, signals. A client that was just killed leaves within seconds.
+        let busy = || self.sidecar.threads() > WORKERS + 3;
         while busy() && settling.elapsed() < SETTLE {
             thread::sleep(Duration::from_millis(50));
         }
