@@ -24,8 +24,9 @@ use tiny_http::{HTTPVersion, Header, Method, Response, StatusCode};
 use crate::connections::{Connection, Connections, Standing, write_and_forget};
 use crate::head::{HEAD_LIMIT, Head, Refusal, parse_head};
 
-/// Stack of a connection's thread in bytes. It reads, decodes and waits; 500 of them touch a few pages each.
-const STACK: usize = 128 * 1024;
+/// Stack of a connection's thread in bytes, enough for a handler that makes TLS calls of its own. It is address space:
+/// 500 threads that read and wait touch a few pages of theirs.
+pub const STACK: usize = 512 * 1024;
 
 /// Bytes that one read takes off a quiet connection at most: a head and the body of a usual notification (2 to 5 KiB),
 /// so that it costs one system call. It grows to [`HEAD_LIMIT`] for a head that needs it.

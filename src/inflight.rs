@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::mem;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -66,11 +66,23 @@ pub struct Ask<N> {
 
 /// What a post is told.
 #[derive(Debug)]
-pub enum Answer {
+pub enum Answer<'r, N, K: Clone + Default> {
     /// It is over already: remembered, or refused.
     Now(Outcome, Option<JobId>),
     /// A job does it, a new one or one that was there.
     Later(Parked, Joined),
+    /// It made a job, which the caller runs; then the outcome is there.
+    Yours(Taken<'r, N, K>, Parked),
+}
+
+/// Who may run the job that a post makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runner {
+    /// The caller itself, if nothing waits and a place is free: no other thread needs to be woken for it, and none
+    /// wakes the caller.
+    Caller,
+    /// Whoever comes for work.
+    Worker,
 }
 
 /// Whether a post made a job or found one.
@@ -94,7 +106,7 @@ pub struct Parked {
 
 /// The other end of a [`Parked`].
 struct Waiter {
-    outcome: Sender<Outcome>,
+    outcome: SyncSender<Outcome>,
     here: Weak<()>,
 }
 
@@ -137,10 +149,14 @@ pub struct Load {
 /// The waiting room.
 pub struct Inflight<N, K> {
     queue_size: usize,
+    workers: usize,
     digest_at: usize,
     remember_kept: Duration,
     state: Mutex<State<N, K>>,
+    /// Something waits, and a place is free.
     work: Condvar,
+    /// The last place is free, and the door is closed.
+    idle: Condvar,
     chance: RandomState,
 }
 
@@ -157,6 +173,8 @@ struct State<N, K> {
     queued_bytes: usize,
     running: usize,
     running_groups: HashSet<GroupId>,
+    /// Places that are taken, each by a job or a digest.
+    taken: usize,
     remembered: HashMap<DedupKey, Record<K>>,
     /// The remembered ones by age, oldest first.
     by_age: BTreeMap<u64, DedupKey>,
@@ -205,6 +223,8 @@ struct Record<K> {
 pub struct Bounds {
     /// Jobs that may wait.
     pub queue_size: usize,
+    /// Places: jobs and digests that may run at once, whoever runs them.
+    pub workers: usize,
     /// When more wait, [`Inflight::take`] gives several at once; 0 is never.
     pub digest_at: usize,
     /// How long what a job kept serves its next try.
@@ -215,7 +235,7 @@ impl<N, K: Clone + Default> Inflight<N, K> {
     /// An empty room.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
-        let Bounds { queue_size, digest_at, remember_kept } = bounds;
+        let Bounds { queue_size, workers, digest_at, remember_kept } = bounds;
         let state = State {
             door: Door::Open,
             jobs: HashMap::new(),
@@ -223,6 +243,7 @@ impl<N, K: Clone + Default> Inflight<N, K> {
             queued_bytes: 0,
             running: 0,
             running_groups: HashSet::new(),
+            taken: 0,
             remembered: HashMap::new(),
             by_age: BTreeMap::new(),
             remembered_bytes: 0,
@@ -231,16 +252,18 @@ impl<N, K: Clone + Default> Inflight<N, K> {
         };
         Self {
             queue_size,
+            workers,
             digest_at,
             remember_kept,
             state: Mutex::new(state),
             work: Condvar::new(),
+            idle: Condvar::new(),
             chance: RandomState::new(),
         }
     }
 
-    /// Takes a post in: joined to the job of the same key, answered from memory, queued as a new job, or refused.
-    pub fn submit(&self, ask: Ask<N>, now: Instant) -> Answer {
+    /// Takes a post in: joined to the job of the same key, answered from memory, made a new job, or refused.
+    pub fn submit(&self, ask: Ask<N>, runner: Runner, now: Instant) -> Answer<'_, N, K> {
         let Ask { key, group, lane, urgency, weight, item } = ask;
         let mut state = self.lock();
         if let Some(job) = state.jobs.get_mut(&key) {
@@ -265,11 +288,21 @@ impl<N, K: Clone + Default> Inflight<N, K> {
         let stage = Stage::Queued(item);
         let mut job = Job { id, serial, group, lane, urgency, weight, asked, accepted, waiters: Vec::new(), stage };
         let parked = job.park();
-        state.jobs.insert(key, job);
+        let starts = runner == Runner::Caller
+            && state.queued == 0
+            && state.taken < self.workers
+            && !state.running_groups.contains(&job.group);
+        state.jobs.insert(key.clone(), job);
         state.queued += 1;
         state.queued_bytes += weight;
+        if starts && let Some(running) = state.start(&key, now) {
+            return Answer::Yours(self.taken(&mut state, vec![running]), parked);
+        }
+        let wakes = self.has_work(&state);
         drop(state);
-        self.work.notify_one();
+        if wakes {
+            self.work.notify_one();
+        }
         Answer::Later(parked, Joined::No)
     }
 
@@ -283,12 +316,18 @@ impl<N, K: Clone + Default> Inflight<N, K> {
             }
             let now = Instant::now();
             let stale = state.drop_stale(now);
-            let members = state.choose(self.digest_at);
+            let members = if state.taken < self.workers { state.choose(self.digest_at) } else { Vec::new() };
             if !members.is_empty() {
-                let taken = members.iter().filter_map(|key| state.start(key, now)).collect();
+                let jobs = members.iter().filter_map(|key| state.start(key, now)).collect();
+                let taken = self.taken(&mut state, jobs);
+                let more = self.has_work(&state);
                 drop(state);
+                if more {
+                    // The end of a digest frees many groups, and wakes one worker.
+                    self.work.notify_one();
+                }
                 answer_stale(stale);
-                return Some(Taken { room: self, jobs: taken });
+                return Some(taken);
             }
             if stale.is_empty() {
                 state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -314,6 +353,13 @@ impl<N, K: Clone + Default> Inflight<N, K> {
         }
         self.work.notify_all();
         count
+    }
+
+    /// Waits until nothing runs, for `time` at most; whether that is so. Call it when the room is closed.
+    #[must_use]
+    pub fn wait_until_idle(&self, time: Duration) -> bool {
+        let waited = self.idle.wait_timeout_while(self.lock(), time, |state| state.taken > 0);
+        waited.unwrap_or_else(PoisonError::into_inner).0.taken == 0
     }
 
     /// What is in the room now.
@@ -346,13 +392,32 @@ impl<N, K: Clone + Default> Inflight<N, K> {
         let bytes = key.weight() + weight + outcome.message.len() + RECORD_BYTES;
         let kept_until = now + self.remember_kept.max(remember.unwrap_or_default());
         state.remember(key, Record { id: job.id, age: 0, bytes, verdict, kept, kept_until, company });
-        let may_wait = state.queued > 0;
         drop(state);
-        if may_wait {
-            // Another job of the group may have waited for this one. Nobody is woken for nothing.
+        answer(job.waiters, &outcome)
+    }
+
+    /// Whether a worker is worth waking: something waits, and a place is free.
+    fn has_work(&self, state: &State<N, K>) -> bool {
+        state.queued > 0 && state.taken < self.workers
+    }
+
+    fn taken(&self, state: &mut State<N, K>, jobs: Vec<Running<N, K>>) -> Taken<'_, N, K> {
+        state.taken += 1;
+        Taken { room: self, jobs }
+    }
+
+    /// A place is free again, and perhaps a group whose next job waits.
+    fn leave(&self) {
+        let mut state = self.lock();
+        state.taken -= 1;
+        let (wakes, is_last) = (self.has_work(&state), state.taken == 0 && state.door == Door::Closed);
+        drop(state);
+        if wakes {
             self.work.notify_one();
         }
-        answer(job.waiters, &outcome)
+        if is_last {
+            self.idle.notify_all();
+        }
     }
 
     fn new_id(&self, serial: u64) -> JobId {
@@ -397,7 +462,8 @@ impl<N> Job<N> {
     fn park(&mut self) -> Parked {
         // A client that posts and hangs up in a loop leaves nothing behind.
         self.waiters.retain(Waiter::is_here);
-        let (sender, outcome) = channel();
+        // Room for the one answer, so that whoever sends it waits for nobody.
+        let (sender, outcome) = sync_channel(1);
         let here = Arc::new(());
         self.waiters.push(Waiter { outcome: sender, here: Arc::downgrade(&here) });
         Parked { outcome, id: self.id, _here: here }
@@ -520,8 +586,8 @@ pub struct Running<N, K> {
     pub kept: K,
 }
 
-/// What a worker took: one job, or the members of a digest. Dropping it unfinished (a panic) answers its posts 503 and
-/// frees its keys.
+/// A place, and what is run there: one job, or the members of a digest. Dropping it frees the place; what is unfinished
+/// then (a panic) has its posts answered 503 and its keys freed.
 pub struct Taken<'r, N, K: Clone + Default> {
     room: &'r Inflight<N, K>,
     jobs: Vec<Running<N, K>>,
@@ -534,14 +600,14 @@ impl<N, K: Clone + Default> fmt::Debug for Taken<'_, N, K> {
 }
 
 impl<N, K: Clone + Default> Taken<'_, N, K> {
-    /// The jobs, never none; more than one is a digest.
+    /// The jobs, none when they are finished; more than one is a digest.
     #[must_use]
     pub fn jobs(&self) -> &[Running<N, K>] {
         &self.jobs
     }
 
-    /// Ends every job with what `finish` says of it, and returns how many posts were answered.
-    pub fn finish(mut self, mut finish: impl FnMut(&Running<N, K>) -> Finish<K>) -> usize {
+    /// Ends every job with what `finish` says of it, and returns how many posts were answered. The place stays taken.
+    pub fn finish(&mut self, mut finish: impl FnMut(&Running<N, K>) -> Finish<K>) -> usize {
         // Taken out first: what is finished here is not dropped again as unfinished.
         let jobs = mem::take(&mut self.jobs);
         jobs.iter().map(|job| self.room.end(&job.key, job.serial, finish(job))).sum()
@@ -555,6 +621,7 @@ impl<N, K: Clone + Default> Drop for Taken<'_, N, K> {
             let finish = Finish { outcome, remember: None, kept: job.kept, weight: 0, company: Company::Alone };
             self.room.end(&job.key, job.serial, finish);
         }
+        self.room.leave();
     }
 }
 
@@ -565,7 +632,7 @@ mod tests {
     type Room = Inflight<&'static str, u32>;
 
     fn room(queue_size: usize, digest_at: usize) -> Room {
-        Inflight::new(Bounds { queue_size, digest_at, remember_kept: Duration::from_secs(3600) })
+        Inflight::new(Bounds { queue_size, workers: 2, digest_at, remember_kept: Duration::from_secs(3600) })
     }
 
     fn ask(name: &'static str) -> Ask<&'static str> {
@@ -579,21 +646,28 @@ mod tests {
         }
     }
 
-    fn post(room: &Room, name: &'static str) -> Parked {
-        later(room.submit(ask(name), Instant::now()))
+    type Told<'r> = Answer<'r, &'static str, u32>;
+
+    fn submit<'r>(room: &'r Room, ask: Ask<&'static str>, now: Instant) -> Told<'r> {
+        room.submit(ask, Runner::Worker, now)
     }
 
-    fn later(answer: Answer) -> Parked {
+    fn post(room: &Room, name: &'static str) -> Parked {
+        later(submit(room, ask(name), Instant::now()))
+    }
+
+    fn later(answer: Told<'_>) -> Parked {
         match answer {
             Answer::Later(parked, _) => parked,
             Answer::Now(outcome, _) => panic!("{outcome:?}"),
+            Answer::Yours(..) => panic!("it is to be run by its caller"),
         }
     }
 
-    fn now(answer: Answer) -> Reason {
+    fn now(answer: Told<'_>) -> Reason {
         match answer {
             Answer::Now(outcome, _) => outcome.reason,
-            Answer::Later(..) => panic!("it waits"),
+            Answer::Later(..) | Answer::Yours(..) => panic!("it waits"),
         }
     }
 
@@ -603,7 +677,7 @@ mod tests {
     }
 
     fn finish_one(room: &Room, reason: Reason, remember: Option<Duration>) -> &'static str {
-        let taken = room.take().unwrap();
+        let mut taken = room.take().unwrap();
         let name = taken.jobs()[0].item;
         taken.finish(|_| end_as(reason, remember));
         name
@@ -613,7 +687,7 @@ mod tests {
     fn posts_of_one_key_share_a_job_and_its_outcome() {
         let room = room(9, 0);
         let posts: Vec<Parked> = (0..20).map(|_| post(&room, "a")).collect();
-        let taken = room.take().unwrap();
+        let mut taken = room.take().unwrap();
         let late = post(&room, "a");
         assert_eq!(room.load(), Load { queued: 0, running: 1, parked: 21 });
         assert_eq!(taken.finish(|_| end_as(Reason::Delivered, None)), 21);
@@ -627,13 +701,13 @@ mod tests {
     fn a_success_is_remembered_for_its_window_and_then_is_another_job() {
         let room = room(9, 0);
         let start = Instant::now();
-        let id = later(room.submit(ask("a"), start)).id;
+        let id = later(submit(&room, ask("a"), start)).id;
         finish_one(&room, Reason::Delivered, Some(Duration::from_secs(600)));
-        let Answer::Now(outcome, Some(remembered)) = room.submit(ask("a"), start + Duration::from_secs(599)) else {
+        let Answer::Now(outcome, Some(remembered)) = submit(&room, ask("a"), start + Duration::from_secs(599)) else {
             panic!("not remembered")
         };
         assert_eq!((outcome.reason, remembered), (Reason::Remembered, id));
-        let again = later(room.submit(ask("a"), Instant::now() + Duration::from_secs(601)));
+        let again = later(submit(&room, ask("a"), Instant::now() + Duration::from_secs(601)));
         assert_ne!(again.id, id, "WeCom's duplicate check would drop the same words");
     }
 
@@ -663,19 +737,19 @@ mod tests {
     fn a_full_queue_is_told_at_once() {
         let room = room(2, 0);
         let _parked = (post(&room, "a"), post(&room, "b"));
-        assert_eq!(now(room.submit(ask("c"), Instant::now())), Reason::QueueFull);
+        assert_eq!(now(submit(&room, ask("c"), Instant::now())), Reason::QueueFull);
         let _joined = post(&room, "a");
         let heavy = Ask { weight: WAITING_BYTES, ..ask("d") };
         let other = self::room(2, 0);
         let _light = post(&other, "a");
-        assert_eq!(now(other.submit(heavy, Instant::now())), Reason::QueueFull, "bytes are bounded too");
+        assert_eq!(now(submit(&other, heavy, Instant::now())), Reason::QueueFull, "bytes are bounded too");
     }
 
     #[test]
     fn critical_comes_first_then_the_oldest() {
         let room = room(9, 0);
         let _parked: Vec<_> = ["a", "b"].map(|name| post(&room, name)).into();
-        let _critical = later(room.submit(Ask { urgency: Urgency::Critical, ..ask("c") }, Instant::now()));
+        let _critical = later(submit(&room, Ask { urgency: Urgency::Critical, ..ask("c") }, Instant::now()));
         assert_eq!(["c", "a", "b"].map(|_| finish_one(&room, Reason::Delivered, None)), ["c", "a", "b"]);
     }
 
@@ -683,12 +757,76 @@ mod tests {
     fn one_job_of_a_group_runs_at_a_time() {
         let room = room(9, 0);
         let grouped = |name| Ask { group: GroupId::of("g"), ..ask(name) };
-        let _parked = ["a", "b"].map(|name| later(room.submit(grouped(name), Instant::now())));
+        let _parked = ["a", "b"].map(|name| later(submit(&room, grouped(name), Instant::now())));
         let _other = post(&room, "c");
-        let first = room.take().unwrap();
+        let mut first = room.take().unwrap();
         assert_eq!(finish_one(&room, Reason::Delivered, None), "c", "b waits for a, c does not");
         first.finish(|_| end_as(Reason::Delivered, None));
         assert_eq!(finish_one(&room, Reason::Delivered, None), "b");
+    }
+
+    #[test]
+    fn a_post_runs_its_own_job_when_a_place_is_free_and_nothing_waits() {
+        let room = room(9, 0);
+        let own = |name| room.submit(ask(name), Runner::Caller, Instant::now());
+        let (Answer::Yours(mut first, parked), Answer::Yours(second, _)) = (own("a"), own("b")) else {
+            panic!("both places were free")
+        };
+        assert_eq!(room.load(), Load { queued: 0, running: 2, parked: 1 });
+        let joined = later(own("a"));
+        let _waits = later(own("c"));
+        assert_eq!(first.finish(|_| end_as(Reason::Delivered, None)), 2);
+        for parked in [parked, joined] {
+            assert_eq!(parked.outcome.try_recv().unwrap().reason, Reason::Delivered);
+        }
+        drop(first);
+        let _also_waits = later(own("d"));
+        assert_eq!(finish_one(&room, Reason::Delivered, None), "c", "what waits goes first");
+        drop(second);
+    }
+
+    #[test]
+    fn a_post_does_not_run_a_job_of_a_group_that_runs() {
+        let room = room(9, 0);
+        let grouped = |name| room.submit(Ask { group: GroupId::of("g"), ..ask(name) }, Runner::Caller, Instant::now());
+        let Answer::Yours(first, _parked) = grouped("a") else { panic!("a place was free") };
+        let _waits = later(grouped("b"));
+        drop(first);
+        assert_eq!(finish_one(&room, Reason::Delivered, None), "b");
+    }
+
+    #[test]
+    fn no_more_jobs_run_than_there_are_places() {
+        let room = room(9, 0);
+        let Answer::Yours(own, _parked) = room.submit(ask("a"), Runner::Caller, Instant::now()) else {
+            panic!("a place was free")
+        };
+        let _waiting = ["b", "c"].map(|name| post(&room, name));
+        let second = room.take().unwrap();
+        let third = std::thread::scope(|scope| {
+            let third = scope.spawn(|| room.take().map(|taken| taken.jobs()[0].item));
+            // It waits now, or will find both places taken.
+            assert_eq!(room.load().running, 2);
+            drop(own);
+            third.join().unwrap()
+        });
+        assert_eq!(third, Some("c"));
+        drop(second);
+    }
+
+    #[test]
+    fn a_closed_room_is_idle_when_the_last_place_is_free() {
+        let room = room(9, 0);
+        let _parked = post(&room, "a");
+        let mut taken = room.take().unwrap();
+        room.close();
+        taken.finish(|_| end_as(Reason::Delivered, None));
+        assert!(!room.wait_until_idle(Duration::ZERO), "it is answered, and not logged yet");
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| room.wait_until_idle(Duration::from_secs(60)));
+            drop(taken);
+            assert!(waits.join().unwrap());
+        });
     }
 
     #[test]
@@ -705,7 +843,7 @@ mod tests {
     fn finishing_one_job_leaves_a_newer_one_of_its_key_alone() {
         let room = room(9, 0);
         let _first = post(&room, "a");
-        let taken = room.take().unwrap();
+        let mut taken = room.take().unwrap();
         let serial = taken.jobs()[0].serial;
         taken.finish(|_| end_as(Reason::Transient, None));
         let second = post(&room, "a");
@@ -718,8 +856,8 @@ mod tests {
     fn what_nobody_asks_for_again_is_dropped_and_its_posts_are_told() {
         let room = room(9, 0);
         let long_ago = Instant::now() - STALE - Duration::from_secs(1);
-        let parked = later(room.submit(ask("a"), long_ago));
-        let asked_again = later(room.submit(ask("b"), long_ago));
+        let parked = later(submit(&room, ask("a"), long_ago));
+        let asked_again = later(submit(&room, ask("b"), long_ago));
         let _again = post(&room, "b");
         assert_eq!(finish_one(&room, Reason::Delivered, None), "b");
         assert_eq!(parked.outcome.recv().unwrap().reason, Reason::Stale);
@@ -731,11 +869,11 @@ mod tests {
     fn a_closed_room_refuses_what_waits_and_lets_what_runs_be_joined() {
         let room = room(9, 0);
         let running = post(&room, "a");
-        let taken = room.take().unwrap();
+        let mut taken = room.take().unwrap();
         let waiting = post(&room, "b");
         assert_eq!(room.close(), 1);
         assert_eq!(waiting.outcome.recv().unwrap().reason, Reason::Draining);
-        assert_eq!(now(room.submit(ask("c"), Instant::now())), Reason::Draining);
+        assert_eq!(now(submit(&room, ask("c"), Instant::now())), Reason::Draining);
         let late = post(&room, "a");
         assert_eq!(room.load().running, 1);
         taken.finish(|_| end_as(Reason::Delivered, Some(Duration::from_secs(600))));
@@ -743,7 +881,7 @@ mod tests {
         for parked in [running, late] {
             assert_eq!(parked.outcome.recv().unwrap().reason, Reason::Delivered);
         }
-        assert_eq!(now(room.submit(ask("a"), Instant::now())), Reason::Remembered);
+        assert_eq!(now(submit(&room, ask("a"), Instant::now())), Reason::Remembered);
         assert!(room.take().is_none());
     }
 
@@ -752,11 +890,11 @@ mod tests {
         let names = ["a", "b", "c", "d", "e", "f"];
         let room = room(99, 4);
         let _parked: Vec<_> = names.iter().take(4).map(|name| post(&room, name)).collect();
-        let taken = room.take().unwrap();
+        let mut taken = room.take().unwrap();
         assert_eq!(taken.jobs().len(), 1, "4 are not more than 4");
         taken.finish(|_| end_as(Reason::Transient, None));
         let _more: Vec<_> = ["e", "f"].map(|name| post(&room, name)).into();
-        let _other = later(room.submit(Ask { lane: "touser=x".into(), ..ask("x") }, Instant::now()));
+        let _other = later(submit(&room, Ask { lane: "touser=x".into(), ..ask("x") }, Instant::now()));
         let taken = room.take().unwrap();
         assert_eq!(taken.jobs().iter().map(|job| job.item).collect::<Vec<_>>(), ["b", "c", "d", "e", "f"]);
     }
@@ -765,7 +903,7 @@ mod tests {
     fn what_was_refused_in_company_goes_alone() {
         let room = room(99, 1);
         let _parked: Vec<_> = ["a", "b"].map(|name| post(&room, name)).into();
-        let digest = room.take().unwrap();
+        let mut digest = room.take().unwrap();
         assert_eq!(digest.jobs().len(), 2);
         digest.finish(|_| Finish { company: Company::Alone, ..end_as(Reason::Transient, None) });
         let _again: Vec<_> = ["a", "b"].map(|name| post(&room, name)).into();

@@ -1,9 +1,9 @@
 //! Alertmanager posts a notification, DeepSeek explains it, WeCom brings the explanation to the phone.
 //!
-//! This is the map of the house. A notification comes in by [`server`] (on [`http`]), waits in [`inflight`], and a
-//! worker of [`service`] runs its story in [`pipeline`]: what was said before ([`history`]), the question ([`prompt`],
-//! [`alias`]) to [`deepseek`], the answer as a letter ([`message`]), its delivery by [`wecom`] at the right [`pace`]. It
-//! ends as an [`outcome::Outcome`], which is the HTTP answer.
+//! This is the map of the house. A notification comes in by [`server`] (on [`http`]), waits in [`inflight`] if it must,
+//! and [`crew`] runs its story in [`pipeline`]: what was said before ([`history`]), the question ([`prompt`], [`alias`])
+//! to [`deepseek`], the answer as a letter ([`message`]), its delivery by [`wecom`] at the right [`pace`]. It ends as an
+//! [`outcome::Outcome`], which is the HTTP answer.
 //!
 //! Dependencies run one way, from the top of this list to its end; a test holds the `use crate::` lines to it.
 
@@ -17,6 +17,7 @@ pub mod verbs;
 
 // The door and the waiting room.
 mod connections;
+pub mod crew;
 pub mod head;
 pub mod http;
 pub mod inflight;

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tiny_http::Method;
 
+use crate::crew::{Crew, logged};
 use crate::http::{Body, Exchange, Reply, Server, Waited};
-use crate::inflight::{Answer, Ask, Inflight, JobId, Joined, STALE, Urgency};
-use crate::metrics::{Gauges, Metrics};
+use crate::inflight::{Answer, Ask, JobId, Joined, Runner, STALE, Urgency};
+use crate::metrics::Gauges;
 use crate::notification::Notification;
 use crate::outcome::{Outcome, Reason};
-use crate::pipeline::{Kept, Pipeline, Post};
+use crate::pipeline::Post;
 use crate::redact;
 use crate::secret::Secret;
 use crate::wecom::{EVERYONE, Recipients};
@@ -45,13 +46,9 @@ impl Readiness {
 
 /// The door of the webhook, and what stands behind it.
 #[derive(Debug)]
-pub struct Door<'d> {
-    /// Where posts wait.
-    pub inflight: &'d Inflight<Post, Kept>,
-    /// Who explains and delivers.
-    pub pipeline: &'d Pipeline,
-    /// What is counted.
-    pub metrics: &'d Metrics,
+pub struct Door<'d, 'c> {
+    /// Who runs jobs, and the rooms behind.
+    pub crew: &'d Crew<'c>,
     /// The server itself, for its numbers.
     pub server: &'d Server,
     /// The token that a post must carry.
@@ -64,11 +61,9 @@ pub struct Door<'d> {
     pub queue_capacity: usize,
     /// `WORKERS`.
     pub workers: usize,
-    /// `JOB_TIMEOUT`.
-    pub job_timeout: Duration,
 }
 
-impl Door<'_> {
+impl Door<'_, '_> {
     /// Answers one request of the webhook's address.
     pub fn answer(&self, exchange: &mut Exchange<'_>) -> Reply {
         match exchange.path() {
@@ -89,7 +84,7 @@ impl Door<'_> {
             "/-/ready" => Reply::text(503, "stopping\n"),
             "/metrics" => Reply {
                 content_type: "text/plain; version=0.0.4; charset=utf-8",
-                ..Reply::text(200, self.metrics.render(&self.gauges()))
+                ..Reply::text(200, self.crew.metrics.render(&self.gauges()))
             },
             path => {
                 let message = format!("no such path: {}; {way_out}", one_line(path));
@@ -139,8 +134,8 @@ impl Door<'_> {
         }
         let (key, group) = (notification.dedup_key(query), notification.group_id(query));
         let urgency = if notification.is_critical() { Urgency::Critical } else { Urgency::Normal };
-        self.metrics.redacted(redact::mask(&mut notification));
-        let group_key = logged(&notification.group_key);
+        self.crew.metrics.redacted(redact::mask(&mut notification));
+        let group_key: String = notification.group_key.chars().take(LOGGED_CHARS).collect();
         let ask = Ask {
             key,
             group: group.clone(),
@@ -150,28 +145,31 @@ impl Door<'_> {
             item: Post { notification, recipients, group },
         };
         let now = Instant::now();
-        let answer = self.inflight.submit(ask, now);
+        let answer = self.crew.inflight.submit(ask, Runner::Caller, now);
         drop(body);
-        match answer {
+        let (parked, joined) = match answer {
             Answer::Now(outcome, id) => {
                 if outcome.reason == Reason::Remembered {
-                    self.metrics.remembered();
+                    self.crew.metrics.remembered();
                 }
-                self.log_at_door(&outcome, &format!(" group_key={group_key:?}"));
-                reply(&outcome, id)
+                self.log_at_door(&outcome, &format!(" group_key={:?}", logged(&group_key)));
+                return reply(&outcome, id);
             }
-            Answer::Later(parked, joined) => {
-                if joined == Joined::Yes {
-                    self.metrics.joined();
-                }
-                // Longer than a job can wait and run: whoever is still here then is told so.
-                let until = now + STALE + self.job_timeout + STALE;
-                match exchange.wait(&parked.outcome, until) {
-                    Waited::Ready(outcome) => reply(&outcome, Some(parked.id)),
-                    Waited::TimedOut | Waited::Gone | Waited::Disconnected => {
-                        reply(&Outcome::new(Reason::Timeout, format!("{}: no outcome in time", parked.id)), None)
-                    }
-                }
+            Answer::Yours(taken, parked) => {
+                self.crew.run(taken);
+                (parked, Joined::No)
+            }
+            Answer::Later(parked, joined) => (parked, joined),
+        };
+        if joined == Joined::Yes {
+            self.crew.metrics.joined();
+        }
+        // Longer than a job can wait and run: whoever is still here then is told so.
+        let until = now + STALE + self.crew.job_timeout + STALE;
+        match exchange.wait(&parked.outcome, until) {
+            Waited::Ready(outcome) => reply(&outcome, Some(parked.id)),
+            Waited::TimedOut | Waited::Gone | Waited::Disconnected => {
+                reply(&Outcome::new(Reason::Timeout, format!("{}: no outcome in time", parked.id)), None)
             }
         }
     }
@@ -179,7 +177,7 @@ impl Door<'_> {
     /// Who shares a digest: the same readers, and when the day's tokens are spent, only those that are analysed or only
     /// those that are not.
     fn lane(&self, query: &str, urgency: Urgency) -> Arc<str> {
-        if urgency == Urgency::Normal && self.pipeline.budget().is_spent(jiff::Timestamp::now()) {
+        if urgency == Urgency::Normal && self.crew.pipeline.budget().is_spent(jiff::Timestamp::now()) {
             return format!("{query} without tokens").into();
         }
         query.into()
@@ -191,7 +189,7 @@ impl Door<'_> {
         match notification.truncated_alerts {
             0 => self.log_at_door(&outcome, &format!(" group_key={group_key:?}")),
             truncated => {
-                self.metrics.ended(outcome.reason);
+                self.crew.metrics.ended(outcome.reason);
                 log::warn!(
                     "notification outcome=ignored reason=nothing_firing group_key={group_key:?} truncated={truncated}: \
                      max_alerts of this receiver cut {truncated} alerts away, which may fire; set max_alerts: 0"
@@ -212,7 +210,7 @@ impl Door<'_> {
         let Some(query) = query.filter(|query| !query.is_empty()) else {
             return Ok(Arc::clone(&self.default_recipients));
         };
-        if !self.pipeline.wecom().takes_recipients() {
+        if !self.crew.pipeline.wecom().takes_recipients() {
             return Err("a group robot has no recipients; drop the query".into());
         }
         parse_recipients(query).map(Arc::new)
@@ -240,15 +238,15 @@ impl Door<'_> {
     }
 
     fn log_at_door(&self, outcome: &Outcome, more: &str) {
-        self.metrics.ended(outcome.reason);
+        self.crew.metrics.ended(outcome.reason);
         let row = outcome.reason.row();
         let message = &outcome.message;
         log::log!(row.level, "notification outcome={} reason={}{more} message={message:?}", row.outcome, row.label);
     }
 
     fn gauges(&self) -> Gauges {
-        let load = self.inflight.load();
-        let budget = self.pipeline.budget();
+        let load = self.crew.inflight.load();
+        let budget = self.crew.pipeline.budget();
         Gauges {
             queue_length: load.queued,
             queue_capacity: self.queue_capacity,
@@ -258,8 +256,8 @@ impl Door<'_> {
             connections: self.server.connections(),
             connections_evicted: self.server.evicted(),
             requests_refused: self.server.refused() + self.server.turned_away(),
-            stale_dropped: self.inflight.stale(),
-            closed_gates: self.pipeline.closed_gates(),
+            stale_dropped: self.crew.inflight.stale(),
+            closed_gates: self.crew.pipeline.closed_gates(),
             budget_tokens_limit: budget.limit(),
             budget_tokens_spent: budget.spent(jiff::Timestamp::now()),
         }
@@ -275,13 +273,6 @@ fn reply(outcome: &Outcome, id: Option<JobId>) -> Reply {
         Some(id) => reply.with_header("X-Job-Id", id.to_string()),
         None => reply,
     }
-}
-
-/// A groupKey for a log line: without what looks like a secret, and bounded.
-#[must_use]
-pub fn logged(group_key: &str) -> String {
-    let bounded: String = group_key.chars().take(LOGGED_CHARS).collect();
-    redact::mask_text(&bounded).0.into_owned()
 }
 
 fn one_line(text: &str) -> String {

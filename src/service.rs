@@ -2,23 +2,23 @@
 
 use std::io::Read as _;
 use std::os::unix::net::UnixStream;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::exit;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, Scope};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::Config;
-use crate::http::{Deadlines, Limits, Server};
-use crate::inflight::{Bounds, Inflight, Taken};
+use crate::crew::Crew;
+use crate::http::{Deadlines, Limits, STACK, Server};
+use crate::inflight::{Bounds, Inflight};
 use crate::metrics::{self, Metrics};
 use crate::notify;
 use crate::outcome::Reason;
-use crate::pipeline::{Kept, Pipeline, Post, Report};
-use crate::server::{Door, MAX_BODY_BYTES, Readiness, logged};
+use crate::pipeline::Pipeline;
+use crate::server::{Door, MAX_BODY_BYTES, Readiness};
 
 /// What runs was finished, and the service stops.
 pub const EXIT_DRAINED: i32 = 0;
@@ -37,8 +37,6 @@ const METRICS_CONNECTIONS: usize = 32;
 const BODY_BYTES: usize = 4 * MAX_BODY_BYTES;
 /// Descriptors beside the connections': listeners, log, pipes, files that are read now and then.
 const SPARE_DESCRIPTORS: u64 = 48;
-/// Stack of a worker, in bytes. TLS and JSON need less than 64 KiB of it.
-const STACK: usize = 512 * 1024;
 /// How long answers that are due may take to be written when the service stops.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
@@ -65,7 +63,7 @@ pub fn run(config: Config) -> i32 {
     let metrics = Arc::new(Metrics::new(job_timeout));
     let remember_kept = pipeline.analysis_ttl;
     let pipeline = Pipeline::new(pipeline, Arc::clone(&metrics));
-    let inflight = Inflight::new(Bounds { queue_size, digest_at, remember_kept });
+    let inflight = Inflight::new(Bounds { queue_size, workers, digest_at, remember_kept });
     let limits = Limits { connections, buffered_bytes: BODY_BYTES };
     let bind = |address, limits| {
         Server::bind(address, limits, Deadlines::default())
@@ -86,30 +84,23 @@ pub fn run(config: Config) -> i32 {
         }
     };
     let readiness = Readiness::default();
+    let (notices, to_tell) = channel();
+    let crew = Crew { inflight: &inflight, pipeline: &pipeline, metrics: &metrics, job_timeout, notices };
     let door = Door {
-        inflight: &inflight,
-        pipeline: &pipeline,
-        metrics: &metrics,
+        crew: &crew,
         server: &server,
         token: webhook_token.as_ref(),
         readiness: &readiness,
         default_recipients: Arc::new(pipeline.wecom().default_recipients().clone()),
         queue_capacity: queue_size,
         workers,
-        job_timeout,
     };
-    let crew = Crew { inflight: &inflight, pipeline: &pipeline, metrics: &metrics, job_timeout };
     thread::scope(|scope| {
-        // Every worker holds a sender; when the last has gone, all that ran is answered, logged and told.
-        let (at_work, all_done) = channel::<()>();
         for number in 0..workers {
-            let (crew, at_work) = (&crew, at_work.clone());
-            start(scope, format!("worker-{number}"), move || {
-                crew.work();
-                drop(at_work);
-            });
+            start(scope, format!("worker-{number}"), || crew.work());
         }
-        drop(at_work);
+        let teller = &pipeline;
+        start(scope, "notices".into(), move || Crew::tell(teller, to_tell));
         start(scope, "accept".into(), || server.serve(|exchange| door.answer(exchange)));
         if let Some(server) = &metrics_server {
             log::info!("metrics on http://{}", server.local_addr());
@@ -128,7 +119,7 @@ pub fn run(config: Config) -> i32 {
         log::info!("stopping: {} running are finished, {} waiting are answered 503", load.running, load.queued);
         let refused = inflight.close();
         (0..refused).for_each(|_| metrics.ended(Reason::Draining));
-        if all_done.recv_timeout(drain_timeout) == Err(RecvTimeoutError::Timeout) {
+        if !inflight.wait_until_idle(drain_timeout) {
             log::error!(
                 "DRAIN_TIMEOUT is over: {} jobs are cut off; Alertmanager posts them again",
                 inflight.load().running
@@ -149,89 +140,6 @@ fn start<'s>(scope: &'s Scope<'s, '_>, name: String, run: impl FnOnce() + Send +
         log::error!("the system gives no thread: {error}; allow more, or set WORKERS lower");
         exit(EXIT_SERVER);
     }
-}
-
-/// The workers, and what they need.
-struct Crew<'c> {
-    inflight: &'c Inflight<Post, Kept>,
-    pipeline: &'c Pipeline,
-    metrics: &'c Metrics,
-    job_timeout: Duration,
-}
-
-impl Crew<'_> {
-    /// The work loop of one worker. It ends when the room is closed; a panic costs the job, not the worker.
-    fn work(&self) {
-        while let Some(taken) = self.inflight.take() {
-            let (members, subject) = (taken.jobs().len(), subject(&taken));
-            // What the closure borrows is counters and rooms that hold their locks for single steps.
-            if catch_unwind(AssertUnwindSafe(|| self.run(taken, &subject))).is_err() {
-                self.metrics.panicked();
-                (0..members).for_each(|_| self.metrics.ended(Reason::Panicked));
-                let row = Reason::Panicked.row();
-                log::log!(row.level, "notification outcome={} reason={} {subject}", row.outcome, row.label);
-            }
-        }
-    }
-
-    fn run(&self, taken: Taken<'_, Post, Kept>, subject: &str) {
-        #[cfg(debug_assertions)]
-        fault_for_tests(&taken);
-        let deadline = Instant::now() + self.job_timeout;
-        let report = self.pipeline.run(taken.jobs(), deadline);
-        let line = log_line(&report, subject);
-        let took = taken.jobs().first().map(|job| job.accepted.elapsed()).unwrap_or_default();
-        self.metrics.job(taken.jobs().len(), took);
-        let posts = {
-            let mut finishes: Vec<_> =
-                taken.jobs().iter().map(|_| self.pipeline.finish(&report, taken.jobs())).collect();
-            // As it is answered: a refused digest refuses none of its members.
-            finishes.iter().for_each(|finish| self.metrics.ended(finish.outcome.reason));
-            taken.finish(|_| finishes.pop().unwrap_or_else(|| unreachable!("one for each job")))
-        };
-        let level = if report.partial.is_empty() { report.outcome.reason.row().level } else { log::Level::Warn };
-        log::log!(level, "{line} posts={posts}");
-        if let Some(notice) = &report.notice
-            && let Err(failure) = self.pipeline.tell(notice)
-        {
-            log::error!("DeepSeek needs a person, and WeCom could not be told: {}", failure.message);
-        }
-    }
-}
-
-/// The one line of a notification, or of a digest.
-fn log_line(report: &Report, subject: &str) -> String {
-    let Report { outcome, parts, partial, model_calls, deepseek, wecom, usage, status, errcode, .. } = report;
-    let row = outcome.reason.row();
-    let errcode = errcode.map_or_else(|| "none".to_owned(), |errcode| errcode.to_string());
-    let mut line = format!(
-        "notification outcome={} reason={} {subject} parts={parts} errcode={errcode} status={status} \
-         model_calls={model_calls} deepseek_ms={} wecom_ms={} prompt_tokens={} completion_tokens={}",
-        row.outcome,
-        row.label,
-        deepseek.as_millis(),
-        wecom.as_millis(),
-        usage.prompt,
-        usage.completion,
-    );
-    if !partial.is_empty() {
-        line.push_str(&format!(" partial={partial:?}"));
-    }
-    if row.outcome == "failed" {
-        line.push_str(&format!(" message={:?}", outcome.message));
-    }
-    line
-}
-
-/// What a job is about, for its log line: a digest has its first member's id and group.
-fn subject(taken: &Taken<'_, Post, Kept>) -> String {
-    let jobs = taken.jobs();
-    let (id, group_key, receiver) = jobs.first().map_or_else(Default::default, |job| {
-        let notification = &job.item.notification;
-        (job.id.to_string(), logged(&notification.group_key), logged(&notification.receiver))
-    });
-    let alerts: usize = jobs.iter().map(|job| job.item.notification.alerts.len()).sum();
-    format!("id={id} group_key={group_key:?} receiver={receiver:?} alerts={alerts} members={}", jobs.len())
 }
 
 /// Registers SIGTERM and SIGINT. The first one arrives at the receiver, a second one ends the process at once.
@@ -271,12 +179,4 @@ fn warn_of_descriptors(connections: usize, workers: usize) {
              raise the limit (ulimit -n, LimitNOFILE=), or lower QUEUE_SIZE"
         );
     }
-}
-
-/// In debug builds alone: the tests have the real binary panic in a job.
-#[cfg(debug_assertions)]
-fn fault_for_tests(taken: &Taken<'_, Post, Kept>) {
-    let Ok(name) = std::env::var("PANIC_ON_ALERTNAME") else { return };
-    let is_it = |alert: &crate::notification::Alert| alert.name() == name;
-    assert!(!taken.jobs().iter().any(|job| job.item.notification.alerts.iter().any(is_it)), "PANIC_ON_ALERTNAME");
 }

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use crate::config::Config;
 use crate::deepseek::ModelSettings;
-use crate::inflight::{Answer, Ask, Bounds, Inflight, Urgency};
+use crate::inflight::{Answer, Ask, Bounds, Inflight, Runner, Urgency};
 use crate::metrics::Metrics;
 use crate::notification::Notification;
 use crate::pipeline::{Kept, OnAnalysisFailure, Pipeline, Post, PromptSettings, Report};
@@ -118,7 +118,7 @@ pub fn test(mut config: Config) -> i32 {
     let metrics = Arc::new(Metrics::new(job_timeout));
     let pipeline = Pipeline::new(config.pipeline, metrics);
     let inflight: Inflight<Post, Kept> =
-        Inflight::new(Bounds { queue_size: 1, digest_at: 0, remember_kept: Duration::ZERO });
+        Inflight::new(Bounds { queue_size: 1, workers: 1, digest_at: 0, remember_kept: Duration::ZERO });
 
     say("…     WeCom: is there a way to send?");
     let started = Instant::now();
@@ -140,8 +140,8 @@ pub fn test(mut config: Config) -> i32 {
     let recipients = Arc::new(pipeline.wecom().default_recipients().clone());
     let (lane, weight, urgency) = ("".into(), notification.weight(), Urgency::Normal);
     let item = Post { notification, recipients, group: group.clone() };
-    let answer = inflight.submit(Ask { key, group, lane, urgency, weight, item }, Instant::now());
-    let (Answer::Later(..), Some(taken)) = (answer, inflight.take()) else { return 1 };
+    let ask = Ask { key, group, lane, urgency, weight, item };
+    let Answer::Yours(mut taken, _parked) = inflight.submit(ask, Runner::Caller, Instant::now()) else { return 1 };
     say(format!("…     DeepSeek: explains the test alert, for {} s at most (JOB_TIMEOUT)", job_timeout.as_secs()));
     let report = ticking(|| pipeline.run_watched(taken.jobs(), Instant::now() + job_timeout, &told));
     let outcome = &report.outcome;

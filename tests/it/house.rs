@@ -6,9 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 const ROOMS: &[(&str, &[&str])] = &[
     ("check", &["config", "deepseek", "dns", "peer", "prompt", "verbs", "wecom"]),
     ("verbs", &["config", "deepseek", "inflight", "metrics", "notification", "pipeline", "redact", "server"]),
-    ("service", &["config", "http", "inflight", "metrics", "notification", "notify", "outcome", "pipeline", "server"]),
+    ("service", &["config", "crew", "http", "inflight", "metrics", "notify", "outcome", "pipeline", "server"]),
     ("config", &["deepseek", "pace", "peer", "pipeline", "secret", "wecom"]),
-    ("server", &["http", "inflight", "metrics", "notification", "outcome", "pipeline", "redact", "secret", "wecom"]),
+    (
+        "server",
+        &["crew", "http", "inflight", "metrics", "notification", "outcome", "pipeline", "redact", "secret", "wecom"],
+    ),
+    ("crew", &["inflight", "metrics", "notification", "outcome", "pipeline", "redact"]),
     ("http", &["connections", "head"]),
     ("connections", &[]),
     ("head", &[]),

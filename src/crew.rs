@@ -1,0 +1,136 @@
+//! The hands: a job is run, logged and counted, and its posts are answered. A worker's thread does it, or the thread of
+//! the post that brought the job.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use crate::inflight::{Inflight, Taken};
+use crate::metrics::Metrics;
+use crate::outcome::Reason;
+use crate::pipeline::{Kept, Notice, Pipeline, Post, Report};
+use crate::redact;
+
+/// Characters of a groupKey in a log line.
+const LOGGED_CHARS: usize = 300;
+
+/// A message about the service itself that is still to be told. The place of the job that it came from stays taken
+/// until it is, so that a drain waits for it.
+pub type ToTell<'c> = (Notice, Taken<'c, Post, Kept>);
+
+/// Whoever runs jobs, and what it takes.
+#[derive(Debug)]
+pub struct Crew<'c> {
+    /// Where posts wait.
+    pub inflight: &'c Inflight<Post, Kept>,
+    /// Who explains and delivers.
+    pub pipeline: &'c Pipeline,
+    /// What is counted.
+    pub metrics: &'c Metrics,
+    /// `JOB_TIMEOUT`.
+    pub job_timeout: Duration,
+    /// To [`Crew::tell`]: whoever ran the job may owe an answer, which a notice must not delay.
+    pub notices: Sender<ToTell<'c>>,
+}
+
+impl<'c> Crew<'c> {
+    /// The work loop of one worker. It ends when the room is closed.
+    pub fn work(&self) {
+        while let Some(taken) = self.inflight.take() {
+            self.run(taken);
+        }
+    }
+
+    /// Runs a job, or a digest. A panic costs the job, not the thread: its posts are answered 503.
+    pub fn run(&self, mut taken: Taken<'c, Post, Kept>) {
+        let (members, subject) = (taken.jobs().len(), subject(&taken));
+        // What the closure borrows is counters and rooms that hold their locks for single steps.
+        match catch_unwind(AssertUnwindSafe(|| self.explain(&mut taken, &subject))) {
+            Ok(None) => {}
+            // It fails when nobody tells any more: then the process ends.
+            Ok(Some(notice)) => drop(self.notices.send((notice, taken))),
+            Err(_) => {
+                self.metrics.panicked();
+                (0..members).for_each(|_| self.metrics.ended(Reason::Panicked));
+                let row = Reason::Panicked.row();
+                log::log!(row.level, "notification outcome={} reason={} {subject}", row.outcome, row.label);
+            }
+        }
+    }
+
+    /// Everything but the notice, which it returns.
+    fn explain(&self, taken: &mut Taken<'c, Post, Kept>, subject: &str) -> Option<Notice> {
+        #[cfg(debug_assertions)]
+        fault_for_tests(taken);
+        let deadline = Instant::now() + self.job_timeout;
+        let report = self.pipeline.run(taken.jobs(), deadline);
+        let line = log_line(&report, subject);
+        let took = taken.jobs().first().map(|job| job.accepted.elapsed()).unwrap_or_default();
+        self.metrics.job(taken.jobs().len(), took);
+        let mut finishes: Vec<_> = taken.jobs().iter().map(|_| self.pipeline.finish(&report, taken.jobs())).collect();
+        // As it is answered: a refused digest refuses none of its members.
+        finishes.iter().for_each(|finish| self.metrics.ended(finish.outcome.reason));
+        let posts = taken.finish(|_| finishes.pop().unwrap_or_else(|| unreachable!("one for each job")));
+        let level = if report.partial.is_empty() { report.outcome.reason.row().level } else { log::Level::Warn };
+        log::log!(level, "{line} posts={posts}");
+        report.notice
+    }
+
+    /// Tells the notices, one after the other, each tried once; for a thread of its own.
+    pub fn tell(pipeline: &Pipeline, notices: Receiver<ToTell<'c>>) {
+        for (notice, _place) in notices {
+            if let Err(failure) = pipeline.tell(&notice) {
+                log::error!("DeepSeek needs a person, and WeCom could not be told: {}", failure.message);
+            }
+        }
+    }
+}
+/// The one line of a notification, or of a digest.
+fn log_line(report: &Report, subject: &str) -> String {
+    let Report { outcome, parts, partial, model_calls, deepseek, wecom, usage, status, errcode, .. } = report;
+    let row = outcome.reason.row();
+    let errcode = errcode.map_or_else(|| "none".to_owned(), |errcode| errcode.to_string());
+    let mut line = format!(
+        "notification outcome={} reason={} {subject} parts={parts} errcode={errcode} status={status} \
+         model_calls={model_calls} deepseek_ms={} wecom_ms={} prompt_tokens={} completion_tokens={}",
+        row.outcome,
+        row.label,
+        deepseek.as_millis(),
+        wecom.as_millis(),
+        usage.prompt,
+        usage.completion,
+    );
+    if !partial.is_empty() {
+        line.push_str(&format!(" partial={partial:?}"));
+    }
+    if row.outcome == "failed" {
+        line.push_str(&format!(" message={:?}", outcome.message));
+    }
+    line
+}
+
+/// What a job is about, for its log line: a digest has its first member's id and group.
+fn subject(taken: &Taken<'_, Post, Kept>) -> String {
+    let jobs = taken.jobs();
+    let (id, group_key, receiver) = jobs.first().map_or_else(Default::default, |job| {
+        let notification = &job.item.notification;
+        (job.id.to_string(), logged(&notification.group_key), logged(&notification.receiver))
+    });
+    let alerts: usize = jobs.iter().map(|job| job.item.notification.alerts.len()).sum();
+    format!("id={id} group_key={group_key:?} receiver={receiver:?} alerts={alerts} members={}", jobs.len())
+}
+
+/// In debug builds alone: the tests have the real binary panic in a job.
+#[cfg(debug_assertions)]
+fn fault_for_tests(taken: &Taken<'_, Post, Kept>) {
+    let Ok(name) = std::env::var("PANIC_ON_ALERTNAME") else { return };
+    let is_it = |alert: &crate::notification::Alert| alert.name() == name;
+    assert!(!taken.jobs().iter().any(|job| job.item.notification.alerts.iter().any(is_it)), "PANIC_ON_ALERTNAME");
+}
+
+/// A groupKey for a log line: without what looks like a secret, and bounded.
+#[must_use]
+pub fn logged(group_key: &str) -> String {
+    let bounded: String = group_key.chars().take(LOGGED_CHARS).collect();
+    redact::mask_text(&bounded).0.into_owned()
+}
