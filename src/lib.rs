@@ -37,6 +37,7 @@ pub mod errcode;
 pub mod gate;
 pub mod peer;
 pub mod wecom;
+mod wire;
 
 // The question: what DeepSeek reads of a notification.
 pub mod alias;

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
-use ureq::unversioned::transport::DefaultConnector;
+use ureq::unversioned::transport::{Connector as _, DefaultConnector};
 
 use crate::dns::Resolver;
 use crate::redact;
 use crate::secret::Secret;
+use crate::wire::{self, WholeRequests};
 
 /// Time to connect, TLS included: three lost SYNs (1 + 2 + 4 s) still fit.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -249,11 +250,16 @@ impl Peer {
             .max_idle_connections(idle)
             .max_idle_connections_per_host(idle)
             .max_idle_age(REUSE)
+            .input_buffer_size(wire::BUFFER)
+            .output_buffer_size(wire::BUFFER)
+            // A larger one would fill the buffer and never be whole.
+            .max_response_header_size(wire::BUFFER - 1)
             .proxy(settings.proxy.clone().map(|ProxyRoute(proxy)| proxy))
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .user_agent(concat!("wechat-with-deepseek/", env!("CARGO_PKG_VERSION")))
             .build();
-        Self { agent: Agent::with_parts(config, DefaultConnector::default(), Resolver::default()) }
+        let connector = DefaultConnector::default().chain(WholeRequests);
+        Self { agent: Agent::with_parts(config, connector, Resolver::default()) }
     }
 
     /// Makes one call.
@@ -358,6 +364,9 @@ pub fn backoff(first: Duration, retry: u32) -> Duration {
 /// what looks like one.
 #[must_use]
 pub fn quote(text: &str, secrets: &[&Secret]) -> String {
+    if text.is_empty() {
+        return String::new();
+    }
     // First of all, and in the whole of it: what is cut off could be the end of a secret, whose beginning is none then.
     let mut text = text.to_owned();
     for form in secrets.iter().flat_map(|secret| forms(secret.expose())).filter(|form| !form.is_empty()) {
@@ -397,6 +406,41 @@ fn forms(secret: &str) -> [String; 5] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Posts `json` to a server that reads until `is_whole` and answers `answer`.
+    fn post(json: &[u8], answer: &str, is_whole: fn(&[u8]) -> bool) -> Result<Received, CallError> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = Secret::new(format!("http://{}/", listener.local_addr().unwrap()));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut stream, _) = listener.accept().unwrap();
+                let (mut bytes, mut space) = (Vec::new(), vec![0; 256 * 1024]);
+                while !is_whole(&bytes) {
+                    let read = stream.read(&mut space).unwrap();
+                    bytes.extend_from_slice(&space[..read]);
+                }
+                std::io::Write::write_all(&mut stream, answer.as_bytes()).unwrap();
+            });
+            let deadline = Instant::now() + Duration::from_secs(20);
+            let call = Call { url: &url, bearer: None, json: Some(json), max_bytes: 1024 * 1024, deadline };
+            Peer::new(&Settings::default(), Reuse::Yes).call(&call)
+        })
+    }
+
+    #[test]
+    fn a_long_question_and_a_long_answer_are_whole() {
+        let text = "0123456789".repeat(20_000);
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+        let received = post(text.as_bytes(), &answer, |request| request.len() > 200_000 && request.ends_with(b"9"));
+        assert_eq!(received.unwrap().body, text.as_bytes());
+    }
+
+    #[test]
+    fn an_answer_whose_head_does_not_end_is_told() {
+        let answer = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(2 * wire::BUFFER));
+        let received = post(b"{}", &answer, |request| request.ends_with(b"{}"));
+        assert_eq!(received.unwrap_err().text, "the answer's head is too large");
+    }
 
     #[test]
     fn no_proxy_names_hosts_and_domains() {

@@ -446,8 +446,10 @@ fn read(api: Api, received: Result<Received, CallError>, secrets: &[&Secret]) ->
     match serde_json::from_slice::<Answer>(&received.body) {
         Ok(answer) if (200..300).contains(&status) && answer.errcode.is_some() => {
             let errcode = answer.errcode.unwrap_or_default();
-            let said = quote(answer.errmsg.as_deref().unwrap_or_default(), secrets);
-            Answered { class: Class::of(api, errcode), errcode: Some(errcode), said, answer, fate: None }
+            let class = Class::of(api, errcode);
+            // Of a success nothing is told.
+            let said = answer.errmsg.as_deref().filter(|_| class != Class::Ok).unwrap_or_default();
+            Answered { class, errcode: Some(errcode), said: quote(said, secrets), answer, fate: None }
         }
         _ => {
             let said = quote(&String::from_utf8_lossy(&received.body), secrets);
