@@ -156,7 +156,7 @@ pub fn links(notifications: &[&Notification]) -> String {
         links.push(format!("手册: {}", runbooks.join(" ")));
     }
     links.extend(own.map(|own| format!("告警: {own}")));
-    glyph::clean(&links.join(" "))
+    glyph::clean(&links.join(" ")).into_owned()
 }
 
 /// What the alerts say themselves, for a message without an analysis: each different summary once, with its

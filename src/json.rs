@@ -15,6 +15,10 @@ const MAX_LEAD: usize = 120;
 #[must_use]
 pub fn to_markdown(answer: &str) -> Option<String> {
     let mut text = answer.trim();
+    // Most answers are text, and are left at once.
+    if !text.ends_with(['}', ']', '`']) {
+        return None;
+    }
     let lead = text.find("```json").filter(|at| *at <= MAX_LEAD);
     if let Some((lead, rest)) = lead.and_then(|at| text.split_at_checked(at))
         && lead.trim_end().ends_with([':', '：'])
