@@ -6,7 +6,7 @@
 use crate::rules::{
     How, READERS, STATEMENTS, has_option, has_target, is_precious, is_scratch, is_verb, rules, starts_with,
 };
-use crate::shell::{Token, each_token, tokens};
+use crate::shell::{Token, tokens};
 
 /// The mark. It stands at the end of a line, never inside a command or a URL.
 pub const MARK: &str = "⚠️高危";
@@ -47,11 +47,20 @@ fn judge(line: &str, depth: usize) -> bool {
 
 /// Whether the line has any word that is dangerous somewhere. Most lines have none, and need no closer look.
 fn may_be_dangerous(line: &str) -> bool {
-    let is_known = |word| is_verb(word) || is_known_call(word);
-    each_token(line).any(|token| match token {
-        Token::Word(word) => is_known(word) || redirected(word).is_some(),
-        Token::Quoted(text) => is_known(text) || may_be_dangerous(text),
-        Token::Foreign(_) | Token::End => false,
+    line.contains('>') || names(line).any(|name| is_verb(name) || is_known_call(name) || name == "init.d")
+}
+
+/// The runs of a line's letters, digits, `.`, `-` and `_`, each from its first letter on: what a program's name looks
+/// like.
+fn names(line: &str) -> impl Iterator<Item = &str> {
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let mut rest = line;
+    std::iter::from_fn(move || {
+        rest = rest.get(rest.bytes().position(|byte| byte.is_ascii_alphabetic())?..)?;
+        let length = rest.bytes().position(|byte| !is_of_name(byte)).unwrap_or(rest.len());
+        let (name, after) = rest.split_at_checked(length)?;
+        rest = after;
+        Some(name)
     })
 }
 

@@ -15,49 +15,49 @@ pub(crate) enum Token<'a> {
 
 /// Takes a line apart as a shell would, Chinese text apart from the rest.
 pub(crate) fn tokens(line: &str) -> Vec<Token<'_>> {
-    each_token(line).collect()
-}
-
-/// The same one by one, for who may stop at the first.
-pub(crate) fn each_token(line: &str) -> impl Iterator<Item = Token<'_>> {
-    let mut rest = line;
-    std::iter::from_fn(move || {
-        rest = rest.trim_start_matches(|c: char| matches!(c, '[' | ']' | ',') || c.is_whitespace());
-        let c = rest.chars().next()?;
-        let quoted = || rest.get(1..).and_then(|rest| rest.split_once(c)).map(|(inner, _)| inner);
-        let (token, length) = match c {
-            ';' | '|' | '(' | ')' | '`' => (Token::End, 1),
-            '&' if !rest.starts_with("&>") => (Token::End, 1),
-            '"' | '\'' if let Some(inner) = quoted() => (Token::Quoted(inner), inner.len() + 2),
+    let mut tokens = Vec::new();
+    let mut at = 0;
+    while let Some(rest) = line.get(at..).filter(|rest| !rest.is_empty()) {
+        let Some(c) = rest.chars().next() else { break };
+        let mut taken = c.len_utf8();
+        match c {
+            c if c.is_whitespace() || matches!(c, '[' | ']' | ',') => {}
+            ';' | '|' | '(' | ')' | '`' => tokens.push(Token::End),
+            '&' if !rest.starts_with("&>") => tokens.push(Token::End),
+            '"' | '\'' if rest.get(1..).is_some_and(|rest| rest.contains(c)) => {
+                let inner = rest.get(1..).and_then(|rest| rest.split(c).next()).unwrap_or_default();
+                taken = inner.len() + 2;
+                tokens.push(Token::Quoted(inner));
+            }
             c if !c.is_ascii() => {
-                let length = rest.find(|c: char| c.is_ascii() || c.is_whitespace()).unwrap_or(rest.len());
-                (Token::Foreign(rest.get(..length)?), length)
+                taken = rest.find(|c: char| c.is_ascii() || c.is_whitespace()).unwrap_or(rest.len());
+                tokens.push(Token::Foreign(rest.get(..taken).unwrap_or_default()));
             }
             _ => {
-                let length = word_length(rest);
-                (Token::Word(rest.get(..length)?), length)
+                taken = word_length(rest);
+                tokens.push(Token::Word(rest.get(..taken).unwrap_or_default()));
             }
-        };
-        rest = rest.get(length..)?;
-        Some(token)
-    })
+        }
+        at += taken;
+    }
+    tokens
 }
 
 /// How long the word is that begins `rest`: `\;` and the `&` of `2>&1` belong to it.
 fn word_length(rest: &str) -> usize {
-    let mut before = b' ';
-    for (at, byte) in rest.bytes().enumerate() {
-        let ends = match byte {
-            b';' | b'|' | b'(' | b')' | b'`' => before != b'\\',
-            b'&' => !matches!(before, b'>' | b'\\'),
-            b'[' | b']' | b',' => true,
-            b'"' | b'\'' => before == b'=',
-            byte => !byte.is_ascii() || char::from(byte).is_whitespace(),
+    let mut before = ' ';
+    for (at, c) in rest.char_indices() {
+        let ends = match c {
+            ';' | '|' | '(' | ')' | '`' => before != '\\',
+            '&' => !matches!(before, '>' | '\\'),
+            '[' | ']' | ',' => true,
+            '"' | '\'' => before == '=' && at > 0,
+            c => c.is_whitespace() || !c.is_ascii(),
         };
         if ends && at > 0 {
             return at;
         }
-        before = byte;
+        before = c;
     }
     rest.len()
 }
