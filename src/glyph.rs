@@ -12,12 +12,11 @@ const MAX_JOINED: usize = 32;
 /// texts are clean, and borrowed.
 #[must_use]
 pub fn clean(text: &str) -> Cow<'_, str> {
-    let Some((head, tail)) = text.find(is_unclean).and_then(|at| text.split_at_checked(at)) else {
+    if !text.chars().any(is_unclean) {
         return Cow::Borrowed(text);
-    };
+    }
     let mut cleaned = String::with_capacity(text.len());
-    cleaned.push_str(head);
-    let mut chars = tail.chars().peekable();
+    let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
         match c {
             c if !is_unclean(c) => cleaned.push(c),
@@ -80,11 +79,28 @@ pub fn floor(text: &str, at: usize) -> usize {
 /// `text` when it has at most `bytes` bytes, else as much of it as fits with `…` behind.
 #[must_use]
 pub fn clip(text: &str, bytes: usize) -> String {
+    match clipped(text, bytes) {
+        Some(kept) => format!("{kept}…"),
+        None => text.to_owned(),
+    }
+}
+
+/// The same in place, for what stands on the page from byte `begin` on.
+pub(crate) fn clip_behind(page: &mut String, begin: usize, bytes: usize) {
+    let kept = page.get(begin..).and_then(|text| clipped(text, bytes)).map(str::len);
+    if let Some(kept) = kept {
+        page.truncate(begin + kept);
+        page.push('…');
+    }
+}
+
+/// What stays in front of the `…` when `text` has more than `bytes` bytes.
+fn clipped(text: &str, bytes: usize) -> Option<&str> {
     if text.len() <= bytes {
-        return text.to_owned();
+        return None;
     }
     let kept = floor(text, bytes.saturating_sub('…'.len_utf8()));
-    format!("{}…", text.get(..kept).unwrap_or_default().trim_end())
+    Some(text.get(..kept).unwrap_or_default().trim_end())
 }
 
 /// Whether `c` is a Chinese, Japanese or Korean letter: between two of them a line may be broken.
