@@ -54,7 +54,7 @@ impl Page {
             return;
         }
         let next = lines.peek().map_or("", |next| unquoted(next));
-        if inner.contains('|') && is_table_rule(next) {
+        if is_table_rule(next) && inner.contains('|') {
             lines.next();
             self.take_table(inner, lines);
             return;
@@ -363,7 +363,7 @@ fn is_schedule(text: &str) -> bool {
 /// The row under a table's head, `|---|:-:|`.
 fn is_table_rule(line: &str) -> bool {
     let text = line.trim();
-    text.contains('-') && text.contains('|') && text.chars().all(|c| matches!(c, '-' | '|' | ':' | ' '))
+    text.bytes().all(|byte| matches!(byte, b'-' | b'|' | b':' | b' ')) && text.contains('-') && text.contains('|')
 }
 
 /// A row's cells. A pipe inside a code span or behind a backslash divides nothing, since models write commands there.
