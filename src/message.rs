@@ -87,7 +87,7 @@ pub fn render(letter: &Letter<'_>) -> Vec<String> {
     let links = if links.len() > part_bytes / 2 { String::new() } else { links };
     let tail = if links.is_empty() { String::new() } else { format!("\n\n{links}") };
 
-    let whole = format!("{PREFIX} {id}\n{head}\n\n{text}{tail}");
+    let whole = [PREFIX, " ", &id, "\n", &head, "\n\n", &text, &tail].concat();
     if whole.len() <= part_bytes {
         return vec![whole];
     }
