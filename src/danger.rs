@@ -598,6 +598,19 @@ mod tests {
     }
 
     #[test]
+    fn the_first_look_knows_every_row_of_the_tables() {
+        for rule in RULES {
+            for program in rule.programs {
+                assert!(rules(program).any(|found| found.programs == rule.programs), "{program}");
+                assert!(may_be_dangerous(program), "{program}");
+            }
+        }
+        for statement in STATEMENTS {
+            assert!(may_be_dangerous(statement[0]), "{statement:?}");
+        }
+    }
+
+    #[test]
     fn a_long_line_takes_no_time() {
         for unit in [
             "rm ",

@@ -197,14 +197,14 @@ pub(crate) const STATEMENTS: &[&[&str]] = &[
     &["kill", "connection", "#"],
 ];
 
-/// The first words of statements, those of [`STATEMENTS`] among them.
+/// The first words of statements, those of [`STATEMENTS`] among them. A line without any of them has no statement.
 const VERBS: [&str; 13] = [
     "alter", "delete", "drop", "flush", "flushall", "flushdb", "kill", "purge", "reset", "stop", "truncate", "update",
     "vacuum",
 ];
 
 /// By first letter and length, a bit for each row of the table that has such a program: most words of a line are in no
-/// row, and one look says so.
+/// row, and one look says so. A 65th row would not compile.
 const ROWS: [[u64; 16]; 26] = {
     let mut rows = [[0; 16]; 26];
     let mut row = 0;
