@@ -3,7 +3,9 @@
 //! A reader at 3 a.m. copies what is on the phone. The rules are a table; when in doubt a command that changes nothing
 //! is left alone and one that may destroy is marked.
 
-use crate::rules::{How, READERS, RULES, STATEMENTS, has_option, has_target, is_precious, is_scratch, starts_with};
+use crate::rules::{
+    How, READERS, STATEMENTS, has_option, has_target, is_precious, is_scratch, is_verb, rules, starts_with,
+};
 use crate::shell::{Token, tokens};
 
 /// The mark. It stands at the end of a line, never inside a command or a URL.
@@ -33,11 +35,33 @@ const PREFIXES: &[&str] = &[
 ];
 
 fn judge(line: &str, depth: usize) -> bool {
-    if CALLS.iter().any(|call| line.contains(call)) {
+    if line.contains('(') && CALLS.iter().any(|call| line.contains(call)) {
         return true;
+    }
+    if !may_be_dangerous(line) {
+        return false;
     }
     let tokens = tokens(line);
     tokens.split(|token| *token == Token::End).any(|command| is_dangerous_command(command, depth))
+}
+
+/// Whether the line has any word that is dangerous somewhere. Most lines have none, and need no closer look.
+fn may_be_dangerous(line: &str) -> bool {
+    line.contains('>') || names(line).any(|name| is_verb(name) || is_known_call(name) || name == "init.d")
+}
+
+/// The runs of a line's letters, digits, `.`, `-` and `_`, each from its first letter on: what a program's name looks
+/// like.
+fn names(line: &str) -> impl Iterator<Item = &str> {
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let mut rest = line;
+    std::iter::from_fn(move || {
+        rest = rest.get(rest.bytes().position(|byte| byte.is_ascii_alphabetic())?..)?;
+        let length = rest.bytes().position(|byte| !is_of_name(byte)).unwrap_or(rest.len());
+        let (name, after) = rest.split_at_checked(length)?;
+        rest = after;
+        Some(name)
+    })
 }
 
 /// Judges what stands between two ends. What a reader such as `grep` reads is left out.
@@ -48,31 +72,25 @@ fn is_dangerous_command(tokens: &[Token<'_>], depth: usize) -> bool {
     let by_ssh = tokens.iter().any(|token| matches!(token, Token::Word("ssh" | "nsenter" | "ansible")));
     let mut is_read = false;
     for (at, token) in tokens.iter().enumerate() {
-        let may_begin = may_begin(tokens, at);
+        let rest = tokens.get(at + 1..).unwrap_or_default();
+        let may_begin = || may_begin(tokens, at);
         match token {
-            Token::Word(word) => {
-                let rest = tokens.get(at + 1..).unwrap_or_default();
-                let is_dangerous = || {
-                    is_statement(word, rest, may_begin)
-                        || is_call(word, rest, may_begin || by_ssh, tokens.get(at.wrapping_sub(1)))
-                };
-                if !is_read && is_dangerous() {
+            Token::Word(word) if !is_read => {
+                let before = tokens.get(at.wrapping_sub(1));
+                if is_statement(word, rest, may_begin) || is_call(word, rest, || by_ssh || may_begin(), before) {
                     return true;
                 }
-                if may_begin && !is_read && reads(word, rest) {
-                    is_read = true;
-                }
+                is_read = reads(word, rest) && may_begin();
             }
             Token::Quoted(text) if depth > 0 && !is_read => {
                 // A list as in a manifest: ["rm", "-rf", "/x"].
-                let rest = tokens.get(at + 1..).unwrap_or_default();
-                if judge(text, depth - 1) || (at == 0 && is_call(text, rest, false, None)) {
+                if judge(text, depth - 1) || (at == 0 && is_call(text, rest, || false, None)) {
                     return true;
                 }
             }
             // Chinese text goes on in prose: `journalctl -u x 看日志，再 systemctl restart x`.
             Token::Foreign(_) => is_read = false,
-            Token::Quoted(_) | Token::End => {}
+            Token::Word(_) | Token::Quoted(_) | Token::End => {}
         }
     }
     false
@@ -101,34 +119,44 @@ fn reads(word: &str, rest: &[Token<'_>]) -> bool {
             && matches!(rest.first(), Some(Token::Word(next)) if matches!(*next, "reboot" | "shutdown" | "-x")))
 }
 
+/// The program that `word` calls: `/sbin/reboot` calls `reboot`.
+fn program(word: &str) -> &str {
+    if word.starts_with('/') { word.rsplit('/').next().unwrap_or(word) } else { word }
+}
+
+/// A script that starts and stops a service.
+const INIT_SCRIPT: &str = "/etc/init.d/";
+
+/// Whether calling `word` can be dangerous.
+fn is_known_call(word: &str) -> bool {
+    let name = program(word);
+    name.starts_with("mkfs") || word.starts_with(INIT_SCRIPT) || rules(name).next().is_some()
+}
+
 /// Whether calling `word` with what follows is dangerous by the table.
-fn is_call(word: &str, rest: &[Token<'_>], may_begin: bool, before: Option<&Token<'_>>) -> bool {
-    let args = || -> Vec<&str> {
-        let words = rest.iter().map_while(|token| match token {
-            Token::Word(word) | Token::Quoted(word) => Some(*word),
-            // `kubectl -n 命名空间 delete pod x`: a name to be filled in.
-            Token::Foreign(text) if text.chars().all(char::is_alphanumeric) => Some(*text),
-            Token::Foreign(_) | Token::End => None,
-        });
-        words.take(MAX_ARGS).collect()
-    };
-    let name = if word.starts_with('/') { word.rsplit('/').next().unwrap_or(word) } else { word };
-    if name.starts_with("mkfs") {
-        return has_target(&args());
-    }
-    if word.starts_with("/etc/init.d/") {
-        return matches!(args().first(), Some(&("stop" | "restart")));
-    }
-    let mut rules = RULES.iter().filter(|rule| rule.programs.contains(&name)).peekable();
-    if rules.peek().is_none() {
+fn is_call(word: &str, rest: &[Token<'_>], may_begin: impl Fn() -> bool, before: Option<&Token<'_>>) -> bool {
+    if !is_known_call(word) {
         return false;
     }
-    let args = args();
+    let args = rest.iter().map_while(|token| match token {
+        Token::Word(word) | Token::Quoted(word) => Some(*word),
+        // `kubectl -n 命名空间 delete pod x`: a name to be filled in.
+        Token::Foreign(text) if text.chars().all(char::is_alphanumeric) => Some(*text),
+        Token::Foreign(_) | Token::End => None,
+    });
+    let args: Vec<&str> = args.take(MAX_ARGS).collect();
+    let name = program(word);
+    if name.starts_with("mkfs") {
+        return has_target(&args);
+    }
+    if word.starts_with(INIT_SCRIPT) {
+        return matches!(args.first(), Some(&("stop" | "restart")));
+    }
     if args.iter().any(|arg| *arg == "--help" || arg.starts_with("--dry-run")) {
         return false;
     }
-    rules.any(|rule| match &rule.how {
-        How::Called => may_begin && is_called(rest, before),
+    rules(name).any(|rule| match &rule.how {
+        How::Called => may_begin() && is_called(rest, before),
         How::First(phrases) => starts_with(&args, phrases),
         How::Word(words) => args.iter().any(|arg| words.contains(arg)),
         How::Option(options) => has_option(&args, options),
@@ -162,12 +190,15 @@ fn is_called(rest: &[Token<'_>], before: Option<&Token<'_>>) -> bool {
 }
 
 /// Whether a statement of SQL or Redis begins with `word`.
-fn is_statement(word: &str, rest: &[Token<'_>], may_begin: bool) -> bool {
+fn is_statement(word: &str, rest: &[Token<'_>], may_begin: impl Fn() -> bool) -> bool {
+    if !is_verb(word) {
+        return false;
+    }
     if word.eq_ignore_ascii_case("flushall") || word.eq_ignore_ascii_case("flushdb") {
         return true;
     }
     let is_shouted = word.bytes().all(|byte| byte.is_ascii_uppercase());
-    if !(is_shouted || may_begin) || word.len() > 16 {
+    if !(is_shouted || may_begin()) {
         return false;
     }
     let words: Vec<&str> = rest
@@ -197,11 +228,16 @@ fn is_statement(word: &str, rest: &[Token<'_>], may_begin: bool) -> bool {
     }
 }
 
+/// What stands behind the `>` that a word begins with: `2>x`, `&>x`.
+fn redirected(word: &str) -> Option<&str> {
+    word.trim_start_matches(['1', '2', '&', ':']).strip_prefix('>')
+}
+
 /// Whether a file that matters is emptied or overwritten by `>`. `>>` only adds.
 fn redirects(tokens: &[Token<'_>]) -> bool {
     tokens.iter().enumerate().any(|(at, token)| {
         let Token::Word(word) = token else { return false };
-        let Some(target) = word.trim_start_matches(['1', '2', '&', ':']).strip_prefix('>') else { return false };
+        let Some(target) = redirected(word) else { return false };
         let target = match (target, tokens.get(at + 1)) {
             ("" | "|", Some(Token::Word(next) | Token::Quoted(next))) => next,
             (target, _) => target,
@@ -227,6 +263,7 @@ fn redirects(tokens: &[Token<'_>]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::RULES;
 
     /// A row for every rule: lines that it marks, and near misses that nothing marks.
     const ROWS: &[(&str, &[&str], &[&str])] = &[
@@ -557,6 +594,19 @@ mod tests {
             let name = rule.programs[0];
             let row = ROWS.iter().find(|row| row.0 == name).unwrap_or_else(|| panic!("no row for {name}"));
             assert!(!row.1.is_empty() && !row.2.is_empty(), "{name} lacks examples");
+        }
+    }
+
+    #[test]
+    fn the_first_look_knows_every_row_of_the_tables() {
+        for rule in RULES {
+            for program in rule.programs {
+                assert!(rules(program).any(|found| found.programs == rule.programs), "{program}");
+                assert!(may_be_dangerous(program), "{program}");
+            }
+        }
+        for statement in STATEMENTS {
+            assert!(may_be_dangerous(statement[0]), "{statement:?}");
         }
     }
 

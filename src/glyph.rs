@@ -1,25 +1,27 @@
 //! What a reader sees as one character, and what a phone should never be sent.
 
+use std::borrow::Cow;
+
 /// The longest run of joined characters that is kept whole, in characters. Text that joins more than this is no emoji
 /// but an attack on the screen.
 const MAX_JOINED: usize = 32;
 
 /// Removes what cannot be seen or turns the reading order around: control characters, terminal colours, bidirectional
 /// marks, zero-width fillers. Line breaks of every kind become `\n`, a no-break space a space; tabs stay, and so does
-/// the joiner inside an emoji. At most as long as `text`, but for a rare separator that was shorter than `\n`.
+/// the joiner inside an emoji. At most as long as `text`, but for a rare separator that was shorter than `\n`. Most
+/// texts are clean, and borrowed.
 #[must_use]
-pub fn clean(text: &str) -> String {
+pub fn clean(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_unclean) {
+        return Cow::Borrowed(text);
+    }
     let mut cleaned = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
         match c {
-            '\r' => {
-                if chars.peek() != Some(&'\n') {
-                    cleaned.push('\n');
-                }
-            }
+            c if !is_unclean(c) => cleaned.push(c),
+            '\r' if chars.peek() != Some(&'\n') => cleaned.push('\n'),
             '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => cleaned.push('\n'),
-            '\n' | '\t' => cleaned.push(c),
             '\u{1b}' => skip_escape_sequence(&mut chars),
             '\u{a0}' | '\u{202f}' => cleaned.push(' '),
             '\u{200d}' => {
@@ -29,24 +31,28 @@ pub fn clean(text: &str) -> String {
                     cleaned.push(c);
                 }
             }
-            _ if c.is_control() || is_invisible(c) => {}
-            _ => cleaned.push(c),
+            _ => {}
         }
     }
-    cleaned
+    Cow::Owned(cleaned)
 }
 
 /// Text for one line: cleaned, every run of white space one space, none at the ends.
 #[must_use]
-pub fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for word in clean(text).split_whitespace() {
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    let cleaned = clean(text);
+    let is_line = cleaned.split(' ').all(|word| !word.is_empty() && !word.contains(char::is_whitespace));
+    if is_line || cleaned.is_empty() {
+        return cleaned;
+    }
+    let mut line = String::with_capacity(cleaned.len());
+    for word in cleaned.split_whitespace() {
         if !line.is_empty() {
             line.push(' ');
         }
         line.push_str(word);
     }
-    line
+    Cow::Owned(line)
 }
 
 /// The largest index up to `at` bytes where `text` may be cut: on a character's edge and not inside an emoji or between
@@ -73,11 +79,28 @@ pub fn floor(text: &str, at: usize) -> usize {
 /// `text` when it has at most `bytes` bytes, else as much of it as fits with `…` behind.
 #[must_use]
 pub fn clip(text: &str, bytes: usize) -> String {
+    match clipped(text, bytes) {
+        Some(kept) => format!("{kept}…"),
+        None => text.to_owned(),
+    }
+}
+
+/// The same in place, for what stands on the page from byte `begin` on.
+pub(crate) fn clip_behind(page: &mut String, begin: usize, bytes: usize) {
+    let kept = page.get(begin..).and_then(|text| clipped(text, bytes)).map(str::len);
+    if let Some(kept) = kept {
+        page.truncate(begin + kept);
+        page.push('…');
+    }
+}
+
+/// What stays in front of the `…` when `text` has more than `bytes` bytes.
+fn clipped(text: &str, bytes: usize) -> Option<&str> {
     if text.len() <= bytes {
-        return text.to_owned();
+        return None;
     }
     let kept = floor(text, bytes.saturating_sub('…'.len_utf8()));
-    format!("{}…", text.get(..kept).unwrap_or_default().trim_end())
+    Some(text.get(..kept).unwrap_or_default().trim_end())
 }
 
 /// Whether `c` is a Chinese, Japanese or Korean letter: between two of them a line may be broken.
@@ -108,6 +131,15 @@ fn is_flag_letter(c: char) -> bool {
 /// What a zero-width joiner joins.
 fn is_pictograph(c: char) -> bool {
     matches!(c, '\u{2190}'..='\u{2bff}' | '\u{1f000}'..='\u{1faff}')
+}
+
+/// Whether [`clean`] removes or replaces `c`.
+fn is_unclean(c: char) -> bool {
+    match c {
+        ' '..='~' | '\n' | '\t' | '\u{4e00}'..='\u{9fff}' => false,
+        '\u{a0}' | '\u{2028}' | '\u{2029}' | '\u{202f}' => true,
+        _ => c.is_control() || is_invisible(c),
+    }
 }
 
 /// Has no width, or changes the direction of what follows, or is a tag nobody sees.

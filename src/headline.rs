@@ -1,6 +1,7 @@
 //! What a message says about its alerts: which, how bad, where, since when. Bounded whatever the labels are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write as _};
 
 use jiff::Timestamp;
 use jiff::tz::Offset;
@@ -65,7 +66,7 @@ impl Clock {
 #[must_use]
 pub fn write(notifications: &[&Notification], clock: Clock, is_repeat: bool, bytes: usize) -> (String, String) {
     let alerts: Vec<&Alert> = notifications.iter().flat_map(|notification| &notification.alerts).collect();
-    let mut head = Bounded { text: String::new(), bytes };
+    let mut head = Bounded { text: String::with_capacity(bytes), bytes };
     let mut overflow = String::new();
     let severities = counted(alerts.iter().map(|alert| alert.label("severity")), rank, "种");
     let count = alerts.len();
@@ -74,14 +75,22 @@ pub fn write(notifications: &[&Notification], clock: Clock, is_repeat: bool, byt
         if let Some(since) = since {
             let (start, lasts) = (clock.local(since), clock.lasts(since));
             let prefix = if count > 1 { "最早" } else { "开始" };
-            head.line(&if is_repeat { format!("{prefix}: {start}") } else { format!("{prefix}: {start}，{lasts}") });
-        }
-        if is_repeat {
-            head.line(&since.map_or("仍未恢复".into(), |since| format!("仍未恢复,{}", clock.lasts(since))));
+            if is_repeat {
+                head.line(format_args!("{prefix}: {start}"));
+                head.line(format_args!("仍未恢复,{lasts}"));
+            } else {
+                head.line(format_args!("{prefix}: {start}，{lasts}"));
+            }
+        } else if is_repeat {
+            head.line(format_args!("仍未恢复"));
         }
     };
     let hidden: u64 = notifications.iter().map(|notification| notification.truncated_alerts).sum();
-    let hidden = (hidden > 0).then(|| format!("另有 {hidden} 个告警被 Alertmanager 截去（max_alerts），这里看不到"));
+    let hidden = |head: &mut Bounded| {
+        if hidden > 0 {
+            head.line(format_args!("另有 {hidden} 个告警被 Alertmanager 截去（max_alerts），这里看不到"));
+        }
+    };
     let common = common_labels(notifications);
     if notifications.len() == 1 {
         let mut worst: BTreeMap<&str, usize> = BTreeMap::new();
@@ -91,20 +100,20 @@ pub fn write(notifications: &[&Notification], clock: Clock, is_repeat: bool, byt
         }
         let names = counted(alerts.iter().map(|alert| alert.name()), |name| worst[name], "种");
         let names = if names.is_empty() { "未命名告警" } else { &names };
-        let severity = if severities.is_empty() { String::new() } else { format!("【{severities}】") };
-        head.line(&format!("{severity}{names}：{count} 个告警"));
+        let (open, close) = if severities.is_empty() { ("", "") } else { ("【", "】") };
+        head.line(format_args!("{open}{severities}{close}{names}：{count} 个告警"));
         let targets = targets(&alerts, &common);
         if !targets.is_empty() {
-            head.line(&format!("实例: {}", listed(&targets, bytes * 3 / 10)));
+            head.line(format_args!("实例: {}", listed(&targets, bytes * 3 / 10)));
         }
         time(&mut head);
-        hidden.iter().for_each(|hidden| head.line(hidden));
+        hidden(&mut head);
     } else {
         let groups = notifications.len();
-        let severities = if severities.is_empty() { severities } else { format!("：{severities}") };
-        head.line(&format!("【告警汇总】{groups} 组共 {count} 个告警{severities}"));
+        let colon = if severities.is_empty() { "" } else { "：" };
+        head.line(format_args!("【告警汇总】{groups} 组共 {count} 个告警{colon}{severities}"));
         time(&mut head);
-        hidden.iter().for_each(|hidden| head.line(hidden));
+        hidden(&mut head);
         // Room for the line that says how many there are.
         let room = bytes.saturating_sub(40);
         let left = room.saturating_sub(head.text.len());
@@ -113,9 +122,9 @@ pub fn write(notifications: &[&Notification], clock: Clock, is_repeat: bool, byt
         let rows = widths.reduce(|wide, narrow| if fitting(&wide, left) == wide.len() { wide } else { narrow });
         let rows = rows.unwrap_or_default();
         let fitting = fitting(&rows, room.saturating_sub(head.text.len()));
-        rows.iter().take(fitting).for_each(|row| head.line(row));
+        rows.iter().take(fitting).for_each(|row| head.line(format_args!("{row}")));
         if fitting < rows.len() {
-            head.line(&format!("…… 等 {groups} 组，其余见文末"));
+            head.line(format_args!("…… 等 {groups} 组，其余见文末"));
             let (_, rest) = rows.split_at(fitting);
             let listed = self::fitting(rest, (bytes * 3).saturating_sub(80));
             overflow = format!("【其余告警】\n{}", rest.get(..listed).unwrap_or_default().join("\n"));
@@ -128,7 +137,7 @@ pub fn write(notifications: &[&Notification], clock: Clock, is_repeat: bool, byt
     if !shown.is_empty() {
         let room = bytes.saturating_sub(head.text.len() + 10);
         if room > 60 {
-            head.line(&glyph::clip(&format!("标签: {shown}"), room));
+            head.line(format_args!("{}", glyph::clip(&format!("标签: {shown}"), room)));
         }
     }
     (head.text, overflow)
@@ -141,22 +150,22 @@ pub fn links(notifications: &[&Notification]) -> String {
         !link.is_empty() && link.len() <= MAX_LINK && !link.contains(|c: char| c.is_whitespace() || c.is_control())
     };
     let mut runbooks: Vec<&str> = Vec::new();
-    let all = notifications.iter().flat_map(|notification| &notification.alerts);
-    for link in all.map(|alert| alert.annotation("runbook_url").trim()).filter(usable) {
-        if runbooks.len() == MAX_RUNBOOKS {
-            break;
-        }
-        if !runbooks.contains(&link) {
+    for alert in notifications.iter().flat_map(|notification| &notification.alerts) {
+        let link = alert.annotation("runbook_url").trim();
+        if runbooks.len() < MAX_RUNBOOKS && !runbooks.contains(&link) && usable(&link) {
             runbooks.push(link);
         }
     }
     let own = notifications.iter().map(|notification| notification.external_url.trim()).find(usable);
-    let mut links = Vec::new();
+    let mut links = String::new();
     if !runbooks.is_empty() {
-        links.push(format!("手册: {}", runbooks.join(" ")));
+        links.push_str("手册:");
+        runbooks.iter().for_each(|runbook| links.extend([" ", runbook]));
     }
-    links.extend(own.map(|own| format!("告警: {own}")));
-    glyph::clean(&links.join(" "))
+    if let Some(own) = own {
+        links.extend([if links.is_empty() { "告警: " } else { " 告警: " }, own]);
+    }
+    glyph::clean(&links).into_owned()
 }
 
 /// What the alerts say themselves, for a message without an analysis: each different summary once, with its
@@ -220,7 +229,7 @@ struct Bounded {
 }
 
 impl Bounded {
-    fn line(&mut self, line: &str) {
+    fn line(&mut self, line: fmt::Arguments<'_>) {
         let room = self.bytes.saturating_sub(self.text.len() + 1);
         if room < 24 {
             return;
@@ -228,7 +237,10 @@ impl Bounded {
         if !self.text.is_empty() {
             self.text.push('\n');
         }
-        self.text.push_str(&glyph::clip(line, room.min(self.bytes / 2)));
+        let begin = self.text.len();
+        // Writing to a String cannot fail.
+        let _ = self.text.write_fmt(line);
+        glyph::clip_behind(&mut self.text, begin, room.min(self.bytes / 2));
     }
 }
 
@@ -319,14 +331,17 @@ fn starts_at(alert: &Alert) -> Option<Timestamp> {
 
 /// How bad a severity is, 0 the worst. The names are those in use; an unknown one stands before what is only information.
 fn rank(severity: &str) -> usize {
-    match severity.to_ascii_lowercase().as_str() {
-        "critical" => 0,
-        "emergency" | "disaster" | "fatal" | "page" | "p0" | "p1" => 1,
-        "error" | "major" | "high" | "p2" => 2,
-        "warning" | "warn" | "minor" | "medium" | "average" | "p3" => 3,
-        "info" | "low" | "none" | "p4" => 5,
-        _ => 4,
-    }
+    const UNKNOWN: usize = 4;
+    const NAMES: [&[&str]; 6] = [
+        &["critical"],
+        &["emergency", "disaster", "fatal", "page", "p0", "p1"],
+        &["error", "major", "high", "p2"],
+        &["warning", "warn", "minor", "medium", "average", "p3"],
+        &[],
+        &["info", "low", "none", "p4"],
+    ];
+    let found = NAMES.iter().position(|names| names.iter().any(|name| name.eq_ignore_ascii_case(severity)));
+    found.unwrap_or(UNKNOWN)
 }
 
 /// The different values: alone as it is, several as `a×3、b×2`, the worst and then the most frequent first. More than
@@ -342,12 +357,20 @@ fn counted<'a>(values: impl Iterator<Item = &'a str>, rank: impl Fn(&str) -> usi
     }
     let mut counts: Vec<(&str, usize)> = counts.into_iter().collect();
     counts.sort_by_key(|(value, count)| (rank(value), usize::MAX - count));
-    let shown = counts.iter().take(3).map(|(value, count)| {
-        let value = glyph::clip(&glyph::one_line(value), MAX_VALUE);
-        if *count == total { value } else { format!("{value}×{count}") }
-    });
-    let text = shown.collect::<Vec<_>>().join("、");
-    if counts.len() > 3 { format!("{text} 等 {} {unit}", counts.len()).trim_end().to_owned() } else { text }
+    let mut text = String::new();
+    for (shown, (value, count)) in counts.iter().take(3).enumerate() {
+        if shown > 0 {
+            text.push('、');
+        }
+        text.push_str(&glyph::clip(&glyph::one_line(value), MAX_VALUE));
+        if *count < total {
+            let _ = write!(text, "×{count}");
+        }
+    }
+    if counts.len() > 3 {
+        let _ = write!(text, " 等 {} {unit}", counts.len());
+    }
+    text
 }
 
 /// As many of `values` as fit into about `bytes`, at least one, and how many there are when not all do.

@@ -7,6 +7,9 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 /// A value of at most this many bytes stands on the line of its name.
 const MAX_SHORT: usize = 84;
 
+/// Opens a block of JSON.
+const FENCE: &str = "```json";
+
 /// Words in front of a fence of at most this many bytes announce it: 好的，以下是分析结果：
 const MAX_LEAD: usize = 120;
 
@@ -15,7 +18,12 @@ const MAX_LEAD: usize = 120;
 #[must_use]
 pub fn to_markdown(answer: &str) -> Option<String> {
     let mut text = answer.trim();
-    let lead = text.find("```json").filter(|at| *at <= MAX_LEAD);
+    // Most answers are text, and are left at once.
+    if !text.ends_with(['}', ']', '`']) {
+        return None;
+    }
+    let begin = text.get(..text.floor_char_boundary(MAX_LEAD + FENCE.len())).unwrap_or_default();
+    let lead = begin.find(FENCE);
     if let Some((lead, rest)) = lead.and_then(|at| text.split_at_checked(at))
         && lead.trim_end().ends_with([':', '：'])
     {

@@ -3,7 +3,10 @@
 //! Models write Markdown whatever they are told, and the WeChat plugin shows it raw. Headings become `【…】`, lists get
 //! bullets, tables become lines of `column: value`; commands stay letter by letter.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::iter::Peekable;
+use std::str::Split;
 
 use crate::{commands, glyph, json, spans};
 
@@ -22,15 +25,17 @@ const MAX_LEVEL: usize = 3;
 #[must_use]
 pub fn to_plain(markdown: &str) -> String {
     let cleaned = glyph::clean(markdown);
-    let cleaned = json::to_markdown(&cleaned).unwrap_or(cleaned);
-    let lines: Vec<&str> = cleaned.split('\n').collect();
+    let cleaned = json::to_markdown(&cleaned).map_or(cleaned, Cow::Owned);
     let mut page = Page { text: String::with_capacity(cleaned.len()), in_list: false, after_blank: true };
-    let mut at = 0;
-    while at < lines.len() {
-        at += page.take_block(&lines, at);
+    let mut lines = cleaned.split('\n').peekable();
+    while let Some(line) = lines.next() {
+        page.take_block(line, &mut lines);
     }
     tidy(&page.text)
 }
+
+/// The lines of an answer that were not read yet.
+type Lines<'a> = Peekable<Split<'a, char>>;
 
 /// The plain text so far.
 struct Page {
@@ -41,64 +46,55 @@ struct Page {
 }
 
 impl Page {
-    /// Writes the block that begins at `lines[at]`; says how many lines it had.
-    fn take_block(&mut self, lines: &[&str], at: usize) -> usize {
-        let line = lines[at];
+    /// Writes the block that `line` begins, and takes what else belongs to it from the `lines` behind.
+    fn take_block<'a>(&mut self, line: &'a str, lines: &mut Lines<'a>) {
         let inner = unquoted(line);
         if let Some(fence) = Fence::open(inner) {
-            return self.take_fence(&fence, lines, at);
+            self.take_fence(&fence, line, lines);
+            return;
         }
-        let next = lines.get(at + 1).map_or("", |next| unquoted(next));
-        if inner.contains('|') && is_table_rule(next) {
-            return self.take_table(lines, at);
+        let next = lines.peek().map_or("", |next| unquoted(next));
+        if is_table_rule(next) && inner.contains('|') {
+            lines.next();
+            self.take_table(inner, lines);
+            return;
         }
         let is_indented = inner.starts_with("    ") || inner.starts_with('\t');
         if is_indented && self.after_blank && !self.in_list && !inner.trim().is_empty() && list_item(inner).is_none() {
             self.push(inner.get(4..).filter(|_| inner.starts_with(' ')).unwrap_or(inner.trim_start()));
             // The next line of the same block is code as well.
             self.after_blank = true;
-            return 1;
+            return;
         }
-        let is_setext = !inner.trim().is_empty() && next.len() >= 3 && next.trim_end().bytes().all(|byte| byte == b'=');
+        let is_setext = next.len() >= 3 && next.trim_end().bytes().all(|byte| byte == b'=') && !inner.trim().is_empty();
         if is_setext {
+            lines.next();
             self.push_heading(inner.trim());
-            return 2;
+            return;
         }
         self.take_line(inner);
-        1
     }
 
     /// Writes the lines between two fences as they are, but for the fence's own indentation. A fence that is never
     /// closed lasts to the end: the answer was cut.
-    fn take_fence(&mut self, fence: &Fence, lines: &[&str], at: usize) -> usize {
+    fn take_fence<'a>(&mut self, fence: &Fence, opening: &str, lines: &mut Lines<'a>) {
         if fence.is_transparent {
-            return 1;
+            return;
         }
-        let quotes =
-            lines[at].trim_start().bytes().take_while(|byte| matches!(byte, b'>' | b' ')).filter(|b| *b == b'>');
+        let quotes = opening.trim_start().bytes().take_while(|byte| matches!(byte, b'>' | b' ')).filter(|b| *b == b'>');
         let quotes = quotes.count();
-        let body = lines.iter().skip(at + 1).map(|line| strip_quotes(line, quotes));
-        let mut count = 1;
-        for line in body {
-            count += 1;
-            if fence.is_closed_by(line) {
-                break;
-            }
+        for line in lines.map(|line| strip_quotes(line, quotes)).take_while(|line| !fence.is_closed_by(line)) {
             let indent = line.bytes().take(fence.indent).take_while(|byte| *byte == b' ').count();
             self.push(line.get(indent..).unwrap_or_default());
         }
-        count
     }
 
-    /// Writes a table's rows as lines and says how many lines of the answer they were.
-    fn take_table(&mut self, lines: &[&str], at: usize) -> usize {
-        let head: Vec<String> = cells(unquoted(lines[at])).iter().map(|cell| cell_text(cell)).collect();
-        let rows = lines.iter().skip(at + 2).map(|line| unquoted(line)).take_while(|line| line.contains('|'));
-        let mut count = 2;
+    /// Writes a table's rows as lines.
+    fn take_table<'a>(&mut self, head: &str, lines: &mut Lines<'a>) {
+        let head: Vec<String> = cells(head).iter().map(|cell| cell_text(cell)).collect();
         let mut is_empty = true;
-        for row in rows {
-            count += 1;
-            let row = cells(row);
+        while let Some(row) = lines.next_if(|line| unquoted(line).contains('|')) {
+            let row = cells(unquoted(row));
             let has_code = row.iter().any(|cell| cell.contains('`'));
             let values: Vec<String> = row.iter().map(|cell| cell_text(cell)).collect();
             if values.iter().any(|value| !value.is_empty()) {
@@ -109,7 +105,6 @@ impl Page {
         if is_empty {
             self.push(&head.join("，"));
         }
-        count
     }
 
     /// Writes a line that is no part of a larger block.
@@ -135,33 +130,44 @@ impl Page {
             self.push_heading(text);
             return;
         }
+        let begin = self.text.len();
         if let Some((level, bullet, rest)) = list_item(line) {
             self.in_list = true;
-            let indent = "  ".repeat(level.min(MAX_LEVEL));
+            self.indent(level);
+            bullet.write(&mut self.text);
             let rest = rest.trim_start();
             // Some put a heading or an item into an item.
             let rest = heading(rest).unwrap_or(rest);
-            let (box_, rest) = match list_item(rest) {
-                Some((_, inner, rest)) if !inner.ends_with(". ") => (inner, rest),
-                Some(_) | None => (String::new(), rest),
+            let rest = match list_item(rest) {
+                Some((_, Bullet::Sign(sign), rest)) => {
+                    self.text.push_str(if sign == BULLET { "" } else { sign });
+                    rest
+                }
+                Some((_, Bullet::Number(_), _)) | None => rest,
             };
-            let box_ = if box_ == "• " { "" } else { &box_ };
-            self.push(&format!("{indent}{bullet}{box_}{}", spans::to_plain(rest)));
+            spans::write_plain(rest, &mut self.text);
+            self.end_line(begin);
             return;
         }
         let level = indentation(line) / 2;
         if level == 0 {
             self.in_list = false;
         }
-        let indent = if self.in_list { "  ".repeat(level.min(MAX_LEVEL)) } else { String::new() };
-        let text = if text.starts_with('|') && text.ends_with('|') && text.len() > 2 {
-            cells(text).iter().map(|cell| cell_text(cell)).collect::<Vec<_>>().join("，")
+        if self.in_list {
+            self.indent(level);
+        }
+        let indented = self.text.len();
+        if text.starts_with('|') && text.ends_with('|') && text.len() > 2 {
+            let cells: Vec<String> = cells(text).iter().map(|cell| cell_text(cell)).collect();
+            self.text.push_str(&cells.join("，"));
         } else {
-            spans::to_plain(text)
-        };
+            spans::write_plain(text, &mut self.text);
+        }
         // A line of nothing but tags is no paragraph's end.
-        if !text.is_empty() {
-            self.push(&format!("{indent}{text}"));
+        if self.text.len() > indented {
+            self.end_line(begin);
+        } else {
+            self.text.truncate(begin);
         }
     }
 
@@ -176,14 +182,26 @@ impl Page {
         if is_bracketed || text.len() > MAX_HEADING || text.contains('\n') {
             self.push(&plain);
         } else {
-            self.push(&format!("【{text}】"));
+            let begin = self.text.len();
+            self.text.extend(["【", text, "】"]);
+            self.end_line(begin);
         }
     }
 
+    fn indent(&mut self, level: usize) {
+        self.text.extend(std::iter::repeat_n("  ", level.min(MAX_LEVEL)));
+    }
+
     fn push(&mut self, line: &str) {
+        let begin = self.text.len();
         self.text.push_str(line);
+        self.end_line(begin);
+    }
+
+    /// Ends the line that begins at byte `begin`.
+    fn end_line(&mut self, begin: usize) {
+        self.after_blank = self.text.get(begin..).is_none_or(|line| line.trim_start().is_empty());
         self.text.push('\n');
-        self.after_blank = line.trim().is_empty();
     }
 }
 
@@ -241,9 +259,12 @@ fn unquoted(line: &str) -> &str {
         }
         rest = inner;
     }
+    if rest.len() == line.len() {
+        return line;
+    }
     match rest.trim() {
-        "[!NOTE]" | "[!TIP]" | "[!INFO]" if rest.len() < line.len() => "提示：",
-        "[!WARNING]" | "[!CAUTION]" | "[!IMPORTANT]" if rest.len() < line.len() => "注意：",
+        "[!NOTE]" | "[!TIP]" | "[!INFO]" => "提示：",
+        "[!WARNING]" | "[!CAUTION]" | "[!IMPORTANT]" => "注意：",
         _ => rest,
     }
 }
@@ -274,7 +295,7 @@ fn is_rule(text: &str) -> bool {
     let Some(first) = marks.next() else { return false };
     let is_long = matches!(first, '—' | '─' | '━' | '＝');
     let is_drawn = is_long || matches!(first, '-' | '*' | '_' | '=');
-    is_drawn && marks.clone().count() >= if is_long { 1 } else { 2 } && marks.all(|c| c == first)
+    is_drawn && marks.clone().all(|c| c == first) && marks.count() >= if is_long { 1 } else { 2 }
 }
 
 /// The frame of a table that a terminal drew.
@@ -288,8 +309,28 @@ fn is_lonely_bullet(text: &str) -> bool {
     matches!(text, "-" | "*" | "+" | "•") || (matches!(digits, 1..=3) && matches!(text.get(digits..), Some("." | ")")))
 }
 
+/// What stands in front of an item.
+const BULLET: &str = "• ";
+
+/// What a list's item begins with.
+enum Bullet<'a> {
+    /// `• `, `☐ ` or `☑ `.
+    Sign(&'static str),
+    /// The digits of a number.
+    Number(&'a str),
+}
+
+impl Bullet<'_> {
+    fn write(&self, text: &mut String) {
+        match self {
+            Self::Sign(sign) => text.push_str(sign),
+            Self::Number(digits) => text.extend([digits, ". "]),
+        }
+    }
+}
+
 /// Level, bullet and text of a list's item.
-fn list_item(line: &str) -> Option<(usize, String, &str)> {
+fn list_item(line: &str) -> Option<(usize, Bullet<'_>, &str)> {
     let level = indentation(line) / 2;
     let text = line.trim_start();
     let first = text.chars().next()?;
@@ -301,15 +342,15 @@ fn list_item(line: &str) -> Option<(usize, String, &str)> {
         }
         let rest = rest.trim_start();
         return Some(match rest.get(..4) {
-            Some("[ ] ") => (level, "☐ ".into(), rest.get(4..)?),
-            Some("[x] " | "[X] ") => (level, "☑ ".into(), rest.get(4..)?),
-            _ => (level, "• ".into(), rest),
+            Some("[ ] ") => (level, Bullet::Sign("☐ "), rest.get(4..)?),
+            Some("[x] " | "[X] ") => (level, Bullet::Sign("☑ "), rest.get(4..)?),
+            _ => (level, Bullet::Sign(BULLET), rest),
         });
     }
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let rest = text.get(digits..)?;
+    let (digits, rest) = text.split_at_checked(digits)?;
     let rest = rest.strip_prefix(". ").or_else(|| rest.strip_prefix(") "))?;
-    matches!(digits, 1..=3).then(|| (level, format!("{}. ", text.get(..digits).unwrap_or_default()), rest))
+    matches!(digits.len(), 1..=3).then_some((level, Bullet::Number(digits), rest))
 }
 
 /// `* * * * * command`: a line of a crontab.
@@ -322,7 +363,7 @@ fn is_schedule(text: &str) -> bool {
 /// The row under a table's head, `|---|:-:|`.
 fn is_table_rule(line: &str) -> bool {
     let text = line.trim();
-    text.contains('-') && text.contains('|') && text.chars().all(|c| matches!(c, '-' | '|' | ':' | ' '))
+    text.bytes().all(|byte| matches!(byte, b'-' | b'|' | b':' | b' ')) && text.contains('-') && text.contains('|')
 }
 
 /// A row's cells. A pipe inside a code span or behind a backslash divides nothing, since models write commands there.

@@ -75,7 +75,7 @@ pub fn render(letter: &Letter<'_>) -> Vec<String> {
     let id = crate::glyph::clip(letter.id, 32);
     let clock = Clock { now: letter.now, zone: letter.zone };
     // The longest prefix there is: all of them have numbers of one digit.
-    let prefix_bytes = numbered(1, MAX_PARTS, &id).len() + 1;
+    let prefix_bytes = PREFIX.len() + "（1/5）".len() + id.len() + 1;
     let head_bytes = (part_bytes / 3).saturating_sub(prefix_bytes);
     let (head, overflow) =
         headline::write(letter.notifications, clock, letter.occasion == Occasion::Repeat, head_bytes);
@@ -87,7 +87,7 @@ pub fn render(letter: &Letter<'_>) -> Vec<String> {
     let links = if links.len() > part_bytes / 2 { String::new() } else { links };
     let tail = if links.is_empty() { String::new() } else { format!("\n\n{links}") };
 
-    let whole = format!("{PREFIX} {id}\n{head}\n\n{text}{tail}");
+    let whole = [PREFIX, " ", &id, "\n", &head, "\n\n", &text, &tail].concat();
     if whole.len() <= part_bytes {
         return vec![whole];
     }
@@ -164,29 +164,32 @@ fn body(letter: &Letter<'_>, part_bytes: usize) -> String {
 /// Sets the marks behind the lines they are about. A command that goes on in the next line is one line.
 fn marked(plain: &str, notifications: &[&Notification]) -> String {
     let unseen = unseen::Unseen::new(plain, notifications);
-    let mut marked = String::with_capacity(plain.len());
-    let mut logical = String::new();
+    let mut marked = String::with_capacity(plain.len() + plain.len() / 8);
+    // The lines of a command that goes on.
+    let mut begun = String::new();
     for line in plain.lines() {
         if !marked.is_empty() {
             marked.push('\n');
         }
         marked.push_str(line);
-        match line.strip_suffix('\\') {
-            Some(begun) => {
-                logical.push_str(begun);
-                continue;
-            }
-            None => logical.push_str(line),
+        if let Some(line) = line.strip_suffix('\\') {
+            begun.push_str(line);
+            continue;
         }
-        for (mark, applies) in [(danger::MARK, danger::is_dangerous(&logical)), (unseen::MARK, unseen.is_in(&logical))]
-        {
+        let logical = if begun.is_empty() {
+            line
+        } else {
+            begun.push_str(line);
+            &begun
+        };
+        for (mark, applies) in [(danger::MARK, danger::is_dangerous(logical)), (unseen::MARK, unseen.is_in(logical))] {
             // The model may have been told to set it, and have done so.
             if applies && !logical.contains(mark) {
                 marked.push(' ');
                 marked.push_str(mark);
             }
         }
-        logical.clear();
+        begun.clear();
     }
     marked
 }

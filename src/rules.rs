@@ -197,6 +197,47 @@ pub(crate) const STATEMENTS: &[&[&str]] = &[
     &["kill", "connection", "#"],
 ];
 
+/// The first words of statements, those of [`STATEMENTS`] among them. A line without any of them has no statement.
+const VERBS: [&str; 13] = [
+    "alter", "delete", "drop", "flush", "flushall", "flushdb", "kill", "purge", "reset", "stop", "truncate", "update",
+    "vacuum",
+];
+
+/// By first letter and length, a bit for each row of the table that has such a program: most words of a line are in no
+/// row, and one look says so. A 65th row would not compile.
+const ROWS: [[u64; 16]; 26] = {
+    let mut rows = [[0; 16]; 26];
+    let mut row = 0;
+    while row < RULES.len() {
+        let programs = RULES[row].programs;
+        let mut at = 0;
+        while at < programs.len() {
+            let name = programs[at].as_bytes();
+            rows[(name[0] - b'a') as usize][name.len()] |= 1 << row;
+            at += 1;
+        }
+        row += 1;
+    }
+    rows
+};
+
+/// The rules about a program.
+pub(crate) fn rules(program: &str) -> impl Iterator<Item = &'static Rule> {
+    let letter = program.bytes().next().map_or(usize::MAX, |byte| usize::from(byte.wrapping_sub(b'a')));
+    let mut rows = ROWS.get(letter).and_then(|lengths| lengths.get(program.len())).copied().unwrap_or_default();
+    let candidates = std::iter::from_fn(move || {
+        let row = rows.trailing_zeros();
+        rows &= rows.wrapping_sub(1);
+        RULES.get(row as usize)
+    });
+    candidates.filter(move |rule| rule.programs.contains(&program))
+}
+
+/// Whether a statement may begin with `word`, in letters of any size.
+pub(crate) fn is_verb(word: &str) -> bool {
+    VERBS.iter().any(|verb| verb.eq_ignore_ascii_case(word))
+}
+
 /// Options whose next word is their value, for the programs whose subcommand may stand behind them.
 const VALUED: &[&str] = &[
     "-n",

@@ -3,6 +3,8 @@
 //! A model's answer is full of `*`, `_` and `|` that are no Markdown: globs, snake_case, PromQL, pipes. What is between
 //! backticks is kept letter by letter, and outside of them a marker only goes when it cannot be part of a command.
 
+use std::cell::LazyCell;
+
 use crate::commands::COMMANDS;
 use crate::glyph::is_ideograph;
 
@@ -19,249 +21,305 @@ const LONG_SENTENCE: usize = 90;
 
 /// Names that Python and Prometheus spell between double underscores: these are no bold text.
 const DUNDER: [&str; 8] = ["name", "address", "scheme", "metrics_path", "scrape_interval", "init", "main", "file"];
+/// A name is known by this many characters.
+const MAX_DUNDER: usize = 40;
 
 /// One line of Markdown as plain text. `<br>` and the end of a sentence in a very long line become line breaks.
 /// Takes time in proportion to the line's length, whatever is in it.
 #[must_use]
 pub fn to_plain(line: &str) -> String {
-    let pieces = read(line, 0);
-    let kept = pair_emphasis(&pieces);
-    let mut plain = Plain { text: String::with_capacity(line.len()), broken_at: 0, is_long: line.len() > LONG_LINE };
-    for (piece, keep) in pieces.iter().zip(kept) {
-        match piece {
-            Piece::Letter(c) => plain.push_prose(*c),
-            Piece::Verbatim(text) => plain.text.push_str(text),
-            Piece::Marker { c, count, .. } if keep => plain.text.extend(std::iter::repeat_n(*c, *count)),
-            Piece::Marker { .. } => {}
+    let mut plain = String::with_capacity(line.len());
+    write_plain(line, &mut plain);
+    plain
+}
+
+/// Writes what [`to_plain`] gives behind what the page holds.
+pub(crate) fn write_plain(line: &str, page: &mut String) {
+    if line.len() <= LONG_LINE && !line.ends_with('\n') && !line.bytes().any(may_decorate) {
+        page.push_str(line);
+        return;
+    }
+    let mut pieces = Vec::new();
+    read(line, 0, &mut pieces);
+    pair_emphasis(&mut pieces);
+    let begin = page.len();
+    let mut plain = Plain { broken_at: begin, begin, is_long: line.len() > LONG_LINE, page };
+    for piece in &pieces {
+        match *piece {
+            Piece::Prose(text) => plain.push_prose(text),
+            Piece::Verbatim(text) => plain.page.push_str(text),
+            Piece::Marker(Marker { text, is_kept: true, .. }) => plain.page.push_str(text),
+            Piece::Marker(_) => {}
             // A line that a tag breaks at its ends is whole already.
-            Piece::Break if plain.text.is_empty() => {}
-            Piece::Break => plain.text.push('\n'),
+            Piece::Break if plain.page.len() == begin => {}
+            Piece::Break => plain.page.push('\n'),
         }
     }
-    plain.text.truncate(plain.text.trim_end_matches('\n').len());
-    plain.text
+    let written = page.get(begin..).unwrap_or_default().trim_end_matches('\n').len();
+    page.truncate(begin + written);
 }
 
 /// What a line consists of.
-enum Piece {
-    /// A character of prose.
-    Letter(char),
+#[derive(Clone, Copy)]
+enum Piece<'a> {
+    /// A run of prose; never empty.
+    Prose(&'a str),
     /// Code, or a URL: letter by letter.
-    Verbatim(String),
-    /// A run of `*`, `_` or `~` that may decorate.
-    Marker { c: char, count: usize, opens: bool, closes: bool, in_command: bool },
+    Verbatim(&'a str),
+    /// What may decorate.
+    Marker(Marker<'a>),
     /// `<br>` and its like.
     Break,
 }
 
+/// A run of `*`, `_` or `~`.
+#[derive(Clone, Copy)]
+struct Marker<'a> {
+    text: &'a str,
+    opens: bool,
+    closes: bool,
+    in_command: bool,
+    /// It found no partner, and stays in the text.
+    is_kept: bool,
+}
+
+impl Piece<'_> {
+    /// It decorates, and does not stay in the text.
+    fn drop_marker(&mut self) {
+        if let Self::Marker(marker) = self {
+            marker.is_kept = false;
+        }
+    }
+}
+
 /// The text as it grows.
-struct Plain {
-    text: String,
+struct Plain<'p> {
+    page: &'p mut String,
+    /// Where the line begins on the page.
+    begin: usize,
     broken_at: usize,
     is_long: bool,
 }
 
-impl Plain {
-    /// Adds a character of prose, and in a long line a break in front of the next sentence.
-    fn push_prose(&mut self, c: char) {
-        // `；2. …` is a list that lost its lines.
-        let enough = if c.is_ascii_digit() { 0 } else { LONG_SENTENCE };
-        if self.is_long && self.text.len() - self.broken_at > enough && self.is_after_sentence(c) {
-            if c == ' ' {
-                self.break_line();
-                return;
-            }
-            self.break_line();
+impl Plain<'_> {
+    /// Adds prose, and in a long line a break in front of each sentence that begins in it.
+    fn push_prose(&mut self, prose: &str) {
+        if !self.is_long {
+            self.page.push_str(prose);
+            return;
         }
-        self.text.push(c);
+        for c in prose.chars() {
+            // `；2. …` is a list that lost its lines.
+            let enough = if c.is_ascii_digit() { 0 } else { LONG_SENTENCE };
+            let breaks = self.page.len() - self.broken_at > enough && self.is_after_sentence(c);
+            if breaks {
+                self.page.push('\n');
+                self.broken_at = self.page.len();
+            }
+            if !(breaks && c == ' ') {
+                self.page.push(c);
+            }
+        }
     }
 
     /// Whether `next` begins a new sentence; a bracket or quote that closes still belongs to the old one.
     fn is_after_sentence(&self, next: char) -> bool {
-        let mut last = self.text.chars().rev();
+        let mut last = self.page.get(self.begin..).unwrap_or_default().chars().rev();
         match last.next() {
             Some('。' | '！' | '？' | '；') => !matches!(next, '”' | '’' | '）' | '】' | '」' | '》' | ')' | '"'),
             Some('.' | '!' | '?') => next == ' ' && last.next().is_some_and(char::is_alphabetic),
             _ => false,
         }
     }
-
-    fn break_line(&mut self) {
-        self.text.push('\n');
-        self.broken_at = self.text.len();
-    }
 }
 
 /// Takes a line apart. `depth` counts links inside links, of which one is enough.
-fn read(line: &str, depth: usize) -> Vec<Piece> {
-    let mut pieces = Vec::with_capacity(line.len());
-    let closers = last_backticks(line);
+fn read<'a>(line: &'a str, depth: usize, pieces: &mut Vec<Piece<'a>>) {
+    let mut command = InCommand::new(line);
+    // Lengths of runs of backticks that nothing closes: what has no closer is not looked for again and again.
+    let mut unclosed = Vec::new();
     // Beyond these there is nothing to look for; so a line of openers costs no search.
-    let last_link = line.rfind("](").unwrap_or(0);
-    let last_tag = line.rfind('>').unwrap_or(0);
-    let mut before = None;
-    let mut command = InCommand::default();
+    let last_link = LazyCell::new(|| line.rfind("](").unwrap_or(0));
+    let last_tag = LazyCell::new(|| line.rfind('>').unwrap_or(0));
+    let before = |at| line.get(..at).and_then(|done| done.chars().next_back());
+    // Where the prose begins that is not among the pieces yet.
+    let mut prose = 0;
     let mut at = 0;
-    while let Some(rest) = line.get(at..).filter(|rest| !rest.is_empty()) {
-        let Some(c) = rest.chars().next() else { break };
-        let mut taken = c.len_utf8();
-        match c {
-            '`' => {
-                let count = run(rest, '`');
-                taken = count;
-                let code = (closers.iter().any(|(length, last)| *length == count && *last > at))
-                    .then(|| code_span(rest, count))
-                    .flatten();
-                match code {
-                    Some(code) => {
-                        taken = code.len() + 2 * count;
-                        pieces.push(Piece::Verbatim(trim_span(code).to_owned()));
-                    }
-                    None => pieces.push(Piece::Verbatim("`".repeat(count))),
-                }
-            }
-            '\\' if matches!(rest.chars().nth(1), Some('*' | '_' | '`' | '#' | '~')) && !command.is_inside() => {
-                taken = 2;
-                pieces.extend(rest.chars().nth(1).map(Piece::Letter));
-            }
-            '*' | '_' | '~' => {
-                let count = run(rest, c);
-                taken = count;
-                let after = rest.get(count..).and_then(|rest| rest.chars().next());
-                pieces.push(marker(c, count, before, after, command.is_inside()));
-            }
-            '[' | '!' if depth == 0 && at <= last_link => match link(rest) {
-                Some((text, target, length)) => {
-                    taken = length;
-                    push_link(&mut pieces, text, target, rest.get(length..).and_then(|rest| rest.chars().next()));
-                }
-                None => pieces.push(Piece::Letter(c)),
-            },
-            '<' if at <= last_tag => match tag(rest) {
-                Some((tag, length)) => {
-                    taken = length;
-                    pieces.extend(tag);
-                }
-                None => pieces.push(Piece::Letter(c)),
-            },
-            '&' if !command.is_inside() => match entity(rest) {
-                Some((letter, length)) => {
-                    taken = length;
-                    pieces.push(Piece::Letter(letter));
-                }
-                None => pieces.push(Piece::Letter(c)),
-            },
-            'h' if before.is_none_or(|c: char| !c.is_ascii_alphanumeric()) && is_url(rest) => {
-                taken =
-                    rest.find(|c: char| !c.is_ascii_graphic() || matches!(c, '<' | '>' | '`')).unwrap_or(rest.len());
-                // A URL inside emphasis: the closing marker is not part of it.
-                let url = rest.get(..taken).unwrap_or_default();
-                taken = url.trim_end_matches(['*', '_', ')', ']', '"', '\'']).len();
-                pieces.push(Piece::Verbatim(url.get(..taken).unwrap_or_default().to_owned()));
-            }
-            _ => pieces.push(Piece::Letter(c)),
+    while let Some(found) = line.get(at..).and_then(|rest| rest.bytes().position(may_decorate)) {
+        at += found;
+        let rest = line.get(at..).unwrap_or_default();
+        let mark = rest.as_bytes().first().copied().unwrap_or_default();
+        if mark == b'h' && !(is_url(rest) && before(at).is_none_or(|c| !c.is_ascii_alphanumeric())) {
+            at += 1;
+            continue;
         }
-        command.read(rest.get(..taken).unwrap_or_default());
-        at += taken;
-        before = line.get(..at).and_then(|done| done.chars().next_back());
+        push_prose(pieces, line.get(prose..at));
+        prose = at;
+        // How much was read, when it was more than a letter of prose.
+        let taken = match mark {
+            b'`' => {
+                let count = run(rest, mark);
+                let may_close = !unclosed.contains(&count);
+                let code = if may_close { code_span(rest, count) } else { None };
+                if may_close && code.is_none() {
+                    unclosed.push(count);
+                }
+                let text = code.map_or_else(|| rest.get(..count).unwrap_or_default(), trim_span);
+                pieces.push(Piece::Verbatim(text));
+                Some(code.map_or(count, |code| code.len() + 2 * count))
+            }
+            b'\\' => rest.get(1..2).filter(|next| "*_`#~".contains(next) && !command.is_inside(at)).map(|escaped| {
+                pieces.push(Piece::Prose(escaped));
+                2
+            }),
+            b'*' | b'_' | b'~' => {
+                let count = run(rest, mark);
+                let (text, after) = rest.split_at_checked(count).unwrap_or_default();
+                let is_inside = command.is_inside(at);
+                pieces.push(Piece::Marker(marker(text, before(at), after.chars().next(), is_inside)));
+                Some(count)
+            }
+            b'[' | b'!' if depth == 0 && at <= *last_link => link(rest).map(|(text, target, length)| {
+                push_link(pieces, text, target, rest.get(length..).and_then(|rest| rest.chars().next()));
+                length
+            }),
+            b'<' if at <= *last_tag => push_tag(pieces, rest),
+            b'&' => entity(rest).filter(|_| !command.is_inside(at)).map(|(letter, length)| {
+                pieces.push(Piece::Prose(letter));
+                length
+            }),
+            b'h' => {
+                let url = url(rest);
+                pieces.push(Piece::Verbatim(url));
+                Some(url.len())
+            }
+            _ => None,
+        };
+        at += taken.unwrap_or(1);
+        if taken.is_some() {
+            prose = at;
+        }
     }
-    pieces
+    push_prose(pieces, line.get(prose..));
+}
+
+/// What begins something else than prose: markup, or a web address.
+fn may_decorate(byte: u8) -> bool {
+    matches!(byte, b'`' | b'\\' | b'*' | b'_' | b'~' | b'[' | b'!' | b'<' | b'&' | b'h')
+}
+
+fn push_prose<'a>(pieces: &mut Vec<Piece<'a>>, prose: Option<&'a str>) {
+    pieces.extend(prose.filter(|prose| !prose.is_empty()).map(Piece::Prose));
 }
 
 /// Follows a line word by word and knows whether a command is being spelled.
-#[derive(Default)]
-struct InCommand {
-    word: String,
+struct InCommand<'a> {
+    line: &'a str,
+    /// Up to where it was read.
+    read: usize,
+    /// Where the word begins that is being read.
+    word: usize,
     inside: bool,
 }
 
-impl InCommand {
-    fn is_inside(&self) -> bool {
-        self.inside
+impl<'a> InCommand<'a> {
+    fn new(line: &'a str) -> Self {
+        Self { line, read: 0, word: 0, inside: false }
     }
 
-    fn read(&mut self, text: &str) {
-        for c in text.chars() {
-            if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') {
-                if self.word.len() < 16 {
-                    self.word.push(c);
-                }
+    /// Whether it is at byte `at`, which is never less than the last time.
+    fn is_inside(&mut self, at: usize) -> bool {
+        for (index, byte) in self.line.bytes().enumerate().take(at).skip(self.read) {
+            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') {
                 continue;
             }
-            if c == ' ' && COMMANDS.binary_search(&self.word.as_str()).is_ok() {
+            if byte == b' ' && self.line.get(self.word..index).is_some_and(|word| COMMANDS.binary_search(&word).is_ok())
+            {
                 self.inside = true;
             }
-            if !c.is_ascii() {
+            if !byte.is_ascii() {
                 self.inside = false;
             }
-            self.word.clear();
+            self.word = index + 1;
         }
+        self.read = at;
+        self.inside
     }
 }
 
-/// Which runs of `*`, `_` and `~` stay in the text: those that found no partner.
-fn pair_emphasis(pieces: &[Piece]) -> Vec<bool> {
-    let mut keep = vec![true; pieces.len()];
+/// An opener that waits for its partner.
+struct Opener<'a> {
+    marker: Marker<'a>,
+    index: usize,
+    /// How many pieces with words stand in front of it.
+    words: usize,
+}
+
+/// Finds the runs of `*`, `_` and `~` that have a partner, and do not stay in the text.
+fn pair_emphasis(pieces: &mut [Piece<'_>]) {
     // The latest opener of each kind: three characters, up to three long.
-    let mut openers: Vec<(char, usize, usize)> = Vec::new();
-    let (mut letters, mut foreign) = (vec![0; pieces.len() + 1], 0);
-    for (index, piece) in pieces.iter().enumerate() {
-        let Piece::Marker { c, count, opens, closes, in_command } = piece else {
-            foreign += usize::from(matches!(piece, Piece::Letter(c) if !c.is_ascii() || *c == ' '));
-            letters[index + 1] = foreign;
-            continue;
+    let mut openers: Vec<Opener<'_>> = Vec::new();
+    let mut words = 0;
+    for index in 0..pieces.len() {
+        let marker = match pieces[index] {
+            Piece::Marker(marker) => marker,
+            Piece::Prose(text) => {
+                words += usize::from(text.bytes().any(|byte| byte == b' ' || !byte.is_ascii()));
+                continue;
+            }
+            Piece::Verbatim(_) | Piece::Break => continue,
         };
-        letters[index + 1] = foreign;
-        let partner = openers.iter().rposition(|(kind, length, _)| kind == c && length == count);
-        if let Some(partner) = partner.filter(|_| *closes) {
-            let opener = openers[partner].2;
-            let has_words = letters[index] > letters[opener];
-            let is_name = *c == '_' && *count == 2 && is_dunder(&pieces[opener + 1..index]);
-            let opened_in_command = matches!(pieces[opener], Piece::Marker { in_command: true, .. });
-            if index > opener + 1 && !is_name && (has_words || !(*in_command && opened_in_command)) {
-                (keep[opener], keep[index]) = (false, false);
+        let partner = openers.iter().rposition(|opener| opener.marker.text == marker.text);
+        if let Some(partner) = partner.filter(|_| marker.closes) {
+            let opener = &openers[partner];
+            let has_words = words > opener.words;
+            let is_name = marker.text == "__" && is_dunder(&pieces[opener.index + 1..index]);
+            let is_glob = marker.in_command && opener.marker.in_command;
+            if index > opener.index + 1 && !is_name && (has_words || !is_glob) {
+                pieces[opener.index].drop_marker();
+                pieces[index].drop_marker();
                 openers.truncate(partner);
                 continue;
             }
         }
-        if *opens {
-            openers.retain(|(kind, length, _)| kind != c || length != count);
-            openers.push((*c, *count, index));
+        if marker.opens {
+            openers.retain(|opener| opener.marker.text != marker.text);
+            openers.push(Opener { marker, index, words });
         }
     }
-    drop_lonely_bold(pieces, &mut keep);
-    keep
+    drop_lonely_bold(pieces);
 }
 
 /// Bold text over several lines leaves its markers at the end of one and the start of another.
-fn drop_lonely_bold(pieces: &[Piece], keep: &mut [bool]) {
-    for end in [0, pieces.len().saturating_sub(1)] {
-        if let Some(Piece::Marker { c: '*', count: 2, opens, closes, in_command: false }) = pieces.get(end)
+fn drop_lonely_bold(pieces: &mut [Piece<'_>]) {
+    let [first, .., last] = pieces else { return };
+    for end in [first, last] {
+        if let Piece::Marker(Marker { text: "**", opens, closes, in_command: false, .. }) = end
             && (*opens || *closes)
-            && pieces.len() > 1
         {
-            keep[end] = false;
+            end.drop_marker();
         }
     }
 }
 
 /// Whether the pieces spell a name such as the `name` of `__name__`.
-fn is_dunder(pieces: &[Piece]) -> bool {
-    let spelled: Option<String> = pieces
-        .iter()
-        .map(|piece| match piece {
-            Piece::Letter(c) => Some(*c),
-            Piece::Marker { c: '_', count: 1, .. } => Some('_'),
-            Piece::Marker { .. } | Piece::Verbatim(_) | Piece::Break => None,
-        })
-        .take(40)
-        .collect();
-    spelled
-        .is_some_and(|name| DUNDER.contains(&name.as_str()) || name.starts_with("meta_") || name.starts_with("param_"))
+fn is_dunder(pieces: &[Piece<'_>]) -> bool {
+    let mut name = String::new();
+    for piece in pieces {
+        match *piece {
+            Piece::Prose(text) => name.extend(text.chars().take(MAX_DUNDER)),
+            Piece::Marker(Marker { text: "_", .. }) => name.push('_'),
+            Piece::Marker(_) | Piece::Verbatim(_) | Piece::Break => return false,
+        }
+        if name.chars().count() >= MAX_DUNDER {
+            break;
+        }
+    }
+    DUNDER.contains(&name.as_str()) || name.starts_with("meta_") || name.starts_with("param_")
 }
 
 /// Says what a run of markers may do, given what stands on either side of it.
-fn marker(c: char, count: usize, before: Option<char>, after: Option<char>, in_command: bool) -> Piece {
+fn marker(text: &str, before: Option<char>, after: Option<char>, in_command: bool) -> Marker<'_> {
     let is_edge = |side: Option<char>| side.is_none_or(|c| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '/' | '.'));
     let is_full = |side: Option<char>| side.is_some_and(|c| !c.is_whitespace());
     // `*.log` and `*/5` are globs and schedules, `*重要*` is not.
@@ -269,40 +327,23 @@ fn marker(c: char, count: usize, before: Option<char>, after: Option<char>, in_c
         side.is_some_and(|c| c.is_alphanumeric() || matches!(c, '`' | '“' | '【' | '[' | '(' | '（'))
     };
     let is_inner = |side: Option<char>| side.is_some_and(|c| c.is_ascii_alphanumeric() || c == '/');
-    let (opens, closes) = match (c, count) {
+    let (opens, closes) = match text {
         // `2**10`, `/opt/**/x`.
-        ('*', 2..=3) if is_inner(before) && is_inner(after) => (false, false),
-        ('~', 2) | ('*', 2..=3) => (is_full(after), is_full(before)),
-        ('_', 2..=3) => (is_edge(before) && is_full(after), is_full(before) && is_edge(after)),
-        ('*' | '_', 1) => {
+        "**" | "***" if is_inner(before) && is_inner(after) => (false, false),
+        "~~" | "**" | "***" => (is_full(after), is_full(before)),
+        "__" | "___" => (is_edge(before) && is_full(after), is_full(before) && is_edge(after)),
+        "*" | "_" => {
             let closes = is_full(before) && before != Some('/') && (is_edge(after) || after == Some('.'));
             (is_edge(before) && is_word(after), closes)
         }
         _ => (false, false),
     };
-    Piece::Marker { c, count, opens, closes, in_command }
+    Marker { text, opens, closes, in_command, is_kept: true }
 }
 
-/// How many times `c` stands at the start of `text`.
-fn run(text: &str, c: char) -> usize {
-    text.bytes().take_while(|byte| char::from(*byte) == c).count()
-}
-
-/// For every length of a run of backticks, where the last one of that length begins: what has no closer is not looked
-/// for again and again.
-fn last_backticks(line: &str) -> Vec<(usize, usize)> {
-    let mut last: Vec<(usize, usize)> = Vec::new();
-    let mut at = 0;
-    while let Some(found) = line.get(at..).and_then(|rest| rest.find('`')) {
-        at += found;
-        let count = run(line.get(at..).unwrap_or_default(), '`');
-        match last.iter_mut().find(|(length, _)| *length == count) {
-            Some(entry) => entry.1 = at,
-            None => last.push((count, at)),
-        }
-        at += count;
-    }
-    last
+/// How many times `mark` stands at the start of `text`.
+fn run(text: &str, mark: u8) -> usize {
+    text.bytes().take_while(|byte| *byte == mark).count()
 }
 
 /// The content of the code span that begins `rest` with `count` backticks.
@@ -310,7 +351,7 @@ fn code_span(rest: &str, count: usize) -> Option<&str> {
     let mut at = count;
     loop {
         at += rest.get(at..)?.find('`')?;
-        let closing = run(rest.get(at..)?, '`');
+        let closing = run(rest.get(at..)?, b'`');
         if closing == count {
             return rest.get(count..at);
         }
@@ -350,91 +391,93 @@ fn link(rest: &str) -> Option<(&str, &str, usize)> {
 }
 
 /// Writes a link as `text target`, or the target alone when the text says no more.
-fn push_link(pieces: &mut Vec<Piece>, text: &str, target: &str, next: Option<char>) {
+fn push_link<'a>(pieces: &mut Vec<Piece<'a>>, text: &'a str, target: &'a str, next: Option<char>) {
     let is_same = text.trim().is_empty()
         || target == text
         || target.strip_suffix('/') == Some(text)
         || target.split_once("://").is_some_and(|(_, rest)| rest.trim_end_matches('/') == text.trim_end_matches('/'));
     if !is_same {
-        pieces.extend(read(text, 1));
+        read(text, 1, pieces);
     }
     if target.starts_with('#') {
         return;
     }
     if !is_same {
-        pieces.push(Piece::Letter(' '));
+        pieces.push(Piece::Prose(" "));
     }
-    pieces.push(Piece::Verbatim(target.to_owned()));
+    pieces.push(Piece::Verbatim(target));
     // What would be read as a part of the address stands apart from it.
     if next.is_some_and(|c| c.is_alphanumeric()) {
-        pieces.push(Piece::Letter(' '));
+        pieces.push(Piece::Prose(" "));
     }
 }
 
-/// An HTML tag, comment or `<https://…>` at the start of `rest`, and its length in bytes. What is not known to be one,
-/// such as `<pod-name>`, stays.
-fn tag(rest: &str) -> Option<(Vec<Piece>, usize)> {
+/// Writes what an HTML tag, comment or `<https://…>` at the start of `rest` stands for, and gives its length in bytes.
+/// What is not known to be one, such as `<pod-name>`, stays.
+fn push_tag<'a>(pieces: &mut Vec<Piece<'a>>, rest: &'a str) -> Option<usize> {
     if rest.starts_with("<!--") {
-        let length = rest.get(..rest.floor_char_boundary(MAX_LINK_TARGET))?.find("-->")? + 3;
-        return Some((Vec::new(), length));
+        return Some(rest.get(..rest.floor_char_boundary(MAX_LINK_TARGET))?.find("-->")? + 3);
     }
     let window = rest.get(..rest.floor_char_boundary(MAX_TAG))?;
     let inner = window.get(1..window.find('>')?)?;
     let length = inner.len() + 2;
     if is_url(inner) && !inner.contains(char::is_whitespace) {
-        return Some((vec![Piece::Verbatim(inner.to_owned())], length));
+        pieces.push(Piece::Verbatim(inner));
+        return Some(length);
     }
     let closes = inner.starts_with('/');
-    let name: String = inner
-        .trim_start_matches('/')
-        .chars()
-        .take_while(char::is_ascii_alphanumeric)
-        .collect::<String>()
-        .to_lowercase();
-    let after_name = inner.trim_start_matches('/').get(name.len()..).unwrap_or_default();
-    if !(after_name.is_empty() || after_name.starts_with([' ', '/'])) {
+    let named = inner.trim_start_matches('/');
+    let (name, after) = named.split_at_checked(named.bytes().take_while(u8::is_ascii_alphanumeric).count())?;
+    if !(after.is_empty() || after.starts_with([' ', '/'])) {
         return None;
     }
-    let pieces = match name.as_str() {
-        "br" | "hr" => vec![Piece::Break],
+    match name.to_ascii_lowercase().as_str() {
+        "br" | "hr" => pieces.push(Piece::Break),
         "p" | "div" | "tr" | "ul" | "ol" | "table" | "pre" | "blockquote" | "h1" | "h2" | "h3" | "h4" | "h5" | "h6"
         | "details" | "summary"
             if closes =>
         {
-            vec![Piece::Break]
+            pieces.push(Piece::Break);
         }
-        "li" if !closes => vec![Piece::Break, Piece::Letter('•'), Piece::Letter(' ')],
-        "td" | "th" if closes => vec![Piece::Letter(' ')],
-        "a" if !closes => match inner.split_once("href=").map(|(_, href)| href.trim_matches(['"', '\'', ' '])) {
-            Some(href) if is_url(href) => {
+        "li" if !closes => pieces.extend([Piece::Break, Piece::Prose("• ")]),
+        "td" | "th" if closes => pieces.push(Piece::Prose(" ")),
+        "a" if !closes => {
+            let href = inner.split_once("href=").map(|(_, href)| href.trim_matches(['"', '\'', ' ']));
+            if let Some(href) = href.filter(|href| is_url(href)) {
                 let href = href.split(['"', '\'', ' ']).next().unwrap_or_default();
-                vec![Piece::Verbatim(href.to_owned()), Piece::Letter(' ')]
+                pieces.extend([Piece::Verbatim(href), Piece::Prose(" ")]);
             }
-            _ => Vec::new(),
-        },
+        }
         "p" | "div" | "tr" | "ul" | "ol" | "table" | "pre" | "blockquote" | "h1" | "h2" | "h3" | "h4" | "h5" | "h6"
         | "details" | "summary" | "li" | "td" | "th" | "a" | "b" | "strong" | "i" | "em" | "u" | "s" | "del"
         | "code" | "span" | "font" | "small" | "sub" | "sup" | "kbd" | "mark" | "center" | "thead" | "tbody"
-        | "img" => Vec::new(),
+        | "img" => {}
         _ => return None,
-    };
-    Some((pieces, length))
+    }
+    Some(length)
 }
 
-/// The character that an HTML entity at the start of `rest` stands for, and the entity's length in bytes.
-fn entity(rest: &str) -> Option<(char, usize)> {
-    const ENTITIES: [(&str, char); 9] = [
-        ("&lt;", '<'),
-        ("&gt;", '>'),
-        ("&amp;", '&'),
-        ("&quot;", '"'),
-        ("&#39;", '\''),
-        ("&apos;", '\''),
-        ("&nbsp;", ' '),
-        ("&rarr;", '→'),
-        ("&middot;", '·'),
+/// What an HTML entity at the start of `rest` stands for, and the entity's length in bytes.
+fn entity(rest: &str) -> Option<(&'static str, usize)> {
+    const ENTITIES: [(&str, &str); 9] = [
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+        ("&amp;", "&"),
+        ("&quot;", "\""),
+        ("&#39;", "'"),
+        ("&apos;", "'"),
+        ("&nbsp;", " "),
+        ("&rarr;", "→"),
+        ("&middot;", "·"),
     ];
     ENTITIES.iter().find(|(name, _)| rest.starts_with(name)).map(|(name, letter)| (*letter, name.len()))
+}
+
+/// The web address that begins `rest`.
+fn url(rest: &str) -> &str {
+    let ends = |c: char| !c.is_ascii_graphic() || matches!(c, '<' | '>' | '`');
+    // A URL inside emphasis: the closing marker is not part of it.
+    rest.split(ends).next().unwrap_or_default().trim_end_matches(['*', '_', ')', ']', '"', '\''])
 }
 
 /// Whether `text` begins with a web address.
