@@ -254,7 +254,7 @@ impl Excerpt<'_> {
             several => {
                 out.member_if("rules", |text, _| {
                     let mut list = Json::list(text, bound);
-                    let mut tell = |(name, expr): &(&str, &str)| {
+                    let mut tell = |(name, expr): &(&str, &[u8])| {
                         list.item(|text, _| {
                             let mut rule = Json::object(text, bound);
                             rule.member("alertname", |text, _| self.label("alertname", name, LONGEST_NAME, text));
@@ -441,7 +441,8 @@ fn own<'a>(labels: &'a Labels, common: &[Pair<'_>]) -> Vec<Pair<'a>> {
 /// Whether an annotation says something. A link does not: a model cannot follow it.
 fn is_told((_, value): &Pair<'_>) -> bool {
     let link = value.trim();
-    let is_link = (link.starts_with("http://") || link.starts_with("https://")) && !link.contains(char::is_whitespace);
+    let is_link =
+        (link.starts_with("http://") || link.starts_with("https://")) && !link.chars().any(char::is_whitespace);
     !value.is_empty() && !is_link
 }
 
@@ -476,15 +477,14 @@ fn digits(count: usize) -> usize {
 }
 
 /// `g0.expr` of a rule's link, still encoded. Some front ends put the query behind a `#`.
-fn encoded_expr(generator_url: &str) -> Option<&str> {
-    let queries = generator_url.split(['?', '&', '#']);
-    queries.filter_map(|query| query.strip_prefix("g0.expr=")).find(|expr| !expr.is_empty())
+fn encoded_expr(generator_url: &str) -> Option<&[u8]> {
+    let mut queries = generator_url.as_bytes().split(|byte| matches!(byte, b'?' | b'&' | b'#'));
+    queries.find_map(|query| query.strip_prefix(b"g0.expr=").filter(|expr| !expr.is_empty()))
 }
 
 /// Percent and plus decoding as in a form. What is no escape stays, and what is no UTF-8 becomes U+FFFD.
-fn decode(text: &str) -> String {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
+fn decode(mut rest: &[u8]) -> String {
+    let mut decoded = Vec::with_capacity(rest.len());
     while let Some((&byte, tail)) = rest.split_first() {
         let digit = |at: usize| tail.get(at).and_then(|digit| char::from(*digit).to_digit(16));
         if let (b'%', Some(high), Some(low)) = (byte, digit(0), digit(1)) {
