@@ -337,7 +337,7 @@ struct Completion {
     usage: Option<UsageAnswer>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 struct Choice {
     #[serde(default)]
     message: Option<AnswerMessage>,
@@ -389,9 +389,9 @@ fn judge_completion(body: &[u8], key: &Secret) -> (CallResult, Usage, Next) {
         return (CallResult::Failed(Reason::Transient), Usage::default(), again(TRANSIENT_RETRIES, failure));
     };
     let usage = completion.usage.as_ref().map(UsageAnswer::usage).unwrap_or_default();
-    let choice = completion.choices.into_iter().next();
-    let finish_reason = choice.as_ref().and_then(|choice| choice.finish_reason.clone()).unwrap_or_default();
-    let content = choice.and_then(|choice| choice.message).and_then(|message| message.content).unwrap_or_default();
+    let Choice { message, finish_reason } = completion.choices.into_iter().next().unwrap_or_default();
+    let finish_reason = finish_reason.unwrap_or_default();
+    let content = message.and_then(|message| message.content).unwrap_or_default();
     let text = without_reasoning(&content).trim();
     match finish_reason.as_str() {
         "content_filter" => {
