@@ -1,5 +1,6 @@
 //! Aliases: `instance-1` leaves in place of `10.0.0.5:9100`, and the answer gets the real value back (`REDACT_LABELS`).
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::notification::{Alert, Notification};
@@ -103,9 +104,8 @@ impl Aliases {
     /// `10.0.0.5` is no word of `10.0.0.55` or `10.0.0.5-b`. Chinese has no blanks, so a Chinese value is a word
     /// wherever it stands.
     #[must_use]
-    pub fn hide(&self, text: &str) -> String {
-        let mut hidden = String::with_capacity(text.len());
-        self.sought.replace(text, &mut hidden, |hidden, index, _, rest| {
+    pub fn hide<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        self.sought.replace(text, |hidden, index, _, rest| {
             // 主库 in "主库DB" ends where no alias would: without a blank it could not be found again.
             if hidden.chars().next_back().is_some_and(is_letter) {
                 hidden.push(' ');
@@ -114,31 +114,28 @@ impl Aliases {
             if rest.chars().next().is_some_and(is_letter) {
                 hidden.push(' ');
             }
-        });
-        hidden
+        })
     }
 
     /// A label's value as it leaves: its alias if the label is one of those to hide, else like any other text.
     #[must_use]
-    pub fn hide_label(&self, name: &str, value: &str) -> String {
+    pub fn hide_label<'t>(&'t self, name: &str, value: &'t str) -> Cow<'t, str> {
         let whole = if self.hides(name) { self.values.get(value) } else { None };
-        whole.map_or_else(|| self.hide(value), |&index| self.entries[index].alias.clone())
+        whole.map_or_else(|| self.hide(value), |&index| Cow::Borrowed(&self.entries[index].alias))
     }
 
     /// `answer` with the real values in place of the aliases.
     ///
     /// Where a host is wanted (`ssh instance-1`, `root@instance-1`, `instance-1:22`) the value's port stays away.
     #[must_use]
-    pub fn reveal(&self, answer: &str) -> String {
-        let mut revealed = String::with_capacity(answer.len());
-        self.names.replace(answer, &mut revealed, |revealed, index, before, rest| {
+    pub fn reveal<'t>(&self, answer: &'t str) -> Cow<'t, str> {
+        self.names.replace(answer, |revealed, index, before, rest| {
             let Entry { value, host, .. } = &self.entries[index];
             let has_port = rest.strip_prefix(':').is_some_and(|port| port.starts_with(|c: char| c.is_ascii_digit()));
             let in_url = before.ends_with("//") && value.contains("://");
             let wants_host = !host.is_empty() && (has_port || in_url || is_before_a_host(before));
             revealed.push_str(if wants_host { host } else { value });
-        });
-        revealed
+        })
     }
 }
 
@@ -148,7 +145,8 @@ fn taken<'a>(alerts: impl Iterator<Item = &'a Alert>, label: &str) -> BTreeSet<u
     let mut taken = BTreeSet::new();
     for alert in alerts {
         let values = alert.labels.values().chain(alert.annotations.values()).chain([&alert.generator_url]);
-        for text in values {
+        // A plain search is cheaper than to be ready for the next place as well, and finds nothing as a rule.
+        for text in values.filter(|text| text.contains(&prefix)) {
             // What follows each occurrence is all but the first piece.
             for rest in text.split(&prefix).skip(1) {
                 let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
@@ -191,7 +189,11 @@ fn is_letter(c: char) -> bool {
 
 /// Words to find in a text, sorted, so that the ones that begin alike stand together.
 #[derive(Debug, Clone, Default)]
-struct Words(Vec<(String, usize)>);
+struct Words {
+    sorted: Vec<(String, usize)>,
+    /// Whether any begins with this byte, by byte; empty when there are no words.
+    begins: Vec<bool>,
+}
 
 impl Words {
     /// Of two equal words the first counts. What has no letter is no word.
@@ -201,28 +203,44 @@ impl Words {
         // Stable, so that the first of two stays the first.
         sorted.sort_by(|(one, _), (other, _)| one.cmp(other));
         sorted.dedup_by(|(later, _), (first, _)| later == first);
-        Self(sorted)
+        let mut begins = if sorted.is_empty() { Vec::new() } else { vec![false; 256] };
+        for &byte in sorted.iter().filter_map(|(word, _)| word.as_bytes().first()) {
+            begins[usize::from(byte)] = true;
+        }
+        Self { sorted, begins }
     }
 
-    /// Copies `text` to `out`; where a word stands, `put` is asked with its index and with the text before and after it.
-    fn replace(&self, text: &str, out: &mut String, put: impl Fn(&mut String, usize, &str, &str)) {
-        let mut rest = text;
-        while let Some(first) = rest.chars().next() {
-            let at = text.len() - rest.len();
-            if let Some((end, index)) = self.longest_at(text, at) {
-                let (before, after) = (text.get(..at).unwrap_or_default(), text.get(end..).unwrap_or_default());
-                put(out, index, before, after);
-                rest = after;
-            } else {
-                out.push(first);
-                rest = rest.get(first.len_utf8()..).unwrap_or_default();
-            }
+    /// `text` with what `put` appends in place of each word: it is asked with what stands before the word so far, with the
+    /// word's index, and with the text before and after it.
+    fn replace<'t>(&self, text: &'t str, put: impl Fn(&mut String, usize, &str, &str)) -> Cow<'t, str> {
+        if self.sorted.is_empty() {
+            return Cow::Borrowed(text);
         }
+        let begins = |byte: &u8| self.begins.get(usize::from(*byte)) == Some(&true);
+        let mut out = String::new();
+        // What stands before `copied` is in `out`, and no word begins before `at`.
+        let (mut copied, mut at) = (0, 0);
+        while let Some(plain) = text.as_bytes().get(at..).and_then(|rest| rest.iter().position(begins)) {
+            at += plain;
+            let Some((end, index)) = self.longest_at(text, at) else {
+                at += 1;
+                continue;
+            };
+            let (before, after) = (text.get(..at).unwrap_or_default(), text.get(end..).unwrap_or_default());
+            out.push_str(before.get(copied..).unwrap_or_default());
+            put(&mut out, index, before, after);
+            (copied, at) = (end, end);
+        }
+        if copied == 0 {
+            return Cow::Borrowed(text);
+        }
+        out.push_str(text.get(copied..).unwrap_or_default());
+        Cow::Owned(out)
     }
 
     /// The longest of the words that stands whole at `at`: its end and its index.
     fn longest_at(&self, text: &str, at: usize) -> Option<(usize, usize)> {
-        let mut alike = self.0.as_slice();
+        let mut alike = self.sorted.as_slice();
         let mut longest = None;
         for (depth, &byte) in text.as_bytes().get(at..)?.iter().enumerate() {
             // Those that have this byte too. What ends before it is sorted before it.

@@ -3,11 +3,12 @@
 //! What all alerts share stands once, alerts that differ most come first, and what finds no room is counted by name and
 //! instance. The order of the alerts does not matter, nor does the clock: the same group is always the same bytes.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt::Write as _;
 
 use crate::alias::{Aliases, LONGEST_SOUGHT};
 use crate::compact::{CUT, Json, quote, shorten};
-use crate::notification::{Alert, Labels, Notification};
+use crate::notification::{Alert, Labels, Notification, Pair};
 
 /// Counts what found no room in an object.
 const OTHERS: &str = "其余";
@@ -24,6 +25,12 @@ const LONGEST_NAME: usize = 256;
 
 /// Bytes of a value in which aliases are sought; the middle of a longer one is cut anyway.
 const LONGEST_HIDDEN: usize = 64 * 1024;
+
+/// Bytes of a time: Alertmanager's have 35 at most.
+const LONGEST_TIME: usize = 64;
+
+/// Bytes of the JSON of a usual group, for the text's first allocation.
+const USUAL: usize = 2048;
 
 /// Labels that say what an alert is about: they come first and are the last to be left out.
 const FIRST_LABELS: &[&str] =
@@ -47,70 +54,82 @@ pub(crate) struct Excerpt<'a> {
 impl Excerpt<'_> {
     /// One group as a JSON object of at most `bound` bytes.
     pub(crate) fn group(&self, notification: &Notification, bound: usize) -> String {
-        let mut group = Json::object(bound);
+        let mut text = String::with_capacity(USUAL);
+        let mut group = Json::object(&mut text, bound);
         let alerts = self.order(notification);
         self.rules(&alerts, bound / 6, &mut group);
         self.alerts(notification, &alerts, &mut group);
-        group.finish()
+        group.finish();
+        text
     }
 
     /// One group without its rules.
     fn member(&self, notification: &Notification, bound: usize) -> String {
-        let mut group = Json::object(bound);
+        let mut text = String::with_capacity(USUAL.min(bound));
+        let mut group = Json::object(&mut text, bound);
         self.alerts(notification, &self.order(notification), &mut group);
-        group.finish()
+        group.finish();
+        text
     }
 
     /// What is common, then the alerts, then the count of those that found no room.
-    fn alerts(&self, notification: &Notification, alerts: &[&Alert], group: &mut Json) {
+    fn alerts(&self, notification: &Notification, alerts: &[&Alert], group: &mut Json<'_>) {
         let bound = group.bound();
         // One alert has everything in common with itself; its labels are better told as its own.
         let several = alerts.len() > 1;
-        let common = if several { notification.common_labels() } else { Labels::new() };
-        let common_annotations = if several { notification.common_annotations() } else { Labels::new() };
+        let common = Common {
+            labels: if several { notification.shared_labels() } else { Vec::new() },
+            annotations: if several { notification.shared_annotations() } else { Vec::new() },
+        };
         let caps = Caps::within(bound);
-        if !common.is_empty() {
-            group.member("commonLabels", &self.labels(common.iter(), bound / 3, caps.label));
+        if !common.labels.is_empty() {
+            group.member("commonLabels", |text, _| self.labels(&common.labels, bound / 3, caps.label, text));
         }
-        let told = told_annotations(&common_annotations);
+        let told: Vec<_> = common.annotations.iter().copied().filter(is_told).collect();
         if !told.is_empty() {
-            group.member("commonAnnotations", &self.annotations(told.into_iter(), bound / 3, caps.annotation));
+            group.member("commonAnnotations", |text, _| self.annotations(&told, bound / 3, caps.annotation, text));
         }
         if notification.truncated_alerts > 0 {
-            group.member("truncatedAlerts", &notification.truncated_alerts.to_string());
+            group.plain("truncatedAlerts", notification.truncated_alerts);
         }
-        let one = |alert: &Alert, bound| self.alert(alert, &common, &common_annotations, bound, &caps);
-        let room = group.room("alerts");
-        let (mut list, mut told) = list(alerts, room, one);
-        if told < alerts.len() {
-            if let Some(earliest) = alerts.iter().map(|alert| &alert.starts_at).filter(|start| !start.is_empty()).min()
-            {
-                group.member("earliestStartsAt", &quote(&shorten(earliest, 64)));
-            }
+        let one = |alert: &Alert, bound, text: &mut String| self.alert(alert, &common, bound, &caps, text);
+        let mut told = 0;
+        let all_told = group.member_if("alerts", |text, room| {
+            told = list(alerts, room, text, one);
+            told == alerts.len()
+        });
+        if all_told {
+            return;
+        }
+        if let Some(earliest) = alerts.iter().map(|alert| &alert.starts_at).filter(|start| !start.is_empty()).min() {
+            group.member("earliestStartsAt", |text, _| quote(&shorten(earliest, LONGEST_TIME), text));
+        }
+        group.member("alerts", |text, room| {
             // Room for the names of all; what of it is not needed goes to the places.
-            let room = group.room("alerts");
-            let names = by_place(alerts).iter().map(|name| quote(name.name).len() + 28).sum::<usize>() + 32;
+            let names = by_place(alerts);
+            let mut quoted = String::new();
+            names.iter().for_each(|name| quote(name.name, &mut quoted));
             let most = if bound < LITTLE { room / 2 } else { room / 4 * 3 };
-            (list, told) = self::list(alerts, room.saturating_sub(names.min(most)), one);
-        }
-        group.member("alerts", &list);
+            let names = quoted.len() + 28 * names.len() + 32;
+            told = list(alerts, room.saturating_sub(names.min(most)), text, one);
+        });
         if let Some(rest) = alerts.get(told..).filter(|rest| !rest.is_empty()) {
-            let omitted = self.omitted(rest, group.room("omitted"));
-            group.member("omitted", &omitted);
+            group.member("omitted", |text, room| self.omitted(rest, room, text));
         }
     }
 
     /// Several groups as a JSON object of at most `bound` bytes. Every alert name comes first, then the rules, then a fair
     /// share for each group: what a small one does not need is the big ones'.
     pub(crate) fn digest(&self, notifications: &[&Notification], bound: usize) -> String {
-        let mut digest = Json::object(bound);
+        let mut text = String::with_capacity(USUAL);
+        let mut digest = Json::object(&mut text, bound);
         let mut groups = notifications.to_vec();
-        groups.sort_by_cached_key(|group| {
+        groups.sort_by_cached_key(|&group| {
             let severity = group.alerts.iter().map(severity).min();
-            (severity, group.group_labels.clone(), group.common_labels(), group.group_key.clone())
+            (severity, &group.group_labels, group.shared_labels(), &group.group_key)
         });
         let all: Vec<_> = groups.iter().flat_map(|group| &group.alerts).collect();
-        digest.member("alertnames", &self.names(all.clone(), bound / 8 * 7));
+        digest.member("alertnames", |text, _| self.names(all.clone(), bound / 8 * 7, text));
         self.rules(&all, bound / 8, &mut digest);
         let room = digest.room("groups").saturating_sub(2 + groups.len());
         let mut told: Vec<_> = groups.iter().map(|group| self.member(group, room)).collect();
@@ -125,50 +144,59 @@ impl Excerpt<'_> {
             left = left.saturating_sub(told[index].len());
             waiting -= 1;
         }
-        let mut list = Json::list(digest.room("groups"));
-        for group in &told {
-            list.item(group);
-        }
-        digest.member("groups", &list.finish());
-        digest.finish()
+        digest.member("groups", |text, room| {
+            let mut list = Json::list(text, room);
+            for group in &told {
+                list.item(|text, _| {
+                    text.push_str(group);
+                    true
+                });
+            }
+            list.finish();
+        });
+        digest.finish();
+        text
     }
 
     /// How many alerts of each name there are.
-    fn names(&self, mut alerts: Vec<&Alert>, bound: usize) -> String {
+    fn names(&self, mut alerts: Vec<&Alert>, bound: usize, text: &mut String) {
         alerts.sort_by_key(|alert| (severity(alert), alert.name()));
-        let mut names = Json::object(bound);
+        let mut names = Json::object(text, bound);
         let mut others = 0;
         for name in by_place(&alerts) {
-            let told = self.label("alertname", name.name, LONGEST_NAME);
-            if names.room("").saturating_sub(32) < told.len() || !names.member_quoted(&told, &name.alerts.to_string()) {
-                others += 1;
-            }
+            let fits = names.item(|text, room| {
+                let start = text.len();
+                self.label("alertname", name.name, LONGEST_NAME, text);
+                let told = text.len() - start;
+                // Writing to a String cannot fail.
+                let _ = write!(text, ":{}", name.alerts);
+                // The counts, this one and that of the others, need some room too.
+                told + 35 <= room
+            });
+            others += usize::from(!fits);
         }
         if others > 0 {
-            names.member(OTHERS, &others.to_string());
+            names.plain(OTHERS, others);
         }
-        names.finish()
+        names.finish();
     }
 
     /// The alerts, those that say something new first: one of every name, then one of every name at another place,
     /// and so on. Within that, newcomers and what is critical come first.
     fn order<'a>(&self, notification: &'a Notification) -> Vec<&'a Alert> {
-        let mut alerts: Vec<_> = notification.alerts.iter().collect();
-        alerts.sort_by(|one, other| {
-            let key = |alert: &&Alert| (!self.is_new(alert), severity(alert));
-            let rest = |alert: &&'a Alert| (alert.name(), place(alert), &alert.labels, &alert.starts_at);
+        let key = |alert: &'a Alert| (!self.is_new(alert), severity(alert), alert.name(), place(alert));
+        let mut alerts: Vec<_> = notification.alerts.iter().map(|alert| (key(alert), alert)).collect();
+        alerts.sort_by(|(key, one), (other_key, other)| {
+            let rest = |alert: &&'a Alert| (&alert.labels, &alert.starts_at);
             let last = |alert: &&'a Alert| (&alert.annotations, &alert.fingerprint, &alert.generator_url);
-            key(one)
-                .cmp(&key(other))
-                .then_with(|| rest(one).cmp(&rest(other)))
-                .then_with(|| last(one).cmp(&last(other)))
+            key.cmp(other_key).then_with(|| rest(one).cmp(&rest(other))).then_with(|| last(one).cmp(&last(other)))
         });
-        let mut seen: HashMap<_, HashSet<_>> = HashMap::new();
+        let mut seen: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
         let mut turns: Vec<_> = alerts
             .into_iter()
-            .map(|alert| {
-                let places = seen.entry(alert.name()).or_default();
-                let again = !places.insert(place(alert));
+            .map(|((.., name, place), alert)| {
+                let places = seen.entry(name).or_default();
+                let again = !places.insert(place);
                 (again, places.len(), alert)
             })
             .collect();
@@ -181,127 +209,143 @@ impl Excerpt<'_> {
     }
 
     /// One alert without what is common.
-    fn alert(&self, alert: &Alert, common: &Labels, common_annotations: &Labels, bound: usize, caps: &Caps) -> String {
-        let mut json = Json::object(bound);
+    fn alert(&self, alert: &Alert, common: &Common<'_>, bound: usize, caps: &Caps, text: &mut String) {
+        let mut json = Json::object(text, bound);
         if self.is_new(alert) {
-            json.member("new", "true");
+            json.plain("new", true);
         }
-        let own = |name: &String, value: &String, common: &Labels| common.get(name) != Some(value);
-        let mut labels = alert.labels.iter().filter(|(name, value)| own(name, value, common)).peekable();
-        if labels.peek().is_some() {
-            json.member("labels", &self.labels(labels, bound / 2, caps.label));
+        let labels = own(&alert.labels, &common.labels);
+        if !labels.is_empty() {
+            json.member("labels", |text, _| self.labels(&labels, bound / 2, caps.label, text));
         }
-        let mut annotations = told_annotations(&alert.annotations);
-        annotations.retain(|(name, value)| own(name, value, common_annotations));
+        let mut annotations = own(&alert.annotations, &common.annotations);
+        annotations.retain(is_told);
         if !annotations.is_empty() {
-            let room = json.room("annotations").saturating_sub(alert.starts_at.len().min(64) + 16);
-            json.member("annotations", &self.annotations(annotations.into_iter(), room, caps.annotation));
+            json.member("annotations", |text, room| {
+                let room = room.saturating_sub(alert.starts_at.len().min(LONGEST_TIME) + 16);
+                self.annotations(&annotations, room, caps.annotation, text);
+            });
         }
         if !alert.starts_at.is_empty() {
-            json.member("startsAt", &quote(&shorten(&alert.starts_at, 64)));
+            json.member("startsAt", |text, _| quote(&shorten(&alert.starts_at, LONGEST_TIME), text));
         }
-        json.finish()
+        json.finish();
     }
 
-    fn labels<'a>(&self, labels: impl Iterator<Item = (&'a String, &'a String)>, bound: usize, cap: usize) -> String {
-        pairs(labels, FIRST_LABELS, bound, |name, value| self.label(name, value, cap))
+    fn labels(&self, labels: &[Pair<'_>], bound: usize, cap: usize, text: &mut String) {
+        pairs(labels, FIRST_LABELS, bound, text, |name, value, text| self.label(name, value, cap, text));
     }
 
-    fn annotations<'a>(
-        &self,
-        annotations: impl Iterator<Item = (&'a String, &'a String)>,
-        bound: usize,
-        cap: usize,
-    ) -> String {
-        pairs(annotations, FIRST_ANNOTATIONS, bound, |_, value| self.text(value, cap))
+    fn annotations(&self, annotations: &[Pair<'_>], bound: usize, cap: usize, text: &mut String) {
+        pairs(annotations, FIRST_ANNOTATIONS, bound, text, |_, value, text| self.text(value, cap, text));
     }
 
     /// The expressions behind the alerts, each rule's once.
-    fn rules(&self, alerts: &[&Alert], bound: usize, out: &mut Json) {
-        let mut seen = HashSet::new();
+    fn rules(&self, alerts: &[&Alert], bound: usize, out: &mut Json<'_>) {
+        let mut seen = BTreeSet::new();
         let all = alerts.iter().filter_map(|alert| Some((alert.name(), encoded_expr(&alert.generator_url)?)));
         let rules: Vec<_> = all.filter(|rule| seen.insert(*rule)).collect();
         let cap = Caps::within(out.bound()).annotation;
-        if let [(_, expr)] = rules.as_slice() {
-            out.member("expr", &self.text(&decode(expr), cap));
-            return;
-        }
-        let mut list = Json::list(bound);
-        for (name, expr) in rules {
-            let mut rule = Json::object(bound);
-            rule.member("alertname", &self.label("alertname", name, LONGEST_NAME));
-            if !rule.member("expr", &self.text(&decode(expr), cap)) || !list.item(&rule.finish()) {
-                break;
+        match rules.as_slice() {
+            [] => {}
+            [(_, expr)] => {
+                out.member("expr", |text, _| self.text(&decode(expr), cap, text));
             }
-        }
-        if !list.is_empty() {
-            out.member("rules", &list.finish());
+            several => {
+                out.member_if("rules", |text, _| {
+                    let mut list = Json::list(text, bound);
+                    let mut tell = |(name, expr): &(&str, &[u8])| {
+                        list.item(|text, _| {
+                            let mut rule = Json::object(text, bound);
+                            rule.member("alertname", |text, _| self.label("alertname", name, LONGEST_NAME, text));
+                            let fits = rule.member("expr", |text, _| self.text(&decode(expr), cap, text));
+                            rule.finish();
+                            fits
+                        })
+                    };
+                    let told = several.iter().take_while(|rule| tell(rule)).count();
+                    list.finish();
+                    told > 0
+                });
+            }
         }
     }
 
     /// Alerts counted by name, and within a name by place as far as there is room.
-    fn omitted(&self, alerts: &[&Alert], bound: usize) -> String {
-        let mut omitted = Json::object(bound);
-        let mut names = by_place(alerts);
-        // The bytes of a name's line without any place.
-        let least = |name: &ByPlace<'_>| {
-            self.label("alertname", name.name, LONGEST_NAME).len() + OTHERS.len() + name.alerts.to_string().len() + 7
-        };
+    fn omitted(&self, alerts: &[&Alert], bound: usize, text: &mut String) {
+        let mut omitted = Json::object(text, bound);
+        let names = by_place(alerts);
         let mut left = omitted.room("").saturating_sub(OTHERS.len() + 16);
-        let mut fitting = 0;
+        // The names that find room, each as JSON and with the bytes of its line without any place.
+        let mut fitting = Vec::new();
         for name in &names {
-            let Some(rest) = left.checked_sub(least(name)) else { break };
-            (left, fitting) = (rest, fitting + 1);
+            let mut told = String::new();
+            self.label("alertname", name.name, LONGEST_NAME, &mut told);
+            let least = told.len() + OTHERS.len() + digits(name.alerts) + 7;
+            let Some(rest) = left.checked_sub(least) else { break };
+            left = rest;
+            fitting.push((name, told, least));
         }
-        let others = names.split_off(fitting);
-        for (index, name) in names.iter().enumerate() {
-            let share = left / (fitting - index);
-            let told = self.label("alertname", name.name, LONGEST_NAME);
-            let bound = (least(name) + share).saturating_sub(told.len() + 2);
-            let mut places = Json::object(bound);
-            let mut rest = name.alerts;
-            for ((label, value), count) in name.places.iter().filter(|((label, _), _)| !label.is_empty()) {
-                let (value, number) = (self.label(label, value, LONGEST_NAME), count.to_string());
-                // Every place but the last one leaves room for the count of the rest.
-                let others = if *count == rest { 0 } else { OTHERS.len() + rest.to_string().len() + 4 };
-                if places.room("") < value.len() + number.len() + others || !places.member_quoted(&value, &number) {
-                    break;
-                }
-                rest -= count;
-            }
-            if rest > 0 {
-                places.member(OTHERS, &rest.to_string());
-            }
-            let places = places.finish();
-            left -= share.min((told.len() + 2 + places.len()).saturating_sub(least(name)));
-            omitted.member_quoted(&told, &places);
+        for (index, (name, told, least)) in fitting.iter().enumerate() {
+            let share = left / (fitting.len() - index);
+            let bound = (least + share).saturating_sub(told.len() + 2);
+            omitted.item(|text, _| {
+                let start = text.len();
+                text.push_str(told);
+                text.push(':');
+                self.places(name, bound, text);
+                left -= share.min((text.len() - start + 1).saturating_sub(*least));
+                true
+            });
         }
+        let others = names.get(fitting.len()..).unwrap_or_default();
         if !others.is_empty() {
-            omitted.member(OTHERS, &others.iter().map(|name| name.alerts).sum::<usize>().to_string());
+            omitted.plain(OTHERS, others.iter().map(|name| name.alerts).sum::<usize>());
         }
-        omitted.finish()
+        omitted.finish();
+    }
+
+    /// A name's alerts counted by place as far as there is room.
+    fn places(&self, name: &ByPlace<'_>, bound: usize, text: &mut String) {
+        let mut places = Json::object(text, bound);
+        let mut rest = name.alerts;
+        for ((label, value), count) in name.places.iter().filter(|((label, _), _)| !label.is_empty()) {
+            // Every place but the last one leaves room for the count of the rest.
+            let others = if *count == rest { 0 } else { OTHERS.len() + digits(rest) + 4 };
+            let fits = places.item(|text, room| {
+                let start = text.len();
+                self.label(label, value, LONGEST_NAME, text);
+                let _ = write!(text, ":{count}");
+                text.len() - start + others + 2 <= room
+            });
+            if !fits {
+                break;
+            }
+            rest -= count;
+        }
+        if rest > 0 {
+            places.plain(OTHERS, rest);
+        }
+        places.finish();
     }
 
     /// A label's value as JSON.
-    fn label(&self, name: &str, value: &str, cap: usize) -> String {
-        if self.aliases.is_empty() { quote(&shorten(value, cap)) } else { self.hidden_label(name, value, cap) }
-    }
-
-    fn hidden_label(&self, name: &str, value: &str, cap: usize) -> String {
-        if value.len() <= LONGEST_HIDDEN || self.aliases.hides(name) {
-            return quote(&shorten(&self.aliases.hide_label(name, value), cap));
+    fn label(&self, name: &str, value: &str, cap: usize, text: &mut String) {
+        if !self.aliases.is_empty() && (value.len() <= LONGEST_HIDDEN || self.aliases.hides(name)) {
+            quote(&shorten(&self.aliases.hide_label(name, value), cap), text);
+        } else {
+            self.text(value, cap, text);
         }
-        self.text(value, cap)
     }
 
     /// Any other value as JSON. Aliases come before the cut and before the quotes, or a cut or quoted value would be
     /// none to them.
-    fn text(&self, value: &str, cap: usize) -> String {
+    fn text(&self, value: &str, cap: usize, text: &mut String) {
         if self.aliases.is_empty() {
-            return quote(&shorten(value, cap));
+            return quote(&shorten(value, cap), text);
         }
         if value.len() <= LONGEST_HIDDEN {
-            return quote(&shorten(&self.aliases.hide(value), cap));
+            return quote(&shorten(&self.aliases.hide(value), cap), text);
         }
         // What the edges cut in two is no word any more and would stay: it goes.
         let head = self.aliases.hide(value.get(..value.floor_char_boundary(LONGEST_HIDDEN / 2)).unwrap_or_default());
@@ -309,8 +353,14 @@ impl Excerpt<'_> {
         let tail = self.aliases.hide(value.get(from..).unwrap_or_default());
         let head = head.get(..head.floor_char_boundary(head.len().saturating_sub(LONGEST_SOUGHT))).unwrap_or_default();
         let tail = tail.get(tail.ceil_char_boundary(LONGEST_SOUGHT)..).unwrap_or_default();
-        quote(&shorten(&format!("{head}{CUT}{tail}"), cap))
+        quote(&shorten(&format!("{head}{CUT}{tail}"), cap), text);
     }
+}
+
+/// What all alerts of a group share.
+struct Common<'a> {
+    labels: Vec<Pair<'a>>,
+    annotations: Vec<Pair<'a>>,
 }
 
 /// Bytes of a single value.
@@ -363,65 +413,78 @@ fn severity(alert: &Alert) -> u8 {
 }
 
 /// Alerts one by one as a JSON list, and how many found room.
-fn list(alerts: &[&Alert], bound: usize, alert: impl Fn(&Alert, usize) -> String) -> (String, usize) {
-    let mut list = Json::list(bound);
+fn list(alerts: &[&Alert], bound: usize, text: &mut String, alert: impl Fn(&Alert, usize, &mut String)) -> usize {
+    let mut list = Json::list(text, bound);
     // One of many may not take the room of all, and one that would say nothing is better counted.
     let each = if alerts.len() == 1 { bound } else { (bound / 4).max(400) };
-    let mut tell = |one: &&&Alert| {
-        // The first one makes itself fit.
-        let room = if list.is_empty() { list.room_for_item() } else { each };
-        let json = alert(one, each.min(room));
-        json.len() > 2 && list.item(&json)
+    let mut tell = |one: &Alert| {
+        let is_first = list.is_empty();
+        list.item(|text, room| {
+            let start = text.len();
+            // The first one makes itself fit.
+            alert(one, if is_first { each.min(room) } else { each }, text);
+            text.len() - start > 2
+        })
     };
     let told = alerts.iter().take(DETAILED).take_while(|one| tell(one)).count();
-    (list.finish(), told)
+    list.finish();
+    told
 }
 
-/// Annotations without the empty ones and those that are a link: a model cannot follow it.
-fn told_annotations(annotations: &Labels) -> Vec<(&String, &String)> {
-    let is_link = |value: &str| {
-        let value = value.trim();
-        (value.starts_with("http://") || value.starts_with("https://")) && !value.contains(char::is_whitespace)
-    };
-    annotations.iter().filter(|(_, value)| !value.is_empty() && !is_link(value)).collect()
+/// What of these `labels` is not in common. All of `common` is in them, in the same order.
+fn own<'a>(labels: &'a Labels, common: &[Pair<'_>]) -> Vec<Pair<'a>> {
+    let mut common = common.iter().peekable();
+    let labels = labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    labels.filter(|label| common.next_if_eq(&label).is_none()).collect()
+}
+
+/// Whether an annotation says something. A link does not: a model cannot follow it.
+fn is_told((_, value): &Pair<'_>) -> bool {
+    let link = value.trim();
+    let is_link =
+        (link.starts_with("http://") || link.starts_with("https://")) && !link.chars().any(char::is_whitespace);
+    !value.is_empty() && !is_link
 }
 
 /// Names and values as a JSON object, `first` ones first; what finds no room is counted.
-fn pairs<'a>(
-    labels: impl Iterator<Item = (&'a String, &'a String)>,
-    first: &[&str],
-    bound: usize,
-    json: impl Fn(&str, &str) -> String,
-) -> String {
-    let mut labels: Vec<_> = labels.collect();
-    labels.sort_by_key(|(name, _)| first.iter().position(|first| first == name).unwrap_or(first.len()));
-    let mut object = Json::object(bound);
+fn pairs(labels: &[Pair<'_>], first: &[&str], bound: usize, text: &mut String, json: impl Fn(&str, &str, &mut String)) {
+    let head = first.iter().filter_map(|first| labels.iter().find(|(name, _)| name == first));
+    let tail = labels.iter().filter(|(name, _)| !first.contains(name));
+    let mut object = Json::object(text, bound);
     let mut others = 0;
-    for (name, value) in labels {
+    for (name, value) in head.chain(tail) {
         let name = shorten(name, LONGEST_NAME);
-        // A first look at the sizes spares the work where nothing fits any more; the count needs some room too.
-        let room = object.room(&name).saturating_sub(OTHERS.len() + 16);
-        let value = if room > 2 { json(&name, value) } else { String::new() };
-        if value.is_empty() || value.len() > room || !object.member(&name, &value) {
-            others += 1;
-        }
+        let fits = object.member_if(&name, |text, room| {
+            // The count needs some room too. A first look at it spares the work where nothing fits any more.
+            let room = room.saturating_sub(OTHERS.len() + 16);
+            let start = text.len();
+            room > 2 && {
+                json(&name, value, text);
+                text.len() - start <= room
+            }
+        });
+        others += usize::from(!fits);
     }
     if others > 0 {
-        object.member(OTHERS, &others.to_string());
+        object.plain(OTHERS, others);
     }
-    object.finish()
+    object.finish();
+}
+
+/// How many digits a count has.
+fn digits(count: usize) -> usize {
+    count.checked_ilog10().map_or(1, |log| log as usize + 1)
 }
 
 /// `g0.expr` of a rule's link, still encoded. Some front ends put the query behind a `#`.
-fn encoded_expr(generator_url: &str) -> Option<&str> {
-    let queries = generator_url.split(['?', '&', '#']);
-    queries.filter_map(|query| query.strip_prefix("g0.expr=")).find(|expr| !expr.is_empty())
+fn encoded_expr(generator_url: &str) -> Option<&[u8]> {
+    let mut queries = generator_url.as_bytes().split(|byte| matches!(byte, b'?' | b'&' | b'#'));
+    queries.find_map(|query| query.strip_prefix(b"g0.expr=").filter(|expr| !expr.is_empty()))
 }
 
 /// Percent and plus decoding as in a form. What is no escape stays, and what is no UTF-8 becomes U+FFFD.
-fn decode(text: &str) -> String {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
+fn decode(mut rest: &[u8]) -> String {
+    let mut decoded = Vec::with_capacity(rest.len());
     while let Some((&byte, tail)) = rest.split_first() {
         let digit = |at: usize| tail.get(at).and_then(|digit| char::from(*digit).to_digit(16));
         if let (b'%', Some(high), Some(low)) = (byte, digit(0), digit(1)) {
@@ -432,5 +495,5 @@ fn decode(text: &str) -> String {
             rest = tail;
         }
     }
-    String::from_utf8_lossy(&decoded).into_owned()
+    String::from_utf8(decoded).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }

@@ -16,8 +16,16 @@ pub const MAX_ALERTS: usize = 100_000;
 /// Characters of what serde says about a body: it quotes what it did not expect, whole.
 const QUOTED_CHARS: usize = 200;
 
+/// Bytes that a usual receiver, usual recipients and the lengths take in a group's id.
+const USUAL_ID: usize = 64;
+/// Bytes that an alert's fingerprint and start time take in a key, with their lengths.
+const USUAL_IDENTITY: usize = 56;
+
 /// Labels or annotations, sorted by name.
 pub type Labels = BTreeMap<String, String>;
+
+/// A label or annotation: name and value.
+pub(crate) type Pair<'a> = (&'a str, &'a str);
 
 /// One group of alerts, as Alertmanager posts it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -188,7 +196,13 @@ impl Notification {
         if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
             return Err("not a JSON object; Alertmanager posts an object with a list \"alerts\"".into());
         }
-        serde_json::from_slice(body)
+        // All at once is looked through faster than text by text. A body that is no UTF-8 throughout is read all the same:
+        // only the texts that are kept have to be.
+        let decoded = match str::from_utf8(body) {
+            Ok(body) => serde_json::from_str(body),
+            Err(_) => serde_json::from_slice(body),
+        };
+        decoded
             .map_err(|error| format!("not an Alertmanager notification (version 4): {}", one_line(&error.to_string())))
     }
 
@@ -200,8 +214,9 @@ impl Notification {
     /// The group for these recipients (as written in the receiver's URL, "" for the configured ones).
     #[must_use]
     pub fn group_id(&self, recipients: &str) -> GroupId {
-        // `{:?}` quotes and escapes, so that no value can look like two.
-        GroupId(format!("{:?} {:?} {recipients:?}", self.receiver, self.group_key).into())
+        let mut id = String::with_capacity(self.group_key.len() + USUAL_ID);
+        self.push_group(recipients, &mut id);
+        GroupId(id.into())
     }
 
     /// The identity of this notification for these recipients. Call it after [`Self::retain_firing`].
@@ -211,11 +226,11 @@ impl Notification {
             self.alerts.iter().map(|alert| (alert.fingerprint.as_str(), alert.starts_at.as_str())).collect();
         firing.sort_unstable();
         firing.dedup();
-        let mut key = self.group_id(recipients).0.to_string();
-        key.reserve(firing.len() * 56);
+        let mut key = String::with_capacity(self.group_key.len() + USUAL_ID + firing.len() * USUAL_IDENTITY);
+        self.push_group(recipients, &mut key);
         for (fingerprint, starts_at) in firing {
-            // Writing to a String cannot fail.
-            let _ = write!(key, " {fingerprint:?}@{starts_at:?}");
+            push_counted(fingerprint, &mut key);
+            push_counted(starts_at, &mut key);
         }
         if self.notification_reason == NotificationReason::Repeat {
             key.push_str(" repeat");
@@ -223,17 +238,32 @@ impl Notification {
         DedupKey(key.into())
     }
 
+    /// Appends what identifies the group.
+    fn push_group(&self, recipients: &str, text: &mut String) {
+        [&self.receiver, &self.group_key, recipients].iter().for_each(|part| push_counted(part, text));
+    }
+
     /// The labels that every alert here has with the same value. Alertmanager's `commonLabels` counts the resolved
     /// ones too, so it is computed anew.
     #[must_use]
     pub fn common_labels(&self) -> Labels {
-        common(self.alerts.iter().map(|alert| &alert.labels))
+        owned(self.shared_labels())
     }
 
     /// The annotations that every alert here has with the same value.
     #[must_use]
     pub fn common_annotations(&self) -> Labels {
-        common(self.alerts.iter().map(|alert| &alert.annotations))
+        owned(self.shared_annotations())
+    }
+
+    /// [`Self::common_labels`], sorted by name.
+    pub(crate) fn shared_labels(&self) -> Vec<Pair<'_>> {
+        shared(self.alerts.iter().map(|alert| &alert.labels))
+    }
+
+    /// [`Self::common_annotations`], sorted by name.
+    pub(crate) fn shared_annotations(&self) -> Vec<Pair<'_>> {
+        shared(self.alerts.iter().map(|alert| &alert.annotations))
     }
 
     /// Whether any alert's `severity` is "critical", in any case.
@@ -259,12 +289,22 @@ impl Notification {
 }
 
 /// What all of `maps` share.
-fn common<'a>(mut maps: impl Iterator<Item = &'a Labels>) -> Labels {
-    let mut shared = maps.next().cloned().unwrap_or_default();
-    for map in maps {
-        shared.retain(|name, value| map.get(name) == Some(value));
-    }
-    shared
+fn shared<'a>(mut maps: impl Iterator<Item = &'a Labels> + Clone) -> Vec<Pair<'a>> {
+    let Some(first) = maps.next() else { return Vec::new() };
+    let is_shared = |name: &String, value: &String| maps.clone().all(|map| map.get(name) == Some(value));
+    let shared = first.iter().filter(|(name, value)| is_shared(name, value));
+    shared.map(|(name, value)| (name.as_str(), value.as_str())).collect()
+}
+
+/// Appends `part` behind its length, so that no part can look like two.
+fn push_counted(part: &str, text: &mut String) {
+    // Writing to a String cannot fail.
+    let _ = write!(text, "{}:", part.len());
+    text.push_str(part);
+}
+
+fn owned(pairs: Vec<Pair<'_>>) -> Labels {
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// Text for one line of a log or an answer: line breaks and other control characters become spaces.

@@ -1,5 +1,6 @@
 //! The story of a notification in one function: recall, analysis, message, delivery, outcome.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -315,7 +316,9 @@ impl Pipeline {
         }
         report.notice = self.notice(answer.as_ref().err(), jobs);
         let mut analysis = answer?;
-        analysis.text = aliases.reveal(&analysis.text);
+        if let Cow::Owned(revealed) = aliases.reveal(&analysis.text) {
+            analysis.text = revealed;
+        }
         if let [job] = jobs {
             self.history.explained(&job.item.group, &job.item.notification, &analysis, Instant::now());
         }

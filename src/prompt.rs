@@ -4,6 +4,7 @@
 //! notification is always the same bytes.
 
 use std::collections::HashSet;
+use std::fmt::Write as _;
 
 use serde::Serialize;
 
@@ -98,7 +99,7 @@ pub fn chat(instructions: Option<&str>, subject: &Subject<'_>) -> Vec<ChatMessag
     let built_in = if subject.notifications.len() > 1 { DIGEST_INSTRUCTIONS } else { INSTRUCTIONS };
     let instructions = instructions.map(str::trim).filter(|text| !text.is_empty()).unwrap_or(built_in);
     vec![
-        ChatMessage { role: Role::System, content: format!("{instructions}\n\n{FENCE_RULE}") },
+        ChatMessage { role: Role::System, content: [instructions, "\n\n", FENCE_RULE].concat() },
         ChatMessage { role: Role::User, content: user_message(subject) },
     ]
 }
@@ -109,15 +110,19 @@ fn user_message(subject: &Subject<'_>) -> String {
     let bound = LONGEST_USER_MESSAGE - AROUND_DATA;
     let alerts = || notifications.iter().flat_map(|notification| &notification.alerts);
     let count = alerts().count();
-    let (data, mut said) = match notifications {
-        [one] => (excerpt.group(one, bound), format!("请解释 Alertmanager 的这一组告警，正在触发的共 {count} 条。")),
-        several => (
-            excerpt.digest(several, bound),
-            format!(
-                "请一并解释同时触发的 {} 组告警（共 {count} 条）：找出共同原因，给出排查的先后次序，每组都点名。\
-                 alertnames 是全部告警名及条数，groups 是各组。",
-                several.len()
-            ),
+    let data = match notifications {
+        [one] => excerpt.group(one, bound),
+        several => excerpt.digest(several, bound),
+    };
+    let mut said = String::with_capacity(AROUND_DATA + data.len());
+    // Writing to a String cannot fail.
+    let _ = match notifications {
+        [_] => write!(said, "请解释 Alertmanager 的这一组告警，正在触发的共 {count} 条。"),
+        several => write!(
+            said,
+            "请一并解释同时触发的 {} 组告警（共 {count} 条）：找出共同原因，给出排查的先后次序，每组都点名。\
+             alertnames 是全部告警名及条数，groups 是各组。",
+            several.len()
         ),
     };
     // Quotes within the data are escaped, so the keys looked for are none that an alert made up.
@@ -139,14 +144,16 @@ fn user_message(subject: &Subject<'_>) -> String {
     }
     let joined = alerts().filter(|alert| newcomers.contains(&alert.fingerprint)).count();
     if joined > 0 && joined < count {
-        said.push_str(&format!(
+        let _ = write!(
+            said,
             "其中 {joined} 条（标有 \"new\":true）是上次解释之后新加入的：请先说它们带来什么变化，其余的已经解释过。"
-        ));
+        );
     }
     if !aliases.is_empty() {
         said.push_str("形如 instance-1 的名字是代号，回答中请原样写出。");
     }
-    format!("{said}\n<{FENCE}>\n{data}\n</{FENCE}>")
+    let _ = write!(said, "\n<{FENCE}>\n{data}\n</{FENCE}>");
+    said
 }
 
 #[cfg(test)]
