@@ -149,14 +149,30 @@ const LONGEST_COMMAND: usize = 160;
 /// Bytes of a URL's authority that are looked at for `user:password@`.
 const LONGEST_AUTHORITY: usize = 256;
 
+/// What words are made of, as a table since every byte of every text is looked up.
+const IS_WORD: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+        byte += 1;
+    }
+    table
+};
+
 /// Whether what bears this name is a secret.
 pub(crate) fn names_secret(name: &[u8]) -> bool {
-    if SECRET_NAMES_CHINESE.iter().any(|word| name.ends_with(word.as_bytes())) {
+    if name.last().is_some_and(|last| !last.is_ascii())
+        && SECRET_NAMES_CHINESE.iter().any(|word| name.ends_with(word.as_bytes()))
+    {
         return true;
     }
     let name = name.trim_ascii_end();
     let end = name.iter().rposition(|byte| !byte.is_ascii_digit()).map_or(0, |last| last + 1);
     let name = name.get(..end).unwrap_or_default();
+    if !may_end_a_secret_name(name) {
+        return false;
+    }
     if SECRET_NAMES.iter().any(|word| ends_with(name, word)) {
         return true;
     }
@@ -168,71 +184,108 @@ pub(crate) fn names_secret(name: &[u8]) -> bool {
     apart && tail.eq_ignore_ascii_case(b"pass")
 }
 
+/// How they all end: a quick no for most names.
+fn may_end_a_secret_name(name: &[u8]) -> bool {
+    let mut letters = letters_backwards(name);
+    let (Some(last), Some(before)) = (letters.next(), letters.next()) else { return false };
+    match last {
+        b'd' => matches!(before, b'r' | b'w'),
+        b'e' => matches!(before, b'i' | b'r' | b's' | b'u'),
+        b'h' => matches!(before, b's' | b't'),
+        b'l' => before == b'a',
+        b'n' => matches!(before, b'e' | b'o'),
+        b's' => matches!(before, b'l' | b's'),
+        b't' | b'y' => before == b'e',
+        _ => false,
+    }
+}
+
 /// Whether a name's letters and digits end with `word`, in any case.
 fn ends_with(name: &[u8], word: &str) -> bool {
-    let mut letters = name.iter().rev().filter(|byte| byte.is_ascii_alphanumeric());
-    word.bytes().rev().all(|byte| letters.next().is_some_and(|letter| letter.eq_ignore_ascii_case(&byte)))
+    let mut letters = letters_backwards(name);
+    word.bytes().rev().all(|byte| letters.next() == Some(byte))
+}
+
+/// A name's letters and digits in lower case, the last first.
+fn letters_backwards(name: &[u8]) -> impl Iterator<Item = u8> {
+    name.iter().rev().filter(|byte| byte.is_ascii_alphanumeric()).map(u8::to_ascii_lowercase)
 }
 
 /// Where secrets are in `bytes`, which may be no UTF-8, in no particular order; they may overlap. A secret begins and
 /// ends at a character's boundary wherever `bytes` are UTF-8.
 pub(crate) fn secrets(bytes: &[u8]) -> Vec<Range<usize>> {
-    let mut found: Vec<Range<usize>> = Vec::new();
-    let mut at = 0;
-    let mut inside = false;
+    let mut found = Vec::new();
+    let (mut at, mut word_end) = (0, 0);
     while let Some(&byte) = bytes.get(at) {
-        let letter = byte.is_ascii_alphanumeric();
-        // Most bytes are within a word and announce nothing.
-        let announces = if letter { !inside } else { matches!(byte, b'-' | b'_' | b'.' | b':' | b'@' | 0xE4 | 0xE5) };
-        inside = letter;
-        match if announces { secret_at(bytes, at) } else { None } {
+        let secret = match byte {
+            b':' => url_password(bytes, at),
+            b'@' => dsn_password(bytes, at),
+            0xE4 | 0xE5 => chinese(bytes, at),
+            byte if is_word(byte) => {
+                // What is left of a word behind a secret ends where the word does.
+                if word_end <= at {
+                    word_end = run(bytes, at, is_word);
+                }
+                in_word(bytes, at, word_end)
+            }
+            _ => None,
+        };
+        at += 1;
+        match secret {
             // A secret goes on until its end; what is within it needs no second look.
             Some(secret) => {
-                at = secret.end.max(at + 1);
-                inside = false;
+                at = at.max(secret.end);
                 found.push(secret);
             }
-            None => at += 1,
+            None => at = at.max(word_end),
         }
     }
     found
 }
 
-/// The secret that this place announces.
-fn secret_at(bytes: &[u8], at: usize) -> Option<Range<usize>> {
-    let rest = bytes.get(at..)?;
-    let before = at.checked_sub(1).and_then(|before| bytes.get(before)).copied();
-    let secret = match *rest.first()? {
-        b'-' if rest.starts_with(b"-----BEGIN ") => private_key(bytes, at),
-        b':' if rest.starts_with(b"://") => url_password(bytes, at + 3),
-        b'@' => dsn_password(bytes, at),
-        0xE5 | 0xE4 => SECRET_NAMES_CHINESE
-            .iter()
-            .find(|word| rest.starts_with(word.as_bytes()))
-            .and_then(|word| chinese_value(bytes, at + word.len())),
-        _ => None,
-    };
-    if secret.is_some() || !rest.first().is_some_and(|&byte| is_word(byte)) {
-        return secret;
-    }
-    // A written-out line break before a key leaves its letter on it: "\nAKIA…".
-    let after_escape = matches!(rest, [b'n' | b'r' | b't', ..]) && before == Some(b'\\');
-    let fresh = before.is_none_or(|byte| !byte.is_ascii_alphanumeric());
-    if fresh && let Some(key) = key_shape(bytes, at).or_else(|| after_escape.then(|| key_shape(bytes, at + 1))?) {
+/// The first secret that `start..end` announces: a word, or what is left of one behind a secret.
+fn in_word(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
+    let before = start.checked_sub(1).and_then(|before| bytes.get(before)).copied();
+    if before.is_none_or(|byte| !byte.is_ascii_alphanumeric())
+        && let Some(key) = key_shape(bytes, start)
+    {
         return Some(key);
     }
-    if before.is_some_and(is_word) {
-        return None;
+    // A written-out line break before a key leaves its letter on it: "\nAKIA…".
+    if before == Some(b'\\')
+        && matches!(bytes.get(start), Some(b'n' | b'r' | b't'))
+        && let Some(key) = key_shape(bytes, start + 1)
+    {
+        return Some(key);
     }
-    word(bytes, at)
+    if before.is_none_or(|byte| !is_word(byte))
+        && let Some(secret) = word(bytes, start, end)
+    {
+        return Some(secret);
+    }
+    // Keys stand within a word too: `prod-AKIA…`.
+    for (at, byte) in (start..end).zip(bytes.get(start..end)?) {
+        if matches!(byte, b'-' | b'.' | b'_')
+            && let Some(key) = private_key(bytes, at).or_else(|| key_shape(bytes, at + 1))
+        {
+            return Some(key);
+        }
+    }
+    None
+}
+
+/// The value of the Chinese name at `at`.
+fn chinese(bytes: &[u8], at: usize) -> Option<Range<usize>> {
+    let rest = bytes.get(at..)?;
+    let word = SECRET_NAMES_CHINESE.iter().find(|word| rest.starts_with(word.as_bytes()))?;
+    chinese_value(bytes, at + word.len())
 }
 
 /// A word and what follows it: a JWT, a scheme with credentials, a name with its value.
-fn word(bytes: &[u8], start: usize) -> Option<Range<usize>> {
-    let end = run(bytes, start, is_word);
+fn word(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
     let word = bytes.get(start..end)?;
     let jwt = if word.starts_with(b"neyJ") { start + 1 } else { start };
-    if bytes.get(jwt..end)?.starts_with(b"eyJ") && word.len() >= 20 && word.contains(&b'.') {
+    if word.len() >= 20 && bytes.get(jwt..end)?.starts_with(b"eyJ") && word.contains(&b'.') {
         return Some(jwt..end);
     }
     let blanks = run(bytes, end, is_blank);
@@ -242,15 +295,17 @@ fn word(bytes: &[u8], start: usize) -> Option<Range<usize>> {
             return Some(blanks..credentials);
         }
     }
-    // curl's --user; digits after the colon are docker's uid:gid.
-    if blanks > end && (word == b"-u" || word == b"--user" || word == b"--proxy-user") {
-        let user = run(bytes, blanks, |byte| !byte.is_ascii_whitespace() && !is_quote(byte) && byte != b':');
-        let password = (user + 1).min(bytes.len())..bare_end(bytes, user + 1);
-        let digits = bytes.get(password.clone())?.iter().all(u8::is_ascii_digit);
-        return (bytes.get(user) == Some(&b':') && !digits && !is_masked(bytes, &password)).then_some(password);
-    }
-    if let Some(password) = flag_password(bytes, start, end) {
-        return (!is_masked(bytes, &password)).then_some(password);
+    if word.starts_with(b"-") {
+        // curl's --user; digits after the colon are docker's uid:gid.
+        if blanks > end && (word == b"-u" || word == b"--user" || word == b"--proxy-user") {
+            let user = run(bytes, blanks, |byte| !byte.is_ascii_whitespace() && !is_quote(byte) && byte != b':');
+            let password = (user + 1).min(bytes.len())..bare_end(bytes, user + 1);
+            let digits = bytes.get(password.clone())?.iter().all(u8::is_ascii_digit);
+            return (bytes.get(user) == Some(&b':') && !digits && !is_masked(bytes, &password)).then_some(password);
+        }
+        if let Some(password) = flag_password(bytes, start, end) {
+            return (!is_masked(bytes, &password)).then_some(password);
+        }
     }
     // Only few words are followed by what may part a name from its value; the others are not looked at any closer.
     let parted =
@@ -458,7 +513,7 @@ fn goes_on(bytes: &[u8], at: usize) -> bool {
 
 /// `-----BEGIN … PRIVATE KEY-----` to its end, or to the end of the text.
 fn private_key(bytes: &[u8], start: usize) -> Option<Range<usize>> {
-    let rest = bytes.get(start..)?;
+    let rest = bytes.get(start..).filter(|rest| rest.starts_with(b"-----BEGIN "))?;
     find(rest.get(..rest.len().min(80))?, b"PRIVATE KEY-----")?;
     let end = find(rest, b"-----END").and_then(|end| {
         let tail = rest.get(end + b"-----END".len()..)?;
@@ -467,9 +522,14 @@ fn private_key(bytes: &[u8], start: usize) -> Option<Range<usize>> {
     Some(start..start + end.unwrap_or(rest.len()))
 }
 
-/// The password of `user:password@host`, where `start` is after `://`.
-fn url_password(bytes: &[u8], start: usize) -> Option<Range<usize>> {
-    let rest = bytes.get(start..)?;
+/// The password of `://user:password@host`, where the colon is at `colon`.
+fn url_password(bytes: &[u8], colon: usize) -> Option<Range<usize>> {
+    let rest = bytes.get(colon..)?.strip_prefix(b"://")?;
+    let start = colon + "://".len();
+    // Most addresses have no user.
+    if !rest.get(..rest.len().min(LONGEST_AUTHORITY))?.contains(&b'@') {
+        return None;
+    }
     let text = rest.iter().take(LONGEST_AUTHORITY).take_while(|&&byte| !byte.is_ascii_whitespace() && !is_quote(byte));
     let rest = rest.get(..text.count())?;
     // An IPv6 address has colons of its own.
@@ -508,7 +568,17 @@ fn dsn_password(bytes: &[u8], at: usize) -> Option<Range<usize>> {
 fn key_shape(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     let rest = bytes.get(at..)?;
     // How they all begin: a quick no for most words.
-    if !matches!(rest, [b'A', b'K' | b'S' | b'I', ..] | [b'L' | b'g' | b'x' | b'h' | b's' | b'w' | b'o', ..]) {
+    if !matches!(
+        rest,
+        [b'A', b'K' | b'S' | b'I', ..]
+            | [b'L', b'T', ..]
+            | [b'g', b'h' | b'i' | b'l', ..]
+            | [b'x', b'o' | b'a', ..]
+            | [b'h', b'v' | b'o', ..]
+            | [b's', b'k', ..]
+            | [b'w', b'e', ..]
+            | [b'o', b'p', ..]
+    ) {
         return None;
     }
     for (prefix, least) in KEY_SHAPES {
@@ -549,7 +619,7 @@ fn is_masked(bytes: &[u8], value: &Range<usize>) -> bool {
 }
 
 fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')
+    IS_WORD[usize::from(byte)]
 }
 
 fn is_credential(byte: u8) -> bool {
@@ -566,9 +636,28 @@ fn is_quote(byte: u8) -> bool {
 
 /// The end of the bytes from `start` on that all are `like` this.
 fn run(bytes: &[u8], start: usize, like: impl Fn(u8) -> bool) -> usize {
-    start + bytes.iter().skip(start).take_while(|&&byte| like(byte)).count()
+    let rest = bytes.get(start..).unwrap_or_default();
+    start + rest.iter().position(|&byte| !like(byte)).unwrap_or(rest.len())
 }
 
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_quick_no_is_said_to_what_the_tables_name() {
+        for name in SECRET_NAMES {
+            assert!(names_secret(name.as_bytes()), "{name}");
+            assert!(names_secret(format!("my-{}_2", name.to_uppercase()).as_bytes()), "{name}");
+        }
+        let filling = "a1B2c3D4".repeat(4);
+        let prefixes = KEY_SHAPES.iter().map(|(prefix, _)| prefix).chain(["sk-"].iter()).chain(WEBHOOKS);
+        for prefix in prefixes {
+            assert!(key_shape(format!("{prefix}{filling}").as_bytes(), 0).is_some(), "{prefix}");
+        }
+    }
 }

@@ -20,37 +20,23 @@ const DECODINGS: usize = 3;
 /// The groupKey stays as it is, since it identifies the group; [`mask_text`] is for the log line that holds it. What is
 /// masked already is not counted again.
 pub fn mask(notification: &mut Notification) -> usize {
-    let mut masked = mask_labels(&mut notification.group_labels) + mask_in_place(&mut notification.external_url);
+    let mut masker = Masker::default();
+    masker.labels(&mut notification.group_labels);
+    masker.text(&mut notification.external_url);
     for alert in &mut notification.alerts {
-        masked += mask_labels(&mut alert.labels);
-        masked += mask_labels(&mut alert.annotations);
-        masked += mask_in_place(&mut alert.generator_url);
+        masker.labels(&mut alert.labels);
+        masker.labels(&mut alert.annotations);
+        masker.text(&mut alert.generator_url);
     }
-    masked
+    masker.count
 }
 
 /// `text` with what looks like a secret masked, and how many were.
 #[must_use]
 pub fn mask_text(text: &str) -> (Cow<'_, str>, usize) {
-    let mut secrets = leak::secrets(text.as_bytes());
-    secrets.extend(encoded_secrets(text));
-    if secrets.is_empty() {
-        return (Cow::Borrowed(text), 0);
-    }
-    secrets.sort_unstable_by_key(|secret| (secret.start, secret.end));
-    let mut masked = String::with_capacity(text.len());
-    let (mut count, mut kept) = (0, 0);
-    for secret in secrets {
-        // One that overlaps with the one before only widens it.
-        if secret.start >= kept {
-            masked.push_str(text.get(kept..floor(text, secret.start)).unwrap_or_default());
-            masked.push_str(MASK);
-            count += 1;
-        }
-        kept = kept.max(ceil(text, secret.end));
-    }
-    masked.push_str(text.get(kept..).unwrap_or_default());
-    (Cow::Owned(masked), count)
+    let mut masker = Masker::default();
+    let masked = masker.masked(text).map_or(Cow::Borrowed(text), Cow::Owned);
+    (masked, masker.count)
 }
 
 /// Whether what bears this name is a secret: `password`, `db_passwd`, `apiKey`, `X-Auth-Token`, but not `secret_name`,
@@ -60,64 +46,105 @@ pub fn is_secret_name(name: &str) -> bool {
     leak::names_secret(name.as_bytes())
 }
 
-fn mask_labels(labels: &mut Labels) -> usize {
-    let mut masked = 0;
-    for (name, value) in labels {
-        if !is_secret_name(name) {
-            masked += mask_in_place(value);
-        } else if !value.bytes().all(|byte| byte == b'*') {
-            MASK.clone_into(value);
-            masked += 1;
-        }
-    }
-    masked
+/// Masks one text after the other.
+#[derive(Default)]
+struct Masker {
+    /// How many secrets were masked.
+    count: usize,
+    /// A word as it reads percent-decoded; here to be filled anew for each.
+    decoded: Vec<u8>,
+    /// Where each byte of it stood in the text, and the word's end.
+    places: Vec<usize>,
 }
 
-fn mask_in_place(text: &mut String) -> usize {
-    let (masked, count) = mask_text(text);
-    if count > 0 {
-        *text = masked.into_owned();
+impl Masker {
+    fn labels(&mut self, labels: &mut Labels) {
+        for (name, value) in labels {
+            if !is_secret_name(name) {
+                self.text(value);
+            } else if !value.bytes().all(|byte| byte == b'*') {
+                MASK.clone_into(value);
+                self.count += 1;
+            }
+        }
     }
-    count
-}
 
-/// Where secrets are in what the words of `text` say once percent-decoded.
-fn encoded_secrets(text: &str) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
-    let mut start = 0;
-    // A link holds no blank, so what is decoded is one word at a time, and the places kept are few.
-    for word in text.as_bytes().split(u8::is_ascii_whitespace) {
-        if word.contains(&b'%') || (word.contains(&b'+') && word.contains(&b'/')) {
-            found.extend(encoded_in(word).into_iter().map(|secret| start + secret.start..start + secret.end));
+    fn text(&mut self, text: &mut String) {
+        if let Some(masked) = self.masked(text) {
+            *text = masked;
         }
-        start += word.len() + 1;
     }
-    found
-}
 
-/// Where secrets are in what a word says once decoded, as places in the word.
-fn encoded_in(word: &[u8]) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
-    let mut decoded = word.to_vec();
-    let mut places: Vec<usize> = (0..=word.len()).collect();
-    for _ in 0..DECODINGS {
-        let mut next = Vec::with_capacity(decoded.len());
-        let mut next_places = Vec::with_capacity(decoded.len() + 1);
-        let mut at = 0;
-        while let Some(&byte) = decoded.get(at) {
-            let escaped = if byte == b'%' { escape(decoded.get(at + 1..at + 3)) } else { None };
-            next.push(escaped.unwrap_or(if byte == b'+' { b' ' } else { byte }));
-            next_places.push(places[at]);
-            at += if escaped.is_some() { 3 } else { 1 };
+    /// `text` with its secrets masked, when it has any.
+    fn masked(&mut self, text: &str) -> Option<String> {
+        let mut secrets = leak::secrets(text.as_bytes());
+        self.add_encoded(text.as_bytes(), &mut secrets);
+        if secrets.is_empty() {
+            return None;
         }
-        next_places.push(word.len());
-        if next == decoded {
-            break;
+        secrets.sort_unstable_by_key(|secret| (secret.start, secret.end));
+        let mut masked = String::with_capacity(text.len());
+        let mut kept = 0;
+        for secret in secrets {
+            // One that overlaps with the one before only widens it.
+            if secret.start >= kept {
+                masked.push_str(text.get(kept..floor(text, secret.start)).unwrap_or_default());
+                masked.push_str(MASK);
+                self.count += 1;
+            }
+            kept = kept.max(ceil(text, secret.end));
         }
-        (decoded, places) = (next, next_places);
-        found.extend(leak::secrets(&decoded).into_iter().map(|secret| places[secret.start]..places[secret.end]));
+        masked.push_str(text.get(kept..).unwrap_or_default());
+        Some(masked)
     }
-    found
+
+    /// Adds where secrets are in what the words of `text` say once percent-decoded.
+    fn add_encoded(&mut self, text: &[u8], secrets: &mut Vec<Range<usize>>) {
+        // Most texts have nothing encoded.
+        if !text.contains(&b'%') && !text.contains(&b'+') {
+            return;
+        }
+        let mut start = 0;
+        // A link holds no blank, so what is decoded is one word at a time, and the places kept are few.
+        for word in text.split(u8::is_ascii_whitespace) {
+            if word.contains(&b'%') || (word.contains(&b'+') && word.contains(&b'/')) {
+                self.decoded.clear();
+                self.decoded.extend_from_slice(word);
+                self.places.clear();
+                self.places.extend(start..=start + word.len());
+                let mut decodings = 0;
+                while decodings < DECODINGS && self.decode() {
+                    let found = leak::secrets(&self.decoded).into_iter();
+                    secrets.extend(found.map(|secret| self.places[secret.start]..self.places[secret.end]));
+                    decodings += 1;
+                }
+            }
+            start += word.len() + 1;
+        }
+    }
+
+    /// Decodes the word once, in its place, and says whether that changed anything.
+    fn decode(&mut self) -> bool {
+        let Some(first) = self.decoded.iter().position(|byte| matches!(byte, b'%' | b'+')) else { return false };
+        let (mut from, mut to) = (first, first);
+        let mut is_changed = false;
+        while let Some(&byte) = self.decoded.get(from) {
+            let (decoded, length) = match byte {
+                b'%' => escape(self.decoded.get(from + 1..from + 3)).map_or((byte, 1), |escaped| (escaped, 3)),
+                b'+' => (b' ', 1),
+                _ => (byte, 1),
+            };
+            is_changed |= decoded != byte || length > 1;
+            self.decoded[to] = decoded;
+            self.places[to] = self.places[from];
+            from += length;
+            to += 1;
+        }
+        self.places[to] = self.places[from];
+        self.decoded.truncate(to);
+        self.places.truncate(to + 1);
+        is_changed
+    }
 }
 
 /// The byte that two hexadecimal digits stand for.

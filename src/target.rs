@@ -1,6 +1,6 @@
 //! What is ill, and which labels say so: an exporter's own address, pod and namespace are not it.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use crate::glyph;
 use crate::notification::{Alert, Labels, Notification};
@@ -82,7 +82,7 @@ const COMMON: [&str; 28] = [
 
 /// What is ill, each once: the instance or what names it best, with the detail that tells it from its neighbours.
 pub(crate) fn targets(alerts: &[&Alert], common: &Labels) -> Vec<String> {
-    let mut seen = HashSet::new();
+    let mut seen = BTreeSet::new();
     let mut targets = Vec::new();
     for alert in alerts {
         let Some(label) = target_label(alert) else { continue };
@@ -91,8 +91,8 @@ pub(crate) fn targets(alerts: &[&Alert], common: &Labels) -> Vec<String> {
             let value = alert.label(name);
             **name != label
                 && !value.is_empty()
-                && !target.contains(value)
                 && !common.contains_key(**name)
+                && !target.contains(value)
                 && !is_of_the_scrape(alert, name)
         };
         let detail = DETAILS.iter().find(is_own).map_or("", |name| alert.label(name));
@@ -148,15 +148,20 @@ fn is_of_the_scrape(alert: &Alert, name: &str) -> bool {
         let value = alert.label(name);
         value.contains("exporter") || value.contains("kube-state-metrics")
     };
+    // What an exporter says of another goes by `exported_…` where the scrape has a label of that name itself.
+    let exported = match name {
+        "instance" => "exported_instance",
+        "pod" => "exported_pod",
+        "container" => "exported_container",
+        "service" => "exported_service",
+        "job" => "exported_job",
+        _ => "",
+    };
+    if !exported.is_empty() && (!alert.label("exported_namespace").is_empty() || !alert.label(exported).is_empty()) {
+        return true;
+    }
     match name {
         "endpoint" | "metrics_path" | "prometheus" | "prometheus_replica" | "replica" => true,
-        // What an exporter says of another goes by `exported_…` where the scrape has a label of that name itself.
-        "instance" | "pod" | "container" | "service" | "job"
-            if !alert.label("exported_namespace").is_empty()
-                || !alert.label(&format!("exported_{name}")).is_empty() =>
-        {
-            true
-        }
         "instance" => {
             ["job", "service", "container"].iter().any(|name| alert.label(name).contains("kube-state-metrics"))
         }

@@ -1,6 +1,6 @@
 //! What the alert never said: addresses and hosts that a model made up.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::notification::Notification;
@@ -11,8 +11,8 @@ pub const MARK: &str = "〔告警中未出现〕";
 /// The addresses and hosts of an answer that occur nowhere in its notifications.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Unseen {
-    addresses: HashSet<IpAddr>,
-    hosts: HashSet<String>,
+    addresses: BTreeSet<IpAddr>,
+    hosts: BTreeSet<String>,
 }
 
 impl Unseen {
@@ -54,6 +54,10 @@ impl Unseen {
     /// What `text` says was seen. It is read generously: `node-10.0.0.5` says 10.0.0.5 too.
     fn forget(&mut self, text: &str) {
         for word in text.split(|c: char| !is_of_word(c)).filter(|word| !word.is_empty()) {
+            // Only a host may go without both.
+            if self.hosts.is_empty() && !has_dot_or_colon(word) {
+                continue;
+            }
             if let Some(address) = ipv6(word) {
                 self.addresses.remove(&address);
             }
@@ -61,9 +65,12 @@ impl Unseen {
                 if !self.hosts.is_empty() && !piece.is_empty() {
                     self.hosts.remove(&piece.to_ascii_lowercase());
                 }
-                for part in piece.split(['-', '_']) {
-                    if let Ok(address) = part.parse::<Ipv4Addr>() {
-                        self.addresses.remove(&IpAddr::V4(address));
+                // Most pieces have no dot, and so no address.
+                if piece.contains('.') {
+                    for part in piece.split(['-', '_']) {
+                        if let Ok(address) = part.parse::<Ipv4Addr>() {
+                            self.addresses.remove(&IpAddr::V4(address));
+                        }
                     }
                 }
             }
@@ -89,15 +96,16 @@ enum Named {
 /// Hands over each address and each URL's host of a line.
 fn each_named(line: &str, found: &mut impl FnMut(Named)) {
     // An address has a dot or a colon, and most lines of prose have neither.
-    if !line.contains(['.', ':']) {
+    if !has_dot_or_colon(line) {
         return;
     }
     let mut at = 0;
     let mut before = "";
     while let Some(rest) = line.get(at..).filter(|rest| !rest.is_empty()) {
-        let length = rest.find(|c: char| !is_of_word(c)).unwrap_or(rest.len());
+        // All that words are made of is ASCII, so that they begin and end where characters do.
+        let length = rest.bytes().position(|byte| !is_of_word(byte.into())).unwrap_or(rest.len());
         if length == 0 {
-            at += rest.chars().next().map_or(1, char::len_utf8);
+            at += rest.bytes().position(|byte| is_of_word(byte.into())).unwrap_or(rest.len());
             continue;
         }
         let word = rest.get(..length).unwrap_or_default();
@@ -112,8 +120,15 @@ fn each_named(line: &str, found: &mut impl FnMut(Named)) {
     }
 }
 
+fn has_dot_or_colon(text: &str) -> bool {
+    text.bytes().any(|byte| matches!(byte, b'.' | b':'))
+}
+
 /// The addresses that a word consists of: `10.0.0.5`, `10.0.0.5:9100`, `10.0.0.5-10.0.0.9`, `fd00::1`.
 fn each_address(word: &str, ahead: &str, before: &str, after: &str, found: &mut impl FnMut(Named)) {
+    if !has_dot_or_colon(word) {
+        return;
+    }
     if let Some(address) = ipv6(word) {
         if !is_network(address, after) {
             found(Named::Address(address));
@@ -153,8 +168,9 @@ fn ipv6(word: &str) -> Option<IpAddr> {
 
 /// Whether the number that follows is a version: `version 10.2.3.4`, 版本 19.3.0.0, `Oracle 19.3.0.0`.
 fn is_version(ahead: &str, before: &str) -> bool {
-    let before = before.trim_end_matches(':').to_ascii_lowercase();
-    let is_word = matches!(before.as_str(), "version" | "release" | "oracle" | "ver" | "v" | "oid");
+    let before = before.trim_end_matches(':');
+    let words = ["version", "release", "oracle", "ver", "v", "oid"];
+    let is_word = words.iter().any(|word| before.eq_ignore_ascii_case(word));
     // The word counts only when nothing but spaces and signs stands between.
     let ahead = ahead.trim_end_matches([' ', '=', '：', ':', '"']);
     (is_word
@@ -162,7 +178,7 @@ fn is_version(ahead: &str, before: &str) -> bool {
             .len()
             .checked_sub(before.len())
             .and_then(|at| ahead.get(at..))
-            .is_some_and(|end| end.eq_ignore_ascii_case(&before)))
+            .is_some_and(|end| end.eq_ignore_ascii_case(before)))
         || ahead.ends_with("版本")
         || ahead.ends_with("版本号")
 }
