@@ -264,10 +264,10 @@ fn in_word(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
         return Some(secret);
     }
     // Keys stand within a word too: `prod-AKIA…`.
-    for (at, byte) in (start..end).zip(bytes.get(start..end)?) {
-        if matches!(byte, b'-' | b'.' | b'_')
-            && let Some(key) = private_key(bytes, at).or_else(|| key_shape(bytes, at + 1))
-        {
+    let mut at = start;
+    while let Some(sign) = bytes.get(at..end)?.iter().position(|byte| matches!(byte, b'-' | b'.' | b'_')) {
+        at += sign + 1;
+        if let Some(key) = private_key(bytes, at - 1).or_else(|| key_shape(bytes, at)) {
             return Some(key);
         }
     }
