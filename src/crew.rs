@@ -29,55 +29,76 @@ pub struct Crew<'c> {
     pub metrics: &'c Metrics,
     /// `JOB_TIMEOUT`.
     pub job_timeout: Duration,
-    /// To [`Crew::tell`]: whoever ran the job may owe an answer, which a notice must not delay.
+    /// To [`Crew::tell_notices`]: whoever ran the job may owe an answer, which a notice must not delay.
     pub notices: Sender<ToTell<'c>>,
+}
+
+/// A job that ran. Its posts are answered; its log line is not written, and its place is not free yet.
+#[derive(Debug)]
+#[must_use = "what is not told stands in no log"]
+pub struct Ended<'c> {
+    taken: Taken<'c, Post, Kept>,
+    /// None after a panic.
+    report: Option<Report>,
+    /// How many posts were answered.
+    posts: usize,
 }
 
 impl<'c> Crew<'c> {
     /// The work loop of one worker. It ends when the room is closed.
     pub fn work(&self) {
         while let Some(taken) = self.inflight.take() {
-            self.run(taken);
+            self.tell(self.run(taken));
         }
     }
 
-    /// Runs a job, or a digest. A panic costs the job, not the thread: its posts are answered 503.
-    pub fn run(&self, mut taken: Taken<'c, Post, Kept>) {
-        let (members, subject) = (taken.jobs().len(), subject(&taken));
+    /// Runs a job, or a digest, and answers its posts. A panic costs the job, not the thread: its posts are answered 503.
+    pub fn run(&self, mut taken: Taken<'c, Post, Kept>) -> Ended<'c> {
         // What the closure borrows is counters and rooms that hold their locks for single steps.
-        match catch_unwind(AssertUnwindSafe(|| self.explain(&mut taken, &subject))) {
-            Ok(None) => {}
-            // It fails when nobody tells any more: then the process ends.
-            Ok(Some(notice)) => drop(self.notices.send((notice, taken))),
+        match catch_unwind(AssertUnwindSafe(|| self.explain(&mut taken))) {
+            Ok((report, posts)) => Ended { taken, report: Some(report), posts },
             Err(_) => {
                 self.metrics.panicked();
-                (0..members).for_each(|_| self.metrics.ended(Reason::Panicked));
-                let row = Reason::Panicked.row();
-                log::log!(row.level, "notification outcome={} reason={} {subject}", row.outcome, row.label);
+                taken.jobs().iter().for_each(|_| self.metrics.ended(Reason::Panicked));
+                let posts = taken.give_up();
+                Ended { taken, report: None, posts }
             }
         }
     }
 
-    /// Everything but the notice, which it returns.
-    fn explain(&self, taken: &mut Taken<'c, Post, Kept>, subject: &str) -> Option<Notice> {
+    fn explain(&self, taken: &mut Taken<'c, Post, Kept>) -> (Report, usize) {
         #[cfg(debug_assertions)]
         fault_for_tests(taken);
         let deadline = Instant::now() + self.job_timeout;
         let report = self.pipeline.run(taken.jobs(), deadline);
-        let line = log_line(&report, subject);
         let took = taken.jobs().first().map(|job| job.accepted.elapsed()).unwrap_or_default();
         self.metrics.job(taken.jobs().len(), took);
         let mut finishes: Vec<_> = taken.jobs().iter().map(|_| self.pipeline.finish(&report, taken.jobs())).collect();
         // As it is answered: a refused digest refuses none of its members.
         finishes.iter().for_each(|finish| self.metrics.ended(finish.outcome.reason));
         let posts = taken.finish(|_| finishes.pop().unwrap_or_else(|| unreachable!("one for each job")));
+        (report, posts)
+    }
+
+    /// Writes the log line of what ran, and has its notice told. Nobody's answer waits for it.
+    pub fn tell(&self, ended: Ended<'c>) {
+        let Ended { taken, report, posts } = ended;
+        let subject = subject(&taken);
+        let Some(report) = report else {
+            let row = Reason::Panicked.row();
+            log::log!(row.level, "notification outcome={} reason={} {subject} posts={posts}", row.outcome, row.label);
+            return;
+        };
         let level = if report.partial.is_empty() { report.outcome.reason.row().level } else { log::Level::Warn };
-        log::log!(level, "{line} posts={posts}");
-        report.notice
+        log::log!(level, "{} posts={posts}", log_line(&report, &subject));
+        if let Some(notice) = report.notice {
+            // It fails when nobody tells any more: then the process ends.
+            let _ = self.notices.send((notice, taken));
+        }
     }
 
     /// Tells the notices, one after the other, each tried once; for a thread of its own.
-    pub fn tell(pipeline: &Pipeline, notices: Receiver<ToTell<'c>>) {
+    pub fn tell_notices(pipeline: &Pipeline, notices: Receiver<ToTell<'c>>) {
         for (notice, _place) in notices {
             if let Err(failure) = pipeline.tell(&notice) {
                 log::error!("DeepSeek needs a person, and WeCom could not be told: {}", failure.message);

@@ -143,9 +143,9 @@ impl Server {
     }
 
     /// Accepts connections until [`Server::shutdown`] and gives each of their requests to `handler`, on the connection's
-    /// own thread; returns when the last of these threads has ended. It does not fail: an accept error is logged and
-    /// waited out, a panic of `handler` is a 503 and costs its connection only.
-    pub fn serve(&self, handler: impl Fn(&mut Exchange<'_>) -> Reply + Sync) {
+    /// own thread; returns when the last of these threads has ended. `handler` calls [`Exchange::answer`]. It does not
+    /// fail: an accept error is logged and waited out, a panic of `handler` is a 503 and costs its connection only.
+    pub fn serve(&self, handler: impl Fn(&mut Exchange<'_>) + Sync) {
         let handler = &handler;
         thread::scope(|scope| {
             let mut logged = None;
@@ -240,7 +240,7 @@ impl Server {
     }
 
     /// The life of a connection's thread.
-    fn attend(&self, connection: Arc<Connection>, handler: &(impl Fn(&mut Exchange<'_>) -> Reply + Sync)) {
+    fn attend(&self, connection: Arc<Connection>, handler: &(impl Fn(&mut Exchange<'_>) + Sync)) {
         let talk = || Talk::new(self, &connection).and_then(|mut talk| talk.run(handler));
         match catch_unwind(AssertUnwindSafe(talk)) {
             Ok(Ok(())) => {}
@@ -296,7 +296,7 @@ impl<'a> Talk<'a> {
     }
 
     /// Serves requests until the connection ends.
-    fn run(&mut self, handler: &(impl Fn(&mut Exchange<'_>) -> Reply + Sync)) -> io::Result<()> {
+    fn run(&mut self, handler: &(impl Fn(&mut Exchange<'_>) + Sync)) -> io::Result<()> {
         let Deadlines { first_byte, idle, .. } = self.server.deadlines;
         let mut patience = first_byte;
         while self.exchange(patience, handler)? == Next::Request {
@@ -306,11 +306,7 @@ impl<'a> Talk<'a> {
     }
 
     /// One request and its answer. `patience` is the time for its first byte.
-    fn exchange(
-        &mut self,
-        patience: Duration,
-        handler: &(impl Fn(&mut Exchange<'_>) -> Reply + Sync),
-    ) -> io::Result<Next> {
+    fn exchange(&mut self, patience: Duration, handler: &(impl Fn(&mut Exchange<'_>) + Sync)) -> io::Result<Next> {
         let Self { server, connection, timeout, inbox, outbox } = self;
         let mut since = Instant::now();
         if !connection.stand(Standing::Reading { since }) || server.connections.is_closing() {
@@ -335,8 +331,10 @@ impl<'a> Talk<'a> {
                             since,
                             upload: Upload::Unread,
                             gone: false,
+                            outbox,
+                            answered: None,
                         };
-                        let (next, taken) = answer(request, outbox, handler)?;
+                        let (next, taken) = answer(request, handler)?;
                         inbox.take(taken);
                         if next == Next::Discard {
                             self.discard();
@@ -408,40 +406,18 @@ impl<'a> Talk<'a> {
     }
 }
 
-/// Gets the answer from the handler and writes it. Returns what comes next, and how many bytes of the inbox the request
-/// took.
-fn answer(
-    mut request: Exchange<'_>,
-    outbox: &mut Vec<u8>,
-    handler: &(impl Fn(&mut Exchange<'_>) -> Reply + Sync),
-) -> io::Result<(Next, usize)> {
-    let (reply, panicked) = match catch_unwind(AssertUnwindSafe(|| handler(&mut request))) {
-        Ok(reply) => (reply, false),
-        Err(_) => {
-            log::error!("a request's handler panicked, answered 503: a bug of this program, please report it");
-            (Reply::failed(503, "an internal error, which was logged"), true)
-        }
-    };
-    let Exchange { server, connection, beside, head, upload, gone, .. } = request;
-    let length = head.content_length.map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
-    let next = if upload == Upload::Broken || (upload == Upload::Unread && beside.len() < length) {
-        Next::Discard
-    } else if panicked || !head.keep_alive || server.connections.is_closing() {
-        Next::Close
-    } else if head.is_http_1_0 {
-        Next::RequestOfHttp10
-    } else {
-        Next::Request
-    };
-    let taken = head.bytes + length.min(beside.len());
-    if gone || !connection.stand(Standing::Owing) {
-        return Ok((Next::Close, taken));
+/// Has the handler answer. Returns what comes next, and how many bytes of the inbox the request took.
+fn answer(mut request: Exchange<'_>, handler: &(impl Fn(&mut Exchange<'_>) + Sync)) -> io::Result<(Next, usize)> {
+    let panicked = catch_unwind(AssertUnwindSafe(|| handler(&mut request))).is_err();
+    if panicked {
+        log::error!("a request's handler panicked, answered 503: a bug of this program, please report it");
+        request.head.keep_alive = false;
     }
-    print(&reply, next, head.method != Method::Head, outbox)?;
-    write(connection, outbox, server.deadlines.write)?;
-    // What follows a last request is discarded too, so that its answer is read.
-    let next = if next == Next::Close && beside.len() > length { Next::Discard } else { next };
-    Ok((next, taken))
+    // A handler that forgets to answer is no better than one that panics.
+    request.answer(&Reply::failed(503, "an internal error, which was logged"));
+    let taken = request.head.bytes + request.content_length().min(request.beside.len());
+    let next = request.answered.unwrap_or(Ok(Next::Close))?;
+    Ok((if panicked && next != Next::Discard { Next::Close } else { next }, taken))
 }
 
 /// What has arrived on a connection and was not taken yet: a head, or a beginning of one, and what came with it.
@@ -581,6 +557,9 @@ pub struct Exchange<'a> {
     upload: Upload,
     /// Whether there is no client left that could be answered.
     gone: bool,
+    outbox: &'a mut Vec<u8>,
+    /// What comes after the answer, when there was one.
+    answered: Option<io::Result<Next>>,
 }
 
 impl<'a> Exchange<'a> {
@@ -606,6 +585,38 @@ impl<'a> Exchange<'a> {
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.header(name)
+    }
+
+    /// Writes the answer; the client waits for nothing that the handler does after it. Only the first one counts.
+    pub fn answer(&mut self, reply: &Reply) {
+        if self.answered.is_none() {
+            self.answered = Some(self.write(reply));
+        }
+    }
+
+    fn write(&mut self, reply: &Reply) -> io::Result<Next> {
+        let Self { server, connection, beside, upload, .. } = *self;
+        let length = self.content_length();
+        let next = if upload == Upload::Broken || (upload == Upload::Unread && beside.len() < length) {
+            Next::Discard
+        } else if !self.head.keep_alive || server.connections.is_closing() {
+            Next::Close
+        } else if self.head.is_http_1_0 {
+            Next::RequestOfHttp10
+        } else {
+            Next::Request
+        };
+        if self.gone || !connection.stand(Standing::Owing) {
+            return Ok(Next::Close);
+        }
+        print(reply, next, self.head.method != Method::Head, self.outbox)?;
+        write(connection, self.outbox, server.deadlines.write)?;
+        // What follows a last request is discarded too, so that its answer is read.
+        Ok(if next == Next::Close && beside.len() > length { Next::Discard } else { next })
+    }
+
+    fn content_length(&self) -> usize {
+        self.head.content_length.map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX))
     }
 
     /// Reads the body, of `max` bytes at most, within [`Deadlines::body`]; a client that waits for `100 Continue` gets

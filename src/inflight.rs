@@ -403,7 +403,7 @@ impl<N, K: Clone + Default> Inflight<N, K> {
 
     fn taken(&self, state: &mut State<N, K>, jobs: Vec<Running<N, K>>) -> Taken<'_, N, K> {
         state.taken += 1;
-        Taken { room: self, jobs }
+        Taken { room: self, jobs, ended: false }
     }
 
     /// A place is free again, and perhaps a group whose next job waits.
@@ -586,11 +586,12 @@ pub struct Running<N, K> {
     pub kept: K,
 }
 
-/// A place, and what is run there: one job, or the members of a digest. Dropping it frees the place; what is unfinished
-/// then (a panic) has its posts answered 503 and its keys freed.
+/// A place, and what is run there: one job, or the members of a digest. Dropping it frees the place, and gives up what
+/// is not finished then.
 pub struct Taken<'r, N, K: Clone + Default> {
     room: &'r Inflight<N, K>,
     jobs: Vec<Running<N, K>>,
+    ended: bool,
 }
 
 impl<N, K: Clone + Default> fmt::Debug for Taken<'_, N, K> {
@@ -600,27 +601,35 @@ impl<N, K: Clone + Default> fmt::Debug for Taken<'_, N, K> {
 }
 
 impl<N, K: Clone + Default> Taken<'_, N, K> {
-    /// The jobs, none when they are finished; more than one is a digest.
+    /// The jobs, never none; more than one is a digest.
     #[must_use]
     pub fn jobs(&self) -> &[Running<N, K>] {
         &self.jobs
     }
 
     /// Ends every job with what `finish` says of it, and returns how many posts were answered. The place stays taken.
-    pub fn finish(&mut self, mut finish: impl FnMut(&Running<N, K>) -> Finish<K>) -> usize {
-        // Taken out first: what is finished here is not dropped again as unfinished.
-        let jobs = mem::take(&mut self.jobs);
-        jobs.iter().map(|job| self.room.end(&job.key, job.serial, finish(job))).sum()
+    pub fn finish(&mut self, finish: impl FnMut(&Running<N, K>) -> Finish<K>) -> usize {
+        let mut finish = finish;
+        // First: what panics in the middle of this is not given up from its beginning.
+        if mem::replace(&mut self.ended, true) {
+            return 0;
+        }
+        self.jobs.iter().map(|job| self.room.end(&job.key, job.serial, finish(job))).sum()
+    }
+
+    /// Ends every job that has not ended: its posts are answered 503, and its key is free. Returns how many posts there
+    /// were.
+    pub fn give_up(&mut self) -> usize {
+        self.finish(|job| {
+            let outcome = Outcome::new(Reason::Panicked, format!("{}: an internal fault, see the log", job.id));
+            Finish { outcome, remember: None, kept: job.kept.clone(), weight: 0, company: Company::Alone }
+        })
     }
 }
 
 impl<N, K: Clone + Default> Drop for Taken<'_, N, K> {
     fn drop(&mut self) {
-        for job in mem::take(&mut self.jobs) {
-            let outcome = Outcome::new(Reason::Panicked, format!("{}: an internal fault, see the log", job.id));
-            let finish = Finish { outcome, remember: None, kept: job.kept, weight: 0, company: Company::Alone };
-            self.room.end(&job.key, job.serial, finish);
-        }
+        self.give_up();
         self.room.leave();
     }
 }

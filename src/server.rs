@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tiny_http::Method;
 
-use crate::crew::{Crew, logged};
+use crate::crew::{Crew, Ended, logged};
 use crate::http::{Body, Exchange, Reply, Server, Waited};
 use crate::inflight::{Answer, Ask, JobId, Joined, Runner, STALE, Urgency};
 use crate::metrics::Gauges;
@@ -63,21 +63,28 @@ pub struct Door<'d, 'c> {
     pub workers: usize,
 }
 
-impl Door<'_, '_> {
+impl<'c> Door<'_, 'c> {
     /// Answers one request of the webhook's address.
-    pub fn answer(&self, exchange: &mut Exchange<'_>) -> Reply {
-        match exchange.path() {
-            "/handle_alert" => self.handle_alert(exchange),
-            _ => self.page(exchange, "post to /handle_alert"),
+    pub fn answer(&self, exchange: &mut Exchange<'_>) {
+        if exchange.path() == "/handle_alert" {
+            let (reply, ended) = self.handle_alert(exchange);
+            exchange.answer(&reply);
+            if let Some(ended) = ended {
+                self.crew.tell(ended);
+            }
+        } else {
+            let page = self.page(exchange, "post to /handle_alert");
+            exchange.answer(&page);
         }
     }
 
     /// Answers one request of the pages alone: all that `METRICS_ADDR` serves.
-    pub fn answer_page(&self, exchange: &mut Exchange<'_>) -> Reply {
-        self.page(exchange, "here are /metrics, /-/healthy and /-/ready; the webhook is at LISTEN_ADDR")
+    pub fn answer_page(&self, exchange: &mut Exchange<'_>) {
+        let page = self.page(exchange, "here are /metrics, /-/healthy and /-/ready; the webhook is at LISTEN_ADDR");
+        exchange.answer(&page);
     }
 
-    fn page(&self, exchange: &mut Exchange<'_>, way_out: &str) -> Reply {
+    fn page(&self, exchange: &Exchange<'_>, way_out: &str) -> Reply {
         let page = match exchange.path() {
             "/-/healthy" => Reply::text(200, "healthy\n"),
             "/-/ready" if self.readiness.is_ready() => Reply::text(200, "ready\n"),
@@ -94,28 +101,31 @@ impl Door<'_, '_> {
         if matches!(exchange.method(), Method::Get | Method::Head) { page } else { self.refuse_method("GET, HEAD") }
     }
 
-    fn handle_alert(&self, exchange: &mut Exchange<'_>) -> Reply {
+    /// The answer, and the job that was run for it here, if one was.
+    fn handle_alert(&self, exchange: &mut Exchange<'_>) -> (Reply, Option<Ended<'c>>) {
+        match self.admit(exchange) {
+            Ok((notification, body, recipients)) => self.submit(notification, body, recipients, exchange),
+            Err(reply) => (reply, None),
+        }
+    }
+
+    /// Checks and decodes a post, or says how it is refused.
+    fn admit<'x>(&self, exchange: &mut Exchange<'x>) -> Result<(Notification, Body<'x>, Arc<Recipients>), Reply> {
         if *exchange.method() != Method::Post {
-            return self.refuse_method("POST");
+            return Err(self.refuse_method("POST"));
         }
         if !self.is_authorized(exchange.header("Authorization")) {
             let message = "the Bearer token is missing or wrong; set authorization.credentials in Alertmanager";
             let outcome = Outcome::new(Reason::Unauthorized, message);
-            return self.refuse(&outcome).with_header("WWW-Authenticate", "Bearer");
+            return Err(self.refuse(&outcome).with_header("WWW-Authenticate", "Bearer"));
         }
-        let recipients = match self.recipients(exchange.query()) {
-            Ok(recipients) => recipients,
-            Err(message) => return self.refuse(&Outcome::new(Reason::NotANotification, message)),
-        };
-        let body = match exchange.read_body(MAX_BODY_BYTES) {
-            Ok(body) => body,
-            Err(reply) => return self.refused_body(reply),
-        };
-        match Notification::decode(&body) {
-            Ok(notification) => self.submit(notification, body, recipients, exchange),
-            // It may quote the body.
-            Err(message) => self.refuse(&Outcome::new(Reason::NotANotification, redact::mask_text(&message).0)),
-        }
+        let no_notification = |message| self.refuse(&Outcome::new(Reason::NotANotification, message));
+        let recipients = self.recipients(exchange.query()).map_err(no_notification)?;
+        let body = exchange.read_body(MAX_BODY_BYTES).map_err(|reply| self.refused_body(reply))?;
+        // It may quote the body.
+        let quoting = |message: String| no_notification(redact::mask_text(&message).0.into_owned());
+        let notification = Notification::decode(&body).map_err(quoting)?;
+        Ok((notification, body, recipients))
     }
 
     /// `body` is held until its notification waits in the room, which has its own bound: so the bound on bodies is one
@@ -126,11 +136,11 @@ impl Door<'_, '_> {
         body: Body<'_>,
         recipients: Arc<Recipients>,
         exchange: &mut Exchange<'_>,
-    ) -> Reply {
+    ) -> (Reply, Option<Ended<'c>>) {
         let query = exchange.query().unwrap_or_default();
         notification.retain_firing();
         if notification.alerts.is_empty() {
-            return self.ignore(&notification);
+            return (self.ignore(&notification), None);
         }
         let (key, group) = (notification.dedup_key(query), notification.group_id(query));
         let urgency = if notification.is_critical() { Urgency::Critical } else { Urgency::Normal };
@@ -147,31 +157,31 @@ impl Door<'_, '_> {
         let now = Instant::now();
         let answer = self.crew.inflight.submit(ask, Runner::Caller, now);
         drop(body);
-        let (parked, joined) = match answer {
+        let (parked, ended) = match answer {
             Answer::Now(outcome, id) => {
                 if outcome.reason == Reason::Remembered {
                     self.crew.metrics.remembered();
                 }
                 self.log_at_door(&outcome, &format!(" group_key={:?}", logged(&group_key)));
-                return reply(&outcome, id);
+                return (reply(&outcome, id), None);
             }
-            Answer::Yours(taken, parked) => {
-                self.crew.run(taken);
-                (parked, Joined::No)
+            Answer::Later(parked, joined) => {
+                if joined == Joined::Yes {
+                    self.crew.metrics.joined();
+                }
+                (parked, None)
             }
-            Answer::Later(parked, joined) => (parked, joined),
+            Answer::Yours(taken, parked) => (parked, Some(self.crew.run(taken))),
         };
-        if joined == Joined::Yes {
-            self.crew.metrics.joined();
-        }
         // Longer than a job can wait and run: whoever is still here then is told so.
         let until = now + STALE + self.crew.job_timeout + STALE;
-        match exchange.wait(&parked.outcome, until) {
+        let reply = match exchange.wait(&parked.outcome, until) {
             Waited::Ready(outcome) => reply(&outcome, Some(parked.id)),
             Waited::TimedOut | Waited::Gone | Waited::Disconnected => {
                 reply(&Outcome::new(Reason::Timeout, format!("{}: no outcome in time", parked.id)), None)
             }
-        }
+        };
+        (reply, ended)
     }
 
     /// Who shares a digest: the same readers, and when the day's tokens are spent, only those that are analysed or only

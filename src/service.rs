@@ -100,7 +100,7 @@ pub fn run(config: Config) -> i32 {
             start(scope, format!("worker-{number}"), || crew.work());
         }
         let teller = &pipeline;
-        start(scope, "notices".into(), move || Crew::tell(teller, to_tell));
+        start(scope, "notices".into(), move || Crew::tell_notices(teller, to_tell));
         start(scope, "accept".into(), || server.serve(|exchange| door.answer(exchange)));
         if let Some(server) = &metrics_server {
             log::info!("metrics on http://{}", server.local_addr());

@@ -103,7 +103,12 @@ fn serve(limits: Limits, deadlines: Deadlines, test: impl FnOnce(&Server, &House
     let server = Server::bind("127.0.0.1:0", limits, deadlines).unwrap();
     let house = House::default();
     thread::scope(|scope| {
-        scope.spawn(|| server.serve(|request| house.handle(request)));
+        scope.spawn(|| {
+            server.serve(|request| {
+                let reply = house.handle(request);
+                request.answer(&reply);
+            })
+        });
         let _stop = Stop(&server);
         test(&server, &house);
     });
@@ -752,8 +757,41 @@ fn shutdown_cuts_off_what_takes_longer_than_its_grace() {
 fn what_comes_after_the_shutdown_before_serving_is_not_served() {
     let server = Server::bind("127.0.0.1:0", ROOMY, patient()).unwrap();
     server.shutdown(Duration::ZERO);
-    server.serve(|_| Reply::text(200, ""));
+    server.serve(|request| request.answer(&Reply::text(200, "")));
     assert_eq!(server.connections(), 0);
+}
+
+#[test]
+fn a_client_waits_for_nothing_that_comes_after_its_answer() {
+    let server = Server::bind("127.0.0.1:0", ROOMY, patient()).unwrap();
+    let (go_on, waits) = channel::<()>();
+    let waits = Mutex::new(waits);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            server.serve(|request| {
+                request.answer(&Reply::text(200, "first"));
+                request.answer(&Reply::text(500, "second"));
+                waits.lock().unwrap().recv().unwrap();
+            })
+        });
+        let _stop = Stop(&server);
+        let mut client = Client::of(&server);
+        for _ in 0..2 {
+            let answer = client.get("/");
+            assert_eq!((answer.status, &*answer.body), (200, "first"));
+            go_on.send(()).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_handler_that_does_not_answer_is_a_503() {
+    let server = Server::bind("127.0.0.1:0", ROOMY, patient()).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| server.serve(|_| ()));
+        let _stop = Stop(&server);
+        assert_eq!(Client::of(&server).get("/").status, 503);
+    });
 }
 
 #[test]
