@@ -4,10 +4,11 @@
 //! `generatorURL` that way.
 
 use std::borrow::Cow;
+use std::mem;
 use std::ops::Range;
 
 use crate::leak;
-use crate::notification::{Labels, Notification};
+use crate::notification::{Alert, Labels, Notification};
 
 /// What stands in place of a secret.
 pub const MASK: &str = "***";
@@ -20,6 +21,9 @@ const DECODINGS: usize = 3;
 /// The groupKey stays as it is, since it identifies the group; [`mask_text`] is for the log line that holds it. What is
 /// masked already is not counted again.
 pub fn mask(notification: &mut Notification) -> usize {
+    if is_clean(notification) {
+        return 0;
+    }
     let mut masker = Masker::default();
     masker.labels(&mut notification.group_labels);
     masker.text(&mut notification.external_url);
@@ -46,6 +50,22 @@ pub fn is_secret_name(name: &str) -> bool {
     leak::names_secret(name.as_bytes())
 }
 
+/// Whether nothing in it is to be masked. The alerts of a group have most of their texts in common: what an alert says
+/// like the one before it was looked at there.
+fn is_clean(notification: &Notification) -> bool {
+    let Notification { group_labels, external_url, alerts, .. } = notification;
+    let (nothing, mut masker) = (Labels::new(), Masker::default());
+    let mut said = (group_labels, &nothing, "");
+    masker.are_clean(group_labels, &nothing)
+        && masker.is_clean(external_url, "")
+        && alerts.iter().all(|Alert { labels, annotations, generator_url, .. }| {
+            let before = mem::replace(&mut said, (labels, annotations, generator_url));
+            masker.are_clean(labels, before.0)
+                && masker.are_clean(annotations, before.1)
+                && masker.is_clean(generator_url, before.2)
+        })
+}
+
 /// Masks one text after the other.
 #[derive(Default)]
 struct Masker {
@@ -62,11 +82,23 @@ impl Masker {
         for (name, value) in labels {
             if !is_secret_name(name) {
                 self.text(value);
-            } else if !value.bytes().all(|byte| byte == b'*') {
+            } else if !is_masked(value) {
                 MASK.clone_into(value);
                 self.count += 1;
             }
         }
+    }
+
+    /// Whether nothing in `labels` is to be masked, but for what stands in `clean` as well.
+    fn are_clean(&mut self, labels: &Labels, clean: &Labels) -> bool {
+        labels.iter().all(|(name, value)| {
+            clean.get(name) == Some(value)
+                || if is_secret_name(name) { is_masked(value) } else { self.is_clean(value, "") }
+        })
+    }
+
+    fn is_clean(&mut self, text: &str, clean: &str) -> bool {
+        text == clean || self.masked(text).is_none()
     }
 
     fn text(&mut self, text: &mut String) {
@@ -145,6 +177,11 @@ impl Masker {
         self.places.truncate(to + 1);
         is_changed
     }
+}
+
+/// Whether a secret's value was masked by whoever wrote it.
+fn is_masked(value: &str) -> bool {
+    value.bytes().all(|byte| byte == b'*')
 }
 
 /// The byte that two hexadecimal digits stand for.
@@ -345,6 +382,27 @@ mod tests {
             assert!(!all.contains(secret), "{secret}");
         }
         assert_eq!(mask(&mut notification), 0);
+    }
+
+    #[test]
+    fn a_secret_is_masked_wherever_alerts_differ_or_agree() {
+        let alert = |summary: &str, password: &str| {
+            serde_json::json!({"labels": {"alertname": "A", "password": password}, "annotations": {"summary": summary},
+                "generatorURL": "http://p/"})
+        };
+        for (name, alerts, masked) in [
+            ("none", vec![alert("s", "***"), alert("s", "***"), alert("t", "*")], 0),
+            ("in the first", vec![alert("token=p1", "***"), alert("s", "***")], 1),
+            ("in the last", vec![alert("s", "***"), alert("s", "***"), alert("token=p1", "***")], 1),
+            ("in all", vec![alert("token=p1", "p2"), alert("token=p1", "p2"), alert("token=p1", "p2")], 6),
+            ("by name alone", vec![alert("s", "***"), alert("s", "p2")], 1),
+        ] {
+            let mut notification =
+                Notification::decode(serde_json::json!({"alerts": alerts}).to_string().as_bytes()).unwrap();
+            assert_eq!(mask(&mut notification), masked, "{name}");
+            let all = format!("{notification:?}");
+            assert!(!all.contains("p1") && !all.contains("p2"), "{name}: {all}");
+        }
     }
 
     #[test]

@@ -53,6 +53,9 @@ impl Unseen {
 
     /// What `text` says was seen. It is read generously: `node-10.0.0.5` says 10.0.0.5 too.
     fn forget(&mut self, text: &str) {
+        if self.hosts.is_empty() && !has_dot_or_colon(text) {
+            return;
+        }
         for word in text.split(|c: char| !is_of_word(c)).filter(|word| !word.is_empty()) {
             // Only a host may go without both.
             if self.hosts.is_empty() && !has_dot_or_colon(word) {
