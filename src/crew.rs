@@ -92,7 +92,7 @@ impl<'c> Crew<'c> {
         let level = if report.partial.is_empty() { report.outcome.reason.row().level } else { log::Level::Warn };
         log::log!(level, "{} posts={posts}", log_line(&report, &subject));
         if let Some(notice) = report.notice {
-            // It fails when nobody tells any more: then the process ends.
+            // It fails when nobody is left to tell it: then the process ends.
             let _ = self.notices.send((notice, taken));
         }
     }
@@ -100,7 +100,8 @@ impl<'c> Crew<'c> {
     /// Tells the notices, one after the other, each tried once; for a thread of its own.
     pub fn tell_notices(pipeline: &Pipeline, notices: Receiver<ToTell<'c>>) {
         for (notice, _place) in notices {
-            if let Err(failure) = pipeline.tell(&notice) {
+            // A panic is logged where it happens; it costs this notice, not the next one.
+            if let Ok(Err(failure)) = catch_unwind(AssertUnwindSafe(|| pipeline.tell(&notice))) {
                 log::error!("DeepSeek needs a person, and WeCom could not be told: {}", failure.message);
             }
         }

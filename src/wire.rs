@@ -1,14 +1,23 @@
 //! The wire to an upstream, on which a request leaves whole.
 //!
 //! ureq sends head and body one by one, each a system call and a packet that wakes the other side, which then finds half a
-//! request. Here what is to be sent is held until an answer is waited for, or until it is too much to hold.
+//! request. Here what is to be sent is held until an answer is waited for, or until it is too much to hold. Two more
+//! habits of ureq's that cost system calls are kept from the socket: a timeout that differs from the last one by
+//! microseconds, and a look at a connection that was read from just now.
+
+use std::time::Duration;
 
 use ureq::Error;
+use ureq::unversioned::transport::time::Duration as Timeout;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
 
 /// Bytes that are read ahead of ureq, which hold the head of an answer; and as many that are held back, twice what a
 /// usual question has.
 pub(crate) const BUFFER: usize = 16 * 1024;
+
+/// Timeouts are rounded up to whole steps of this, so that one call's are the last one's. So much too late may a call notice
+/// that its time is over.
+const STEP: Duration = Duration::from_millis(100);
 
 /// Makes the transport of any connector one that sends whole requests.
 #[derive(Debug)]
@@ -18,12 +27,7 @@ impl<In: Transport> Connector<In> for WholeRequests {
     type Out = Wire<In>;
 
     fn connect(&self, _: &ConnectionDetails<'_>, chained: Option<In>) -> Result<Option<Wire<In>>, Error> {
-        Ok(chained.map(|inner| Wire {
-            inner,
-            buffers: LazyBuffers::new(BUFFER, BUFFER),
-            held: Vec::new(),
-            until: None,
-        }))
+        Ok(chained.map(Wire::new))
     }
 }
 
@@ -37,9 +41,16 @@ pub(crate) struct Wire<In> {
     held: Vec<u8>,
     /// How long the sending of what is held may take, since it was written last.
     until: Option<NextTimeout>,
+    /// Whether it was read from since it was last asked whether it is open.
+    was_read: bool,
 }
 
 impl<In: Transport> Wire<In> {
+    fn new(inner: In) -> Self {
+        let buffers = LazyBuffers::new(BUFFER, BUFFER);
+        Self { inner, buffers, held: Vec::new(), until: None, was_read: false }
+    }
+
     fn send(&mut self) -> Result<(), Error> {
         let Some(timeout) = self.until.take() else { return Ok(()) };
         let mut rest = &*self.held;
@@ -63,13 +74,14 @@ impl<In: Transport> Transport for Wire<In> {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         self.held.extend_from_slice(self.buffers.output().get(..amount).unwrap_or_default());
-        self.until = Some(timeout);
+        self.until = Some(coarse(timeout));
         if self.held.len() >= BUFFER { self.send() } else { Ok(()) }
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         self.send()?;
-        self.inner.maybe_await_input(timeout)?;
+        self.was_read = true;
+        self.inner.maybe_await_input(coarse(timeout))?;
         let arrived = self.inner.buffers();
         let space = self.buffers.input_append_buf();
         let amount = arrived.input().len().min(space.len());
@@ -80,12 +92,22 @@ impl<In: Transport> Transport for Wire<In> {
     }
 
     fn is_open(&mut self) -> bool {
-        self.inner.buffers().input().is_empty() && self.inner.is_open()
+        // ureq asks when a connection goes into its pool, right after the answer, and when it comes out: the second look
+        // sees whatever the first one would have seen.
+        let was_read = std::mem::take(&mut self.was_read);
+        self.inner.buffers().input().is_empty() && (was_read || self.inner.is_open())
     }
 
     fn is_tls(&self) -> bool {
         self.inner.is_tls()
     }
+}
+
+/// The timeout in whole steps; what is over is over.
+fn coarse(timeout: NextTimeout) -> NextTimeout {
+    let Timeout::Exact(left) = timeout.after else { return timeout };
+    let steps = u32::try_from(left.as_nanos().div_ceil(STEP.as_nanos())).unwrap_or(u32::MAX);
+    NextTimeout { after: Timeout::Exact(STEP.saturating_mul(steps)), ..timeout }
 }
 
 #[cfg(test)]
@@ -98,6 +120,9 @@ mod tests {
         buffers: LazyBuffers,
         sent: Vec<String>,
         answer: &'static [u8],
+        timeouts: Vec<Timeout>,
+        /// How often it was asked whether it is open.
+        looks: usize,
     }
 
     impl Transport for Packets {
@@ -110,20 +135,22 @@ mod tests {
             Ok(())
         }
 
-        fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
+        fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+            self.timeouts.push(timeout.after);
             self.buffers.input_append_buf()[..self.answer.len()].copy_from_slice(self.answer);
             self.buffers.input_appended(self.answer.len());
             Ok(!self.answer.is_empty())
         }
 
         fn is_open(&mut self) -> bool {
+            self.looks += 1;
             true
         }
     }
 
     fn wire(answer: &'static [u8]) -> Wire<Packets> {
-        let inner = Packets { buffers: LazyBuffers::new(BUFFER, BUFFER), sent: Vec::new(), answer };
-        Wire { inner, buffers: LazyBuffers::new(BUFFER, BUFFER), held: Vec::new(), until: None }
+        let buffers = LazyBuffers::new(BUFFER, BUFFER);
+        Wire::new(Packets { buffers, sent: Vec::new(), answer, timeouts: Vec::new(), looks: 0 })
     }
 
     fn write(wire: &mut Wire<Packets>, text: &str) {
@@ -167,5 +194,28 @@ mod tests {
         let mut wire = wire(b"unasked");
         wire.inner.await_input(NextTimeout::default()).unwrap();
         assert!(!wire.is_open());
+    }
+
+    #[test]
+    fn a_connection_is_looked_at_when_it_is_taken_again_and_not_right_after_its_answer() {
+        let mut wire = wire(b"ok");
+        for calls in 0..3 {
+            wire.await_input(NextTimeout::default()).unwrap();
+            assert!(wire.is_open());
+            assert_eq!(wire.inner.looks, calls, "into the pool");
+            assert!(wire.is_open());
+            assert_eq!(wire.inner.looks, calls + 1, "out of the pool");
+        }
+    }
+
+    #[test]
+    fn a_timeout_stays_what_it_was() {
+        let mut wire = wire(b"ok");
+        let timeouts = [239_999_871, 239_999_912, 99, 1, 0].map(|micros| Timeout::Exact(Duration::from_micros(micros)));
+        for after in timeouts.into_iter().chain([Timeout::NotHappening]) {
+            wire.await_input(NextTimeout { after, ..NextTimeout::default() }).unwrap();
+        }
+        let [long, short, over] = [240_000, 100, 0].map(Timeout::from_millis);
+        assert_eq!(wire.inner.timeouts, [long, long, short, short, over, Timeout::NotHappening]);
     }
 }
