@@ -12,7 +12,7 @@ use crate::pipeline::{Kept, Notice, Pipeline, Post, Report};
 use crate::redact;
 
 /// Characters of a groupKey in a log line.
-const LOGGED_CHARS: usize = 300;
+pub(crate) const LOGGED_CHARS: usize = 300;
 
 /// A message about the service itself that is still to be told. The place of the job that it came from stays taken
 /// until it is, so that a drain waits for it.

@@ -608,8 +608,7 @@ impl<N, K: Clone + Default> Taken<'_, N, K> {
     }
 
     /// Ends every job with what `finish` says of it, and returns how many posts were answered. The place stays taken.
-    pub fn finish(&mut self, finish: impl FnMut(&Running<N, K>) -> Finish<K>) -> usize {
-        let mut finish = finish;
+    pub fn finish(&mut self, mut finish: impl FnMut(&Running<N, K>) -> Finish<K>) -> usize {
         // First: what panics in the middle of this is not given up from its beginning.
         if mem::replace(&mut self.ended, true) {
             return 0;

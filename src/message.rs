@@ -75,7 +75,7 @@ pub fn render(letter: &Letter<'_>) -> Vec<String> {
     let id = crate::glyph::clip(letter.id, 32);
     let clock = Clock { now: letter.now, zone: letter.zone };
     // The longest prefix there is: all of them have numbers of one digit.
-    let prefix_bytes = PREFIX.len() + "（1/5）".len() + id.len() + 1;
+    let prefix_bytes = numbered(1, MAX_PARTS, &id).len() + 1;
     let head_bytes = (part_bytes / 3).saturating_sub(prefix_bytes);
     let (head, overflow) =
         headline::write(letter.notifications, clock, letter.occasion == Occasion::Repeat, head_bytes);

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tiny_http::Method;
 
-use crate::crew::{Crew, Ended, logged};
+use crate::crew::{Crew, Ended, LOGGED_CHARS, logged};
 use crate::http::{Body, Exchange, Reply, Server, Waited};
 use crate::inflight::{Answer, Ask, JobId, Joined, Runner, STALE, Urgency};
 use crate::metrics::Gauges;
@@ -21,8 +21,6 @@ use crate::wecom::{EVERYONE, Recipients};
 pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 /// What a notification of nothing but recoveries is answered.
 const NOTHING_FIRING: &str = "告警恢复通知,不做处理";
-/// Characters of a groupKey in a log line.
-const LOGGED_CHARS: usize = 300;
 
 /// Whether the service takes new work.
 #[derive(Debug, Default)]

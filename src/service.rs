@@ -1,4 +1,4 @@
-//! The caretaker: the threads, the work loop, the drain.
+//! The caretaker: the threads and the drain.
 
 use std::io::Read as _;
 use std::os::unix::net::UnixStream;
