@@ -78,7 +78,7 @@ fn reach(steps: &mut Steps, upstream: &str, base_url: &str, settings: &peer::Set
     let Ok(uri) = base_url.parse::<ureq::http::Uri>() else { return };
     let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
     let host = uri.host().unwrap_or_default();
-    match Resolver::default().addresses(&format!("{host}:{port}"), Instant::now() + STEP) {
+    match Resolver::default().addresses(host, port, Instant::now() + STEP) {
         Ok(addresses) => {
             let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             steps.ok(&step, format!("direct; {host} is {}", addresses.join(", ")));

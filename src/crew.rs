@@ -153,6 +153,6 @@ fn fault_for_tests(taken: &Taken<'_, Post, Kept>) {
 /// A groupKey for a log line: without what looks like a secret, and bounded.
 #[must_use]
 pub fn logged(group_key: &str) -> String {
-    let bounded: String = group_key.chars().take(LOGGED_CHARS).collect();
-    redact::mask_text(&bounded).0.into_owned()
+    let bound = group_key.char_indices().nth(LOGGED_CHARS).map_or(group_key.len(), |(at, _)| at);
+    redact::mask_text(group_key.get(..bound).unwrap_or_default()).0.into_owned()
 }

@@ -49,28 +49,29 @@ enum Lookup {
 }
 
 impl Resolver {
-    /// The addresses of `host:port`.
+    /// The addresses of `host`, with this port. An IPv6 address may stand in brackets.
     ///
     /// # Errors
     /// `HostNotFound` when nothing is known and nothing is found; `Timeout` when no answer came in time. The call then
     /// fails as any transient failure.
-    pub(crate) fn addresses(&self, host_and_port: &str, until: Instant) -> Result<Vec<SocketAddr>, ureq::Error> {
-        if let Some(address) = literal(host_and_port) {
-            return Ok(vec![address]);
+    pub(crate) fn addresses(&self, host: &str, port: u16, until: Instant) -> Result<Vec<SocketAddr>, ureq::Error> {
+        if let Some(ip) = literal(host) {
+            return Ok(vec![SocketAddr::new(ip, port)]);
         }
+        let host_and_port = format!("{host}:{port}");
         let mut names = self.0.lock();
-        let name = names.entry(host_and_port.to_owned()).or_default();
+        let name = names.entry(host_and_port.clone()).or_default();
         if name.fresh_until.is_some_and(|fresh_until| Instant::now() < fresh_until) {
             return Ok(name.addresses.clone());
         }
         if name.lookup != Lookup::Running {
             name.lookup = Lookup::Running;
-            if self.start_lookup(host_and_port).is_err() {
+            if self.start_lookup(&host_and_port).is_err() {
                 name.lookup = Lookup::Failed;
             }
         }
         loop {
-            let name = names.entry(host_and_port.to_owned()).or_default();
+            let name = names.entry(host_and_port.clone()).or_default();
             let left = until.saturating_duration_since(Instant::now());
             if name.lookup != Lookup::Running || left.is_zero() {
                 // What was known last is better than nothing while the name servers are away.
@@ -109,11 +110,9 @@ impl Shared {
     }
 }
 
-/// `127.0.0.1:80` and `[::1]:80` need no lookup.
-fn literal(host_and_port: &str) -> Option<SocketAddr> {
-    let (host, port) = host_and_port.rsplit_once(':')?;
-    let ip: IpAddr = host.trim_start_matches('[').trim_end_matches(']').parse().ok()?;
-    Some(SocketAddr::new(ip, port.parse().ok()?))
+/// `127.0.0.1` and `[::1]` need no lookup.
+fn literal(host: &str) -> Option<IpAddr> {
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 impl UreqResolver for Resolver {
@@ -124,10 +123,9 @@ impl UreqResolver for Resolver {
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let default_port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
-        let host_and_port = format!("{}:{}", uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(default_port));
-        let addresses = self.addresses(&host_and_port, Instant::now() + LOOKUP.min(*timeout.after))?;
+        let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(default_port));
         let mut resolved = self.empty();
-        for address in addresses {
+        for address in self.addresses(host, port, Instant::now() + LOOKUP.min(*timeout.after))? {
             resolved.push(address);
         }
         Ok(resolved)
@@ -145,15 +143,15 @@ mod tests {
     #[test]
     fn an_address_needs_no_lookup() {
         let resolver = Resolver::default();
-        assert_eq!(resolver.addresses("127.0.0.1:80", soon()).unwrap(), ["127.0.0.1:80".parse().unwrap()]);
-        assert_eq!(resolver.addresses("[::1]:443", soon()).unwrap(), ["[::1]:443".parse().unwrap()]);
+        assert_eq!(resolver.addresses("127.0.0.1", 80, soon()).unwrap(), ["127.0.0.1:80".parse().unwrap()]);
+        assert_eq!(resolver.addresses("[::1]", 443, soon()).unwrap(), ["[::1]:443".parse().unwrap()]);
         assert!(resolver.0.lock().is_empty());
     }
 
     #[test]
     fn a_name_is_looked_up_once_and_then_known() {
         let resolver = Resolver::default();
-        assert!(!resolver.addresses("localhost:80", soon()).unwrap().is_empty());
+        assert!(!resolver.addresses("localhost", 80, soon()).unwrap().is_empty());
         assert!(resolver.0.lock()["localhost:80"].fresh_until.is_some());
     }
 
@@ -163,15 +161,15 @@ mod tests {
         let known: SocketAddr = "192.0.2.7:443".parse().unwrap();
         let name = Name { addresses: vec![known], fresh_until: Some(Instant::now()), lookup: Lookup::Idle };
         resolver.0.lock().insert("no-such-name.invalid:443".into(), name);
-        assert_eq!(resolver.addresses("no-such-name.invalid:443", soon()).unwrap(), [known]);
+        assert_eq!(resolver.addresses("no-such-name.invalid", 443, soon()).unwrap(), [known]);
     }
 
     #[test]
     fn an_unknown_name_fails_within_the_deadline() {
         let resolver = Resolver::default();
-        assert!(resolver.addresses("no-such-name.invalid:443", soon()).is_err());
+        assert!(resolver.addresses("no-such-name.invalid", 443, soon()).is_err());
         // Already over: nobody waits for the lookup.
-        let error = resolver.addresses("no-such-name-2.invalid:443", Instant::now()).unwrap_err();
+        let error = resolver.addresses("no-such-name-2.invalid", 443, Instant::now()).unwrap_err();
         assert!(matches!(error, ureq::Error::Timeout(_) | ureq::Error::HostNotFound), "{error}");
     }
 }

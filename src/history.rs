@@ -146,8 +146,9 @@ impl History {
     /// remembered by now: what it does not tell is not known any more, so that it is told when it comes again.
     pub fn delivered(&self, group: &GroupId, notification: &Notification, now: Instant) {
         if let Some(explained) = self.lock().groups.get_mut(group) {
-            let told: HashSet<_> = notification.alerts.iter().map(identity).collect();
-            explained.firing.retain(|alert| told.contains(alert));
+            let told = notification.alerts.iter().map(|alert| (&*alert.fingerprint, &*alert.starts_at));
+            let told: HashSet<(&str, &str)> = told.collect();
+            explained.firing.retain(|(fingerprint, starts_at)| told.contains(&(fingerprint, starts_at)));
             explained.delivered = Some(now);
         }
     }

@@ -19,6 +19,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use tiny_http::{HTTPVersion, Header, Method, Response, StatusCode};
 
 use crate::connections::{Connection, Connections, Standing, write_and_forget};
@@ -817,9 +818,14 @@ impl Reply {
     /// The JSON answer to a post: `{"status":"…"}`, with `"message":"…"` when there is something to say.
     #[must_use]
     pub fn json(status: u16, outcome: &str, message: Option<&str>) -> Self {
-        let quoted = |text: &str| serde_json::Value::from(text).to_string();
-        let message = message.map(|message| format!(",\"message\":{}", quoted(message))).unwrap_or_default();
-        let body = format!("{{\"status\":{}{message}}}", quoted(outcome));
+        #[derive(Serialize)]
+        struct Json<'r> {
+            status: &'r str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            message: Option<&'r str>,
+        }
+        // Two strings: nothing in it can fail to be JSON.
+        let body = serde_json::to_string(&Json { status: outcome, message }).unwrap_or_default();
         Self { status, content_type: "application/json", body: body.into(), header: None }
     }
 

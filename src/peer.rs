@@ -292,12 +292,14 @@ impl Peer {
         let mut response = sent.map_err(|error| word(&error, Answered::No))?;
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let (retry_after, date) = (header("retry-after"), header("date"));
-        let body = response.body_mut().with_config().limit(call.max_bytes).read_to_vec();
+        // What is longer makes its room as it comes.
+        let mut body = Vec::with_capacity(wire::BUFFER);
+        let read = response.body_mut().with_config().limit(call.max_bytes).reader().read_to_end(&mut body);
         Ok(Received {
             status: response.status().as_u16(),
             retry_after: retry_after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs),
             date,
-            body: body.map_err(|error| word(&error, Answered::InPart))?,
+            body: read.map(|_| body).map_err(|error| word(&error.into(), Answered::InPart))?,
         })
     }
 }
