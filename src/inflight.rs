@@ -71,18 +71,9 @@ pub enum Answer<'r, N, K: Clone + Default> {
     Now(Outcome, Option<JobId>),
     /// A job does it, a new one or one that was there.
     Later(Parked, Joined),
-    /// It made a job, which the caller runs; then the outcome is there.
+    /// It made a job, nothing waits and a place is free: the caller runs it, and then the outcome is there. So no other
+    /// thread needs to be woken for it, and none wakes the caller.
     Yours(Taken<'r, N, K>, Parked),
-}
-
-/// Who may run the job that a post makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Runner {
-    /// The caller itself, if nothing waits and a place is free: no other thread needs to be woken for it, and none
-    /// wakes the caller.
-    Caller,
-    /// Whoever comes for work.
-    Worker,
 }
 
 /// Whether a post made a job or found one.
@@ -263,7 +254,7 @@ impl<N, K: Clone + Default> Inflight<N, K> {
     }
 
     /// Takes a post in: joined to the job of the same key, answered from memory, made a new job, or refused.
-    pub fn submit(&self, ask: Ask<N>, runner: Runner, now: Instant) -> Answer<'_, N, K> {
+    pub fn submit(&self, ask: Ask<N>, now: Instant) -> Answer<'_, N, K> {
         let Ask { key, group, lane, urgency, weight, item } = ask;
         let mut state = self.lock();
         if let Some(job) = state.jobs.get_mut(&key) {
@@ -288,10 +279,7 @@ impl<N, K: Clone + Default> Inflight<N, K> {
         let stage = Stage::Queued(item);
         let mut job = Job { id, serial, group, lane, urgency, weight, asked, accepted, waiters: Vec::new(), stage };
         let parked = job.park();
-        let starts = runner == Runner::Caller
-            && state.queued == 0
-            && state.taken < self.workers
-            && !state.running_groups.contains(&job.group);
+        let starts = state.queued == 0 && state.taken < self.workers && !state.running_groups.contains(&job.group);
         state.jobs.insert(key.clone(), job);
         state.queued += 1;
         state.queued_bytes += weight;
@@ -656,8 +644,12 @@ mod tests {
 
     type Told<'r> = Answer<'r, &'static str, u32>;
 
+    /// As if all places were taken at the moment: a job that it makes waits to be taken.
     fn submit<'r>(room: &'r Room, ask: Ask<&'static str>, now: Instant) -> Told<'r> {
-        room.submit(ask, Runner::Worker, now)
+        let taken = mem::replace(&mut room.lock().taken, room.workers);
+        let answer = room.submit(ask, now);
+        room.lock().taken = taken;
+        answer
     }
 
     fn post(room: &Room, name: &'static str) -> Parked {
@@ -776,7 +768,7 @@ mod tests {
     #[test]
     fn a_post_runs_its_own_job_when_a_place_is_free_and_nothing_waits() {
         let room = room(9, 0);
-        let own = |name| room.submit(ask(name), Runner::Caller, Instant::now());
+        let own = |name| room.submit(ask(name), Instant::now());
         let (Answer::Yours(mut first, parked), Answer::Yours(second, _)) = (own("a"), own("b")) else {
             panic!("both places were free")
         };
@@ -796,7 +788,7 @@ mod tests {
     #[test]
     fn a_post_does_not_run_a_job_of_a_group_that_runs() {
         let room = room(9, 0);
-        let grouped = |name| room.submit(Ask { group: GroupId::of("g"), ..ask(name) }, Runner::Caller, Instant::now());
+        let grouped = |name| room.submit(Ask { group: GroupId::of("g"), ..ask(name) }, Instant::now());
         let Answer::Yours(first, _parked) = grouped("a") else { panic!("a place was free") };
         let _waits = later(grouped("b"));
         drop(first);
@@ -806,9 +798,7 @@ mod tests {
     #[test]
     fn no_more_jobs_run_than_there_are_places() {
         let room = room(9, 0);
-        let Answer::Yours(own, _parked) = room.submit(ask("a"), Runner::Caller, Instant::now()) else {
-            panic!("a place was free")
-        };
+        let Answer::Yours(own, _parked) = room.submit(ask("a"), Instant::now()) else { panic!("a place was free") };
         let _waiting = ["b", "c"].map(|name| post(&room, name));
         let second = room.take().unwrap();
         let third = std::thread::scope(|scope| {

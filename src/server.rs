@@ -8,7 +8,7 @@ use tiny_http::Method;
 
 use crate::crew::{Crew, Ended, LOGGED_CHARS, logged};
 use crate::http::{Body, Exchange, Reply, Server, Waited};
-use crate::inflight::{Answer, Ask, JobId, Joined, Runner, STALE, Urgency};
+use crate::inflight::{Answer, Ask, JobId, Joined, STALE, Urgency};
 use crate::metrics::Gauges;
 use crate::notification::Notification;
 use crate::outcome::{Outcome, Reason};
@@ -153,7 +153,7 @@ impl<'c> Door<'_, 'c> {
             item: Post { notification, recipients, group },
         };
         let now = Instant::now();
-        let answer = self.crew.inflight.submit(ask, Runner::Caller, now);
+        let answer = self.crew.inflight.submit(ask, now);
         drop(body);
         let (parked, ended) = match answer {
             Answer::Now(outcome, id) => {

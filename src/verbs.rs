@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use crate::config::Config;
 use crate::deepseek::ModelSettings;
-use crate::inflight::{Answer, Ask, Bounds, Inflight, Runner, Urgency};
+use crate::inflight::{Answer, Ask, Bounds, Inflight, Urgency};
 use crate::metrics::Metrics;
 use crate::notification::Notification;
 use crate::pipeline::{Kept, OnAnalysisFailure, Pipeline, Post, PromptSettings, Report};
@@ -141,7 +141,7 @@ pub fn test(mut config: Config) -> i32 {
     let (lane, weight, urgency) = ("".into(), notification.weight(), Urgency::Normal);
     let item = Post { notification, recipients, group: group.clone() };
     let ask = Ask { key, group, lane, urgency, weight, item };
-    let Answer::Yours(mut taken, _parked) = inflight.submit(ask, Runner::Caller, Instant::now()) else { return 1 };
+    let Answer::Yours(mut taken, _parked) = inflight.submit(ask, Instant::now()) else { return 1 };
     say(format!("…     DeepSeek: explains the test alert, for {} s at most (JOB_TIMEOUT)", job_timeout.as_secs()));
     let report = ticking(|| pipeline.run_watched(taken.jobs(), Instant::now() + job_timeout, &told));
     let outcome = &report.outcome;
