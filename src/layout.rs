@@ -48,19 +48,15 @@ pub(crate) fn says_nothing(plain: &str) -> bool {
     })
 }
 
-/// With a blank line above every section: on a phone a wall of lines has no places to rest.
-pub(crate) fn with_room_between(text: &str) -> String {
-    let mut roomy = String::with_capacity(text.len() + 16);
-    for line in text.split('\n') {
-        if !roomy.is_empty() {
-            let is_section = SECTIONS.iter().any(|section| {
-                line.strip_prefix(section).is_some_and(|rest| rest.trim_start().starts_with(['：', ':']))
-            });
-            roomy.push_str(if is_section && !roomy.ends_with('\n') { "\n\n" } else { "\n" });
-        }
-        roomy.push_str(line);
+/// Adds a line to the page, with a blank line above every section: on a phone a wall of lines has no places to rest.
+pub(crate) fn push_line(page: &mut String, line: &str) {
+    if !page.is_empty() {
+        let is_section = SECTIONS
+            .iter()
+            .any(|section| line.strip_prefix(section).is_some_and(|rest| rest.trim_start().starts_with(['：', ':'])));
+        page.push_str(if is_section && !page.ends_with('\n') { "\n\n" } else { "\n" });
     }
-    roomy
+    page.push_str(line);
 }
 
 /// Whether the line begins with `word`, whatever numbers and marks stand in front: `【一、结论】`, `🔥 结论`.
@@ -100,9 +96,10 @@ mod tests {
 
     #[test]
     fn sections_stand_apart() {
-        assert_eq!(
-            with_room_between("结论：a\n可能原因：\n1. b\n\n影响：c\n  影响：d\n影响面"),
-            "结论：a\n\n可能原因：\n1. b\n\n影响：c\n  影响：d\n影响面"
-        );
+        let mut page = String::new();
+        for line in ["结论：a", "可能原因：", "1. b", "", "影响：c", "  影响：d", "影响面"] {
+            push_line(&mut page, line);
+        }
+        assert_eq!(page, "结论：a\n\n可能原因：\n1. b\n\n影响：c\n  影响：d\n影响面");
     }
 }

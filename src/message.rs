@@ -152,7 +152,7 @@ fn body(letter: &Letter<'_>, part_bytes: usize) -> String {
                 let said = headline::said(letter.notifications, part_bytes);
                 return format!("（模型没有给出内容）\n{said}");
             }
-            let mut marked = layout::with_room_between(&marked(plain, letter.notifications));
+            let mut marked = marked(plain, letter.notifications);
             if cut {
                 marked.push_str("\n（回答因长度被截断）");
             }
@@ -161,17 +161,14 @@ fn body(letter: &Letter<'_>, part_bytes: usize) -> String {
     }
 }
 
-/// Sets the marks behind the lines they are about. A command that goes on in the next line is one line.
+/// Lays out the lines, and sets the marks behind those they are about. A command that goes on in the next line is one line.
 fn marked(plain: &str, notifications: &[&Notification]) -> String {
     let unseen = unseen::Unseen::new(plain, notifications);
     let mut marked = String::with_capacity(plain.len() + plain.len() / 8);
     // The lines of a command that goes on.
     let mut begun = String::new();
     for line in plain.lines() {
-        if !marked.is_empty() {
-            marked.push('\n');
-        }
-        marked.push_str(line);
+        layout::push_line(&mut marked, line);
         if let Some(line) = line.strip_suffix('\\') {
             begun.push_str(line);
             continue;
