@@ -40,6 +40,10 @@ pub fn clean(text: &str) -> Cow<'_, str> {
 /// Text for one line: cleaned, every run of white space one space, none at the ends.
 #[must_use]
 pub fn one_line(text: &str) -> Cow<'_, str> {
+    // Most names and values are a word.
+    if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Cow::Borrowed(text);
+    }
     let cleaned = clean(text);
     let is_line = cleaned.split(' ').all(|word| !word.is_empty() && !word.contains(char::is_whitespace));
     if is_line || cleaned.is_empty() {
@@ -78,14 +82,22 @@ pub fn floor(text: &str, at: usize) -> usize {
 
 /// `text` when it has at most `bytes` bytes, else as much of it as fits with `…` behind.
 #[must_use]
-pub fn clip(text: &str, bytes: usize) -> String {
-    match clipped(text, bytes) {
-        Some(kept) => format!("{kept}…"),
-        None => text.to_owned(),
+pub fn clip(text: &str, bytes: usize) -> Cow<'_, str> {
+    clipped(text, bytes).map_or(Cow::Borrowed(text), |kept| Cow::Owned(format!("{kept}…")))
+}
+
+/// Text for a place in a line: [`one_line`] of at most `bytes` bytes.
+pub(crate) fn short_line(text: &str, bytes: usize) -> Cow<'_, str> {
+    match one_line(text) {
+        Cow::Borrowed(line) => clip(line, bytes),
+        Cow::Owned(mut line) => {
+            clip_behind(&mut line, 0, bytes);
+            Cow::Owned(line)
+        }
     }
 }
 
-/// The same in place, for what stands on the page from byte `begin` on.
+/// [`clip`] in place, for what stands on the page from byte `begin` on.
 pub(crate) fn clip_behind(page: &mut String, begin: usize, bytes: usize) {
     let kept = page.get(begin..).and_then(|text| clipped(text, bytes)).map(str::len);
     if let Some(kept) = kept {

@@ -19,6 +19,9 @@ pub const MAX_PARTS: usize = 5;
 /// Smaller parts than this many bytes are not made: the head alone would fill them.
 pub const MIN_PART_BYTES: usize = 256;
 
+/// A part's number and how many there are; all of them have one digit.
+const NUMBER_BYTES: usize = "（1/5）".len();
+
 /// Ends a message of which [`MAX_PARTS`] parts could not hold all.
 const TRUNCATED: &str = "（截断）";
 
@@ -74,8 +77,7 @@ pub fn render(letter: &Letter<'_>) -> Vec<String> {
     let part_bytes = letter.part_bytes.max(MIN_PART_BYTES);
     let id = crate::glyph::clip(letter.id, 32);
     let clock = Clock { now: letter.now, zone: letter.zone };
-    // The longest prefix there is: all of them have numbers of one digit.
-    let prefix_bytes = numbered(1, MAX_PARTS, &id).len() + 1;
+    let prefix_bytes = PREFIX.len() + NUMBER_BYTES + id.len() + 1;
     let head_bytes = (part_bytes / 3).saturating_sub(prefix_bytes);
     let (head, overflow) =
         headline::write(letter.notifications, clock, letter.occasion == Occasion::Repeat, head_bytes);
@@ -84,8 +86,8 @@ pub fn render(letter: &Letter<'_>) -> Vec<String> {
         let _ = write!(text, "\n\n{overflow}");
     }
     let links = headline::links(letter.notifications);
-    let links = if links.len() > part_bytes / 2 { String::new() } else { links };
-    let tail = if links.is_empty() { String::new() } else { format!("\n\n{links}") };
+    let has_links = !links.is_empty() && links.len() <= part_bytes / 2;
+    let tail = if has_links { ["\n\n", &links].concat() } else { String::new() };
 
     let whole = [PREFIX, " ", &id, "\n", &head, "\n\n", &text, &tail].concat();
     if whole.len() <= part_bytes {
