@@ -59,6 +59,25 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
     Cow::Owned(line)
 }
 
+/// A set of bytes that every byte of a text is held against: one look instead of many comparisons.
+pub(crate) struct ByteSet([bool; 256]);
+
+impl ByteSet {
+    pub(crate) const fn new(bytes: &[u8]) -> Self {
+        let mut set = [false; 256];
+        let mut at = 0;
+        while at < bytes.len() {
+            set[bytes[at] as usize] = true;
+            at += 1;
+        }
+        Self(set)
+    }
+
+    pub(crate) const fn has(&self, byte: u8) -> bool {
+        self.0[byte as usize]
+    }
+}
+
 /// The largest index up to `at` bytes where `text` may be cut: on a character's edge and not inside an emoji or between
 /// a letter and its accent, as far as such a run is sane. May be 0.
 #[must_use]
