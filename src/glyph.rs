@@ -59,6 +59,17 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
     Cow::Owned(line)
 }
 
+/// Where the first byte stands that `is_wanted`. It is meant for what is rare: whole blocks are asked about, which
+/// becomes a handful of instructions for each.
+pub(crate) fn find(text: &str, is_wanted: impl Fn(u8) -> bool) -> Option<usize> {
+    const BLOCK: usize = 16;
+    let (blocks, _) = text.as_bytes().as_chunks::<BLOCK>();
+    let has_none = |block: &&[u8; BLOCK]| !block.iter().fold(false, |has_any, byte| has_any | is_wanted(*byte));
+    let passed = blocks.iter().take_while(has_none).count() * BLOCK;
+    let at = text.as_bytes().get(passed..)?.iter().position(|byte| is_wanted(*byte))?;
+    Some(passed + at)
+}
+
 /// A set of bytes that every byte of a text is held against: one look instead of many comparisons.
 pub(crate) struct ByteSet([bool; 256]);
 
@@ -75,6 +86,29 @@ impl ByteSet {
 
     pub(crate) const fn has(&self, byte: u8) -> bool {
         self.0[byte as usize]
+    }
+}
+
+/// The lines of a text, as `split('\n')` gives them.
+#[derive(Debug, Clone)]
+pub(crate) struct Lines<'t> {
+    rest: Option<&'t str>,
+}
+
+/// The lines of `text`, the last one after its last line break.
+pub(crate) fn lines(text: &str) -> Lines<'_> {
+    Lines { rest: Some(text) }
+}
+
+impl<'t> Iterator for Lines<'t> {
+    type Item = &'t str;
+
+    fn next(&mut self) -> Option<&'t str> {
+        let text = self.rest.take()?;
+        let end = find(text, |byte| byte == b'\n').and_then(|end| text.split_at_checked(end));
+        let Some((line, after)) = end else { return Some(text) };
+        self.rest = after.strip_prefix('\n');
+        Some(line)
     }
 }
 

@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::iter::Peekable;
-use std::str::Split;
 
 use crate::{commands, glyph, json, spans};
 
@@ -30,7 +29,7 @@ pub fn to_plain(markdown: &str) -> String {
     let cleaned = json::to_markdown(&cleaned).map_or(cleaned, Cow::Owned);
     let (text, line) = (String::with_capacity(cleaned.len()), String::with_capacity(USUAL_LINE));
     let mut page = Page { text, line, after_blank: true, ..Page::default() };
-    let mut lines = cleaned.split('\n').peekable();
+    let mut lines = glyph::lines(&cleaned).peekable();
     while let Some(line) = lines.next() {
         page.take_block(line, &mut lines);
     }
@@ -39,7 +38,7 @@ pub fn to_plain(markdown: &str) -> String {
 }
 
 /// The lines of an answer that were not read yet.
-type Lines<'a> = Peekable<Split<'a, char>>;
+type Lines<'a> = Peekable<glyph::Lines<'a>>;
 
 /// The plain text so far.
 #[derive(Default)]
@@ -211,7 +210,7 @@ impl Page {
     /// under it or at the text's beginning.
     fn push(&mut self, lines: &str) {
         self.after_blank = true;
-        for line in lines.split('\n').map(str::trim_end) {
+        for line in glyph::lines(lines).map(str::trim_end) {
             if line.is_empty() {
                 self.is_parted = true;
                 continue;

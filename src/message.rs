@@ -7,7 +7,7 @@ use jiff::tz::Offset;
 
 use crate::headline::{self, Clock};
 use crate::notification::Notification;
-use crate::{danger, layout, markdown, parts, unseen};
+use crate::{danger, glyph, layout, markdown, parts, unseen};
 
 /// What every part begins with.
 pub const PREFIX: &str = "deepseek 告警解析与处理建议:";
@@ -75,7 +75,7 @@ pub enum Occasion {
 #[must_use]
 pub fn render(letter: &Letter<'_>) -> Vec<String> {
     let part_bytes = letter.part_bytes.max(MIN_PART_BYTES);
-    let id = crate::glyph::clip(letter.id, 32);
+    let id = glyph::clip(letter.id, 32);
     let clock = Clock { now: letter.now, zone: letter.zone };
     let prefix_bytes = PREFIX.len() + NUMBER_BYTES + id.len() + 1;
     let head_bytes = (part_bytes / 3).saturating_sub(prefix_bytes);
@@ -143,7 +143,7 @@ fn body(letter: &Letter<'_>, part_bytes: usize) -> String {
     match letter.body {
         Body::Plain { why } => {
             let said = headline::said(letter.notifications, part_bytes);
-            format!("（未经 AI 分析：{}）\n{said}", crate::glyph::one_line(why))
+            format!("（未经 AI 分析：{}）\n{said}", glyph::one_line(why))
         }
         Body::Analysis { text, cut } => {
             let plain = markdown::to_plain(text);
@@ -169,7 +169,7 @@ fn marked(plain: &str, notifications: &[&Notification]) -> String {
     let mut marked = String::with_capacity(plain.len() + plain.len() / 8);
     // The lines of a command that goes on.
     let mut begun = String::new();
-    for line in plain.lines() {
+    for line in glyph::lines(plain) {
         layout::push_line(&mut marked, line);
         if let Some(line) = line.strip_suffix('\\') {
             begun.push_str(line);

@@ -4,6 +4,7 @@ use std::cell::LazyCell;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::glyph::find;
 use crate::notification::Notification;
 
 /// The mark. It stands at the end of a line, once, never inside a command or a URL.
@@ -112,18 +113,18 @@ fn each_named(text: &str, found: &mut impl FnMut(Named)) {
     }
 }
 
-/// The words that may be an address or announce a host, each with what stands ahead of it and after it. Most words have
-/// neither a colon nor a dot with a digit behind it, and are never looked at.
+/// The words that may be an address or announce a host, each with what stands ahead of it and after it: those with a
+/// dot or a colon, which most words are without.
 fn telling_words(text: &str) -> impl Iterator<Item = (&str, &str, &str)> {
-    let is_of_word = |byte: &u8| is_of_word(char::from(*byte));
+    let is_of_word = |byte: u8| is_of_word(char::from(byte));
     let mut read = 0;
     std::iter::from_fn(move || {
-        let unread = text.as_bytes().get(read..)?;
-        let sign = unread.windows(2).position(|pair| matches!(pair, [b'.', b'0'..=b'9'] | [b':', _]))?;
-        let (before, behind) = unread.split_at_checked(sign)?;
+        let unread = text.get(read..)?;
+        let sign = find(unread, |byte| (byte == b'.') | (byte == b':'))?;
         // All that words are made of is ASCII, so that they begin and end where characters do.
-        let begin = before.iter().rposition(|byte| !is_of_word(byte)).map_or(read, |at| read + at + 1);
-        let end = behind.iter().position(|byte| !is_of_word(byte)).map_or(text.len(), |at| read + sign + at);
+        let (before, behind) = unread.split_at_checked(sign)?;
+        let begin = before.bytes().rposition(|byte| !is_of_word(byte)).map_or(read, |at| read + at + 1);
+        let end = behind.bytes().position(|byte| !is_of_word(byte)).map_or(text.len(), |at| read + sign + at);
         read = end;
         Some((text.get(..begin)?, text.get(begin..end)?, text.get(end..)?))
     })
@@ -131,6 +132,10 @@ fn telling_words(text: &str) -> impl Iterator<Item = (&str, &str, &str)> {
 
 /// The addresses that a word consists of: `10.0.0.5`, `10.0.0.5:9100`, `10.0.0.5-10.0.0.9`, `fd00::1`.
 fn each_address(word: &str, ahead: &str, after: &str, found: &mut impl FnMut(Named)) {
+    // None is shorter than `::1`, and an item's `1.` is.
+    if word.len() < 3 {
+        return;
+    }
     if let Some(address) = ipv6(word) {
         if !is_network(address, after) {
             found(Named::Address(address));
