@@ -227,18 +227,20 @@ impl<'a> InCommand<'a> {
 
     /// Whether it is at byte `at`, which is never less than the last time.
     fn is_inside(&mut self, at: usize) -> bool {
+        let unread = self.line.as_bytes().get(self.read..at).unwrap_or_default();
+        // Chinese text ends a command, and only what follows it counts.
+        if let Some(foreign) = unread.iter().rposition(|byte| !byte.is_ascii()) {
+            self.inside = false;
+            self.read += foreign + 1;
+            self.word = self.read;
+        }
         for (index, byte) in self.line.bytes().enumerate().take(at).skip(self.read) {
             if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') {
                 continue;
             }
-            if !self.inside
-                && byte == b' '
-                && self.line.get(self.word..index).is_some_and(|word| COMMANDS.binary_search(&word).is_ok())
+            if byte == b' ' && self.line.get(self.word..index).is_some_and(|word| COMMANDS.binary_search(&word).is_ok())
             {
                 self.inside = true;
-            }
-            if !byte.is_ascii() {
-                self.inside = false;
             }
             self.word = index + 1;
         }
