@@ -1,5 +1,6 @@
 //! What is ill, and which labels say so: an exporter's own address, pod and namespace are not it.
 
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -154,11 +155,12 @@ pub(crate) fn common_labels<'a>(notifications: &[&'a Notification]) -> Vec<Pair<
 pub(crate) fn shown_labels(common: &[Pair<'_>], alerts: &[&Alert]) -> String {
     let mut shown = String::new();
     let Some(first) = alerts.first() else { return shown };
-    let target = target_label(first);
+    let target = LazyCell::new(|| target_label(first));
     let is_news = |(name, value): &&Pair<'_>| {
         // A masked value says nothing.
         let is_said = matches!(*name, "alertname" | "severity" | "instance" | "uid") || *value == "***";
-        !is_said && Some(*name) != target && !name.starts_with("__") && !is_of_the_scrape(first, name)
+        let is_target = TARGETS.contains(name) && *target == Some(*name);
+        !(is_said || is_target || name.starts_with("__") || is_of_the_scrape(first, name))
     };
     let mut labels: Vec<&Pair<'_>> = common.iter().filter(is_news).collect();
     labels.sort_by_cached_key(|(name, _)| place(&COMMON, name).unwrap_or(COMMON.len()));
