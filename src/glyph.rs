@@ -277,6 +277,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_rare_is_found_wherever_it_stands() {
+        for at in 0..40 {
+            let text = format!("{}:{}", "a".repeat(at), "b:".repeat(20));
+            assert_eq!(find(&text, |byte| byte == b':'), Some(at));
+        }
+        assert_eq!(find(&"中".repeat(40), |byte| byte == b':'), None);
+        for text in ["", "\n", "a", "a\n", "\n\na\n\n一行很长的中文文字\r\nb"] {
+            assert_eq!(lines(text).collect::<Vec<_>>(), text.split('\n').collect::<Vec<_>>(), "{text:?}");
+        }
+    }
+
+    #[test]
     fn one_line_is_one_line() {
         assert_eq!(one_line(" a\n\n b\t\u{202e}c "), "a b c");
     }

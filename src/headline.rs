@@ -342,7 +342,7 @@ fn fitting(rows: &[String], bytes: usize) -> usize {
 
 /// When the first of the alerts began; the zero time says nothing.
 fn earliest(alerts: &[&Alert]) -> Option<Timestamp> {
-    // Many begin together.
+    // The time of those that began together is read once.
     let together = alerts.chunk_by(|one, next| one.starts_at == next.starts_at).filter_map(|alerts| alerts.first());
     let times = together.filter_map(|alert| alert.starts_at.parse::<Timestamp>().ok());
     times.filter(|time| time.as_second() > 0).min()
