@@ -69,10 +69,11 @@ impl Unseen {
             if let Some(address) = ipv6(word) {
                 self.addresses.remove(&address);
             }
-            for part in word.split(':').flat_map(|piece| trim_piece(piece).split(['-', '_'])) {
-                if let Ok(address) = part.parse::<Ipv4Addr>() {
-                    self.addresses.remove(&IpAddr::V4(address));
-                }
+            // Most pieces have no dot, and so no address.
+            let pieces = word.split(':').map(trim_piece).filter(|piece| piece.contains('.'));
+            let parts = pieces.flat_map(|piece| piece.split(['-', '_']));
+            for address in parts.filter_map(|part| part.parse::<Ipv4Addr>().ok()) {
+                self.addresses.remove(&IpAddr::V4(address));
             }
         }
     }
