@@ -3,6 +3,7 @@
 //! A reader at 3 a.m. copies what is on the phone. The rules are a table; when in doubt a command that changes nothing
 //! is left alone and one that may destroy is marked.
 
+use crate::glyph::ByteSet;
 use crate::rules::{
     How, READERS, STATEMENTS, has_option, has_target, is_precious, is_scratch, is_verb, rules, starts_with,
 };
@@ -35,32 +36,31 @@ const PREFIXES: &[&str] = &[
 ];
 
 fn judge(line: &str, depth: usize) -> bool {
-    if line.contains('(') && CALLS.iter().any(|call| line.contains(call)) {
-        return true;
-    }
-    if !may_be_dangerous(line) {
-        return false;
-    }
-    let tokens = tokens(line);
-    tokens.split(|token| *token == Token::End).any(|command| is_dangerous_command(command, depth))
+    let is_dangerous = |command: &[Token<'_>]| is_dangerous_command(command, depth);
+    may_be_dangerous(line)
+        && (line.contains('(') && CALLS.iter().any(|call| line.contains(call))
+            || tokens(line).split(|token| *token == Token::End).any(is_dangerous))
 }
 
-/// Whether the line has any word that is dangerous somewhere. Most lines have none, and need no closer look.
+/// Whether the line has anything that is dangerous somewhere. Most lines have nothing, and need no closer look.
 fn may_be_dangerous(line: &str) -> bool {
-    line.contains('>') || names(line).any(|name| is_verb(name) || is_known_call(name) || name == "init.d")
+    names(line).any(|(name, after)| {
+        name.starts_with('>') || after.starts_with('(') || is_verb(name) || is_known_call(name) || name == "init.d"
+    })
 }
 
-/// The runs of a line's letters, digits, `.`, `-` and `_`, each from its first letter on: what a program's name looks
-/// like.
-fn names(line: &str) -> impl Iterator<Item = &str> {
-    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+/// The runs of a line's letters, digits, `.`, `-` and `_`, each from its first letter on, and with what stands behind
+/// it: what a program's name looks like. A `>` begins one too.
+fn names(line: &str) -> impl Iterator<Item = (&str, &str)> {
+    static BEGINS: ByteSet = ByteSet::new(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz>");
+    static GOES_ON: ByteSet = ByteSet::new(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_");
     let mut rest = line;
     std::iter::from_fn(move || {
-        rest = rest.get(rest.bytes().position(|byte| byte.is_ascii_alphabetic())?..)?;
-        let length = rest.bytes().position(|byte| !is_of_name(byte)).unwrap_or(rest.len());
+        rest = rest.get(rest.bytes().position(|byte| BEGINS.has(byte))?..)?;
+        let length = rest.bytes().skip(1).position(|byte| !GOES_ON.has(byte)).map_or(rest.len(), |at| at + 1);
         let (name, after) = rest.split_at_checked(length)?;
         rest = after;
-        Some(name)
+        Some((name, after))
     })
 }
 

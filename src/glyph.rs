@@ -40,6 +40,10 @@ pub fn clean(text: &str) -> Cow<'_, str> {
 /// Text for one line: cleaned, every run of white space one space, none at the ends.
 #[must_use]
 pub fn one_line(text: &str) -> Cow<'_, str> {
+    // Most names and values are a word.
+    if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Cow::Borrowed(text);
+    }
     let cleaned = clean(text);
     let is_line = cleaned.split(' ').all(|word| !word.is_empty() && !word.contains(char::is_whitespace));
     if is_line || cleaned.is_empty() {
@@ -53,6 +57,59 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
         line.push_str(word);
     }
     Cow::Owned(line)
+}
+
+/// Where the first byte stands that `is_wanted`. It is meant for what is rare: whole blocks are asked about, which
+/// becomes a handful of instructions for each.
+pub(crate) fn find(text: &str, is_wanted: impl Fn(u8) -> bool) -> Option<usize> {
+    const BLOCK: usize = 16;
+    let (blocks, _) = text.as_bytes().as_chunks::<BLOCK>();
+    let has_none = |block: &&[u8; BLOCK]| !block.iter().fold(false, |has_any, byte| has_any | is_wanted(*byte));
+    let passed = blocks.iter().take_while(has_none).count() * BLOCK;
+    let at = text.as_bytes().get(passed..)?.iter().position(|byte| is_wanted(*byte))?;
+    Some(passed + at)
+}
+
+/// A set of bytes that every byte of a text is held against: one look instead of many comparisons.
+pub(crate) struct ByteSet([bool; 256]);
+
+impl ByteSet {
+    pub(crate) const fn new(bytes: &[u8]) -> Self {
+        let mut set = [false; 256];
+        let mut at = 0;
+        while at < bytes.len() {
+            set[bytes[at] as usize] = true;
+            at += 1;
+        }
+        Self(set)
+    }
+
+    pub(crate) const fn has(&self, byte: u8) -> bool {
+        self.0[byte as usize]
+    }
+}
+
+/// The lines of a text, as `split('\n')` gives them.
+#[derive(Debug, Clone)]
+pub(crate) struct Lines<'t> {
+    rest: Option<&'t str>,
+}
+
+/// The lines of `text`, the last one after its last line break.
+pub(crate) fn lines(text: &str) -> Lines<'_> {
+    Lines { rest: Some(text) }
+}
+
+impl<'t> Iterator for Lines<'t> {
+    type Item = &'t str;
+
+    fn next(&mut self) -> Option<&'t str> {
+        let text = self.rest.take()?;
+        let end = find(text, |byte| byte == b'\n').and_then(|end| text.split_at_checked(end));
+        let Some((line, after)) = end else { return Some(text) };
+        self.rest = after.strip_prefix('\n');
+        Some(line)
+    }
 }
 
 /// The largest index up to `at` bytes where `text` may be cut: on a character's edge and not inside an emoji or between
@@ -78,14 +135,22 @@ pub fn floor(text: &str, at: usize) -> usize {
 
 /// `text` when it has at most `bytes` bytes, else as much of it as fits with `…` behind.
 #[must_use]
-pub fn clip(text: &str, bytes: usize) -> String {
-    match clipped(text, bytes) {
-        Some(kept) => format!("{kept}…"),
-        None => text.to_owned(),
+pub fn clip(text: &str, bytes: usize) -> Cow<'_, str> {
+    clipped(text, bytes).map_or(Cow::Borrowed(text), |kept| Cow::Owned(format!("{kept}…")))
+}
+
+/// Text for a place in a line: [`one_line`] of at most `bytes` bytes.
+pub(crate) fn short_line(text: &str, bytes: usize) -> Cow<'_, str> {
+    match one_line(text) {
+        Cow::Borrowed(line) => clip(line, bytes),
+        Cow::Owned(mut line) => {
+            clip_behind(&mut line, 0, bytes);
+            Cow::Owned(line)
+        }
     }
 }
 
-/// The same in place, for what stands on the page from byte `begin` on.
+/// [`clip`] in place, for what stands on the page from byte `begin` on.
 pub(crate) fn clip_behind(page: &mut String, begin: usize, bytes: usize) {
     let kept = page.get(begin..).and_then(|text| clipped(text, bytes)).map(str::len);
     if let Some(kept) = kept {
@@ -209,6 +274,18 @@ mod tests {
         }
         assert_eq!(clip("磁盘", 6), "磁盘");
         assert_eq!(clip("磁盘满", 8), "磁…");
+    }
+
+    #[test]
+    fn what_is_rare_is_found_wherever_it_stands() {
+        for at in 0..40 {
+            let text = format!("{}:{}", "a".repeat(at), "b:".repeat(20));
+            assert_eq!(find(&text, |byte| byte == b':'), Some(at));
+        }
+        assert_eq!(find(&"中".repeat(40), |byte| byte == b':'), None);
+        for text in ["", "\n", "a", "a\n", "\n\na\n\n一行很长的中文文字\r\nb"] {
+            assert_eq!(lines(text).collect::<Vec<_>>(), text.split('\n').collect::<Vec<_>>(), "{text:?}");
+        }
     }
 
     #[test]

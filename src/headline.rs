@@ -1,14 +1,17 @@
 //! What a message says about its alerts: which, how bad, where, since when. Bounded whatever the labels are.
 
+use std::borrow::Cow;
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 
 use jiff::Timestamp;
+use jiff::fmt::strtime;
 use jiff::tz::Offset;
 
 use crate::glyph;
-use crate::notification::{Alert, Labels, Notification};
-use crate::target::{common_labels, shown_labels, targets};
+use crate::notification::{Alert, Notification};
+use crate::target::{Target, common_labels, shown_labels, targets};
 
 /// One name or label value gets at most this many bytes; longer ones are made by machines and nobody reads them.
 const MAX_VALUE: usize = 72;
@@ -30,17 +33,17 @@ pub struct Clock {
 
 impl Clock {
     /// `11-23 16:00` in local time, with the year when it is another one.
-    fn local(self, time: Timestamp) -> String {
+    fn local(self, time: Timestamp) -> strtime::Display<'static> {
         let (time, now) = (self.zone.to_datetime(time), self.zone.to_datetime(self.now));
         let pattern = if time.year() == now.year() { "%m-%d %H:%M" } else { "%Y-%m-%d %H:%M" };
-        time.strftime(pattern).to_string()
+        time.strftime(pattern)
     }
 
     /// `16:00` when it is today, else with its date.
-    fn short(self, time: Timestamp) -> String {
+    fn short(self, time: Timestamp) -> strtime::Display<'static> {
         let local = self.zone.to_datetime(time);
         if local.date() == self.zone.to_datetime(self.now).date() {
-            return local.strftime("%H:%M").to_string();
+            return local.strftime("%H:%M");
         }
         self.local(time)
     }
@@ -49,15 +52,14 @@ impl Clock {
     fn lasts(self, time: Timestamp) -> String {
         let minutes = self.now.as_second().saturating_sub(time.as_second()).max(0) / 60;
         let (days, hours, minutes) = (minutes / 1440, minutes / 60 % 24, minutes % 60);
-        let span = match (days, hours, minutes) {
-            (0, 0, 0) => return "已持续不到 1 分钟".into(),
-            (0, 0, minutes) => format!("{minutes} 分钟"),
-            (0, hours, 0) => format!("{hours} 小时"),
-            (0, hours, minutes) => format!("{hours} 小时 {minutes} 分钟"),
-            (days, 0, _) => format!("{days} 天"),
-            (days, hours, _) => format!("{days} 天 {hours} 小时"),
-        };
-        format!("已持续 {span}")
+        match (days, hours, minutes) {
+            (0, 0, 0) => "已持续不到 1 分钟".into(),
+            (0, 0, minutes) => format!("已持续 {minutes} 分钟"),
+            (0, hours, 0) => format!("已持续 {hours} 小时"),
+            (0, hours, minutes) => format!("已持续 {hours} 小时 {minutes} 分钟"),
+            (days, 0, _) => format!("已持续 {days} 天"),
+            (days, hours, _) => format!("已持续 {days} 天 {hours} 小时"),
+        }
     }
 }
 
@@ -70,7 +72,7 @@ pub fn write(notifications: &[&Notification], clock: Clock, is_repeat: bool, byt
     let mut overflow = String::new();
     let severities = counted(alerts.iter().map(|alert| alert.label("severity")), rank, "种");
     let count = alerts.len();
-    let since = alerts.iter().filter_map(|alert| starts_at(alert)).min();
+    let since = earliest(&alerts);
     let time = |head: &mut Bounded| {
         if let Some(since) = since {
             let (start, lasts) = (clock.local(since), clock.lasts(since));
@@ -93,11 +95,15 @@ pub fn write(notifications: &[&Notification], clock: Clock, is_repeat: bool, byt
     };
     let common = common_labels(notifications);
     if notifications.len() == 1 {
-        let mut worst: BTreeMap<&str, usize> = BTreeMap::new();
-        for alert in &alerts {
-            let rank = rank(alert.label("severity"));
-            worst.entry(alert.name()).and_modify(|worst| *worst = rank.min(*worst)).or_insert(rank);
-        }
+        // Only several names are ranked, and most groups have one.
+        let worst = LazyCell::new(|| {
+            let mut worst: BTreeMap<&str, usize> = BTreeMap::new();
+            for alert in &alerts {
+                let rank = rank(alert.label("severity"));
+                worst.entry(alert.name()).and_modify(|worst| *worst = rank.min(*worst)).or_insert(rank);
+            }
+            worst
+        });
         let names = counted(alerts.iter().map(|alert| alert.name()), |name| worst[name], "种");
         let names = if names.is_empty() { "未命名告警" } else { &names };
         let (open, close) = if severities.is_empty() { ("", "") } else { ("【", "】") };
@@ -137,7 +143,7 @@ pub fn write(notifications: &[&Notification], clock: Clock, is_repeat: bool, byt
     if !shown.is_empty() {
         let room = bytes.saturating_sub(head.text.len() + 10);
         if room > 60 {
-            head.line(format_args!("{}", glyph::clip(&format!("标签: {shown}"), room)));
+            head.line_within(room, format_args!("标签: {shown}"));
         }
     }
     (head.text, overflow)
@@ -165,7 +171,7 @@ pub fn links(notifications: &[&Notification]) -> String {
     if let Some(own) = own {
         links.extend([if links.is_empty() { "告警: " } else { " 告警: " }, own]);
     }
-    glyph::clean(&links).into_owned()
+    if let Cow::Owned(cleaned) = glyph::clean(&links) { cleaned } else { links }
 }
 
 /// What the alerts say themselves, for a message without an analysis: each different summary once, with its
@@ -181,7 +187,9 @@ pub fn said(notifications: &[&Notification], bytes: usize) -> String {
         let first = |names: &[&str]| names.iter().map(|name| alert.annotation(name)).find(|text| !text.is_empty());
         let summary = first(&["summary", "message", "title"]).unwrap_or_default();
         let description = first(&["description"]).filter(|text| *text != summary).unwrap_or_default();
-        let said = (glyph::clip(&glyph::one_line(summary), 300), glyph::clip(glyph::clean(description).trim(), 600));
+        let description = glyph::clean(description);
+        let said = (glyph::short_line(summary, 300), glyph::clip(description.trim(), 600));
+        let said = (said.0.into_owned(), said.1.into_owned());
         let at = *index.entry(said.clone()).or_insert_with(|| {
             groups.push((said, Vec::new()));
             groups.len() - 1
@@ -194,17 +202,18 @@ pub fn said(notifications: &[&Notification], bytes: usize) -> String {
     for (number, ((summary, description), alerts)) in groups.iter().enumerate() {
         // Most summaries name it themselves.
         let targets = targets(alerts, &common);
-        let is_named = |target: &String| summary.contains(target.split([':', '（']).next().unwrap_or_default());
+        let is_named =
+            |target: &Target<'_>| summary.contains(target.to_string().split([':', '（']).next().unwrap_or_default());
         let where_it_is = if targets.iter().all(is_named) { String::new() } else { listed(&targets, 120) };
-        let name = glyph::clip(&glyph::one_line(alerts[0].name()), MAX_VALUE);
-        let several = has_names && !summary.contains(&name);
-        let label = if notifications.len() > 1 || several || summary.is_empty() { name } else { String::new() };
+        let name = glyph::short_line(alerts[0].name(), MAX_VALUE);
+        let several = has_names && !summary.contains(&*name);
+        let label = if notifications.len() > 1 || several || summary.is_empty() { name } else { "".into() };
         let label = if label.is_empty() && alerts[0].name().is_empty() && summary.is_empty() {
             "未命名告警".into()
         } else {
             label
         };
-        let place = [label, where_it_is].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ");
+        let place = [&*label, &where_it_is].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ");
         let said = if summary.is_empty() { "（没有 summary）" } else { summary };
         let mut row = if place.is_empty() { format!("• {said}") } else { format!("• {place}: {said}") };
         for line in description.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -230,6 +239,11 @@ struct Bounded {
 
 impl Bounded {
     fn line(&mut self, line: fmt::Arguments<'_>) {
+        self.line_within(usize::MAX, line);
+    }
+
+    /// Adds at most `bytes` bytes of the line.
+    fn line_within(&mut self, bytes: usize, line: fmt::Arguments<'_>) {
         let room = self.bytes.saturating_sub(self.text.len() + 1);
         if room < 24 {
             return;
@@ -240,6 +254,7 @@ impl Bounded {
         let begin = self.text.len();
         // Writing to a String cannot fail.
         let _ = self.text.write_fmt(line);
+        glyph::clip_behind(&mut self.text, begin, bytes);
         glyph::clip_behind(&mut self.text, begin, room.min(self.bytes / 2));
     }
 }
@@ -261,15 +276,15 @@ fn rows(notifications: &[&Notification], clock: Clock, width: usize) -> Vec<Stri
     let mut rows: Vec<_> = kinds
         .into_iter()
         .map(|((rank, severity, name), (alerts, groups))| {
-            let since = alerts.iter().filter_map(|alert| starts_at(alert)).min();
+            let since = earliest(&alerts);
             ((rank, since.unwrap_or(Timestamp::MAX)), severity, name, alerts, groups)
         })
         .collect();
     rows.sort_by_key(|row| row.0);
     let row = |((_, since), severity, name, alerts, groups): ((usize, Timestamp), &str, &str, Vec<&Alert>, _)| {
-        let severity = glyph::clip(&glyph::one_line(severity), 20);
-        let severity = if severity.is_empty() { severity } else { format!("[{severity}] ") };
-        let name = glyph::clip(&glyph::one_line(name), 48);
+        let severity = glyph::short_line(severity, 20);
+        let severity = if severity.is_empty() { severity } else { format!("[{severity}] ").into() };
+        let name = glyph::short_line(name, 48);
         let name = if name.is_empty() { "未命名告警" } else { &name };
         let members: Vec<&Notification> = BTreeSet::iter(&groups).map(|number| notifications[*number]).collect();
         let count = match (alerts.len(), members.len()) {
@@ -278,7 +293,8 @@ fn rows(notifications: &[&Notification], clock: Clock, width: usize) -> Vec<Stri
             (count, groups) => format!("×{count}（{groups} 组）"),
         };
         let apart = apart(&members);
-        let (targets, hidden) = fill(&if apart.is_empty() { targets(&alerts, &Labels::new()) } else { apart }, width);
+        let (targets, hidden) =
+            if apart.is_empty() { fill(&targets(&alerts, &[]), width) } else { fill(&apart, width) };
         let targets = if hidden { format!("{targets} 等") } else { targets };
         let since = if since == Timestamp::MAX { String::new() } else { format!("{} 起", clock.short(since)) };
         let facts = [targets, since].into_iter().filter(|fact| !fact.is_empty()).collect::<Vec<_>>().join("，");
@@ -303,7 +319,7 @@ fn apart(members: &[&Notification]) -> Vec<String> {
     }
     let place = |member: &&Notification| {
         let values = names.iter().filter_map(|name| member.group_labels.get(*name)).filter(|value| !value.is_empty());
-        let values: Vec<_> = values.map(|value| glyph::clip(&glyph::one_line(value), MAX_VALUE)).collect();
+        let values: Vec<_> = values.map(|value| glyph::short_line(value, MAX_VALUE)).collect();
         let place = if values.is_empty() { "（无）".to_owned() } else { values.join("/") };
         match member.alerts.len() {
             1 => place,
@@ -324,9 +340,12 @@ fn fitting(rows: &[String], bytes: usize) -> usize {
         .count()
 }
 
-/// When the alert began; the zero time says nothing.
-fn starts_at(alert: &Alert) -> Option<Timestamp> {
-    alert.starts_at.parse::<Timestamp>().ok().filter(|time| time.as_second() > 0)
+/// When the first of the alerts began; the zero time says nothing.
+fn earliest(alerts: &[&Alert]) -> Option<Timestamp> {
+    // The time of those that began together is read once.
+    let together = alerts.chunk_by(|one, next| one.starts_at == next.starts_at).filter_map(|alerts| alerts.first());
+    let times = together.filter_map(|alert| alert.starts_at.parse::<Timestamp>().ok());
+    times.filter(|time| time.as_second() > 0).min()
 }
 
 /// How bad a severity is, 0 the worst. The names are those in use; an unknown one stands before what is only information.
@@ -362,7 +381,7 @@ fn counted<'a>(values: impl Iterator<Item = &'a str>, rank: impl Fn(&str) -> usi
         if shown > 0 {
             text.push('、');
         }
-        text.push_str(&glyph::clip(&glyph::one_line(value), MAX_VALUE));
+        text.push_str(&glyph::short_line(value, MAX_VALUE));
         if *count < total {
             let _ = write!(text, "×{count}");
         }
@@ -374,22 +393,26 @@ fn counted<'a>(values: impl Iterator<Item = &'a str>, rank: impl Fn(&str) -> usi
 }
 
 /// As many of `values` as fit into about `bytes`, at least one, and how many there are when not all do.
-fn listed(values: &[String], bytes: usize) -> String {
-    let (text, is_cut) = fill(values, bytes);
-    if is_cut { format!("{text} 等 {} 个", values.len()) } else { text }
+fn listed(values: &[impl fmt::Display], bytes: usize) -> String {
+    let (mut text, is_cut) = fill(values, bytes);
+    if is_cut {
+        let _ = write!(text, " 等 {} 个", values.len());
+    }
+    text
 }
 
 /// As many of `values` as fit into about `bytes`, at least one, and whether some did not.
-fn fill(values: &[String], bytes: usize) -> (String, bool) {
-    let mut text = String::new();
+fn fill(values: &[impl fmt::Display], bytes: usize) -> (String, bool) {
+    let mut text = String::with_capacity(bytes);
     for (shown, value) in values.iter().enumerate() {
-        if shown > 0 && text.len() + value.len() + 3 > bytes {
+        let end = text.len();
+        let separator = if shown > 0 { "、" } else { "" };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{separator}{value}");
+        if shown > 0 && text.len() > bytes {
+            text.truncate(end);
             return (text, true);
         }
-        if shown > 0 {
-            text.push('、');
-        }
-        text.push_str(value);
     }
     (text, false)
 }
@@ -421,7 +444,7 @@ mod tests {
         ] {
             let start: Timestamp = start.parse().unwrap();
             assert_eq!(
-                (clock().local(start), clock().lasts(start)),
+                (clock().local(start).to_string(), clock().lasts(start)),
                 (local.into(), format!("已持续{lasts}")),
                 "{start}"
             );

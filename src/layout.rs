@@ -1,5 +1,7 @@
 //! The order and the air of an answer: the verdict first, room between its sections, no courtesies.
 
+use crate::glyph::is_ideograph;
+
 /// What the answer is about; the verdict opens with it.
 const VERDICT: &str = "结论";
 /// The sections behind the verdict, as the prompt names them and as models name them.
@@ -48,19 +50,19 @@ pub(crate) fn says_nothing(plain: &str) -> bool {
     })
 }
 
-/// With a blank line above every section: on a phone a wall of lines has no places to rest.
-pub(crate) fn with_room_between(text: &str) -> String {
-    let mut roomy = String::with_capacity(text.len() + 16);
-    for line in text.split('\n') {
-        if !roomy.is_empty() {
-            let is_section = SECTIONS.iter().any(|section| {
-                line.strip_prefix(section).is_some_and(|rest| rest.trim_start().starts_with(['：', ':']))
-            });
-            roomy.push_str(if is_section && !roomy.ends_with('\n') { "\n\n" } else { "\n" });
-        }
-        roomy.push_str(line);
+/// Adds a line to the page, with a blank line above every section: on a phone a wall of lines has no places to rest.
+pub(crate) fn push_line(page: &mut String, line: &str) {
+    if !page.is_empty() {
+        page.push_str(if begins_section(line) && !page.ends_with('\n') { "\n\n" } else { "\n" });
     }
-    roomy
+    page.push_str(line);
+}
+
+/// Whether a section begins here: `影响：…`. Most lines begin with a bullet, a number or a command.
+fn begins_section(line: &str) -> bool {
+    let is_titled =
+        |section: &&str| line.strip_prefix(*section).is_some_and(|rest| rest.trim_start().starts_with(['：', ':']));
+    line.starts_with(is_ideograph) && SECTIONS.iter().any(is_titled)
 }
 
 /// Whether the line begins with `word`, whatever numbers and marks stand in front: `【一、结论】`, `🔥 结论`.
@@ -100,9 +102,10 @@ mod tests {
 
     #[test]
     fn sections_stand_apart() {
-        assert_eq!(
-            with_room_between("结论：a\n可能原因：\n1. b\n\n影响：c\n  影响：d\n影响面"),
-            "结论：a\n\n可能原因：\n1. b\n\n影响：c\n  影响：d\n影响面"
-        );
+        let mut page = String::new();
+        for line in ["结论：a", "可能原因：", "1. b", "", "影响：c", "  影响：d", "影响面"] {
+            push_line(&mut page, line);
+        }
+        assert_eq!(page, "结论：a\n\n可能原因：\n1. b\n\n影响：c\n  影响：d\n影响面");
     }
 }

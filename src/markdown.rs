@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::iter::Peekable;
-use std::str::Split;
 
 use crate::{commands, glyph, json, spans};
 
@@ -14,6 +13,8 @@ use crate::{commands, glyph, json, spans};
 const MAX_HEADING: usize = 90;
 /// A table's row of more than this many bytes is written as several lines.
 const MAX_ROW: usize = 120;
+/// Bytes that few lines are longer than.
+const USUAL_LINE: usize = 256;
 /// Lists are indented by two spaces a level, at most this many levels: a phone's line is short.
 const MAX_LEVEL: usize = 3;
 
@@ -26,23 +27,31 @@ const MAX_LEVEL: usize = 3;
 pub fn to_plain(markdown: &str) -> String {
     let cleaned = glyph::clean(markdown);
     let cleaned = json::to_markdown(&cleaned).map_or(cleaned, Cow::Owned);
-    let mut page = Page { text: String::with_capacity(cleaned.len()), in_list: false, after_blank: true };
-    let mut lines = cleaned.split('\n').peekable();
+    let (text, line) = (String::with_capacity(cleaned.len()), String::with_capacity(USUAL_LINE));
+    let mut page = Page { text, line, after_blank: true, ..Page::default() };
+    let mut lines = glyph::lines(&cleaned).peekable();
     while let Some(line) = lines.next() {
         page.take_block(line, &mut lines);
     }
-    tidy(&page.text)
+    page.text.truncate(page.text.trim_end().len());
+    page.text
 }
 
 /// The lines of an answer that were not read yet.
-type Lines<'a> = Peekable<Split<'a, char>>;
+type Lines<'a> = Peekable<glyph::Lines<'a>>;
 
 /// The plain text so far.
+#[derive(Default)]
 struct Page {
     text: String,
+    /// The line that is being written.
+    line: String,
     /// Indented lines belong to a list's item, not to code.
     in_list: bool,
     after_blank: bool,
+    after_heading: bool,
+    /// The next line begins a paragraph.
+    is_parted: bool,
 }
 
 impl Page {
@@ -130,23 +139,22 @@ impl Page {
             self.push_heading(text);
             return;
         }
-        let begin = self.text.len();
         if let Some((level, bullet, rest)) = list_item(line) {
             self.in_list = true;
             self.indent(level);
-            bullet.write(&mut self.text);
+            bullet.write(&mut self.line);
             let rest = rest.trim_start();
             // Some put a heading or an item into an item.
             let rest = heading(rest).unwrap_or(rest);
             let rest = match list_item(rest) {
                 Some((_, Bullet::Sign(sign), rest)) => {
-                    self.text.push_str(if sign == BULLET { "" } else { sign });
+                    self.line.push_str(if sign == BULLET { "" } else { sign });
                     rest
                 }
                 Some((_, Bullet::Number(_), _)) | None => rest,
             };
-            spans::write_plain(rest, &mut self.text);
-            self.end_line(begin);
+            spans::write_plain(rest, &mut self.line);
+            self.end_line();
             return;
         }
         let level = indentation(line) / 2;
@@ -156,18 +164,18 @@ impl Page {
         if self.in_list {
             self.indent(level);
         }
-        let indented = self.text.len();
+        let indented = self.line.len();
         if text.starts_with('|') && text.ends_with('|') && text.len() > 2 {
             let cells: Vec<String> = cells(text).iter().map(|cell| cell_text(cell)).collect();
-            self.text.push_str(&cells.join("，"));
+            self.line.push_str(&cells.join("，"));
         } else {
-            spans::write_plain(text, &mut self.text);
+            spans::write_plain(text, &mut self.line);
         }
         // A line of nothing but tags is no paragraph's end.
-        if self.text.len() > indented {
-            self.end_line(begin);
+        if self.line.len() > indented {
+            self.end_line();
         } else {
-            self.text.truncate(begin);
+            self.line.clear();
         }
     }
 
@@ -182,26 +190,41 @@ impl Page {
         if is_bracketed || text.len() > MAX_HEADING || text.contains('\n') {
             self.push(&plain);
         } else {
-            let begin = self.text.len();
-            self.text.extend(["【", text, "】"]);
-            self.end_line(begin);
+            self.line.extend(["【", text, "】"]);
+            self.end_line();
         }
     }
 
     fn indent(&mut self, level: usize) {
-        self.text.extend(std::iter::repeat_n("  ", level.min(MAX_LEVEL)));
+        self.line.extend(std::iter::repeat_n("  ", level.min(MAX_LEVEL)));
     }
 
-    fn push(&mut self, line: &str) {
-        let begin = self.text.len();
-        self.text.push_str(line);
-        self.end_line(begin);
+    fn end_line(&mut self) {
+        let mut line = std::mem::take(&mut self.line);
+        self.push(&line);
+        line.clear();
+        self.line = line;
     }
 
-    /// Ends the line that begins at byte `begin`.
-    fn end_line(&mut self, begin: usize) {
-        self.after_blank = self.text.get(begin..).is_none_or(|line| line.trim_start().is_empty());
-        self.text.push('\n');
+    /// Adds lines without white space at their ends. One blank line stands for many, one above a heading, and none
+    /// under it or at the text's beginning.
+    fn push(&mut self, lines: &str) {
+        self.after_blank = true;
+        for line in glyph::lines(lines).map(str::trim_end) {
+            if line.is_empty() {
+                self.is_parted = true;
+                continue;
+            }
+            let is_heading = line.starts_with('【') && line.ends_with('】');
+            if !self.text.is_empty() && (is_heading || (self.is_parted && !self.after_heading)) {
+                self.text.push('\n');
+            }
+            self.text.push_str(line);
+            self.text.push('\n');
+            self.after_blank = false;
+            self.after_heading = is_heading;
+            self.is_parted = false;
+        }
     }
 }
 
@@ -442,30 +465,6 @@ fn row_text(head: &[String], values: &[String], has_code: bool) -> String {
             }
         }
     }
-}
-
-/// Trims the lines' ends, lets one blank line stand for many, one above a heading, and none under it or at
-/// the ends.
-fn tidy(text: &str) -> String {
-    let mut tidied = String::with_capacity(text.len());
-    let mut is_blank = false;
-    let mut after_heading = false;
-    for line in text.split('\n').map(str::trim_end) {
-        if line.trim_start().is_empty() {
-            is_blank = true;
-            continue;
-        }
-        let is_heading = line.starts_with('【') && line.ends_with('】');
-        if !tidied.is_empty() && (is_heading || (is_blank && !after_heading)) {
-            tidied.push('\n');
-        }
-        is_blank = false;
-        after_heading = is_heading;
-        tidied.push_str(line);
-        tidied.push('\n');
-    }
-    tidied.truncate(tidied.trim_end().len());
-    tidied
 }
 
 #[cfg(test)]

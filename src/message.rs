@@ -7,7 +7,7 @@ use jiff::tz::Offset;
 
 use crate::headline::{self, Clock};
 use crate::notification::Notification;
-use crate::{danger, layout, markdown, parts, unseen};
+use crate::{danger, glyph, layout, markdown, parts, unseen};
 
 /// What every part begins with.
 pub const PREFIX: &str = "deepseek 告警解析与处理建议:";
@@ -18,6 +18,9 @@ pub const MAX_PARTS: usize = 5;
 
 /// Smaller parts than this many bytes are not made: the head alone would fill them.
 pub const MIN_PART_BYTES: usize = 256;
+
+/// A part's number and how many there are; all of them have one digit.
+const NUMBER_BYTES: usize = "（1/5）".len();
 
 /// Ends a message of which [`MAX_PARTS`] parts could not hold all.
 const TRUNCATED: &str = "（截断）";
@@ -72,10 +75,9 @@ pub enum Occasion {
 #[must_use]
 pub fn render(letter: &Letter<'_>) -> Vec<String> {
     let part_bytes = letter.part_bytes.max(MIN_PART_BYTES);
-    let id = crate::glyph::clip(letter.id, 32);
+    let id = glyph::clip(letter.id, 32);
     let clock = Clock { now: letter.now, zone: letter.zone };
-    // The longest prefix there is: all of them have numbers of one digit.
-    let prefix_bytes = numbered(1, MAX_PARTS, &id).len() + 1;
+    let prefix_bytes = PREFIX.len() + NUMBER_BYTES + id.len() + 1;
     let head_bytes = (part_bytes / 3).saturating_sub(prefix_bytes);
     let (head, overflow) =
         headline::write(letter.notifications, clock, letter.occasion == Occasion::Repeat, head_bytes);
@@ -84,8 +86,8 @@ pub fn render(letter: &Letter<'_>) -> Vec<String> {
         let _ = write!(text, "\n\n{overflow}");
     }
     let links = headline::links(letter.notifications);
-    let links = if links.len() > part_bytes / 2 { String::new() } else { links };
-    let tail = if links.is_empty() { String::new() } else { format!("\n\n{links}") };
+    let has_links = !links.is_empty() && links.len() <= part_bytes / 2;
+    let tail = if has_links { ["\n\n", &links].concat() } else { String::new() };
 
     let whole = [PREFIX, " ", &id, "\n", &head, "\n\n", &text, &tail].concat();
     if whole.len() <= part_bytes {
@@ -141,7 +143,7 @@ fn body(letter: &Letter<'_>, part_bytes: usize) -> String {
     match letter.body {
         Body::Plain { why } => {
             let said = headline::said(letter.notifications, part_bytes);
-            format!("（未经 AI 分析：{}）\n{said}", crate::glyph::one_line(why))
+            format!("（未经 AI 分析：{}）\n{said}", glyph::one_line(why))
         }
         Body::Analysis { text, cut } => {
             let plain = markdown::to_plain(text);
@@ -152,7 +154,7 @@ fn body(letter: &Letter<'_>, part_bytes: usize) -> String {
                 let said = headline::said(letter.notifications, part_bytes);
                 return format!("（模型没有给出内容）\n{said}");
             }
-            let mut marked = layout::with_room_between(&marked(plain, letter.notifications));
+            let mut marked = marked(plain, letter.notifications);
             if cut {
                 marked.push_str("\n（回答因长度被截断）");
             }
@@ -161,17 +163,14 @@ fn body(letter: &Letter<'_>, part_bytes: usize) -> String {
     }
 }
 
-/// Sets the marks behind the lines they are about. A command that goes on in the next line is one line.
+/// Lays out the lines, and sets the marks behind those they are about. A command that goes on in the next line is one line.
 fn marked(plain: &str, notifications: &[&Notification]) -> String {
     let unseen = unseen::Unseen::new(plain, notifications);
     let mut marked = String::with_capacity(plain.len() + plain.len() / 8);
     // The lines of a command that goes on.
     let mut begun = String::new();
-    for line in plain.lines() {
-        if !marked.is_empty() {
-            marked.push('\n');
-        }
-        marked.push_str(line);
+    for line in glyph::lines(plain) {
+        layout::push_line(&mut marked, line);
         if let Some(line) = line.strip_suffix('\\') {
             begun.push_str(line);
             continue;

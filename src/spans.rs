@@ -6,7 +6,7 @@
 use std::cell::LazyCell;
 
 use crate::commands::COMMANDS;
-use crate::glyph::is_ideograph;
+use crate::glyph::{ByteSet, is_ideograph};
 
 /// A `[text]` longer than this many bytes is no link. It also bounds the search, so that a line of brackets stays cheap.
 const MAX_LINK_TEXT: usize = 300;
@@ -18,6 +18,9 @@ const MAX_TAG: usize = 400;
 const LONG_LINE: usize = 480;
 /// … that ends at least this many bytes after the last break.
 const LONG_SENTENCE: usize = 90;
+
+/// What begins something else than prose: markup, or a web address.
+static DECORATING: ByteSet = ByteSet::new(b"`\\*_~[!<&h");
 
 /// Names that Python and Prometheus spell between double underscores: these are no bold text.
 const DUNDER: [&str; 8] = ["name", "address", "scheme", "metrics_path", "scrape_interval", "init", "main", "file"];
@@ -35,7 +38,7 @@ pub fn to_plain(line: &str) -> String {
 
 /// Writes what [`to_plain`] gives behind what the page holds.
 pub(crate) fn write_plain(line: &str, page: &mut String) {
-    if line.len() <= LONG_LINE && !line.ends_with('\n') && !line.bytes().any(may_decorate) {
+    if line.len() <= LONG_LINE && !line.ends_with('\n') && !line.bytes().any(|byte| DECORATING.has(byte)) {
         page.push_str(line);
         return;
     }
@@ -145,7 +148,7 @@ fn read<'a>(line: &'a str, depth: usize, pieces: &mut Vec<Piece<'a>>) {
     // Where the prose begins that is not among the pieces yet.
     let mut prose = 0;
     let mut at = 0;
-    while let Some(found) = line.get(at..).and_then(|rest| rest.bytes().position(may_decorate)) {
+    while let Some(found) = line.get(at..).and_then(|rest| rest.bytes().position(|byte| DECORATING.has(byte))) {
         at += found;
         let rest = line.get(at..).unwrap_or_default();
         let mark = rest.as_bytes().first().copied().unwrap_or_default();
@@ -203,11 +206,6 @@ fn read<'a>(line: &'a str, depth: usize, pieces: &mut Vec<Piece<'a>>) {
     push_prose(pieces, line.get(prose..));
 }
 
-/// What begins something else than prose: markup, or a web address.
-fn may_decorate(byte: u8) -> bool {
-    matches!(byte, b'`' | b'\\' | b'*' | b'_' | b'~' | b'[' | b'!' | b'<' | b'&' | b'h')
-}
-
 fn push_prose<'a>(pieces: &mut Vec<Piece<'a>>, prose: Option<&'a str>) {
     pieces.extend(prose.filter(|prose| !prose.is_empty()).map(Piece::Prose));
 }
@@ -229,6 +227,13 @@ impl<'a> InCommand<'a> {
 
     /// Whether it is at byte `at`, which is never less than the last time.
     fn is_inside(&mut self, at: usize) -> bool {
+        let unread = self.line.as_bytes().get(self.read..at).unwrap_or_default();
+        // Chinese text ends a command, and only what follows it counts.
+        if let Some(foreign) = unread.iter().rposition(|byte| !byte.is_ascii()) {
+            self.inside = false;
+            self.read += foreign + 1;
+            self.word = self.read;
+        }
         for (index, byte) in self.line.bytes().enumerate().take(at).skip(self.read) {
             if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') {
                 continue;
@@ -236,9 +241,6 @@ impl<'a> InCommand<'a> {
             if byte == b' ' && self.line.get(self.word..index).is_some_and(|word| COMMANDS.binary_search(&word).is_ok())
             {
                 self.inside = true;
-            }
-            if !byte.is_ascii() {
-                self.inside = false;
             }
             self.word = index + 1;
         }

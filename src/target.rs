@@ -1,9 +1,11 @@
 //! What is ill, and which labels say so: an exporter's own address, pod and namespace are not it.
 
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
+use std::fmt;
 
 use crate::glyph;
-use crate::notification::{Alert, Labels, Notification};
+use crate::notification::{Alert, Notification, Pair};
 
 /// One label value gets at most this many bytes; longer ones are made by machines and nobody reads them.
 const MAX_VALUE: usize = 72;
@@ -80,60 +82,93 @@ const COMMON: [&str; 28] = [
     "job",
 ];
 
-/// What is ill, each once: the instance or what names it best, with the detail that tells it from its neighbours.
-pub(crate) fn targets(alerts: &[&Alert], common: &Labels) -> Vec<String> {
+/// What is ill: the instance or what names it best, with the detail that tells it from its neighbours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Target<'a> {
+    namespace: &'a str,
+    name: &'a str,
+    detail: &'a str,
+}
+
+impl fmt::Display for Target<'_> {
+    /// `pay/api-1`, `db-2:9100（/data）`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [namespace, name, detail] =
+            [self.namespace, self.name, self.detail].map(|text| glyph::short_line(text, MAX_VALUE));
+        if !namespace.is_empty() {
+            f.write_str(&namespace)?;
+            f.write_str("/")?;
+        }
+        f.write_str(&name)?;
+        if !detail.is_empty() {
+            f.write_str("（")?;
+            f.write_str(&detail)?;
+            f.write_str("）")?;
+        }
+        Ok(())
+    }
+}
+
+/// What is ill, each once.
+pub(crate) fn targets<'a>(alerts: &[&'a Alert], common: &[Pair<'_>]) -> Vec<Target<'a>> {
+    let is_common = |name: &str| common.iter().any(|(common, _)| *common == name);
     let mut seen = BTreeSet::new();
     let mut targets = Vec::new();
     for alert in alerts {
         let Some(label) = target_label(alert) else { continue };
-        let target = alert.label(label);
-        let is_own = |name: &&&str| {
-            let value = alert.label(name);
-            **name != label
+        let name = alert.label(label);
+        let is_own = |detail: &str, value: &str| {
+            detail != label
                 && !value.is_empty()
-                && !common.contains_key(**name)
-                && !target.contains(value)
-                && !is_of_the_scrape(alert, name)
+                && !is_common(detail)
+                && !name.contains(value)
+                && !is_of_the_scrape(alert, detail)
         };
-        let detail = DETAILS.iter().find(is_own).map_or("", |name| alert.label(name));
-        let is_apart = NAMESPACED.contains(&label) && !common.contains_key("namespace");
+        let details = alert.labels.iter().filter_map(|(name, value)| Some((place(&DETAILS, name)?, value)));
+        let detail = details.filter(|(place, value)| is_own(DETAILS[*place], value)).min();
+        let is_apart = NAMESPACED.contains(&label) && !is_common("namespace");
         let namespace = if is_apart && !is_of_the_scrape(alert, "namespace") { alert.label("namespace") } else { "" };
-        if seen.insert((namespace, target, detail)) {
-            let [namespace, target, detail] =
-                [namespace, target, detail].map(|text| glyph::clip(&glyph::one_line(text), MAX_VALUE));
-            let target = if namespace.is_empty() { target } else { format!("{namespace}/{target}") };
-            targets.push(if detail.is_empty() { target } else { format!("{target}（{detail}）") });
+        let target = Target { namespace, name, detail: detail.map_or("", |(_, value)| value) };
+        if seen.insert(target) {
+            targets.push(target);
         }
     }
     targets
 }
 
-/// The labels that every alert of every notification shares.
-pub(crate) fn common_labels(notifications: &[&Notification]) -> Labels {
-    let mut all = notifications.iter().map(|notification| notification.common_labels());
+/// Where `name` stands among `names`, which are few.
+fn place(names: &[&str], name: &str) -> Option<usize> {
+    names.iter().position(|known| *known == name)
+}
+
+/// The labels that every alert of every notification shares, sorted by name.
+pub(crate) fn common_labels<'a>(notifications: &[&'a Notification]) -> Vec<Pair<'a>> {
+    let mut all = notifications.iter().map(|notification| notification.shared_labels());
     let mut shared = all.next().unwrap_or_default();
     for labels in all {
-        shared.retain(|name, value| labels.get(name) == Some(value));
+        shared.retain(|label| labels.binary_search(label).is_ok());
     }
     shared
 }
 
 /// The common labels as `cluster=prod，job=node`, without those that the head names anyway, or that help nobody.
-pub(crate) fn shown_labels(common: &Labels, alerts: &[&Alert]) -> String {
-    let Some(first) = alerts.first() else { return String::new() };
-    let target = target_label(first);
-    let is_news = |name: &str| {
+pub(crate) fn shown_labels(common: &[Pair<'_>], alerts: &[&Alert]) -> String {
+    let mut shown = String::new();
+    let Some(first) = alerts.first() else { return shown };
+    let target = LazyCell::new(|| target_label(first));
+    let is_news = |(name, value): &&Pair<'_>| {
         // A masked value says nothing.
-        let is_said = matches!(name, "alertname" | "severity" | "instance" | "uid") || common[name] == "***";
-        !is_said && Some(name) != target && !name.starts_with("__") && !is_of_the_scrape(first, name)
+        let is_said = matches!(*name, "alertname" | "severity" | "instance" | "uid") || *value == "***";
+        let is_target = TARGETS.contains(name) && *target == Some(*name);
+        !(is_said || is_target || name.starts_with("__") || is_of_the_scrape(first, name))
     };
-    let others = common.keys().map(String::as_str).filter(|name| !COMMON.contains(name));
-    let names = COMMON.into_iter().filter(|name| common.contains_key(*name)).chain(others).filter(|name| is_news(name));
-    let label = |name| {
-        let value = common.get(name).map_or("", String::as_str);
-        format!("{}={}", glyph::clip(&glyph::one_line(name), 32), glyph::clip(&glyph::one_line(value), 40))
-    };
-    names.map(label).take(MAX_LABELS).collect::<Vec<_>>().join("，")
+    let mut labels: Vec<&Pair<'_>> = common.iter().filter(is_news).collect();
+    labels.sort_by_cached_key(|(name, _)| place(&COMMON, name).unwrap_or(COMMON.len()));
+    for (name, value) in labels.into_iter().take(MAX_LABELS) {
+        let separator = if shown.is_empty() { "" } else { "，" };
+        shown.extend([separator, &glyph::short_line(name, 32), "=", &glyph::short_line(value, 40)]);
+    }
+    shown
 }
 
 /// The label that names what is ill; an exporter's own only when there is no other.
@@ -175,6 +210,10 @@ fn is_of_the_scrape(alert: &Alert, name: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn names(targets: &[Target<'_>]) -> Vec<String> {
+        targets.iter().map(ToString::to_string).collect()
+    }
+
     #[test]
     fn an_exporter_is_not_what_is_ill() {
         let ksm = r#""instance":"10.244.6.12:8080","job":"kube-state-metrics","container":"kube-state-metrics","endpoint":"http","service":"prometheus-kube-state-metrics""#;
@@ -203,7 +242,7 @@ mod tests {
             let notification = Notification::decode(json.as_bytes()).unwrap();
             let alerts: Vec<_> = notification.alerts.iter().collect();
             let common = common_labels(&[&notification]);
-            assert_eq!(targets(&alerts, &common), [target], "{name}");
+            assert_eq!(names(&targets(&alerts, &common)), [target], "{name}");
             assert_eq!(shown_labels(&common, &alerts), shown, "{name}");
         }
     }
@@ -220,7 +259,7 @@ mod tests {
         let notification = Notification::decode(json.as_bytes()).unwrap();
         let alerts: Vec<_> = notification.alerts.iter().collect();
         assert_eq!(
-            targets(&alerts, &common_labels(&[&notification])),
+            names(&targets(&alerts, &common_labels(&[&notification]))),
             ["a/p", "b/p", "db:9100（/a）", "db:9100（/b）", "redis-0.svc:9121", "10.0.0.1:8080（api-1）"]
         );
     }

@@ -1,8 +1,10 @@
 //! What the alert never said: addresses and hosts that a model made up.
 
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::glyph::find;
 use crate::notification::Notification;
 
 /// The mark. It stands at the end of a line, once, never inside a command or a URL.
@@ -21,14 +23,12 @@ impl Unseen {
     #[must_use]
     pub fn new(answer: &str, notifications: &[&Notification]) -> Self {
         let mut unseen = Self::default();
-        for line in answer.lines() {
-            each_named(line, &mut |named| match named {
-                Named::Address(address) => unseen.addresses.extend((!is_harmless(address)).then_some(address)),
-                Named::Host(host) => unseen.hosts.extend((!is_example(&host)).then_some(host)),
-            });
-        }
-        for text in notifications.iter().flat_map(|notification| texts(notification)) {
-            if unseen.addresses.is_empty() && unseen.hosts.is_empty() {
+        each_named(answer, &mut |named| match named {
+            Named::Address(address) => unseen.addresses.extend((!is_harmless(address)).then_some(address)),
+            Named::Host(host) => unseen.hosts.extend((!is_example(&host)).then_some(host)),
+        });
+        for text in texts(notifications) {
+            if unseen.is_empty() {
                 break;
             }
             unseen.forget(text);
@@ -40,7 +40,7 @@ impl Unseen {
     #[must_use]
     pub fn is_in(&self, line: &str) -> bool {
         let mut found = false;
-        if !(self.addresses.is_empty() && self.hosts.is_empty()) {
+        if !self.is_empty() {
             each_named(line, &mut |named| {
                 found |= match named {
                     Named::Address(address) => self.addresses.contains(&address),
@@ -51,43 +51,47 @@ impl Unseen {
         found
     }
 
+    fn is_empty(&self) -> bool {
+        self.addresses.is_empty() && self.hosts.is_empty()
+    }
+
     /// What `text` says was seen. It is read generously: `node-10.0.0.5` says 10.0.0.5 too.
     fn forget(&mut self, text: &str) {
-        if self.hosts.is_empty() && !has_dot_or_colon(text) {
+        if !self.hosts.is_empty() {
+            for piece in text.split(|c| c == ':' || !is_of_word(c)).map(trim_piece).filter(|piece| !piece.is_empty()) {
+                self.hosts.remove(&piece.to_ascii_lowercase());
+            }
+        }
+        if self.addresses.is_empty() {
             return;
         }
-        for word in text.split(|c: char| !is_of_word(c)).filter(|word| !word.is_empty()) {
-            // Only a host may go without both.
-            if self.hosts.is_empty() && !has_dot_or_colon(word) {
-                continue;
-            }
+        for (_, word, _) in telling_words(text) {
             if let Some(address) = ipv6(word) {
                 self.addresses.remove(&address);
             }
-            for piece in word.split(':').map(|piece| piece.trim_matches(['.', '-', '_'])) {
-                if !self.hosts.is_empty() && !piece.is_empty() {
-                    self.hosts.remove(&piece.to_ascii_lowercase());
-                }
-                // Most pieces have no dot, and so no address.
-                if piece.contains('.') {
-                    for part in piece.split(['-', '_']) {
-                        if let Ok(address) = part.parse::<Ipv4Addr>() {
-                            self.addresses.remove(&IpAddr::V4(address));
-                        }
-                    }
-                }
+            // Most pieces have no dot, and so no address.
+            let pieces = word.split(':').map(trim_piece).filter(|piece| piece.contains('.'));
+            let parts = pieces.flat_map(|piece| piece.split(['-', '_']));
+            for address in parts.filter_map(|part| part.parse::<Ipv4Addr>().ok()) {
+                self.addresses.remove(&IpAddr::V4(address));
             }
         }
     }
 }
 
-/// Every text of a notification that a reader of the alert could have seen.
-fn texts(notification: &Notification) -> impl Iterator<Item = &str> {
-    let alerts = notification.alerts.iter().flat_map(|alert| {
-        alert.labels.values().chain(alert.annotations.values()).chain(std::iter::once(&alert.generator_url))
-    });
-    let own = notification.group_labels.values().chain(std::iter::once(&notification.external_url));
-    own.chain(alerts).map(String::as_str)
+/// A piece of a word without the signs that no name begins or ends with.
+fn trim_piece(piece: &str) -> &str {
+    piece.trim_matches(['.', '-', '_'])
+}
+
+/// Every text of the notifications that a reader of the alerts could have seen. The labels come first: they name most
+/// of what an answer names, and when nothing is left to be seen, nobody reads on.
+fn texts<'a>(notifications: &'a [&Notification]) -> impl Iterator<Item = &'a String> {
+    let alerts = || notifications.iter().flat_map(|notification| &notification.alerts);
+    let labels = alerts().flat_map(|alert| alert.labels.values());
+    let others = alerts().flat_map(|alert| alert.annotations.values().chain([&alert.generator_url]));
+    let own = |notification: &&'a Notification| notification.group_labels.values().chain([&notification.external_url]);
+    labels.chain(others).chain(notifications.iter().flat_map(own))
 }
 
 /// What a line names.
@@ -96,40 +100,41 @@ enum Named {
     Host(String),
 }
 
-/// Hands over each address and each URL's host of a line.
-fn each_named(line: &str, found: &mut impl FnMut(Named)) {
-    // An address has a dot or a colon, and most lines of prose have neither.
-    if !has_dot_or_colon(line) {
-        return;
-    }
-    let mut at = 0;
-    let mut before = "";
-    while let Some(rest) = line.get(at..).filter(|rest| !rest.is_empty()) {
-        // All that words are made of is ASCII, so that they begin and end where characters do.
-        let length = rest.bytes().position(|byte| !is_of_word(byte.into())).unwrap_or(rest.len());
-        if length == 0 {
-            at += rest.bytes().position(|byte| is_of_word(byte.into())).unwrap_or(rest.len());
-            continue;
-        }
-        let word = rest.get(..length).unwrap_or_default();
-        let after = rest.get(length..).unwrap_or_default();
-        each_address(word, line.get(..at).unwrap_or_default(), before, after, found);
+/// Hands over each address and each URL's host of a text.
+fn each_named(text: &str, found: &mut impl FnMut(Named)) {
+    for (ahead, word, after) in telling_words(text) {
+        each_address(word, ahead, after, found);
         // `https:` and then `//host`.
-        if word.ends_with(':') && word.len() > 2 && after.starts_with("//") {
-            found_host(after.get(2..).unwrap_or_default(), found);
+        if word.ends_with(':')
+            && word.len() > 2
+            && let Some(authority) = after.strip_prefix("//")
+        {
+            found_host(authority, found);
         }
-        before = word;
-        at += length;
     }
 }
 
-fn has_dot_or_colon(text: &str) -> bool {
-    text.bytes().any(|byte| matches!(byte, b'.' | b':'))
+/// The words that may be an address or announce a host, each with what stands ahead of it and after it: those with a
+/// dot or a colon, which most words are without.
+fn telling_words(text: &str) -> impl Iterator<Item = (&str, &str, &str)> {
+    let is_of_word = |byte: u8| is_of_word(char::from(byte));
+    let mut read = 0;
+    std::iter::from_fn(move || {
+        let unread = text.get(read..)?;
+        let sign = find(unread, |byte| (byte == b'.') | (byte == b':'))?;
+        // All that words are made of is ASCII, so that they begin and end where characters do.
+        let (before, behind) = unread.split_at_checked(sign)?;
+        let begin = before.bytes().rposition(|byte| !is_of_word(byte)).map_or(read, |at| read + at + 1);
+        let end = behind.bytes().position(|byte| !is_of_word(byte)).map_or(text.len(), |at| read + sign + at);
+        read = end;
+        Some((text.get(..begin)?, text.get(begin..end)?, text.get(end..)?))
+    })
 }
 
 /// The addresses that a word consists of: `10.0.0.5`, `10.0.0.5:9100`, `10.0.0.5-10.0.0.9`, `fd00::1`.
-fn each_address(word: &str, ahead: &str, before: &str, after: &str, found: &mut impl FnMut(Named)) {
-    if !has_dot_or_colon(word) {
+fn each_address(word: &str, ahead: &str, after: &str, found: &mut impl FnMut(Named)) {
+    // None is shorter than `::1`, and an item's `1.` is.
+    if word.len() < 3 {
         return;
     }
     if let Some(address) = ipv6(word) {
@@ -138,14 +143,13 @@ fn each_address(word: &str, ahead: &str, before: &str, after: &str, found: &mut 
         }
         return;
     }
-    if is_version(ahead, before) {
-        return;
-    }
+    // Asked once a word, and only about what looks like an address, for it reads what stands ahead.
+    let is_version = LazyCell::new(|| is_version(ahead));
     for piece in word.split(':') {
         // A range; but `nginx-1.2.3.4` and `1.2.3.4-rc1` are versions.
         let is_range = piece.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-'));
         let mut parts = piece.split(|c| is_range && c == '-');
-        if let Some(address) = parts.find_map(ipv4) {
+        if let Some(address) = parts.find_map(ipv4).filter(|_| !*is_version) {
             if !is_network(address, after) {
                 found(Named::Address(address));
             }
@@ -170,18 +174,13 @@ fn ipv6(word: &str) -> Option<IpAddr> {
 }
 
 /// Whether the number that follows is a version: `version 10.2.3.4`, 版本 19.3.0.0, `Oracle 19.3.0.0`.
-fn is_version(ahead: &str, before: &str) -> bool {
-    let before = before.trim_end_matches(':');
+fn is_version(ahead: &str) -> bool {
+    let word = ahead.trim_end_matches(|c| !is_of_word(c)).rsplit(|c| !is_of_word(c)).next().unwrap_or_default();
+    let word = word.trim_end_matches(':');
     let words = ["version", "release", "oracle", "ver", "v", "oid"];
-    let is_word = words.iter().any(|word| before.eq_ignore_ascii_case(word));
     // The word counts only when nothing but spaces and signs stands between.
     let ahead = ahead.trim_end_matches([' ', '=', '：', ':', '"']);
-    (is_word
-        && ahead
-            .len()
-            .checked_sub(before.len())
-            .and_then(|at| ahead.get(at..))
-            .is_some_and(|end| end.eq_ignore_ascii_case(before)))
+    (words.iter().any(|known| known.eq_ignore_ascii_case(word)) && ahead.ends_with(word))
         || ahead.ends_with("版本")
         || ahead.ends_with("版本号")
 }
@@ -304,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_long_line_takes_no_time() {
-        for unit in ["1.", "::", "http://", "1.2.3.4 ", "a:", "10.0.0.1-", "版本", "version 1 "] {
+        for unit in ["1.", "::", "http://", "1.2.3.4 ", "a:", ": ", "10.0.0.1-", "版本", "version 1 "] {
             let line = unit.repeat(100_000 / unit.len());
             // Quadratic time would be minutes; a busy machine makes linear time seconds.
             let started = std::time::Instant::now();
