@@ -163,7 +163,8 @@ fn body(letter: &Letter<'_>, part_bytes: usize) -> String {
     }
 }
 
-/// Lays out the lines, and sets the marks behind those they are about. A command that goes on in the next line is one line.
+/// Lays out the lines, and sets the marks behind those they are about. A command that goes on in the next line is one
+/// line.
 fn marked(plain: &str, notifications: &[&Notification]) -> String {
     let unseen = unseen::Unseen::new(plain, notifications);
     let mut marked = String::with_capacity(plain.len() + plain.len() / 8);
