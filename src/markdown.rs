@@ -75,8 +75,9 @@ impl Page {
             self.after_blank = true;
             return;
         }
-        let is_setext = next.len() >= 3 && next.trim_end().bytes().all(|byte| byte == b'=') && !inner.trim().is_empty();
-        if is_setext {
+        let line_below = next.trim_end();
+        let is_setext = line_below.len() >= 3 && line_below.bytes().all(|byte| byte == b'=');
+        if is_setext && !inner.trim().is_empty() {
             lines.next();
             self.push_heading(inner.trim());
             return;
@@ -479,6 +480,7 @@ mod tests {
             ("bold heading", "**结论：**\n好\n**原因**\n坏", "【结论】\n好\n\n【原因】\n坏"),
             ("heading in brackets", "### 【结论】\n好", "【结论】\n好"),
             ("setext", "结论\n====\n好", "【结论】\n好"),
+            ("a line of spaces underlines nothing", "磁盘满\n    \n请清理", "磁盘满\n\n请清理"),
             ("no heading", "#1 与 #3f9a2c\n#!/bin/sh", "#1 与 #3f9a2c\n#!/bin/sh"),
             ("prompt of root", "# systemctl restart x\n# Systems", "# systemctl restart x\n\n【Systems】"),
             ("tags", "<h2>结论</h2>\n<ul>\n<li>a</li>\n<li>b</li>\n</ul>\n<h7>", "【结论】\n• a\n• b\n<h7>"),
