@@ -243,25 +243,13 @@ impl Notification {
         [&self.receiver, &self.group_key, recipients].iter().for_each(|part| push_counted(part, text));
     }
 
-    /// The labels that every alert here has with the same value. Alertmanager's `commonLabels` counts the resolved
-    /// ones too, so it is computed anew.
-    #[must_use]
-    pub fn common_labels(&self) -> Labels {
-        owned(self.shared_labels())
-    }
-
-    /// The annotations that every alert here has with the same value.
-    #[must_use]
-    pub fn common_annotations(&self) -> Labels {
-        owned(self.shared_annotations())
-    }
-
-    /// [`Self::common_labels`], sorted by name.
+    /// The labels that every alert here has with the same value, sorted by name. Alertmanager's `commonLabels` counts the
+    /// resolved ones too, so it is computed anew.
     pub(crate) fn shared_labels(&self) -> Vec<Pair<'_>> {
         shared(self.alerts.iter().map(|alert| &alert.labels))
     }
 
-    /// [`Self::common_annotations`], sorted by name.
+    /// The annotations that every alert here has with the same value, sorted by name.
     pub(crate) fn shared_annotations(&self) -> Vec<Pair<'_>> {
         shared(self.alerts.iter().map(|alert| &alert.annotations))
     }
@@ -301,10 +289,6 @@ fn push_counted(part: &str, text: &mut String) {
     // Writing to a String cannot fail.
     let _ = write!(text, "{}:", part.len());
     text.push_str(part);
-}
-
-fn owned(pairs: Vec<Pair<'_>>) -> Labels {
-    pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// Text for one line of a log or an answer: line breaks and other control characters become spaces.
@@ -463,7 +447,7 @@ mod tests {
     fn common_is_what_fires_in_common() {
         let mut mixed = recorded("mixed");
         mixed.retain_firing();
-        let common = mixed.common_labels();
-        assert_eq!(common.keys().collect::<Vec<_>>(), ["alertname", "job", "severity"]);
+        let names: Vec<_> = mixed.shared_labels().iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["alertname", "job", "severity"]);
     }
 }
