@@ -390,13 +390,7 @@ impl Pipeline {
         let started = Instant::now();
         let turn = self.pace.turn(draft.parts.len() - draft.taken, deadline);
         report.wecom += started.elapsed();
-        let _turn = turn.map_err(|NoTurn { wait }| {
-            let wait = wait.as_secs();
-            Failure::new(
-                Reason::Paced,
-                format!("WECHAT_RATE leaves no turn for the next {wait} s; the message is kept"),
-            )
-        })?;
+        let _turn = turn.map_err(no_turn)?;
         while let Some(part) = draft.parts.get(draft.taken) {
             let sent = self.timed(report, || self.wecom.send(part, &recipients, deadline));
             match sent.result {
@@ -444,8 +438,7 @@ impl Pipeline {
     pub fn tell(&self, notice: &Notice) -> Result<(), Failure> {
         let deadline = Instant::now() + NOTICE;
         let pass = self.wecom.send_gate().enter(Instant::now())?;
-        let _turn =
-            self.pace.turn(1, deadline).map_err(|_| Failure::new(Reason::Paced, "WECHAT_RATE leaves no turn"))?;
+        let _turn = self.pace.turn(1, deadline).map_err(no_turn)?;
         let sent = self.wecom.send(&notice.text, &notice.recipients, deadline);
         self.metrics.called_wecom(&sent.calls);
         match sent.result {
@@ -539,6 +532,16 @@ impl Report {
             notice: None,
             draft,
         }
+    }
+}
+
+/// Where the rate is why, Alertmanager posts again at its next `group_interval`, else within seconds.
+fn no_turn(no_turn: NoTurn) -> Failure {
+    match no_turn {
+        NoTurn::Paced { wait } => {
+            Failure::new(Reason::Paced, format!("WECHAT_RATE leaves no turn for the next {} s", wait.as_secs()))
+        }
+        NoTurn::Missed => Failure::new(Reason::Timeout, "no time was left for this message's turn at WeCom"),
     }
 }
 
