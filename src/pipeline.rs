@@ -310,11 +310,12 @@ impl Pipeline {
         self.metrics.asked(&asked);
         self.budget.spend(asked.usage.total(), Timestamp::now());
         let answer = self.second_refusal(jobs, asked.answer);
-        match &answer {
-            Ok(_) => pass.passed(),
-            Err(failure) => pass.failed(failure, deepseek::verdict(failure.reason), Instant::now()),
+        let trouble = answer.as_ref().err().filter(|failure| !self.refuses_only_this(failure));
+        match trouble {
+            None => pass.passed(),
+            Some(failure) => pass.failed(failure, deepseek::verdict(failure.reason), Instant::now()),
         }
-        report.notice = self.notice(answer.as_ref().err(), jobs);
+        report.notice = self.notice(trouble, jobs);
         let mut analysis = answer?;
         if let Cow::Owned(revealed) = aliases.reveal(&analysis.text) {
             analysis.text = revealed;
@@ -356,6 +357,12 @@ impl Pipeline {
             }
         }
         Err(failure)
+    }
+
+    /// Whether DeepSeek works and refuses this prompt alone. Where refused prompts have closed the gate, one more of them
+    /// does not show that.
+    fn refuses_only_this(&self, failure: &Failure) -> bool {
+        failure.reason == Reason::Prompt && self.deepseek_gate.closed_for() != Some(Reason::Configuration)
     }
 
     /// What a person is to be told: once that DeepSeek stays away, however often it is tried and whatever closed the gate
