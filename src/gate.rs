@@ -104,7 +104,7 @@ impl Gate {
 }
 
 impl Pass<'_> {
-    /// The upstream did its work: the gate is open.
+    /// The upstream works, it did what was asked or refused this alone: the gate is open.
     pub fn passed(&self) {
         *self.gate.lock() = State::default();
     }

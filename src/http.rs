@@ -20,6 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use socket2::SockRef;
 use tiny_http::{HTTPVersion, Header, Method, Response, StatusCode};
 
 use crate::connections::{Connection, Connections, Standing, write_and_forget};
@@ -40,6 +41,10 @@ const BODY_START: usize = 16 * 1024;
 /// Bytes of a rest that are read past at most, so that the client reads its answer instead of a reset. A client that
 /// sends more without a look at the answer is not worth the processor.
 const DISCARD_LIMIT: usize = 128 * 1024 * 1024;
+
+/// Clients that may wait to be accepted: as many as the system allows (`net.core.somaxconn`, 4,096 since Linux 5.4), which
+/// is what this becomes. One that finds no place has its SYN dropped, and comes again after a second.
+const BACKLOG: i32 = i32::MAX;
 
 /// How long the accept loop waits after an error that no eviction helps against. The backlog keeps the clients.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -126,6 +131,8 @@ impl Server {
     /// Those of `bind(2)`: the address is in use, or not of this machine, or not allowed. The caller gives up.
     pub fn bind(address: impl ToSocketAddrs, limits: Limits, deadlines: Deadlines) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
+        // std has it listen with a backlog of 128; to listen once more changes that and nothing else.
+        SockRef::from(&listener).listen(BACKLOG)?;
         Ok(Self {
             waker: TcpStream::from(OwnedFd::from(listener.try_clone()?)),
             address: listener.local_addr()?,

@@ -36,6 +36,7 @@ mod dns;
 pub mod errcode;
 pub mod gate;
 pub mod peer;
+mod token;
 pub mod wecom;
 mod wire;
 

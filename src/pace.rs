@@ -66,9 +66,14 @@ enum Parts {
 
 /// No turn is free before the deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NoTurn {
-    /// How long the wait would have been.
-    pub wait: Duration,
+pub enum NoTurn {
+    /// The rate leaves none.
+    Paced {
+        /// How long the wait would have been.
+        wait: Duration,
+    },
+    /// The rate left one, but it was missed behind what took WeCom too long, or the time was up already.
+    Missed,
 }
 
 impl Bucket {
@@ -122,7 +127,8 @@ impl Pace {
     /// Waits for the turns of a message of `parts` parts, first come, first served.
     ///
     /// # Errors
-    /// [`NoTurn`] at once when they would come after `deadline`: nothing is reserved, the caller keeps what it rendered.
+    /// [`NoTurn::Paced`] at once when they would come after `deadline`: nothing is reserved. [`NoTurn::Missed`] at the
+    /// deadline at the latest. The caller keeps what it rendered in either case.
     pub fn turn(&self, parts: usize, deadline: Instant) -> Result<Turn<'_>, NoTurn> {
         let count = u32::try_from(parts).unwrap_or(u32::MAX);
         let kind = if parts > 1 { Parts::Several } else { Parts::One };
@@ -132,7 +138,7 @@ impl Pace {
         let mut turn = Turn { pace: self, parts: kind, count, due: Instant::now() };
         if turn.due.saturating_duration_since(booked_for) > SLACK {
             // Another's parts stood in the way, and whoever waited with us would go at once with us: booked anew.
-            turn.due = self.reserve(count, turn.due, deadline)?;
+            turn.due = self.reserve(count, turn.due, deadline).map_err(|_| NoTurn::Missed)?;
             sleep_until(turn.due);
         }
         Ok(turn)
@@ -143,7 +149,8 @@ impl Pace {
         let mut state = self.lock();
         let ready_at = state.buckets.iter().map(|bucket| bucket.ready_at(count, now)).max().unwrap_or(now);
         if ready_at > deadline {
-            return Err(NoTurn { wait: ready_at.saturating_duration_since(now) });
+            let wait = ready_at.saturating_duration_since(now);
+            return Err(if wait.is_zero() { NoTurn::Missed } else { NoTurn::Paced { wait } });
         }
         for bucket in &mut state.buckets {
             bucket.spend(count, ready_at);
@@ -169,7 +176,7 @@ impl Pace {
                 if !free {
                     drop(state);
                     self.free.notify_all();
-                    return Err(NoTurn { wait: Duration::ZERO });
+                    return Err(NoTurn::Missed);
                 }
                 match parts {
                     Parts::One => state.singles += 1,
@@ -253,7 +260,9 @@ mod tests {
         let pace = Pace::new(20, start);
         pace.reserve(8, start, start).unwrap();
         let soon = start + Duration::from_secs(2);
-        assert_eq!(pace.reserve(1, start, soon), Err(NoTurn { wait: Duration::from_secs(3) }));
+        assert_eq!(pace.reserve(1, start, soon), Err(NoTurn::Paced { wait: Duration::from_secs(3) }));
+        let free = start + Duration::from_secs(3);
+        assert_eq!(pace.reserve(1, free, soon), Err(NoTurn::Missed), "the rate is not why");
         assert_eq!(pace.reserve(1, start, start + FAR), Ok(start + Duration::from_secs(3)));
     }
 
@@ -280,11 +289,12 @@ mod tests {
         let pace = Pace::new(0, Instant::now());
         let deadline = Instant::now() + Duration::from_secs(60);
         let several = pace.turn(2, deadline).unwrap();
-        assert!(pace.turn(1, Instant::now()).is_err(), "a single waits for the parts");
-        assert!(pace.turn(2, Instant::now()).is_err());
+        let soon = || Instant::now() + Duration::from_millis(50);
+        assert_eq!(pace.turn(1, soon()).unwrap_err(), NoTurn::Missed, "a single waits for the parts");
+        assert_eq!(pace.turn(2, soon()).unwrap_err(), NoTurn::Missed);
         drop(several);
         let (first, second) = (pace.turn(1, deadline).unwrap(), pace.turn(1, deadline).unwrap());
-        assert!(pace.turn(2, Instant::now()).is_err(), "the parts wait for the singles");
+        assert_eq!(pace.turn(2, soon()).unwrap_err(), NoTurn::Missed, "the parts wait for the singles");
         drop((first, second));
         pace.turn(2, deadline).unwrap();
     }

@@ -310,11 +310,12 @@ impl Pipeline {
         self.metrics.asked(&asked);
         self.budget.spend(asked.usage.total(), Timestamp::now());
         let answer = self.second_refusal(jobs, asked.answer);
-        match &answer {
-            Ok(_) => pass.passed(),
-            Err(failure) => pass.failed(failure, deepseek::verdict(failure.reason), Instant::now()),
+        let trouble = answer.as_ref().err().filter(|failure| !self.refuses_only_this(failure));
+        match trouble {
+            None => pass.passed(),
+            Some(failure) => pass.failed(failure, deepseek::verdict(failure.reason), Instant::now()),
         }
-        report.notice = self.notice(answer.as_ref().err(), jobs);
+        report.notice = self.notice(trouble, jobs);
         let mut analysis = answer?;
         if let Cow::Owned(revealed) = aliases.reveal(&analysis.text) {
             analysis.text = revealed;
@@ -358,6 +359,12 @@ impl Pipeline {
         Err(failure)
     }
 
+    /// Whether DeepSeek works and refuses this prompt alone. Where refused prompts have closed the gate, one more of them
+    /// does not show that.
+    fn refuses_only_this(&self, failure: &Failure) -> bool {
+        failure.reason == Reason::Prompt && self.deepseek_gate.closed_for() != Some(Reason::Configuration)
+    }
+
     /// What a person is to be told: once that DeepSeek stays away, however often it is tried and whatever closed the gate
     /// first, and once that it is back.
     fn notice(&self, failure: Option<&Failure>, jobs: Jobs<'_>) -> Option<Notice> {
@@ -390,13 +397,7 @@ impl Pipeline {
         let started = Instant::now();
         let turn = self.pace.turn(draft.parts.len() - draft.taken, deadline);
         report.wecom += started.elapsed();
-        let _turn = turn.map_err(|NoTurn { wait }| {
-            let wait = wait.as_secs();
-            Failure::new(
-                Reason::Paced,
-                format!("WECHAT_RATE leaves no turn for the next {wait} s; the message is kept"),
-            )
-        })?;
+        let _turn = turn.map_err(no_turn)?;
         while let Some(part) = draft.parts.get(draft.taken) {
             let sent = self.timed(report, || self.wecom.send(part, &recipients, deadline));
             match sent.result {
@@ -444,8 +445,7 @@ impl Pipeline {
     pub fn tell(&self, notice: &Notice) -> Result<(), Failure> {
         let deadline = Instant::now() + NOTICE;
         let pass = self.wecom.send_gate().enter(Instant::now())?;
-        let _turn =
-            self.pace.turn(1, deadline).map_err(|_| Failure::new(Reason::Paced, "WECHAT_RATE leaves no turn"))?;
+        let _turn = self.pace.turn(1, deadline).map_err(no_turn)?;
         let sent = self.wecom.send(&notice.text, &notice.recipients, deadline);
         self.metrics.called_wecom(&sent.calls);
         match sent.result {
@@ -539,6 +539,16 @@ impl Report {
             notice: None,
             draft,
         }
+    }
+}
+
+/// Where the rate is why, Alertmanager posts again at its next `group_interval`, else within seconds.
+fn no_turn(no_turn: NoTurn) -> Failure {
+    match no_turn {
+        NoTurn::Paced { wait } => {
+            Failure::new(Reason::Paced, format!("WECHAT_RATE leaves no turn for the next {} s", wait.as_secs()))
+        }
+        NoTurn::Missed => Failure::new(Reason::Timeout, "no time was left for this message's turn at WeCom"),
     }
 }
 

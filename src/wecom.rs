@@ -3,7 +3,6 @@
 //! <https://developer.work.weixin.qq.com/document/path/91039> (gettoken), <…/path/90236> (message/send),
 //! <…/path/91770> (group robot).
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +12,7 @@ use crate::gate::{Gate, Verdict};
 use crate::outcome::{Failure, Reason};
 use crate::peer::{self, Call, CallError, Credential, Fate, Peer, Received, Reuse, quote};
 use crate::secret::Secret;
+use crate::token::{AccessToken, SharedToken};
 
 /// Bytes (UTF-8) of one text; WeCom silently cuts what is over.
 /// <https://developer.work.weixin.qq.com/document/path/90236#文本消息>
@@ -108,13 +108,6 @@ impl Recipients {
     }
 }
 
-/// A token and its end. Dropped when WeCom refuses it.
-#[derive(Debug, Clone)]
-struct AccessToken {
-    value: Secret,
-    good_until: Instant,
-}
-
 /// How one call ended, for the metrics.
 pub type CallRecord = (Api, Class);
 
@@ -139,8 +132,7 @@ pub struct WeCom {
     api_url: String,
     account: Account,
     recipients: Recipients,
-    /// Held while a token is fetched, so that one thread fetches it and the others find it.
-    token: Mutex<Option<AccessToken>>,
+    token: SharedToken,
     gettoken_gate: Gate,
     send_gate: Gate,
 }
@@ -169,7 +161,7 @@ impl WeCom {
             api_url,
             account,
             recipients,
-            token: Mutex::default(),
+            token: SharedToken::default(),
             gettoken_gate: Gate::default(),
             send_gate: Gate::default(),
         }
@@ -255,7 +247,7 @@ impl WeCom {
             if answered.class != Class::StaleToken || renewed {
                 return answered.delivered("message/send");
             }
-            self.drop_token(&token);
+            self.token.forget(&token);
             renewed = true;
         }
     }
@@ -278,7 +270,7 @@ impl WeCom {
         }
     }
 
-    /// The token in force; fetched by one thread, the others wait for it here and find it.
+    /// The token in force. `sent` gets the calls of a fetch, when this job is the one that fetches it.
     fn access_token(
         &self,
         corp_id: &str,
@@ -286,11 +278,16 @@ impl WeCom {
         deadline: Instant,
         sent: &mut Sent,
     ) -> Result<Secret, Failure> {
-        let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(token) = token.as_ref().filter(|token| Instant::now() < token.good_until) {
-            return Ok(token.value.clone());
-        }
-        *token = None;
+        self.token.get(deadline, || self.fetch_token(corp_id, secret, deadline, sent))
+    }
+
+    fn fetch_token(
+        &self,
+        corp_id: &str,
+        secret: &Credential,
+        deadline: Instant,
+        sent: &mut Sent,
+    ) -> Result<AccessToken, Failure> {
         let mut used = secret.get();
         let pass = self.gettoken_gate.enter(Instant::now())?;
         loop {
@@ -300,12 +297,10 @@ impl WeCom {
             match (answered.class, &answered.answer.access_token) {
                 (Class::Ok, Some(value)) => {
                     pass.passed();
-                    let value = Secret::new(value);
                     let expires_in = Duration::from_secs(answered.answer.expires_in).min(LONGEST_TOKEN);
                     // A short-lived one serves half its life at least.
                     let good_for = expires_in.saturating_sub(TOKEN_MARGIN).max(expires_in / 2);
-                    *token = Some(AccessToken { value: value.clone(), good_until: Instant::now() + good_for });
-                    return Ok(value);
+                    return Ok(AccessToken { value: Secret::new(value), good_until: Instant::now() + good_for });
                 }
                 (Class::Credentials, _) if secret.renew(&used) => used = secret.get(),
                 _ => {
@@ -314,14 +309,6 @@ impl WeCom {
                     return Err(failure);
                 }
             }
-        }
-    }
-
-    /// Forgets a refused token, unless another thread has fetched a new one since.
-    fn drop_token(&self, refused: &Secret) {
-        let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
-        if token.as_ref().is_some_and(|token| token.value == *refused) {
-            *token = None;
         }
     }
 

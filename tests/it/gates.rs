@@ -229,6 +229,51 @@ fn two_refused_prompts_with_an_answer_between_them_are_two_poisoned_alerts() {
     assert_eq!((deepseek.calls(), wecom.delivered_count()), (4, 2));
 }
 
+/// A sidecar that DeepSeek's stand-in has refused for its key, whose file holds the right one now: the next job tries.
+fn about_to_try(deepseek: &DeepSeek, wecom: &WeCom) -> (Sidecar, TempFile) {
+    let file = TempFile::new("sk-the-key-of-yesterday");
+    let builder = Sidecar::with(deepseek, wecom).without("DEEPSEEK_API_KEY");
+    let sidecar = builder.env("DEEPSEEK_API_KEY_FILE", file.path()).start();
+    assert_all(&[sidecar.post(&notification("DiskWillFill").build())], 422);
+    wecom.wait_delivered(1, PATIENCE);
+    assert_eq!(sidecar.metrics().value("gate_closed{upstream=\"deepseek\"}"), 1.0);
+    file.write(deepseek.key());
+    (sidecar, file)
+}
+
+#[test]
+fn a_prompt_that_a_trial_has_refused_shows_that_deepseek_works() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    deepseek.answer_once(error(400, "Content Exists Risk"));
+    let (sidecar, _file) = about_to_try(&deepseek, &wecom);
+    let poisoned = notification("Poisoned").build();
+    assert_all(&[sidecar.post(&poisoned)], 422);
+    assert_eq!(sidecar.metrics().value("gate_closed{upstream=\"deepseek\"}"), 0.0);
+    wecom.wait_delivered(2, PATIENCE);
+    assert_all(&[sidecar.post(&poisoned)], 422);
+    assert_eq!(sidecar.post(&notification("InodesWillFill").build()).status, 200);
+    assert_eq!((said(&wecom, OFF), said(&wecom, ON)), (1, 1), "each is told once");
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (3, 3));
+}
+
+#[test]
+fn a_prompt_that_is_refused_again_shows_nothing_when_refused_prompts_have_closed_the_gate() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    deepseek.answer(error(400, "unsupported parameter: top_k"));
+    let (sidecar, file) = about_to_try(&deepseek, &wecom);
+    let [first, second] = ["First", "Second"].map(|name| notification(name).build());
+    assert_all(&[sidecar.post(&first)], 422);
+    wecom.wait_delivered(2, PATIENCE);
+    assert_all(&[sidecar.post(&second)], 422);
+    wecom.wait_delivered(3, PATIENCE);
+    deepseek.take_key("sk-another-key-that-is-right");
+    file.write("sk-another-key-that-is-right");
+    assert_all(&[sidecar.post(&second)], 422);
+    assert_eq!(deepseek.calls(), 4, "it was tried");
+    assert_eq!(sidecar.metrics().value("gate_closed{upstream=\"deepseek\"}"), 1.0);
+    assert_eq!((said(&wecom, OFF), said(&wecom, ON)), (2, 1));
+}
+
 #[test]
 fn what_wecom_refuses_to_everyone_is_not_tried_again_and_costs_no_model() {
     let rows = [("a foreign address", 60_020, 422, "企业可信IP"), ("a frequency limit", 45_009, 429, "45009")];

@@ -217,11 +217,27 @@ fn with_64_descriptors_and_200_connections_it_serves_again_when_they_go() {
 }
 
 #[test]
+fn clients_connect_at_once_while_none_is_accepted() {
+    let _crowd = crowd();
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    sidecar.signal("STOP");
+    // Where the queue is full a client's SYN is dropped, and again when it comes a second later.
+    let connect = |_| TcpStream::connect_timeout(&sidecar.addr(), Duration::from_secs(2)).expect("a connection");
+    let clients: Vec<_> = (0..300).map(connect).collect();
+    sidecar.signal("CONT");
+    for mut client in &clients {
+        client.write_all(b"GET /-/healthy HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
+    }
+    assert!(clients.iter().all(|client| read_all(client).starts_with("HTTP/1.1 200")));
+}
+
+#[test]
 fn a_burst_of_connections_is_answered_to_the_last() {
     let _crowd = crowd();
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
-    // More than a listener's backlog of 128: held back, they all come at once.
+    // Held back, they all come at once.
     sidecar.signal("STOP");
     let started = Barrier::new(301);
     thread::scope(|scope| {

@@ -23,6 +23,11 @@ fn warning(name: &str) -> Value {
     notification(name).severity("warning").build()
 }
 
+/// An answer that makes a message of three parts.
+fn long() -> String {
+    format!("结论：磁盘将满。\n{}", "再看一遍磁盘上的大文件，逐个确认能否删除。\n".repeat(70))
+}
+
 fn warnings(count: usize) -> (Vec<String>, Vec<Value>) {
     let names: Vec<String> = (0..count).map(|number| format!("Member{number:02}Down")).collect();
     let bodies = names.iter().map(|name| warning(name)).collect();
@@ -236,8 +241,7 @@ fn zero_is_unlimited() {
 #[test]
 fn the_parts_of_a_message_stand_together() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
-    let long = format!("结论：磁盘将满。\n{}", "再看一遍磁盘上的大文件，逐个确认能否删除。\n".repeat(70));
-    deepseek.answer_with(move |request| if request.user().contains("Long") { says(&long) } else { says(ANSWER) });
+    deepseek.answer_with(|request| says(&if request.user().contains("Long") { long() } else { ANSWER.into() }));
     wecom.reply(Api::Send, Answered::Late(Duration::from_millis(5)));
     let sidecar = Sidecar::with(&deepseek, &wecom).env("DIGEST_AT", "0").start();
     let notifications: Vec<Value> =
@@ -248,6 +252,63 @@ fn the_parts_of_a_message_stand_together() {
     assert!(names.len() > 24, "the long ones have several parts: {}", names.len());
     names.dedup();
     assert_eq!(names.len(), 16, "nothing stands between the parts of a message: {names:?}");
+}
+
+#[test]
+fn what_a_slow_message_of_several_parts_holds_up_is_for_another_try() {
+    struct Row {
+        name: &'static str,
+        job_timeout: &'static str,
+        /// Messages of the burst of eight that are gone before.
+        before: usize,
+        /// How WeCom answers the first part of the long message.
+        first_part: Answered,
+    }
+    let rows = [
+        Row {
+            name: "until its deadline",
+            job_timeout: "4s",
+            before: 0,
+            first_part: Answered::Instead(Answer::silence()),
+        },
+        Row {
+            name: "until its turn is gone",
+            job_timeout: "20s",
+            before: 4,
+            first_part: Answered::Late(Duration::from_secs(5)),
+        },
+    ];
+    each(
+        &rows,
+        |row| row.name.into(),
+        |row| {
+            let (deepseek, wecom, latch) = (DeepSeek::start(), WeCom::start(), Latch::shut());
+            let shut = latch.clone();
+            deepseek.answer_with(move |request| {
+                if request.user().contains("HeldUp") {
+                    shut.wait();
+                }
+                says(&if request.user().contains("Long") { long() } else { ANSWER.into() })
+            });
+            let builder = Sidecar::with(&deepseek, &wecom).env("WECHAT_RATE", "1").env("DIGEST_AT", "0");
+            let sidecar = builder.env("JOB_TIMEOUT", row.job_timeout).start();
+            assert!(statuses(&post_all(&sidecar, &warnings(row.before).1)).iter().all(|status| *status == 200));
+            wecom.reply_once(Api::Send, row.first_part.clone());
+            let (long, held_up) = (warning("Long"), warning("HeldUp"));
+            let reply = thread::scope(|scope| {
+                let reply = scope.spawn(|| sidecar.post(&held_up));
+                deepseek.wait_calls(row.before + 1, PATIENCE);
+                scope.spawn(|| sidecar.post(&long));
+                wecom.wait_calls(Api::Send, row.before + 1, PATIENCE);
+                latch.open();
+                reply.join().unwrap()
+            });
+            assert_eq!((reply.status, reply.outcome()), (503, "failed"), "{}", reply.text);
+            let page = sidecar.metrics();
+            assert_eq!(page.value("notifications_total{outcome=\"failed\",reason=\"paced\"}"), 0.0);
+            assert_eq!(page.sum("gate_closed"), 0.0, "whoever is slow reports it, not who waits");
+        },
+    );
 }
 
 #[test]

@@ -8,8 +8,9 @@ use serde_json::json;
 
 use crate::harness::{PATIENCE, Sidecar, each};
 use crate::support::notification::notification;
+use crate::support::standins::deepseek::error;
 use crate::support::standins::wecom::AGENT_ID;
-use crate::support::standins::{Answer, Api, DeepSeek, Reply, WeCom};
+use crate::support::standins::{Answer, Api, DeepSeek, Latch, Reply, WeCom};
 
 /// What becomes of the next notification, when WeCom would take it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -248,6 +249,51 @@ fn a_token_is_fetched_by_one_worker_for_all() {
     wecom.revoke_tokens();
     post_eight();
     assert_eq!((wecom.gettoken_calls(), wecom.delivered().len()), (2, 16), "all share the new token");
+}
+
+#[test]
+fn who_waits_for_a_token_shares_the_outcome_of_that_fetch() {
+    let (deepseek, wecom, latch) = (DeepSeek::start(), WeCom::start(), Latch::shut());
+    let shut = latch.clone();
+    wecom.reply_with(Api::GetToken, move |_| {
+        shut.wait();
+        Reply::Errcode(-1)
+    });
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("DIGEST_AT", "0").start();
+    let alerts: Vec<_> = (0..4).map(|number| notification(&format!("Alert{number}")).build()).collect();
+    thread::scope(|scope| {
+        let posts: Vec<_> = alerts.iter().map(|alert| scope.spawn(|| sidecar.post(alert))).collect();
+        sidecar.wait_metric("jobs_running", 4.0);
+        latch.open();
+        for reply in posts.into_iter().map(|post| post.join().unwrap()) {
+            assert_eq!(reply.status, 503, "{}", reply.text);
+            assert!(reply.message().contains("gettoken"), "{}", reply.text);
+        }
+    });
+    assert_eq!(wecom.gettoken_calls(), 3, "the three tries of one fetch");
+}
+
+#[test]
+fn who_waits_for_a_token_gives_up_at_its_own_deadline() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    wecom.expires_in(Duration::from_secs(1));
+    let latch = deepseek.hold(error(402, "Insufficient Balance"));
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("JOB_TIMEOUT", "4s").start();
+    let alert = notification("DiskWillFill").build();
+    thread::scope(|scope| {
+        let post = scope.spawn(|| sidecar.post(&alert));
+        deepseek.wait_calls(1, PATIENCE);
+        wecom.wait_tokens_dead(PATIENCE);
+        wecom.reply(Api::GetToken, Reply::Instead(Answer::silence()));
+        latch.open();
+        assert_eq!(post.join().unwrap().status, 422);
+    });
+    // The notice that DeepSeek needs a person has 20 s, and fetches a token for itself.
+    wecom.wait_calls(Api::GetToken, 2, PATIENCE);
+    let reply = sidecar.post(&notification("InodesWillFill").build());
+    assert_eq!(reply.status, 503, "{}", reply.text);
+    assert!(reply.took < Duration::from_secs(6), "{:?}", reply.took);
+    assert_eq!(wecom.gettoken_calls(), 2);
 }
 
 #[test]
