@@ -201,11 +201,16 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut state = self.pace.lock();
         state.settle(self.count, self.due, Instant::now());
-        match self.parts {
-            Parts::One => state.singles -= 1,
-            Parts::Several => state.exclusive = false,
-        }
-        let waited_for = state.singles == 0;
+        let waited_for = match self.parts {
+            Parts::One => {
+                state.singles -= 1;
+                state.singles == 0 && state.exclusive_waiting > 0
+            }
+            Parts::Several => {
+                state.exclusive = false;
+                true
+            }
+        };
         drop(state);
         if waited_for {
             self.pace.free.notify_all();
