@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::config::Config;
 use crate::deepseek::{self, CallResult, DeepSeek};
-use crate::dns::Resolver;
+use crate::dns::{Resolver, host_and_port};
 use crate::peer::{self, CallError, Received};
 use crate::prompt::{ChatMessage, Role};
 use crate::verbs::{STEP, say};
@@ -76,8 +76,7 @@ fn reach(steps: &mut Steps, upstream: &str, base_url: &str, settings: &peer::Set
         return;
     }
     let Ok(uri) = base_url.parse::<ureq::http::Uri>() else { return };
-    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
-    let host = uri.host().unwrap_or_default();
+    let (host, port) = host_and_port(&uri);
     match Resolver::default().addresses(host, port, Instant::now() + STEP) {
         Ok(addresses) => {
             let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();

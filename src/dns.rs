@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver as UreqResolver};
 use ureq::unversioned::transport::NextTimeout;
 
@@ -115,15 +116,20 @@ fn literal(host: &str) -> Option<IpAddr> {
     host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
+/// Whom an address is of, an IPv6 one in brackets, and the port there.
+pub(crate) fn host_and_port(uri: &Uri) -> (&str, u16) {
+    let default_port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+    (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(default_port))
+}
+
 impl UreqResolver for Resolver {
     fn resolve(
         &self,
-        uri: &ureq::http::Uri,
+        uri: &Uri,
         _config: &ureq::config::Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let default_port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
-        let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(default_port));
+        let (host, port) = host_and_port(uri);
         let mut resolved = self.empty();
         for address in self.addresses(host, port, Instant::now() + LOOKUP.min(*timeout.after))? {
             resolved.push(address);

@@ -254,8 +254,7 @@ impl Bounded {
         let begin = self.text.len();
         // Writing to a String cannot fail.
         let _ = self.text.write_fmt(line);
-        glyph::clip_behind(&mut self.text, begin, bytes);
-        glyph::clip_behind(&mut self.text, begin, room.min(self.bytes / 2));
+        glyph::clip_behind(&mut self.text, begin, bytes.min(room).min(self.bytes / 2));
     }
 }
 

@@ -75,7 +75,7 @@ impl History {
     pub fn recall(&self, group: &GroupId, notification: &Notification, now: Instant) -> Recall {
         let state = self.lock();
         let Some(explained) = state.groups.get(group) else { return Recall::Nothing };
-        let is_known = |alert: &Alert| explained.firing.contains(&identity(alert));
+        let is_known = |alert: &Alert| explained.firing.contains(&owned(identity(alert)));
         if now.saturating_duration_since(explained.at) >= self.ttl || !notification.alerts.iter().any(is_known) {
             return Recall::Nothing;
         }
@@ -125,7 +125,7 @@ impl History {
         delivered: Option<Instant>,
         now: Instant,
     ) {
-        let firing: HashSet<_> = notification.alerts.iter().map(identity).collect();
+        let firing: HashSet<_> = notification.alerts.iter().map(identity).map(owned).collect();
         let texts: usize = firing.iter().map(|(fingerprint, start)| fingerprint.len() + start.len() + OVERHEAD).sum();
         let bytes = texts + analysis.map_or(0, |analysis| analysis.text.len()) + 2 * group.weight() + OVERHEAD;
         let mut state = self.lock();
@@ -146,9 +146,8 @@ impl History {
     /// remembered by now: what it does not tell is not known any more, so that it is told when it comes again.
     pub fn delivered(&self, group: &GroupId, notification: &Notification, now: Instant) {
         if let Some(explained) = self.lock().groups.get_mut(group) {
-            let told = notification.alerts.iter().map(|alert| (&*alert.fingerprint, &*alert.starts_at));
-            let told: HashSet<(&str, &str)> = told.collect();
-            explained.firing.retain(|(fingerprint, starts_at)| told.contains(&(fingerprint, starts_at)));
+            let told: HashSet<_> = notification.alerts.iter().map(identity).collect();
+            explained.firing.retain(|(fingerprint, starts_at)| told.contains(&(&**fingerprint, &**starts_at)));
             explained.delivered = Some(now);
         }
     }
@@ -168,8 +167,12 @@ impl State {
 }
 
 /// An alert that fires again has its old fingerprint and a new start.
-fn identity(alert: &Alert) -> (String, String) {
-    (alert.fingerprint.clone(), alert.starts_at.clone())
+fn identity(alert: &Alert) -> (&str, &str) {
+    (&alert.fingerprint, &alert.starts_at)
+}
+
+fn owned((fingerprint, starts_at): (&str, &str)) -> (String, String) {
+    (fingerprint.to_owned(), starts_at.to_owned())
 }
 
 #[cfg(test)]
