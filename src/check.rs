@@ -57,6 +57,10 @@ pub fn check(config: Config) -> i32 {
         steps.note("configuration", warning);
     }
     steps.ok("configuration", "every variable is well-formed");
+    let hidden = &config.pipeline.prompt.redact_labels;
+    if !hidden.is_empty() {
+        steps.ok("configuration", format!("DeepSeek does not see the values of the labels {}", hidden.join(", ")));
+    }
     reach(&mut steps, "DeepSeek", &config.pipeline.deepseek.base_url, &config.pipeline.deepseek.peer);
     reach(&mut steps, "WeCom", &config.pipeline.wecom.api_url, &config.pipeline.wecom.peer);
     check_deepseek(&mut steps, config.pipeline.deepseek);

@@ -183,7 +183,7 @@ pub fn help() -> String {
     text.push_str(
         "  RUST_LOG                   level of the log on stderr: error, warn, info, debug, trace [info]\n\n\
          Durations are written 30s, 4m, 1h30m. Exit codes: 0 drained, 70 the server failed, 75 work was cut off,\n\
-         78 bad configuration.\n",
+         78 bad configuration; a command that fails ends with 1, a misspelt one with 64.\n",
     );
     text
 }
@@ -198,8 +198,12 @@ struct Table {
 
 impl Table {
     fn new(vars: impl IntoIterator<Item = (String, String)>) -> Self {
-        // An empty value is what `NAME=${NAME}` gives for an unset NAME, so it counts as not set.
-        let vars = vars.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+        // An empty value is what `NAME=${NAME}` gives for an unset NAME, so it counts as not set; so does what the table
+        // says of an unset one.
+        let says_none =
+            |name: &str| VARIABLES.iter().any(|variable| variable.name == name && variable.default == "none");
+        let is_set = |name: &str, value: &str| !(value.is_empty() || value.trim() == "none" && says_none(name));
+        let vars = vars.into_iter().filter(|(name, value)| is_set(name, value)).collect();
         let mut table = Self { vars, faults: Vec::new(), warnings: Vec::new() };
         table.refuse_unknown();
         table
@@ -218,9 +222,13 @@ impl Table {
                  whoever reaches it can send messages and spend tokens"
             ));
         }
+        let metrics_listen = self.address("METRICS_ADDR");
+        if metrics_listen == Some(listen) && listen.port() != 0 {
+            self.fault("METRICS_ADDR", format!("is LISTEN_ADDR too ({listen}), which serves the same pages; unset it"));
+        }
         Config {
             listen,
-            metrics_listen: self.address("METRICS_ADDR"),
+            metrics_listen,
             webhook_token,
             pipeline: self.pipeline(),
             workers: self.number("WORKERS", 8, 1..=512),
@@ -249,6 +257,9 @@ impl Table {
 
     fn deepseek(&mut self) -> deepseek::Settings {
         let base_url = self.base_url("DEEPSEEK_BASE_URL", "https://api.deepseek.com/v1");
+        if base_url.ends_with("/chat/completions") {
+            self.fault("DEEPSEEK_BASE_URL", "ends in /chat/completions, which the service adds itself; leave it away");
+        }
         deepseek::Settings {
             peer: self.peer("DEEPSEEK_PROXY", "DEEPSEEK_CA_FILE", &base_url),
             api_key: self.required_credential("DEEPSEEK_API_KEY"),
@@ -267,6 +278,7 @@ impl Table {
     }
 
     fn extra(&mut self) -> Map<String, Value> {
+        const EXAMPLE: &str = r#"{"temperature":0.3}, in a shell with its quotes kept: '{"temperature":0.3}'"#;
         let Some(text) = self.vars.get("DEEPSEEK_EXTRA") else { return Map::new() };
         match serde_json::from_str::<Value>(text) {
             Ok(Value::Object(extra)) => {
@@ -281,11 +293,11 @@ impl Table {
                 extra
             }
             Ok(_) => {
-                self.fault("DEEPSEEK_EXTRA", r#"is not a JSON object; write {"temperature":0.3}"#);
+                self.fault("DEEPSEEK_EXTRA", format!("is not a JSON object; write {EXAMPLE}"));
                 Map::new()
             }
             Err(error) => {
-                self.fault("DEEPSEEK_EXTRA", format!(r#"is not JSON ({error}); write {{"temperature":0.3}}"#));
+                self.fault("DEEPSEEK_EXTRA", format!("is not JSON ({error}); write {EXAMPLE}"));
                 Map::new()
             }
         }
@@ -303,7 +315,7 @@ impl Table {
                 None
             }
         });
-        PromptSettings { instructions, redact_labels: self.list("REDACT_LABELS") }
+        PromptSettings { instructions, redact_labels: self.labels("REDACT_LABELS") }
     }
 
     fn wecom(&mut self) -> wecom::Settings {
@@ -313,11 +325,17 @@ impl Table {
         let account = match self.credential("WECHAT_ROBOT_KEY") {
             Some(key) => self.robot(key),
             None => wecom::Account::App {
-                corp_id: self.required_text("WECHAT_CORP_ID"),
+                corp_id: self.required_text("WECHAT_CORP_ID", "WeCom's 企业ID, at the foot of 我的企业, like ww1234"),
                 secret: self.required_credential("WECHAT_API_SECRET"),
                 agent_id: self.agent_id(),
             },
         };
+        for name in ["WECHAT_TO_PARTY", "WECHAT_TO_TAG"] {
+            let text = self.text(name, "");
+            if !text.split('|').all(|id| id.bytes().all(|byte| byte.is_ascii_digit())) {
+                self.fault(name, format!("{text:?} is not a number or several, like 1|2; the console shows the ids"));
+            }
+        }
         let mut recipients = wecom::Recipients {
             touser: self.text("WECHAT_TO_USER", ""),
             toparty: self.text("WECHAT_TO_PARTY", ""),
@@ -356,12 +374,15 @@ impl Table {
                 format!("is a group robot, {both} belong to an app; unset one or the other"),
             );
         }
+        if key.get().expose().contains(['=', '/', '?', '&']) {
+            self.fault("WECHAT_ROBOT_KEY", "is an address or a part of one; give only what stands behind key=");
+        }
         wecom::Account::Robot { key }
     }
 
     fn agent_id(&mut self) -> u64 {
         let Some(text) = self.vars.get("WECHAT_AGENT_ID") else {
-            self.required("WECHAT_AGENT_ID");
+            self.required("WECHAT_AGENT_ID", "the app's AgentId, on the app's page under 应用管理, like 1000002");
             return 0;
         };
         match text.trim().parse() {
@@ -412,7 +433,7 @@ impl Table {
     }
 
     fn address(&mut self, name: &str) -> Option<SocketAddr> {
-        let text = self.vars.get(name).filter(|text| *text != "none")?;
+        let text = self.vars.get(name)?;
         let found = text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
         if found.is_none() {
             let fault = format!("{text:?} is not an address; write host:port, like 127.0.0.1:5000");
@@ -483,17 +504,24 @@ impl Table {
         self.vars.get(name).map_or(default, |text| text.trim()).to_owned()
     }
 
-    fn required_text(&mut self, name: &str) -> String {
+    fn required_text(&mut self, name: &str, what: &str) -> String {
         let text = self.text(name, "");
         if text.is_empty() {
-            self.required(name);
+            self.required(name, what);
         }
         text
     }
 
-    fn list(&self, name: &str) -> Vec<String> {
+    /// Names of labels. A separator that is none would leave a label in sight that should be hidden. Not only
+    /// `[a-zA-Z_][a-zA-Z0-9_]*`: since Prometheus 3 a name may hold more (<https://prometheus.io/docs/concepts/data_model/>).
+    fn labels(&mut self, name: &str) -> Vec<String> {
         let text = self.text(name, "");
-        text.split(',').map(str::trim).filter(|item| !item.is_empty() && *item != "none").map(str::to_owned).collect()
+        let labels: Vec<_> = text.split(',').map(str::trim).filter(|label| !label.is_empty()).collect();
+        let is_name = |label: &&str| label.chars().all(|c| c.is_alphanumeric() || "_.-/:".contains(c));
+        if let Some(strange) = labels.iter().find(|label| !is_name(label)) {
+            self.fault(name, format!("{strange:?} is not a label's name; write instance,cluster"));
+        }
+        labels.into_iter().map(str::to_owned).collect()
     }
 
     fn path(&self, name: &str) -> Option<PathBuf> {
@@ -573,8 +601,8 @@ impl Table {
         }
     }
 
-    fn required(&mut self, name: &str) {
-        self.fault(name, "is not set, and there is no default");
+    fn required(&mut self, name: &str, what: &str) {
+        self.fault(name, format!("is not set; it is {what} (a group robot needs only WECHAT_ROBOT_KEY)"));
     }
 
     fn fault(&mut self, name: &str, what: impl fmt::Display) {
@@ -753,11 +781,55 @@ mod tests {
             ("WEBHOOK_SECRET", "m", "is no variable"),
             ("DEEPSEEK_API_KEY_FILE", "/x", "both set"),
             ("WEBHOOK_TOKEN", "two words", "space"),
+            ("REDACT_LABELS", "instance，cluster", "instance,cluster"),
+            ("REDACT_LABELS", "instance cluster", "instance,cluster"),
+            ("REDACT_LABELS", "instance;cluster", "instance,cluster"),
+            ("DEEPSEEK_EXTRA", "{temperature:0.3}", "'{\"temperature\":0.3}'"),
+            ("DEEPSEEK_PROXY", "http://127.0.0.1:99999", "port"),
+            ("DEEPSEEK_PROXY", "127.0.0.1:3128x", "port"),
+            ("HTTPS_PROXY", "proxy:abc", "port"),
+            ("DEEPSEEK_BASE_URL", "https://host/v1/chat/completions", "/chat/completions"),
+            ("WECHAT_TO_USER", "a,b", "a|b"),
+            ("WECHAT_TO_USER", "zhangsan｜lisi", "a|b"),
+            ("WECHAT_TO_USER", "a b", "a|b"),
+            ("WECHAT_TO_PARTY", "dev", "number"),
+            ("WECHAT_TO_TAG", "1|ops", "number"),
+            ("METRICS_ADDR", "127.0.0.1:5000", "LISTEN_ADDR"),
         ] {
             let error = read(&[(name, value)]).err().unwrap_or_else(|| panic!("{name}={value} is accepted"));
             let named = name.trim_end_matches("_FILE");
             assert!(error.contains(named) && error.contains(said), "{name}={value}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_missing_is_told_with_where_it_is_found() {
+        let error = Config::read([]).unwrap_err().to_string();
+        for said in ["企业ID", "AgentId", "WECHAT_ROBOT_KEY", "DEEPSEEK_API_KEY_FILE"] {
+            assert!(error.contains(said), "{said}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_robots_key_is_no_address() {
+        for key in ["https://qyapi.weixin.qq.com/cgi-bin/webhook/send?key=abc", "key=abc"] {
+            let vars = [("DEEPSEEK_API_KEY", "sk-1"), ("WECHAT_ROBOT_KEY", key)];
+            let error =
+                Config::read(vars.map(|(name, value)| (name.to_owned(), value.to_owned()))).unwrap_err().to_string();
+            assert!(error.contains("WECHAT_ROBOT_KEY") && error.contains("key="), "{error}");
+            assert!(!error.contains("abc"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_word_none_is_no_value_where_none_is_the_default() {
+        let none =
+            ["METRICS_ADDR", "WEBHOOK_TOKEN", "WECHAT_TO_PARTY", "WECHAT_TO_TAG", "WECHAT_ROBOT_KEY", "REDACT_LABELS"];
+        let config = read(&none.map(|name| (name, "none"))).unwrap();
+        assert!(config.webhook_token.is_none() && config.metrics_listen.is_none());
+        assert_eq!(config.pipeline.wecom.recipients.touser, "@all");
+        assert!(config.pipeline.prompt.redact_labels.is_empty());
+        read(&[("DEEPSEEK_CA_FILE", "none"), ("WECHAT_CA_FILE", "none")]).unwrap();
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl Class {
                 "configuration",
                 Reason::Configuration,
                 Verdict::Lasting(LASTING),
-                "; check WECHAT_AGENT_ID and the app's permissions, or WECHAT_ROBOT_KEY",
+                "; of an app check WECHAT_AGENT_ID and its permissions, of a robot WECHAT_ROBOT_KEY",
             ),
             Self::Recipients => (
                 "recipients",

@@ -93,7 +93,15 @@ impl ProxyRoute {
         if scheme != "http" && scheme != "https" {
             return Err(format!("a {scheme}:// proxy is not built in; give an http:// proxy"));
         }
-        ureq::Proxy::new(address).map(Self).map_err(|_| "is not a proxy's address; write http://host:port".into())
+        let proxy = ureq::Proxy::new(address).map_err(|_| "is not a proxy's address; write http://host:port")?;
+        // ureq takes the scheme's port for one that it cannot read.
+        let authority = proxy.uri().authority().map_or("", |authority| authority.as_str());
+        let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, behind)| behind);
+        let names_port = host_and_port.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+        if names_port && proxy.uri().port_u16().is_none() {
+            return Err("has a port that is no number up to 65535; write http://host:port".into());
+        }
+        Ok(Self(proxy))
     }
 }
 
@@ -328,8 +336,8 @@ fn word(error: &ureq::Error, answered: Answered) -> CallError {
         ureq::Error::HostNotFound => {
             (Fate::NotSent, "the host's name cannot be resolved; check the address and this machine's DNS".into())
         }
-        ureq::Error::Rustls(error) => (Fate::NotSent, format!("TLS failed: {error}")),
-        ureq::Error::Tls(text) => (Fate::NotSent, format!("TLS failed: {text}")),
+        ureq::Error::Rustls(error) => (Fate::NotSent, tls_failed(&error.to_string())),
+        ureq::Error::Tls(text) => (Fate::NotSent, tls_failed(text)),
         ureq::Error::ConnectProxyFailed(_) => (Fate::NotSent, "the proxy refused to connect".into()),
         ureq::Error::ConnectionFailed => (Fate::NotSent, "no connection".into()),
         ureq::Error::BodyExceedsLimit(limit) => (Fate::Broken, format!("the answer is larger than {limit} bytes")),
@@ -341,7 +349,7 @@ fn word(error: &ureq::Error, answered: Answered) -> CallError {
             | ErrorKind::BrokenPipe
             | ErrorKind::UnexpectedEof => (closed, "the connection was closed before the whole answer".into()),
             // rustls' errors come wrapped: a certificate that does not verify is one.
-            ErrorKind::InvalidData => (Fate::NotSent, format!("TLS failed: {error}")),
+            ErrorKind::InvalidData => (Fate::NotSent, tls_failed(&error.to_string())),
             ErrorKind::TimedOut | ErrorKind::WouldBlock => (Fate::TimedOut, "no whole answer in time".into()),
             kind => (Fate::NotSent, format!("no connection ({kind})")),
         },
@@ -349,6 +357,14 @@ fn word(error: &ureq::Error, answered: Answered) -> CallError {
         _ => (Fate::Broken, "the HTTP client failed".into()),
     };
     CallError { fate, text }
+}
+
+/// rustls' words, but for what they hardly tell: bytes that are no TLS at all.
+fn tls_failed(said: &str) -> String {
+    if said.contains("InvalidContentType") {
+        return "TLS failed: what answers there does not speak TLS; is the address an http:// one?".into();
+    }
+    format!("TLS failed: {said}")
 }
 
 /// The pause before the retry with this number (from 0): doubled each time, and stretched by up to a half by chance, so

@@ -23,6 +23,8 @@ pub const EVERYONE: &str = "@all";
 const MAX_USERS: usize = 1000;
 /// Parties, and tags, one message may name.
 const MAX_PARTIES: usize = 100;
+/// What people write between recipients instead of `|`; no id holds one.
+const NO_SEPARATORS: [char; 7] = [' ', ',', ';', '，', '；', '、', '｜'];
 /// For so long WeCom does not deliver the same request twice: its maximum, since a retry may come hours later.
 const DUPLICATE_CHECK_SECONDS: u32 = 4 * 60 * 60;
 /// Calls to send one part, or to fetch one token, when each fails in passing.
@@ -99,6 +101,9 @@ impl Recipients {
         ] {
             if list.chars().any(char::is_control) {
                 return Err(format!("{name} holds a line break or another control character"));
+            }
+            if list.contains(NO_SEPARATORS) {
+                return Err(format!("{name} holds a space, a comma or the like; the separator is |, like a|b"));
             }
             if list.split('|').count() > most {
                 return Err(format!("{name} names more than {most}, which is WeCom's limit for one message"));

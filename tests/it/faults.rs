@@ -292,11 +292,13 @@ fn what_speaks_no_tls_is_503_in_time() {
     each(
         &table,
         |(name, _, url)| format!("{url} {name}"),
-        |(_, serve, url)| {
+        |(name, serve, url)| {
             let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
             let relay = Relay::start(*serve);
             let sidecar = start(Sidecar::with(&deepseek, &wecom).env(url, &format!("https://{}", relay.address())));
-            assert_told(&sidecar.post(&notification("NoTls").build()), 503);
+            let reply = sidecar.post(&notification("NoTls").build());
+            assert_told(&reply, 503);
+            assert_eq!(reply.message().contains("does not speak TLS"), *name == "plain HTTP", "{}", reply.text);
         },
     );
 }
