@@ -7,6 +7,9 @@ use log::{LevelFilter, Log, Metadata, Record};
 /// access_token. No directive of `RUST_LOG` lets more than warnings of these through.
 const TALKATIVE: [&str; 3] = ["ureq", "rustls", "webpki"];
 
+/// What is logged unless `RUST_LOG` says otherwise.
+const DEFAULT: &str = "info";
+
 /// A logger that stands before env_logger.
 struct Discreet(Logger);
 
@@ -31,12 +34,25 @@ fn is_harmless(metadata: &Metadata<'_>) -> bool {
 }
 
 /// Logs from now on, and logs panics as lines too. A second call changes nothing.
+///
+/// A `RUST_LOG` that hides even this service's errors (env_logger takes a word that is no level for a package's name) is
+/// no wish to be followed: why the service does not start must be told. Then the log is at its default, and says so.
 pub fn init() {
-    let mut builder = Builder::from_env(Env::default().default_filter_or("info"));
-    let logger = builder.format_target(false).build();
+    let mut logger = Builder::from_env(Env::default().default_filter_or(DEFAULT)).format_target(false).build();
+    let own_error = Metadata::builder().target(env!("CARGO_CRATE_NAME")).level(log::Level::Error).build();
+    let is_deaf = !logger.enabled(&own_error);
+    if is_deaf {
+        logger = Builder::new().parse_filters(DEFAULT).format_target(false).build();
+    }
     let level = logger.filter();
     if log::set_boxed_logger(Box::new(Discreet(logger))).is_ok() {
         log::set_max_level(level.max(LevelFilter::Off));
+    }
+    if is_deaf {
+        let asked = std::env::var("RUST_LOG").unwrap_or_default();
+        log::warn!(
+            "RUST_LOG={asked:?} would hide even errors, so it is {DEFAULT}; write error, warn, info, debug or trace"
+        );
     }
     std::panic::set_hook(Box::new(|panic| {
         let payload = panic.payload();

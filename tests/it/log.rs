@@ -1,6 +1,6 @@
 //! What an operator greps for.
 
-use crate::harness::Sidecar;
+use crate::harness::{Builder, Sidecar};
 use crate::support::notification::notification;
 use crate::support::standins::deepseek::error;
 use crate::support::standins::{Answer, Api, DeepSeek, Reply, Usage, WeCom, completion};
@@ -36,4 +36,17 @@ fn a_failure_says_by_whom_it_was_refused_and_why() {
     assert_eq!(sidecar.post(&notification("DiskWillFill").build()).status, 422);
     let line = sidecar.wait_log("DiskWillFill");
     assert!(line.contains("ERROR") && line.contains("81013") && line.contains("recipients"), "{line}");
+}
+
+#[test]
+fn a_word_that_is_no_level_hides_nothing() {
+    for level in ["warning", "off"] {
+        let finished = Builder::bare().env("RUST_LOG", level).arg("prompt").arg("/nonexistent").run();
+        assert_eq!(finished.code, 1, "{finished:?}");
+        for said in ["/nonexistent", level, "RUST_LOG", "error, warn, info"] {
+            assert!(finished.stderr.contains(said), "{said} is not in {}", finished.stderr);
+        }
+    }
+    let finished = Builder::bare().env("RUST_LOG", "warn").arg("prompt").arg("/nonexistent").run();
+    assert!(finished.stderr.contains("/nonexistent") && !finished.stderr.contains("RUST_LOG"), "{finished:?}");
 }
