@@ -76,7 +76,8 @@ pub struct Alert {
     /// The link to the rule's expression in Prometheus; may be "".
     #[serde(default, rename = "generatorURL", deserialize_with = "null_is_default")]
     pub generator_url: String,
-    /// 16 hex digits, the hash of the labels.
+    /// 16 hex digits, the hash of the labels. Alertmanager always sends it; what comes without (a post by hand) gets the
+    /// one that it would have.
     #[serde(default, deserialize_with = "null_is_default")]
     pub fingerprint: String,
 }
@@ -296,6 +297,17 @@ fn one_line(text: &str) -> String {
     text.chars().take(QUOTED_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// As Alertmanager computes it: 64-bit FNV-1a of the sorted names and values, each followed by a byte that no UTF-8 holds.
+/// <https://github.com/prometheus/common/blob/main/model/signature.go>
+fn fingerprint(labels: &Labels) -> String {
+    const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let texts = labels.iter().flat_map(|(name, value)| [name, value]);
+    let bytes = texts.flat_map(|text| text.bytes().chain([0xff]));
+    let hash = bytes.fold(OFFSET_BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME));
+    format!("{hash:016x}")
+}
+
 /// Reads the alerts, and stops at [`MAX_ALERTS`].
 fn bounded_alerts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Alert>, D::Error> {
     struct Alerts;
@@ -309,7 +321,10 @@ fn bounded_alerts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Aler
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
             let mut alerts = Vec::new();
-            while let Some(alert) = list.next_element()? {
+            while let Some(mut alert) = list.next_element::<Alert>()? {
+                if alert.fingerprint.is_empty() {
+                    alert.fingerprint = fingerprint(&alert.labels);
+                }
                 if alerts.len() == MAX_ALERTS {
                     return Err(A::Error::custom(format_args!("it has more than {MAX_ALERTS} alerts")));
                 }
@@ -441,6 +456,18 @@ mod tests {
             assert_ne!(key(&other), key(base), "{name}");
         }
         assert_ne!(parse(base).dedup_key("touser=a"), parse(base).dedup_key(""), "recipients");
+    }
+
+    #[test]
+    fn a_missing_fingerprint_is_the_one_alertmanager_would_write() {
+        for name in ["one-firing", "mixed", "chinese-emoji", "from-prometheus-firing"] {
+            for alert in recorded(name).alerts {
+                assert_eq!(fingerprint(&alert.labels), alert.fingerprint, "{name}");
+            }
+        }
+        let key = |name: &str| parse(&format!(r#"{{"alerts":[{{"labels":{{"alertname":"{name}"}}}}]}}"#)).dedup_key("");
+        assert_eq!(key("DiskFull"), key("DiskFull"));
+        assert_ne!(key("DiskFull"), key("NodeDown"));
     }
 
     #[test]

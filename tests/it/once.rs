@@ -389,3 +389,15 @@ fn a_model_slower_than_the_group_interval_is_one_call_and_one_message() {
     assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 1));
     assert!(alertmanager.metric("alertmanager_notification_requests_total{integration=\"webhook\"") >= 2.0);
 }
+
+#[test]
+fn alerts_without_a_fingerprint_are_told_apart_by_their_labels() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    for name in ["DiskFull", "NodeDown"] {
+        let by_hand = json!({"alerts": [{"status": "firing", "labels": {"alertname": name}}]});
+        assert_eq!(sidecar.post(&by_hand).status, 200);
+        assert!(wecom.sends().last().unwrap().text().contains(name), "{name} was told");
+    }
+    assert_eq!(wecom.sends().len(), 2);
+}
