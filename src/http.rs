@@ -632,18 +632,18 @@ impl<'a> Exchange<'a> {
     ///
     /// # Errors
     ///
-    /// The ready answer, which the handler returns as it is: 413 above `max`, before a byte is read; 400 without a
+    /// The answer that is due: 413 above `max`, before a byte is read; 400 without a
     /// `Content-Length`, when it ends early or is late; 503 when all bodies together are above
     /// [`Limits::buffered_bytes`] for 3 seconds; 500 when it was read before.
-    pub fn read_body(&mut self, max: usize) -> Result<Body<'a>, Reply> {
+    pub fn read_body(&mut self, max: usize) -> Result<Body<'a>, Unread> {
         if self.upload != Upload::Unread {
-            return Err(Reply::failed(500, "the body was read before"));
+            return Err(Unread::new(500, "the body was read before"));
         }
         let Some(length) = self.head.content_length else {
-            return Err(Reply::failed(400, "the request has no Content-Length, so it has no body"));
+            return Err(Unread::new(400, "the request has no Content-Length, so it has no body"));
         };
         let Some(length) = usize::try_from(length).ok().filter(|length| *length <= max) else {
-            return Err(Reply::failed(413, &format!("the body is above the limit of {max} bytes")));
+            return Err(Unread::new(413, format!("the body is above the limit of {max} bytes")));
         };
         self.upload = Upload::Broken;
         let beside = self.beside.get(..length).unwrap_or(self.beside);
@@ -660,7 +660,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Reads off the socket what did not come with the head.
-    fn receive(&mut self, body: &mut Body<'_>, length: usize) -> Result<(), Reply> {
+    fn receive(&mut self, body: &mut Body<'_>, length: usize) -> Result<(), Unread> {
         let deadline = Instant::now() + self.server.deadlines.body;
         let mut filled = self.beside.len();
         if !self.connection.stand(Standing::Reading { since: self.since }) {
@@ -677,10 +677,10 @@ impl<'a> Exchange<'a> {
             let space = body.bytes.get_mut(filled..).unwrap_or_default();
             filled += match self.timeout.read(&self.connection.stream, space, deadline) {
                 Ok(0) if self.connection.is_evicted() => return Err(self.lost()),
-                Ok(0) => return Err(Reply::failed(400, "the body ended before its Content-Length")),
+                Ok(0) => return Err(Unread::new(400, "the body ended before its Content-Length")),
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    return Err(Reply::failed(400, "the body was not whole within its time"));
+                    return Err(Unread::new(400, "the body was not whole within its time"));
                 }
                 Err(_) => return Err(self.lost()),
             };
@@ -735,9 +735,9 @@ impl<'a> Exchange<'a> {
     }
 
     /// Nobody is left to read this answer.
-    fn lost(&mut self) -> Reply {
+    fn lost(&mut self) -> Unread {
         self.gone = true;
-        Reply::failed(503, "the connection is lost")
+        Unread::new(503, "the connection is lost")
     }
 }
 
@@ -761,6 +761,27 @@ pub enum Waited<T> {
     Disconnected,
 }
 
+/// Why a body was not read whole: what the client is to be answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// The answer's status.
+    pub status: u16,
+    /// What is wrong, one short line.
+    pub message: Cow<'static, str>,
+}
+
+impl Unread {
+    fn new(status: u16, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, message: message.into() }
+    }
+
+    /// The answer.
+    #[must_use]
+    pub fn reply(&self) -> Reply {
+        Reply::failed(self.status, &self.message)
+    }
+}
+
 /// A whole body. It counts in [`Limits::buffered_bytes`] until it is dropped, so drop it as soon as it is decoded.
 pub struct Body<'a> {
     server: &'a Server,
@@ -770,10 +791,10 @@ pub struct Body<'a> {
 
 impl Body<'_> {
     /// Enlarges it with zeros to `size` bytes, which are taken from the budget first.
-    fn grow(&mut self, size: usize) -> Result<(), Reply> {
+    fn grow(&mut self, size: usize) -> Result<(), Unread> {
         let more = size.saturating_sub(self.bytes.len());
         if !self.server.connections.take_bytes(self.connection, more) {
-            return Err(Reply::failed(503, "too many bodies are being read, later"));
+            return Err(Unread::new(503, "too many bodies are being read, later"));
         }
         self.bytes.reserve_exact(more);
         self.bytes.resize(size, 0);

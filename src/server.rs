@@ -7,7 +7,7 @@ use std::time::Instant;
 use tiny_http::Method;
 
 use crate::crew::{Crew, Ended, LOGGED_CHARS, logged};
-use crate::http::{Body, Exchange, Reply, Server, Waited};
+use crate::http::{Body, Exchange, Reply, Server, Unread, Waited};
 use crate::inflight::{Answer, Ask, JobId, Joined, STALE, Urgency};
 use crate::metrics::Gauges;
 use crate::notification::Notification;
@@ -119,7 +119,7 @@ impl<'c> Door<'_, 'c> {
         }
         let no_notification = |message| self.refuse(&Outcome::new(Reason::NotANotification, message));
         let recipients = self.recipients(exchange.query()).map_err(no_notification)?;
-        let body = exchange.read_body(MAX_BODY_BYTES).map_err(|reply| self.refused_body(reply))?;
+        let body = exchange.read_body(MAX_BODY_BYTES).map_err(|unread| self.refuse_body(&unread))?;
         // It may quote the body.
         let quoting = |message: String| no_notification(redact::mask_text(&message).0.into_owned());
         let notification = Notification::decode(&body).map_err(quoting)?;
@@ -234,15 +234,14 @@ impl<'c> Door<'_, 'c> {
         reply(outcome, None)
     }
 
-    /// A body that http.rs refused has its answer already.
-    fn refused_body(&self, reply: Reply) -> Reply {
-        let reason = match reply.status {
+    fn refuse_body(&self, unread: &Unread) -> Reply {
+        let reason = match unread.status {
             413 => Reason::TooLarge,
             503 => Reason::QueueFull,
             _ => Reason::NotANotification,
         };
-        self.log_at_door(&Outcome::new(reason, &*reply.body), "");
-        reply
+        self.log_at_door(&Outcome::new(reason, &*unread.message), "");
+        unread.reply()
     }
 
     fn log_at_door(&self, outcome: &Outcome, more: &str) {

@@ -200,6 +200,8 @@ fn a_body_above_the_limit_gets_its_answer() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    let line = sidecar.wait_log("too_large");
+    assert!(line.contains("message=\"the body is above the limit"), "{line}");
     assert!(sidecar.rss_bytes() < 48 * 1024 * 1024, "{} bytes", sidecar.rss_bytes());
     assert_eq!(sidecar.post(&notification("DiskWillFill").build()).status, 200);
 }

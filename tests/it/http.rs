@@ -61,11 +61,11 @@ impl House {
         match request.path() {
             "/echo" => match request.read_body(BODY_LIMIT) {
                 Ok(body) => Reply::text(200, String::from_utf8_lossy(&body).into_owned()),
-                Err(reply) => reply,
+                Err(unread) => unread.reply(),
             },
             "/length" => match request.read_body(BODY_LIMIT) {
                 Ok(body) => Reply::text(200, body.len().to_string()),
-                Err(reply) => reply,
+                Err(unread) => unread.reply(),
             },
             "/early" => Reply::failed(401, "no token").with_header("WWW-Authenticate", "Bearer"),
             "/large" => Reply::text(200, "x".repeat(32 * BODY_LIMIT)),
