@@ -1,6 +1,7 @@
 //! The caretaker: the threads and the drain.
 
-use std::io::Read as _;
+use std::io::{self, ErrorKind, Read as _};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::process::exit;
 use std::sync::Arc;
@@ -65,13 +66,15 @@ pub fn run(config: Config) -> i32 {
     let pipeline = Pipeline::new(pipeline, Arc::clone(&metrics));
     let inflight = Inflight::new(Bounds { queue_size, workers, digest_at, remember_kept });
     let limits = Limits { connections, buffered_bytes: BODY_BYTES };
-    let bind = |address, limits| {
-        Server::bind(address, limits, Deadlines::default())
-            .map_err(|error| log::error!("cannot listen on {address}: {error}; is another process using it?"))
+    let bind = |variable, address: SocketAddr, limits| {
+        Server::bind(address, limits, Deadlines::default()).map_err(|error| {
+            let way_out = way_to_listen(&error, address.port());
+            log::error!("cannot listen on {address} ({variable}): {error}; {way_out}");
+        })
     };
-    let Ok(server) = bind(listen, limits) else { return EXIT_SERVER };
+    let Ok(server) = bind("LISTEN_ADDR", listen, limits) else { return EXIT_SERVER };
     let metrics_limits = Limits { connections: METRICS_CONNECTIONS, buffered_bytes: MAX_BODY_BYTES };
-    let metrics_server = match metrics_listen.map(|address| bind(address, metrics_limits)) {
+    let metrics_server = match metrics_listen.map(|address| bind("METRICS_ADDR", address, metrics_limits)) {
         Some(Err(())) => return EXIT_SERVER,
         Some(Ok(server)) => Some(server),
         None => None,
@@ -168,6 +171,20 @@ fn tell_systemd(state: &str) {
     let notify_socket = std::env::var("NOTIFY_SOCKET").ok();
     if let Err(error) = notify::tell(notify_socket.as_deref(), state) {
         log::warn!("systemd could not be told {state}: {error}");
+    }
+}
+
+/// What to do about an address that cannot be taken.
+fn way_to_listen(error: &io::Error, port: u16) -> String {
+    let kind = error.kind();
+    if kind == ErrorKind::AddrInUse {
+        format!("another process has it: `ss -ltnp sport = :{port}` names it; stop it or choose another port")
+    } else if kind == ErrorKind::AddrNotAvailable {
+        "it is no address of this machine; choose 127.0.0.1, or 0.0.0.0 for all".into()
+    } else if kind == ErrorKind::PermissionDenied {
+        "a port below 1024 needs a privilege; choose a higher one".into()
+    } else {
+        "choose another address".into()
     }
 }
 

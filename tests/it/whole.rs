@@ -226,9 +226,20 @@ fn an_address_in_use_is_told() {
             let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
             let finished = Sidecar::with(&deepseek, &wecom).env(name, &address).run();
             assert_eq!(finished.code, 70, "{finished:?}");
-            assert!(finished.stderr.contains(&address) && finished.stderr.contains("in use"), "{}", finished.stderr);
+            for said in [&address, "in use", name] {
+                assert!(finished.stderr.contains(said), "{said} is not in {}", finished.stderr);
+            }
         },
     );
+}
+
+#[test]
+fn an_address_of_another_machine_is_told() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let finished = Sidecar::with(&deepseek, &wecom).env("LISTEN_ADDR", "192.0.2.1:5000").run();
+    assert_eq!(finished.code, 70, "{finished:?}");
+    assert!(finished.stderr.contains("LISTEN_ADDR") && finished.stderr.contains("this machine"), "{finished:?}");
+    assert!(!finished.stderr.contains("another process"), "{finished:?}");
 }
 
 #[test]
