@@ -48,7 +48,8 @@ impl Budget {
     fn with_today<T>(&self, now: Timestamp, act: impl FnOnce(&mut u64) -> T) -> T {
         let today = self.zone.to_datetime(now).date();
         let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
-        if spent.0 != today {
+        // Who read the clock before midnight and comes after it, or a clock that was set back, forgets nothing.
+        if spent.0 < today {
             *spent = (today, 0);
         }
         act(&mut spent.1)
@@ -61,6 +62,15 @@ mod tests {
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_straggler_of_yesterday_forgets_nothing() {
+        let time = |text: &str| text.parse().unwrap();
+        let budget = Budget::new(100, Offset::UTC, time("2026-11-22T23:00:00Z"));
+        budget.spend(100, time("2026-11-23T00:00:00.001Z"));
+        assert!(budget.is_spent(time("2026-11-22T23:59:59.999Z")));
+        assert!(budget.is_spent(time("2026-11-23T00:00:00.003Z")));
     }
 
     #[test]
