@@ -79,6 +79,17 @@ impl Gate {
         Ok(Pass { gate: self, trial })
     }
 
+    /// Asks whether it is worth coming later: for a job that has long work to do before it calls.
+    ///
+    /// # Errors
+    /// The failure that closed the gate, while nobody may try yet.
+    pub fn look(&self, now: Instant) -> Result<(), Failure> {
+        match &self.lock().closed {
+            Some(closed) if now < closed.until || closed.trial == Trial::Running => Err(closed.failure.clone()),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Whether it is closed, a trial included.
     #[must_use]
     pub fn is_closed(&self) -> bool {
@@ -104,9 +115,13 @@ impl Gate {
 }
 
 impl Pass<'_> {
-    /// The upstream works, it did what was asked or refused this alone: the gate is open.
+    /// The upstream works, it did what was asked or refused this alone: the gate is open. A job that went in before the
+    /// gate was closed says nothing about why it was.
     pub fn passed(&self) {
-        *self.gate.lock() = State::default();
+        let mut state = self.gate.lock();
+        if self.trial || state.closed.is_none() {
+            *state = State::default();
+        }
     }
 
     /// The job failed here. A job reports once, whatever it tried.
@@ -156,6 +171,19 @@ mod tests {
 
     fn refused() -> Failure {
         Failure::new(Reason::Credentials, "key refused")
+    }
+
+    #[test]
+    fn a_success_that_began_before_leaves_the_gate_closed() {
+        let (gate, start) = (Gate::default(), Instant::now());
+        let (older, limited) = (gate.enter(start).unwrap(), gate.enter(start).unwrap());
+        limited.failed(&refused(), Verdict::Later, start);
+        older.passed();
+        assert!(gate.enter(start).is_err());
+        let trial = gate.enter(start + LATER_CLOSED[0]).unwrap();
+        trial.failed(&refused(), Verdict::Later, start + LATER_CLOSED[0]);
+        drop(trial);
+        assert!(gate.enter(start + 2 * LATER_CLOSED[0]).is_err(), "longer, the second time");
     }
 
     #[test]

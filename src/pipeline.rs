@@ -11,13 +11,13 @@ use jiff::tz::Offset;
 use crate::alias::Aliases;
 use crate::budget::Budget;
 use crate::deepseek::{self, Analysis, DeepSeek, Usage};
-use crate::gate::{Gate, Pass};
+use crate::gate::Gate;
 use crate::history::{History, Recall, Told};
 use crate::inflight::{Company, Finish, JobId, Running};
 use crate::message::{self, Body, Letter, Occasion};
 use crate::metrics::Metrics;
 use crate::notice;
-use crate::notification::Notification;
+use crate::notification::{GroupId, Notification};
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::pace::{NoTurn, Pace};
 use crate::prompt::{self, ChatMessage, Subject};
@@ -28,6 +28,8 @@ use crate::wecom::{self, Recipients, Sent, WeCom};
 const REFUSED_PROMPT: Duration = Duration::from_secs(60 * 60);
 /// Kept back of a job's time for the delivery, when the model takes all it is given; a quarter of a short job's.
 const DELIVERY: Duration = Duration::from_secs(20);
+/// Kept back of it for sending when a message waits for its turn; a quarter of a short job's.
+const SENDING: Duration = Duration::from_secs(5);
 /// Time for a notice: it is sent after its job was answered, and holds the worker meanwhile.
 const NOTICE: Duration = Duration::from_secs(20);
 
@@ -196,6 +198,13 @@ impl Pipeline {
         }
     }
 
+    /// Whether there is nothing to say of a notification: all that fires in it was delivered a moment ago, or it only
+    /// tells of a recovery beside what was delivered.
+    #[must_use]
+    pub fn has_said(&self, group: &GroupId, notification: &Notification) -> bool {
+        self.history.recall(group, notification, Instant::now()) == Recall::Said
+    }
+
     /// Runs a job, or a digest of several. Never longer than until `deadline`, plus what a computer needs to compute.
     pub fn run(&self, jobs: Jobs<'_>, deadline: Instant) -> Report {
         self.run_watched(jobs, deadline, &|_| {})
@@ -228,14 +237,14 @@ impl Pipeline {
         }
         // The way to the phone is tried before the model is paid.
         self.wecom.look_for_a_new_secret();
-        let pass = self.wecom.send_gate().enter(Instant::now())?;
+        self.wecom.send_gate().look(Instant::now())?;
         let ready = self.timed(report, || self.wecom.ready(deadline));
         ready.result.map_err(|(failure, _)| failure)?;
         if report.draft.is_none() {
             report.draft = Some(self.write(jobs, known, report, deadline)?);
         }
         watch(report);
-        self.deliver(&pass, jobs, report, deadline, watch)
+        self.deliver(jobs, report, deadline, watch)
     }
 
     /// Has the alert explained and the message rendered.
@@ -386,7 +395,6 @@ impl Pipeline {
     /// Sends what WeCom has not taken yet, part after part.
     fn deliver(
         &self,
-        pass: &Pass<'_>,
         jobs: Jobs<'_>,
         report: &mut Report,
         deadline: Instant,
@@ -395,9 +403,13 @@ impl Pipeline {
         let Some(mut draft) = report.draft.clone() else { return Ok(Reason::Remembered) };
         let recipients = jobs.first().map(|job| Arc::clone(&job.item.recipients)).unwrap_or_default();
         let started = Instant::now();
-        let turn = self.pace.turn(draft.parts.len() - draft.taken, deadline);
+        // A turn is no use without the time to send in it.
+        let left = deadline.saturating_duration_since(started);
+        let turn = self.pace.turn(draft.parts.len() - draft.taken, deadline - SENDING.min(left / 4));
         report.wecom += started.elapsed();
         let _turn = turn.map_err(no_turn)?;
+        // Entered only now: a closed gate's one trial neither thinks nor waits for a turn, while it keeps others away.
+        let pass = self.wecom.send_gate().enter(Instant::now())?;
         while let Some(part) = draft.parts.get(draft.taken) {
             let sent = self.timed(report, || self.wecom.send(part, &recipients, deadline));
             match sent.result {
@@ -444,8 +456,8 @@ impl Pipeline {
     /// Why it could not be sent; the caller logs it.
     pub fn tell(&self, notice: &Notice) -> Result<(), Failure> {
         let deadline = Instant::now() + NOTICE;
-        let pass = self.wecom.send_gate().enter(Instant::now())?;
         let _turn = self.pace.turn(1, deadline).map_err(no_turn)?;
+        let pass = self.wecom.send_gate().enter(Instant::now())?;
         let sent = self.wecom.send(&notice.text, &notice.recipients, deadline);
         self.metrics.called_wecom(&sent.calls);
         match sent.result {
@@ -467,7 +479,7 @@ impl Pipeline {
         let is_digest = jobs.len() > 1;
         let mut outcome = report.outcome.clone();
         let mut company = Company::Welcome;
-        if is_digest && matches!(reason, Reason::Prompt | Reason::Message) {
+        if is_digest && matches!(reason, Reason::Prompt | Reason::Message | Reason::UnknownErrcode) {
             // Which member is to blame is unknown: each is asked for again at once, and goes alone.
             outcome.reason = Reason::Transient;
             company = Company::Alone;

@@ -10,7 +10,7 @@ use crate::support::client::Reply;
 use crate::support::notification::notification;
 use crate::support::standins::deepseek::error;
 use crate::support::standins::wecom::Delivered;
-use crate::support::standins::{Answer, Api, DeepSeek, Reply as WeComReply, WeCom, says};
+use crate::support::standins::{Answer, Api, DeepSeek, Latch, Reply as WeComReply, WeCom, says};
 
 /// What calls nobody is answered within this, on a busy machine.
 const AT_ONCE: Duration = Duration::from_millis(800);
@@ -141,6 +141,38 @@ fn the_key_of_another_account_is_tried_when_the_balance_is_empty() {
     file.write(deepseek.key());
     assert_eq!(sidecar.post(&alert).status, 200);
     assert_eq!(deepseek.calls(), 2);
+}
+
+#[test]
+fn a_notice_delays_no_job_of_its_group() {
+    let (deepseek, wecom, latch) = (DeepSeek::start(), WeCom::start(), Latch::shut());
+    let shut = latch.clone();
+    deepseek.answer_with(move |question| {
+        if question.user().contains("inst-b") {
+            return says("结论：磁盘将满");
+        }
+        shut.wait();
+        error(401, "no such key")
+    });
+    wecom.reply_with(Api::Send, |call| {
+        let is_notice = call.text().contains(OFF);
+        if is_notice { WeComReply::Late(Duration::from_secs(12)) } else { WeComReply::Natural }
+    });
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("DIGEST_AT", "0").start();
+    let both = notification("DiskWillFill").instances(["inst-a", "inst-b"]).build();
+    let mut one = both.clone();
+    one["alerts"].as_array_mut().unwrap().pop();
+    thread::scope(|scope| {
+        let first = scope.spawn(|| sidecar.post(&one));
+        deepseek.wait_calls(1, PATIENCE);
+        let second = scope.spawn(|| sidecar.post(&both));
+        sidecar.wait_metric("queue_length", 1.0);
+        latch.open();
+        assert_eq!(first.join().unwrap().status, 422);
+        let answered = Instant::now();
+        assert_eq!(second.join().unwrap().status, 422, "the gate is closed");
+        assert!(answered.elapsed() < Duration::from_secs(5), "{:?}", answered.elapsed());
+    });
 }
 
 #[test]
@@ -309,6 +341,33 @@ fn five_passing_failures_of_wecom_close_its_gate_and_no_model_is_paid() {
     assert!(replies.iter().all(|reply| reply.took < AT_ONCE));
     assert_all(&post_all(&sidecar, &alerts), 503);
     assert_eq!((deepseek.calls(), wecom.sends().len()), (5, 15));
+}
+
+#[test]
+fn a_trial_of_wecoms_gate_does_not_wait_for_the_model() {
+    let (deepseek, wecom, latch) = (DeepSeek::start(), WeCom::start(), Latch::shut());
+    let shut = latch.clone();
+    deepseek.answer_with(move |question| {
+        if question.user().contains("Slow") {
+            shut.wait();
+        }
+        says("结论：磁盘将满")
+    });
+    wecom.reply(Api::Send, WeComReply::Errcode(-1));
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("DIGEST_AT", "0").start();
+    let rendered = alerts(5);
+    assert_all(&post_all(&sidecar, &rendered), 503);
+    wecom.reply(Api::Send, WeComReply::Natural);
+    let slow = notification("Slow").build();
+    // The gate is closed for 30 s.
+    thread::sleep(Duration::from_secs(31));
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| sidecar.post(&slow));
+        deepseek.wait_calls(6, PATIENCE);
+        assert_eq!(sidecar.post(&rendered[0]).status, 200, "a message that is rendered is the trial");
+        latch.open();
+        assert_eq!(slow.join().unwrap().status, 200);
+    });
 }
 
 #[test]
