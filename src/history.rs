@@ -32,11 +32,11 @@ struct State {
 
 #[derive(Debug)]
 struct Explained {
-    firing: HashSet<(String, String)>,
+    /// The alerts, by their identity, and when each last stood in a message that reached the phone.
+    firing: HashMap<(String, String), Option<Instant>>,
     /// `None`: it was told without one of its own, plain or in a digest.
     analysis: Option<Analysis>,
     at: Instant,
-    delivered: Option<Instant>,
     age: u64,
     bytes: usize,
 }
@@ -75,7 +75,7 @@ impl History {
     pub fn recall(&self, group: &GroupId, notification: &Notification, now: Instant) -> Recall {
         let state = self.lock();
         let Some(explained) = state.groups.get(group) else { return Recall::Nothing };
-        let is_known = |alert: &Alert| explained.firing.contains(&owned(identity(alert)));
+        let is_known = |alert: &Alert| explained.firing.contains_key(&owned(identity(alert)));
         if now.saturating_duration_since(explained.at) >= self.ttl || !notification.alerts.iter().any(is_known) {
             return Recall::Nothing;
         }
@@ -93,7 +93,9 @@ impl History {
             let analysis = explained.analysis.clone();
             analysis.map_or(Recall::Nothing, |analysis| Recall::Again(analysis, told))
         };
-        match explained.delivered {
+        // Of several it is the one that was told the longest ago; `None` when one was not.
+        let told = notification.alerts.iter().map(|alert| *explained.firing.get(&owned(identity(alert)))?);
+        match told.min().flatten() {
             None => again(Told::No),
             // A recovery in the group does not explain the rest again.
             Some(_) if reason == NotificationReason::SomeResolved => Recall::Said,
@@ -125,30 +127,42 @@ impl History {
         delivered: Option<Instant>,
         now: Instant,
     ) {
-        let firing: HashSet<_> = notification.alerts.iter().map(identity).map(owned).collect();
-        let texts: usize = firing.iter().map(|(fingerprint, start)| fingerprint.len() + start.len() + OVERHEAD).sum();
-        let bytes = texts + analysis.map_or(0, |analysis| analysis.text.len()) + 2 * group.weight() + OVERHEAD;
         let mut state = self.lock();
-        state.forget(group);
+        let before = state.forget(group).map(|explained| explained.firing).unwrap_or_default();
+        // What was told before is told, also when the message about the newcomers beside it does not arrive.
+        let with_telling = |alert: &Alert| {
+            let identity = owned(identity(alert));
+            let told = delivered.or_else(|| before.get(&identity).copied().flatten());
+            (identity, told)
+        };
+        let firing: HashMap<_, _> = notification.alerts.iter().map(with_telling).collect();
+        let texts: usize = firing.keys().map(|(fingerprint, start)| fingerprint.len() + start.len() + OVERHEAD).sum();
+        let bytes = texts + analysis.map_or(0, |analysis| analysis.text.len()) + 2 * group.weight() + OVERHEAD;
+        if bytes > BYTES / 2 {
+            // It alone would make all others forgotten.
+            return;
+        }
         state.serial += 1;
         let age = state.serial;
         state.by_age.insert(age, group.clone());
         state.bytes += bytes;
-        let explained = Explained { firing, analysis: analysis.cloned(), at: now, delivered, age, bytes };
+        let explained = Explained { firing, analysis: analysis.cloned(), at: now, age, bytes };
         state.groups.insert(group.clone(), explained);
         while state.groups.len() > GROUPS || state.bytes > BYTES {
             let Some((_, oldest)) = state.by_age.pop_first() else { return };
-            state.forget(&oldest);
+            let _ = state.forget(&oldest);
         }
     }
 
     /// Notes that a message about `notification` reached the phone. It may be an older one than the analysis that is
-    /// remembered by now: what it does not tell is not known any more, so that it is told when it comes again.
+    /// remembered by now: what it does not tell is still to be told.
     pub fn delivered(&self, group: &GroupId, notification: &Notification, now: Instant) {
         if let Some(explained) = self.lock().groups.get_mut(group) {
-            let told: HashSet<_> = notification.alerts.iter().map(identity).collect();
-            explained.firing.retain(|(fingerprint, starts_at)| told.contains(&(&**fingerprint, &**starts_at)));
-            explained.delivered = Some(now);
+            for alert in &notification.alerts {
+                if let Some(told) = explained.firing.get_mut(&owned(identity(alert))) {
+                    *told = Some(now);
+                }
+            }
         }
     }
 
@@ -158,11 +172,11 @@ impl History {
 }
 
 impl State {
-    fn forget(&mut self, group: &GroupId) {
-        if let Some(explained) = self.groups.remove(group) {
-            self.by_age.remove(&explained.age);
-            self.bytes -= explained.bytes;
-        }
+    fn forget(&mut self, group: &GroupId) -> Option<Explained> {
+        let explained = self.groups.remove(group)?;
+        self.by_age.remove(&explained.age);
+        self.bytes -= explained.bytes;
+        Some(explained)
     }
 }
 
@@ -231,8 +245,20 @@ mod tests {
         history.delivered(&group, &notification(&["a"], ""), start);
         let recall = |firing: &[&str]| history.recall(&group, &notification(firing, ""), start + MINUTE);
         assert_eq!(recall(&["a"]), Recall::Said);
-        assert_eq!(recall(&["b"]), Recall::Nothing);
-        assert_eq!(recall(&["a", "b"]), Recall::Joined(HashSet::from(["b".into()])));
+        assert_eq!(recall(&["b"]), Recall::Again(analysis(), Told::No));
+        assert_eq!(recall(&["a", "b"]), Recall::Again(analysis(), Told::No));
+    }
+
+    #[test]
+    fn what_was_told_stays_told_when_the_next_message_does_not_arrive() {
+        let (history, group, start) = (History::new(12 * HOUR, 10 * MINUTE), GroupId::of("g"), Instant::now());
+        history.explained(&group, &notification(&["a"], ""), &analysis(), start);
+        history.delivered(&group, &notification(&["a"], ""), start);
+        history.explained(&group, &notification(&["a", "b"], ""), &analysis(), start + MINUTE);
+        let recall = |firing: &[&str], reason| history.recall(&group, &notification(firing, reason), start + HOUR);
+        assert_eq!(recall(&["a"], "some alerts resolved"), Recall::Said);
+        assert_eq!(recall(&["a"], ""), Recall::Again(analysis(), Told::Yes));
+        assert_eq!(recall(&["a", "b"], ""), Recall::Again(analysis(), Told::No));
     }
 
     #[test]

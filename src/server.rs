@@ -19,6 +19,8 @@ use crate::wecom::{EVERYONE, Recipients};
 
 /// Bytes of a notification: 5,000 alerts of 3 KiB each.
 pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+/// A word that was sent and is told has this many bytes at most.
+const WORD_BYTES: usize = 24;
 /// What a notification of nothing but recoveries is answered.
 const NOTHING_FIRING: &str = "告警恢复通知,不做处理";
 
@@ -92,7 +94,10 @@ impl<'c> Door<'_, 'c> {
                 ..Reply::text(200, self.crew.metrics.render(&self.gauges()))
             },
             path => {
-                let message = format!("no such path: {}; {way_out}", one_line(path));
+                let mut names = path.trim_start_matches('/').splitn(2, '/');
+                let name = word(names.next().unwrap_or_default());
+                let more = if names.next().is_some() { "/…" } else { "" };
+                let message = format!("no such path: /{name}{more}; {way_out}");
                 return self.refuse(&Outcome::new(Reason::NotFound, message));
             }
         };
@@ -144,6 +149,17 @@ impl<'c> Door<'_, 'c> {
         let urgency = if notification.is_critical() { Urgency::Critical } else { Urgency::Normal };
         self.crew.metrics.redacted(redact::mask(&mut notification));
         let group_key: String = notification.group_key.chars().take(LOGGED_CHARS).collect();
+        let at_once = |outcome: &Outcome, id| {
+            if outcome.reason == Reason::Remembered {
+                self.crew.metrics.remembered();
+            }
+            self.log_at_door(outcome, &format!(" group_key={:?}", logged(&group_key)));
+            (reply(outcome, id), None)
+        };
+        if self.crew.pipeline.has_said(&group, &notification) {
+            // Here already, so that a recovery stands in no digest.
+            return at_once(&Outcome::new(Reason::Remembered, "delivered already"), None);
+        }
         let ask = Ask {
             key,
             group: group.clone(),
@@ -156,13 +172,7 @@ impl<'c> Door<'_, 'c> {
         let answer = self.crew.inflight.submit(ask, now);
         drop(body);
         let (parked, ended) = match answer {
-            Answer::Now(outcome, id) => {
-                if outcome.reason == Reason::Remembered {
-                    self.crew.metrics.remembered();
-                }
-                self.log_at_door(&outcome, &format!(" group_key={:?}", logged(&group_key)));
-                return (reply(&outcome, id), None);
-            }
+            Answer::Now(outcome, id) => return at_once(&outcome, id),
             Answer::Later(parked, joined) => {
                 if joined == Joined::Yes {
                     self.crew.metrics.joined();
@@ -235,12 +245,13 @@ impl<'c> Door<'_, 'c> {
     }
 
     fn refuse_body(&self, unread: &Unread) -> Reply {
-        let reason = match unread.status {
-            413 => Reason::TooLarge,
-            503 => Reason::QueueFull,
-            _ => Reason::NotANotification,
+        let reason = match unread {
+            Unread::TooLarge { .. } => Reason::TooLarge,
+            Unread::NoRoom => Reason::QueueFull,
+            Unread::Late | Unread::Lost => Reason::Timeout,
+            Unread::NoLength | Unread::EndedEarly | Unread::ReadBefore => Reason::NotANotification,
         };
-        self.log_at_door(&Outcome::new(reason, &*unread.message), "");
+        self.log_at_door(&Outcome::new(reason, unread.to_string()), "");
         unread.reply()
     }
 
@@ -282,8 +293,11 @@ fn reply(outcome: &Outcome, id: Option<JobId>) -> Reply {
     }
 }
 
-fn one_line(text: &str) -> String {
-    text.chars().take(LOGGED_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
+/// A name for the log and the answer, when it is a word. What is none may be a token that was put in the wrong place.
+fn word(name: &str) -> &str {
+    let is_word =
+        name.len() <= WORD_BYTES && name.bytes().all(|byte| byte.is_ascii_lowercase() || b"_-".contains(&byte));
+    if is_word { name } else { "…" }
 }
 
 /// Reads `touser=a|b&toparty=2&totag=3`, percent-encoded.
@@ -295,7 +309,7 @@ fn parse_recipients(query: &str) -> Result<Recipients, String> {
             "touser" => &mut recipients.touser,
             "toparty" => &mut recipients.toparty,
             "totag" => &mut recipients.totag,
-            _ => return Err(format!("unknown parameter {:?}; known are touser, toparty and totag", one_line(name))),
+            _ => return Err(format!("unknown parameter {:?}; known are touser, toparty and totag", word(name))),
         };
         if !list.is_empty() {
             return Err(format!("{name} stands twice; join the recipients with | in one"));

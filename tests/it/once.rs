@@ -401,3 +401,20 @@ fn alerts_without_a_fingerprint_are_told_apart_by_their_labels() {
     }
     assert_eq!(wecom.sends().len(), 2);
 }
+
+#[test]
+fn what_was_told_is_not_told_again_when_a_newcomer_recovers_before_its_message_arrived() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("DEDUPE_WINDOW", "1s").start();
+    let both = notification("DiskWillFill").instances(["db-1", "db-2"]).build();
+    assert_eq!(sidecar.post(&without(&both, &["db-2"])).status, 200);
+    busy_once(&wecom);
+    assert_eq!(sidecar.post(&both).status, 503);
+    // Beyond the window, so that it is not for that alone.
+    thread::sleep(Duration::from_millis(1100));
+    let mut recovered = both;
+    recovered["alerts"][1]["status"] = json!("resolved");
+    recovered["notification_reason"] = json!("some alerts resolved");
+    assert_eq!(sidecar.post(&recovered).status, 200);
+    assert_eq!(wecom.delivered_count(), 1);
+}

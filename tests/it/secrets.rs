@@ -168,3 +168,18 @@ fn a_faulty_configuration_shows_no_secret() {
         assert!(!finished.stderr.contains(part), "{part} is in {finished:?}");
     }
 }
+
+#[test]
+fn a_token_in_the_wrong_place_is_not_repeated() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let token = "s3cr3t-Token-0123456789abcdef";
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("WEBHOOK_TOKEN", token).start();
+    for target in ["/handle_alert/TOKEN", "/TOKEN", "/handle_alert/TOKEN/x"] {
+        let reply = sidecar.get(&target.replace("TOKEN", token));
+        assert_eq!(reply.status, 404);
+        assert!(!reply.text.contains(token), "{}", reply.text);
+    }
+    let reply = sidecar.get("/handle_alerts");
+    assert!(reply.text.contains("/handle_alerts;"), "a misspelt word is told: {}", reply.text);
+    assert!(!sidecar.log().contains(token), "{}", sidecar.log());
+}
