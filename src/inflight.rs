@@ -20,8 +20,8 @@ const REMEMBERED: usize = 4096;
 const REMEMBERED_BYTES: usize = 8 * 1024 * 1024;
 /// What a remembered job costs besides its key and what it keeps: an entry in two maps.
 const RECORD_BYTES: usize = 256;
-/// Bytes of what may wait, beside the bound on its number: groups of 5,000 alerts are 4 MiB each.
-const WAITING_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of what may wait and run, beside the bound on its number: groups of 5,000 alerts are 8 MiB each.
+const HELD_BYTES: usize = 64 * 1024 * 1024;
 /// A job that nobody has asked for again for so long is dropped: it is longer than any sane `group_interval`, within
 /// which Alertmanager would have asked.
 pub const STALE: Duration = Duration::from_secs(10 * 60);
@@ -161,7 +161,8 @@ struct State<N, K> {
     door: Door,
     jobs: HashMap<DedupKey, Job<N>>,
     queued: usize,
-    queued_bytes: usize,
+    /// What waits and what runs.
+    held_bytes: usize,
     running: usize,
     running_groups: HashSet<GroupId>,
     /// Places that are taken, each by a job or a digest.
@@ -231,7 +232,7 @@ impl<N, K: Clone + Default> Inflight<N, K> {
             door: Door::Open,
             jobs: HashMap::new(),
             queued: 0,
-            queued_bytes: 0,
+            held_bytes: 0,
             running: 0,
             running_groups: HashSet::new(),
             taken: 0,
@@ -268,7 +269,11 @@ impl<N, K: Clone + Default> Inflight<N, K> {
         if state.door == Door::Closed {
             return Answer::Now(Outcome::new(Reason::Draining, "stopping; post again"), None);
         }
-        if state.queued >= self.queue_size || state.queued_bytes.saturating_add(weight) > WAITING_BYTES {
+        if weight > HELD_BYTES {
+            let message = format!("it takes more than {} MiB in memory", HELD_BYTES >> 20);
+            return Answer::Now(Outcome::new(Reason::TooLarge, message), None);
+        }
+        if state.queued >= self.queue_size || state.held_bytes.saturating_add(weight) > HELD_BYTES {
             let message = format!("{} notifications wait, and no more may (QUEUE_SIZE); post again", state.queued);
             return Answer::Now(Outcome::new(Reason::QueueFull, message), None);
         }
@@ -282,7 +287,7 @@ impl<N, K: Clone + Default> Inflight<N, K> {
         let starts = state.queued == 0 && state.taken < self.workers && !state.running_groups.contains(&job.group);
         state.jobs.insert(key.clone(), job);
         state.queued += 1;
-        state.queued_bytes += weight;
+        state.held_bytes += weight;
         if starts && let Some(running) = state.start(&key, now) {
             return Answer::Yours(self.taken(&mut state, vec![running]), parked);
         }
@@ -375,12 +380,18 @@ impl<N, K: Clone + Default> Inflight<N, K> {
         }
         let Some(job) = state.jobs.remove(key) else { return 0 };
         state.running -= 1;
+        state.held_bytes -= job.weight;
         state.running_groups.remove(&job.group);
         let verdict = remember.map(|window| (outcome.clone(), now + window));
         let bytes = key.weight() + weight + outcome.message.len() + RECORD_BYTES;
         let kept_until = now + self.remember_kept.max(remember.unwrap_or_default());
         state.remember(key, Record { id: job.id, age: 0, bytes, verdict, kept, kept_until, company });
+        let wakes = self.has_work(&state);
         drop(state);
+        if wakes {
+            // Its group is free, and so may be the way for its next job; the place may be kept for longer.
+            self.work.notify_one();
+        }
         answer(job.waiters, &outcome)
     }
 
@@ -481,6 +492,10 @@ impl<N, K: Clone + Default> State<N, K> {
 
     fn remember(&mut self, key: &DedupKey, mut record: Record<K>) {
         self.forget(key);
+        if record.bytes > REMEMBERED_BYTES / 2 {
+            // It alone would make all others forgotten.
+            return;
+        }
         self.serial += 1;
         record.age = self.serial;
         self.by_age.insert(record.age, key.clone());
@@ -535,7 +550,6 @@ impl<N, K: Clone + Default> State<N, K> {
         let job = self.jobs.get_mut(key)?;
         let Stage::Queued(item) = mem::replace(&mut job.stage, Stage::Running) else { return None };
         self.queued -= 1;
-        self.queued_bytes -= job.weight;
         self.running += 1;
         self.running_groups.insert(job.group.clone());
         let (id, serial, accepted) = (job.id, job.serial, job.accepted);
@@ -545,7 +559,7 @@ impl<N, K: Clone + Default> State<N, K> {
     fn remove_queued(&mut self, key: &DedupKey) -> Option<Job<N>> {
         let job = self.jobs.remove(key)?;
         self.queued -= 1;
-        self.queued_bytes -= job.weight;
+        self.held_bytes -= job.weight;
         Some(job)
     }
 
@@ -739,10 +753,17 @@ mod tests {
         let _parked = (post(&room, "a"), post(&room, "b"));
         assert_eq!(now(submit(&room, ask("c"), Instant::now())), Reason::QueueFull);
         let _joined = post(&room, "a");
-        let heavy = Ask { weight: WAITING_BYTES, ..ask("d") };
+        let heavy = Ask { weight: HELD_BYTES, ..ask("d") };
         let other = self::room(2, 0);
         let _light = post(&other, "a");
         assert_eq!(now(submit(&other, heavy, Instant::now())), Reason::QueueFull, "bytes are bounded too");
+        let mut runs = other.take().unwrap();
+        let heavy = || Ask { weight: HELD_BYTES, ..ask("d") };
+        assert_eq!(now(submit(&other, heavy(), Instant::now())), Reason::QueueFull, "also those of what runs");
+        runs.finish(|_| end_as(Reason::Delivered, None));
+        let _heavy = later(submit(&other, heavy(), Instant::now()));
+        let heavier = Ask { weight: HELD_BYTES + 1, ..ask("e") };
+        assert_eq!(now(submit(&self::room(2, 0), heavier, Instant::now())), Reason::TooLarge, "it never fits");
     }
 
     #[test]
@@ -926,7 +947,11 @@ mod tests {
         }
         assert_eq!((state.remembered.len(), state.by_age.len()), (REMEMBERED, REMEMBERED));
         assert!(!state.remembered.contains_key(&DedupKey::of("0")), "the oldest goes first");
-        state.remember(&DedupKey::of("large"), record(REMEMBERED_BYTES));
-        assert_eq!(state.remembered.len(), 1);
+        state.remember(&DedupKey::of("larger than half"), record(REMEMBERED_BYTES / 2 + 1));
+        assert_eq!(state.remembered.len(), REMEMBERED, "it is not remembered, and nothing is forgotten for it");
+        for large in ["a", "b", "c"] {
+            state.remember(&DedupKey::of(large), record(REMEMBERED_BYTES / 2));
+        }
+        assert_eq!((state.remembered.len(), state.remembered_bytes), (2, REMEMBERED_BYTES));
     }
 }

@@ -21,6 +21,12 @@ const USUAL_ID: usize = 64;
 /// Bytes that an alert's fingerprint and start time take in a key, with their lengths.
 const USUAL_IDENTITY: usize = 56;
 
+/// Bytes of a receiver's name, a `groupKey` or a link at most: an id is kept for as long as its notification is remembered.
+pub const MAX_ID_BYTES: usize = 64 * 1024;
+/// A node of a `BTreeMap` of texts, however few it holds, and how many pairs one holds in the middle.
+const NODE_BYTES: usize = 544;
+const NODE_PAIRS: usize = 8;
+
 /// Labels or annotations, sorted by name.
 pub type Labels = BTreeMap<String, String>;
 
@@ -203,8 +209,14 @@ impl Notification {
             Ok(body) => serde_json::from_str(body),
             Err(_) => serde_json::from_slice(body),
         };
-        decoded
-            .map_err(|error| format!("not an Alertmanager notification (version 4): {}", one_line(&error.to_string())))
+        let decoded: Self = decoded.map_err(|error| {
+            format!("not an Alertmanager notification (version 4): {}", one_line(&error.to_string()))
+        })?;
+        let ids = [("receiver", &decoded.receiver), ("groupKey", &decoded.group_key), ("version", &decoded.version)];
+        match ids.iter().find(|(_, id)| id.len() > MAX_ID_BYTES) {
+            Some((name, id)) => Err(format!("its {name} has {} bytes, and {MAX_ID_BYTES} are the most", id.len())),
+            None => Ok(decoded),
+        }
     }
 
     /// Drops what is resolved. What is left empty needs no explanation.
@@ -261,10 +273,11 @@ impl Notification {
         self.alerts.iter().any(|alert| alert.label("severity").eq_ignore_ascii_case("critical"))
     }
 
-    /// About how many bytes its texts hold, for the bounds on what waits.
+    /// About how many bytes it takes in memory, its key and its group's id included, for the bounds on what waits.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let labels = |labels: &Labels| labels.iter().map(|(name, value)| name.len() + value.len() + 64).sum::<usize>();
+        let texts = |labels: &Labels| labels.iter().map(|(name, value)| name.len() + value.len() + 32).sum::<usize>();
+        let labels = |labels: &Labels| texts(labels) + labels.len().div_ceil(NODE_PAIRS) * NODE_BYTES;
         let alerts = self.alerts.iter().map(|alert| {
             labels(&alert.labels)
                 + labels(&alert.annotations)
@@ -273,7 +286,8 @@ impl Notification {
                 + alert.starts_at.len()
                 + alert.fingerprint.len()
         });
-        alerts.sum::<usize>() + self.group_key.len() + self.external_url.len() + labels(&self.group_labels)
+        let ids = 3 * (self.receiver.len() + self.group_key.len());
+        alerts.sum::<usize>() + ids + self.version.len() + self.external_url.len() + labels(&self.group_labels)
     }
 }
 
@@ -361,6 +375,23 @@ mod tests {
         assert_eq!(Notification::decode(body(MAX_ALERTS).as_bytes()).unwrap().alerts.len(), MAX_ALERTS);
         let error = Notification::decode(body(MAX_ALERTS + 1).as_bytes()).unwrap_err();
         assert!(error.contains("more than 100000 alerts"), "{error}");
+    }
+
+    #[test]
+    fn what_is_kept_as_an_id_is_bounded() {
+        for name in ["receiver", "groupKey", "version"] {
+            let body = |bytes: usize| format!(r#"{{"alerts":[],"{name}":"{}"}}"#, "i".repeat(bytes));
+            assert!(Notification::decode(body(MAX_ID_BYTES).as_bytes()).is_ok(), "{name}");
+            let error = Notification::decode(body(MAX_ID_BYTES + 1).as_bytes()).unwrap_err();
+            assert!(error.contains(name) && error.contains("65537 bytes"), "{error}");
+        }
+    }
+
+    #[test]
+    fn small_label_sets_weigh_what_they_take() {
+        let small =
+            parse(&format!(r#"{{"alerts":[{}{{}}]}}"#, r#"{"labels":{"a":""},"annotations":{"a":""}},"#.repeat(99)));
+        assert!(small.weight() > 99 * (2 * NODE_BYTES + size_of::<Alert>()), "{}", small.weight());
     }
 
     #[test]
