@@ -17,6 +17,8 @@ use crate::target::{Target, common_labels, shown_labels, targets};
 const MAX_VALUE: usize = 72;
 /// Bytes for the places of a digest's row, from a few rows to many.
 const ROW_WIDTHS: [usize; 4] = [420, 220, 130, 72];
+/// The same at the end of the message, where all that the head has no room for is to be named.
+const REST_WIDTHS: [usize; 7] = [4096, 2048, 1024, 420, 220, 130, 72];
 /// A link above this many bytes is left out: cut it would lead nowhere.
 const MAX_LINK: usize = 400;
 /// At most this many different runbooks are linked.
@@ -63,10 +65,19 @@ impl Clock {
     }
 }
 
-/// The head of a message in at most `bytes` bytes, and for a digest the rows that found no room there (at most three
-/// times as many bytes).
+/// Bytes that the parts of a head may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// What stands above the analysis.
+    pub head: usize,
+    /// The rows of a digest that found no room there, for the end of the message.
+    pub rest: usize,
+}
+
+/// The head of a message, and for a digest the rest of its rows.
 #[must_use]
-pub fn write(notifications: &[&Notification], clock: Clock, is_repeat: bool, bytes: usize) -> (String, String) {
+pub fn write(notifications: &[&Notification], clock: Clock, is_repeat: bool, room: Room) -> (String, String) {
+    let bytes = room.head;
     let alerts: Vec<&Alert> = notifications.iter().flat_map(|notification| &notification.alerts).collect();
     let mut head = Bounded { text: String::with_capacity(bytes), bytes };
     let mut overflow = String::new();
@@ -121,21 +132,24 @@ pub fn write(notifications: &[&Notification], clock: Clock, is_repeat: bool, byt
         time(&mut head);
         hidden(&mut head);
         // Room for the line that says how many there are.
-        let room = bytes.saturating_sub(40);
-        let left = room.saturating_sub(head.text.len());
-        // As much of every row as lets all rows fit, else short ones.
-        let widths = ROW_WIDTHS.into_iter().map(|width| rows(notifications, clock, width));
-        let rows = widths.reduce(|wide, narrow| if fitting(&wide, left) == wide.len() { wide } else { narrow });
-        let rows = rows.unwrap_or_default();
-        let fitting = fitting(&rows, room.saturating_sub(head.text.len()));
-        rows.iter().take(fitting).for_each(|row| head.line(format_args!("{row}")));
-        if fitting < rows.len() {
+        let left = bytes.saturating_sub(40).saturating_sub(head.text.len());
+        let rows = widest(&ROW_WIDTHS, left, |width| rows(notifications, clock, width));
+        let fitting = fitting(&rows, left);
+        rows.iter().take(fitting).for_each(|row| head.line(format_args!("{}", row.text)));
+        let is_rest = |number: usize| number >= fitting || rows[number].hides_groups;
+        if (0..rows.len()).any(is_rest) {
             head.line(format_args!("…… 等 {groups} 组，其余见文末"));
-            let (_, rest) = rows.split_at(fitting);
-            let listed = self::fitting(rest, (bytes * 3).saturating_sub(80));
-            overflow = format!("【其余告警】\n{}", rest.get(..listed).unwrap_or_default().join("\n"));
+            let rest = |width| {
+                let numbered = self::rows(notifications, clock, width).into_iter().enumerate();
+                numbered.filter(|(number, _)| is_rest(*number)).map(|(_, row)| row).collect::<Vec<_>>()
+            };
+            let room = room.rest.saturating_sub(80);
+            let rest = widest(&REST_WIDTHS, room, rest);
+            let listed = self::fitting(&rest, room);
+            overflow.push_str("【其余告警】");
+            rest.iter().take(listed).for_each(|row| overflow.extend(["\n", &row.text]));
             if listed < rest.len() {
-                overflow.push_str(&format!("\n…… 还有 {} 种，共 {groups} 组", rest.len() - listed));
+                let _ = write!(overflow, "\n…… 还有 {} 种，共 {groups} 组", rest.len() - listed);
             }
         }
     }
@@ -258,9 +272,23 @@ impl Bounded {
     }
 }
 
+/// A row of a digest.
+struct Row {
+    text: String,
+    /// Whether it names not all the groups that it is about.
+    hides_groups: bool,
+}
+
+/// As much of every row as lets all rows fit into `bytes`, else short ones.
+fn widest(widths: &[usize], bytes: usize, rows: impl Fn(usize) -> Vec<Row>) -> Vec<Row> {
+    let fits = |rows: &Vec<Row>| fitting(rows, bytes) == rows.len();
+    let narrowest = || widths.last().map(|width| rows(*width)).unwrap_or_default();
+    widths.iter().map(|width| rows(*width)).find(fits).unwrap_or_else(narrowest)
+}
+
 /// A digest's rows: alerts of one severity and name together, critical first, then the earliest. The places of each
 /// take about `width` bytes.
-fn rows(notifications: &[&Notification], clock: Clock, width: usize) -> Vec<String> {
+fn rows(notifications: &[&Notification], clock: Clock, width: usize) -> Vec<Row> {
     /// Alerts of one kind, and the notifications they stand in.
     type Kind<'a> = (Vec<&'a Alert>, BTreeSet<usize>);
     let mut kinds: BTreeMap<(usize, &str, &str), Kind<'_>> = BTreeMap::new();
@@ -294,11 +322,12 @@ fn rows(notifications: &[&Notification], clock: Clock, width: usize) -> Vec<Stri
         let apart = apart(&members);
         let (targets, hidden) =
             if apart.is_empty() { fill(&targets(&alerts, &[]), width) } else { fill(&apart, width) };
+        let hides_groups = hidden && !apart.is_empty();
         let targets = if hidden { format!("{targets} 等") } else { targets };
         let since = if since == Timestamp::MAX { String::new() } else { format!("{} 起", clock.short(since)) };
         let facts = [targets, since].into_iter().filter(|fact| !fact.is_empty()).collect::<Vec<_>>().join("，");
         let colon = if facts.is_empty() { "" } else { "：" };
-        format!("• {severity}{name}{count}{colon}{facts}")
+        Row { text: format!("• {severity}{name}{count}{colon}{facts}"), hides_groups }
     };
     rows.into_iter().map(row).collect()
 }
@@ -329,11 +358,11 @@ fn apart(members: &[&Notification]) -> Vec<String> {
 }
 
 /// How many of `rows` fit into `bytes`, line breaks counted.
-fn fitting(rows: &[String], bytes: usize) -> usize {
+fn fitting(rows: &[Row], bytes: usize) -> usize {
     let mut used = 0;
     rows.iter()
         .take_while(|row| {
-            used += row.len() + 1;
+            used += row.text.len() + 1;
             used <= bytes
         })
         .count()
@@ -420,13 +449,17 @@ fn fill(values: &[impl fmt::Display], bytes: usize) -> (String, bool) {
 mod tests {
     use super::*;
 
+    fn room(head: usize) -> Room {
+        Room { head, rest: 3 * head }
+    }
+
     fn clock() -> Clock {
         Clock { now: "2026-11-23T11:00:00Z".parse().unwrap(), zone: Offset::constant(8) }
     }
 
     fn head(json: &str) -> String {
         let notification = Notification::decode(json.as_bytes()).unwrap();
-        write(&[&notification], clock(), false, 640).0
+        write(&[&notification], clock(), false, room(640)).0
     }
 
     #[test]
@@ -489,7 +522,7 @@ mod tests {
         let notification = Notification::decode(json.as_bytes()).unwrap();
         for bytes in [40, 100, 300, 640] {
             for members in [vec![&notification], vec![&notification; 9]] {
-                let (head, overflow) = write(&members, clock(), true, bytes);
+                let (head, overflow) = write(&members, clock(), true, room(bytes));
                 assert!(head.len() <= bytes && overflow.len() <= bytes * 3, "{bytes}: {head}");
             }
         }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use jiff::tz::Offset;
 
-use crate::headline::{self, Clock};
+use crate::headline::{self, Clock, Room};
 use crate::notification::Notification;
 use crate::{danger, glyph, layout, markdown, parts, unseen};
 
@@ -79,9 +79,11 @@ pub fn render(letter: &Letter<'_>) -> Vec<String> {
     let clock = Clock { now: letter.now, zone: letter.zone };
     let prefix_bytes = PREFIX.len() + NUMBER_BYTES + id.len() + 1;
     let head_bytes = (part_bytes / 3).saturating_sub(prefix_bytes);
-    let (head, overflow) =
-        headline::write(letter.notifications, clock, letter.occasion == Occasion::Repeat, head_bytes);
     let mut text = body(letter, part_bytes);
+    // What the other parts have room for beside the text, cut at the ends of lines.
+    let rest_bytes = ((MAX_PARTS - 1) * (part_bytes - prefix_bytes)).saturating_sub(text.len()).max(3 * head_bytes);
+    let room = Room { head: head_bytes, rest: rest_bytes };
+    let (head, overflow) = headline::write(letter.notifications, clock, letter.occasion == Occasion::Repeat, room);
     if !overflow.is_empty() {
         let _ = write!(text, "\n\n{overflow}");
     }

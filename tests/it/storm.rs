@@ -475,6 +475,63 @@ fn a_message_refused_in_company_is_sent_alone() {
 }
 
 #[test]
+fn a_member_refused_for_a_reason_nobody_knows_hurts_itself_only() {
+    let held = held(|builder| builder.env("DIGEST_AT", "2"), |_| says(ANSWER));
+    held.wecom.reply_with(Api::Send, |call| {
+        if call.text().contains("Member01Down") { Answered::Errcode(45_999) } else { Answered::Natural }
+    });
+    let (_, notifications) = warnings(3);
+    assert_eq!(statuses(&held.storm_of(&notifications)), [503; 3]);
+    assert_eq!(statuses(&post_all(&held.sidecar, &notifications)), [200, 422, 200]);
+}
+
+#[test]
+fn recoveries_in_many_groups_at_once_explain_nothing_again() {
+    let held = held(|builder| builder.env("DIGEST_AT", "1"), |_| says(ANSWER));
+    let groups: Vec<Value> = (0..3).map(|_| notification("SwitchDown").instances(["a", "b"]).build()).collect();
+    for group in &groups {
+        assert_eq!(held.sidecar.post(group).status, 200);
+    }
+    let told = (held.questions().len(), held.messages().len());
+    let rest = groups.into_iter().map(|mut group| {
+        group["alerts"].as_array_mut().unwrap().pop();
+        group
+    });
+    let rest: Vec<Value> = rest.collect();
+    let blocker = notification(BLOCKER).build();
+    thread::scope(|scope| {
+        let asked = held.deepseek.calls();
+        let blocker = scope.spawn(|| held.sidecar.post(&blocker).status);
+        held.deepseek.wait_calls(asked + 1, PATIENCE);
+        assert_eq!(statuses(&post_all(&held.sidecar, &rest)), [200; 3], "while the only worker is busy");
+        held.latch.open();
+        assert_eq!(blocker.join().unwrap(), 200);
+    });
+    assert_eq!((held.questions().len(), held.messages().len()), told);
+}
+
+#[test]
+fn a_digest_names_every_member_on_the_phone() {
+    let hosts: Vec<String> = (0..50).map(|number| format!("node-{number:02}.prod-bj.example.com:9100")).collect();
+    let names: Vec<String> = (0..50).map(|number| format!("KubernetesPersistentVolume{number:02}FillingUp")).collect();
+    let of_a_name = |name: &String| notification(name).instances([hosts[0].as_str()]).build();
+    let of_a_host = |host: &String| {
+        let mut group = notification("TargetDown").instances([host.as_str()]).build();
+        group["groupLabels"] = serde_json::json!({"alertname": "TargetDown", "instance": host});
+        group
+    };
+    for (told, notifications) in [
+        (&names, names.iter().map(of_a_name).collect::<Vec<_>>()),
+        (&hosts, hosts.iter().map(of_a_host).collect::<Vec<_>>()),
+    ] {
+        let held = held(|builder| builder, |_| says(ANSWER));
+        assert_eq!(statuses(&held.storm_of(&notifications)), [200; 50]);
+        let messages = held.messages();
+        assert_eq!((messages.len(), names_in(&messages[0], told)), (1, 50), "{}", messages[0]);
+    }
+}
+
+#[test]
 fn a_repeat_of_a_member_is_a_notification_like_any_other() {
     let held = held(|builder| builder.env("DIGEST_AT", "2"), |_| says(ANSWER));
     let of = |name: &str| notification(name).severity("warning");
