@@ -452,18 +452,31 @@ enum Named {
     Neither,
 }
 
-/// What a 400 complains about. A prompt that is too long names the model too ("This model's maximum context length
-/// is …"), but is the prompt's fault.
+/// What a 400 complains about. A prompt that is too long or refused for its content may name the model too ("This model's
+/// maximum context length is …", "the model's safety system"), but is the prompt's fault: in doubt it is, since two such in
+/// a row mean the configuration all the same.
 fn names(said: &str, model: &str) -> Named {
     let said = said.to_lowercase();
     let any = |words: &[&str]| words.iter().any(|word| said.contains(word));
-    let about_length = any(&["context length", "context_length", "maximum context", "too long", "too large", "长度"]);
-    let about_content = any(&["content exists risk", "content_filter", "sensitive", "inappropriate", "敏感", "违规"]);
+    let about_length = any(&["context", "too long", "too large", "tokens", "长度"]);
+    let about_content = any(&[
+        "content exists risk",
+        "content_filter",
+        "sensitive",
+        "inappropriate",
+        "policy",
+        "safety",
+        "violat",
+        "敏感",
+        "违规",
+    ]);
+    let refuses_model =
+        any(&["not", "no such", "invalid", "unknown", "support", "retired", "deprecated", "不", "未", "无", "下线"]);
     if about_length || about_content {
         Named::Neither
-    } else if any(&["api key", "api_key", "apikey", "authentication", "unauthorized"]) {
+    } else if any(&["api key", "api_key", "apikey", "authentication"]) {
         Named::Key
-    } else if any(&["model", "模型"]) || said.contains(&model.to_lowercase()) {
+    } else if said.contains(&model.to_lowercase()) || any(&["model", "模型"]) && refuses_model {
         Named::Model
     } else {
         Named::Neither
@@ -537,6 +550,15 @@ mod tests {
             ("This model's maximum context length is 65536 tokens", Named::Neither),
             ("输入内容包含敏感词", Named::Neither),
             ("Invalid consecutive assistant message", Named::Neither),
+            ("the prompt violates the usage policy of this model", Named::Neither),
+            ("Request blocked by the model's safety system", Named::Neither),
+            ("Invalid request: unauthorized content in messages[1]", Named::Neither),
+            ("input exceeds the model context window of 32768 tokens", Named::Neither),
+            ("Requested tokens exceed model limit", Named::Neither),
+            ("Rejected by the model's guard", Named::Neither),
+            ("The model `x` does not exist or you do not have access to it", Named::Model),
+            ("Invalid model: x", Named::Model),
+            ("模型 x 已下线", Named::Model),
         ] {
             assert_eq!(names(said, "deepseek-flash"), named, "{said}");
         }
