@@ -632,18 +632,17 @@ impl<'a> Exchange<'a> {
     ///
     /// # Errors
     ///
-    /// The answer that is due: 413 above `max`, before a byte is read; 400 without a
-    /// `Content-Length`, when it ends early or is late; 503 when all bodies together are above
-    /// [`Limits::buffered_bytes`] for 3 seconds; 500 when it was read before.
+    /// Why it is not there; [`Unread::reply`] is the answer. What is too large is refused before a byte of it is read, and
+    /// [`Unread::NoRoom`] comes after 3 seconds without room.
     pub fn read_body(&mut self, max: usize) -> Result<Body<'a>, Unread> {
         if self.upload != Upload::Unread {
-            return Err(Unread::new(500, "the body was read before"));
+            return Err(Unread::ReadBefore);
         }
         let Some(length) = self.head.content_length else {
-            return Err(Unread::new(400, "the request has no Content-Length, so it has no body"));
+            return Err(Unread::NoLength);
         };
         let Some(length) = usize::try_from(length).ok().filter(|length| *length <= max) else {
-            return Err(Unread::new(413, format!("the body is above the limit of {max} bytes")));
+            return Err(Unread::TooLarge { max });
         };
         self.upload = Upload::Broken;
         let beside = self.beside.get(..length).unwrap_or(self.beside);
@@ -677,10 +676,10 @@ impl<'a> Exchange<'a> {
             let space = body.bytes.get_mut(filled..).unwrap_or_default();
             filled += match self.timeout.read(&self.connection.stream, space, deadline) {
                 Ok(0) if self.connection.is_evicted() => return Err(self.lost()),
-                Ok(0) => return Err(Unread::new(400, "the body ended before its Content-Length")),
+                Ok(0) => return Err(Unread::EndedEarly),
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    return Err(Unread::new(400, "the body was not whole within its time"));
+                    return Err(Unread::Late);
                 }
                 Err(_) => return Err(self.lost()),
             };
@@ -737,7 +736,7 @@ impl<'a> Exchange<'a> {
     /// Nobody is left to read this answer.
     fn lost(&mut self) -> Unread {
         self.gone = true;
-        Unread::new(503, "the connection is lost")
+        Unread::Lost
     }
 }
 
@@ -761,24 +760,53 @@ pub enum Waited<T> {
     Disconnected,
 }
 
-/// Why a body was not read whole: what the client is to be answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unread {
-    /// The answer's status.
-    pub status: u16,
-    /// What is wrong, one short line.
-    pub message: Cow<'static, str>,
+/// Why a body was not read whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// The request has no `Content-Length`.
+    NoLength,
+    /// Its `Content-Length` is above what the handler takes, in bytes.
+    TooLarge {
+        /// The limit.
+        max: usize,
+    },
+    /// It ended before its `Content-Length`.
+    EndedEarly,
+    /// It was not whole within [`Deadlines::body`]. That is no fault of a client on a starved machine: it may come again.
+    Late,
+    /// All bodies together are above [`Limits::buffered_bytes`].
+    NoRoom,
+    /// Nobody is left to answer.
+    Lost,
+    /// The handler has read it already.
+    ReadBefore,
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoLength => f.write_str("the request has no Content-Length, so it has no body"),
+            Self::TooLarge { max } => write!(f, "the body is above the limit of {max} bytes"),
+            Self::EndedEarly => f.write_str("the body ended before its Content-Length"),
+            Self::Late => f.write_str("the body was not whole within its time"),
+            Self::NoRoom => f.write_str("too many bodies are being read, later"),
+            Self::Lost => f.write_str("the connection is lost"),
+            Self::ReadBefore => f.write_str("the body was read before"),
+        }
+    }
 }
 
 impl Unread {
-    fn new(status: u16, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, message: message.into() }
-    }
-
     /// The answer.
     #[must_use]
-    pub fn reply(&self) -> Reply {
-        Reply::failed(self.status, &self.message)
+    pub fn reply(self) -> Reply {
+        let status = match self {
+            Self::NoLength | Self::EndedEarly => 400,
+            Self::TooLarge { .. } => 413,
+            Self::ReadBefore => 500,
+            Self::Late | Self::NoRoom | Self::Lost => 503,
+        };
+        Reply::failed(status, &self.to_string())
     }
 }
 
@@ -794,7 +822,7 @@ impl Body<'_> {
     fn grow(&mut self, size: usize) -> Result<(), Unread> {
         let more = size.saturating_sub(self.bytes.len());
         if !self.server.connections.take_bytes(self.connection, more) {
-            return Err(Unread::new(503, "too many bodies are being read, later"));
+            return Err(Unread::NoRoom);
         }
         self.bytes.reserve_exact(more);
         self.bytes.resize(size, 0);
