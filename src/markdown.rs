@@ -52,13 +52,22 @@ struct Page {
     after_heading: bool,
     /// The next line begins a paragraph.
     is_parted: bool,
+    /// The next line belongs to the command that ended in a backslash.
+    goes_on: bool,
 }
 
 impl Page {
     /// Writes the block that `line` begins, and takes what else belongs to it from the `lines` behind.
     fn take_block<'a>(&mut self, line: &'a str, lines: &mut Lines<'a>) {
+        if std::mem::take(&mut self.goes_on) {
+            self.take_command(line);
+            return;
+        }
         let inner = unquoted(line);
-        if let Some(fence) = Fence::open(inner) {
+        if let Some((before, fence)) = Fence::open(inner) {
+            if !before.is_empty() {
+                self.take_line(before);
+            }
             self.take_fence(&fence, line, lines);
             return;
         }
@@ -101,9 +110,12 @@ impl Page {
 
     /// Writes a table's rows as lines.
     fn take_table<'a>(&mut self, head: &str, lines: &mut Lines<'a>) {
+        // Below a table that is drawn with its edges, a command may hold a pipe.
+        let has_edges = head.trim_start().starts_with('|');
+        let is_row = |line: &str| line.contains('|') && (!has_edges || line.trim_start().starts_with('|'));
         let head: Vec<String> = cells(head).iter().map(|cell| cell_text(cell)).collect();
         let mut is_empty = true;
-        while let Some(row) = lines.next_if(|line| unquoted(line).contains('|')) {
+        while let Some(row) = lines.next_if(|line| is_row(unquoted(line))) {
             let row = cells(unquoted(row));
             let has_code = row.iter().any(|cell| cell.contains('`'));
             let values: Vec<String> = row.iter().map(|cell| cell_text(cell)).collect();
@@ -115,6 +127,13 @@ impl Page {
         if is_empty {
             self.push(&head.join("，"));
         }
+    }
+
+    /// Writes a command as it is, behind what stands in the line already.
+    fn take_command(&mut self, command: &str) {
+        self.goes_on = command.ends_with('\\');
+        self.line.push_str(command);
+        self.end_line();
     }
 
     /// Writes a line that is no part of a larger block.
@@ -154,6 +173,10 @@ impl Page {
                 }
                 Some((_, Bullet::Number(_), _)) | None => rest,
             };
+            if commands::is_line(rest) {
+                self.take_command(rest);
+                return;
+            }
             spans::write_plain(rest, &mut self.line);
             self.end_line();
             return;
@@ -164,6 +187,10 @@ impl Page {
         }
         if self.in_list {
             self.indent(level);
+        }
+        if commands::is_line(text) {
+            self.take_command(text);
+            return;
         }
         let indented = self.line.len();
         if text.starts_with('|') && text.ends_with('|') && text.len() > 2 {
@@ -239,7 +266,20 @@ struct Fence {
 }
 
 impl Fence {
-    fn open(line: &str) -> Option<Self> {
+    /// The fence that the line opens, and what stands in front of it: models open one behind a list's number, too.
+    fn open(line: &str) -> Option<(&str, Self)> {
+        if let Some(fence) = Self::at_start(line) {
+            return Some(("", fence));
+        }
+        let (before, info) = line.rsplit_once("```")?;
+        let opens = !before.contains('`') && info.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let mut fence = Self::at_start(line.get(before.len()..)?).filter(|_| opens)?;
+        // Behind a number alone the code is indented as an item's text is.
+        fence.indent = if is_lonely_bullet(before.trim()) { before.len() } else { indentation(line) };
+        Some((before.trim_end(), fence))
+    }
+
+    fn at_start(line: &str) -> Option<Self> {
         let text = line.trim_start();
         let mark = text.chars().next().filter(|c| matches!(c, '`' | '~'))?;
         let length = text.chars().take_while(|c| *c == mark).count();
@@ -273,13 +313,16 @@ fn strip_quotes(line: &str, count: usize) -> &str {
     rest
 }
 
-/// The line without the `>` of a quotation. `> /var/log/x` is a command that empties a file.
+/// The line without the `>` of a quotation. `> /var/log/x` is a command that empties a file, `>= 95%` a comparison.
 fn unquoted(line: &str) -> &str {
     let mut rest = line;
     while let Some(inner) = rest.trim_start().strip_prefix('>') {
         let inner = inner.strip_prefix(' ').unwrap_or(inner);
-        if inner.starts_with('/') {
-            break;
+        let digits = inner.bytes().take_while(u8::is_ascii_digit).count();
+        let is_compared =
+            digits > 0 && !inner.get(digits..).is_some_and(|rest| rest.starts_with(". ") || rest.starts_with(") "));
+        if is_compared || inner.starts_with(['/', '=', '$', '"', '<']) {
+            return line;
         }
         rest = inner;
     }
@@ -471,6 +514,46 @@ fn row_text(head: &[String], values: &[String], has_code: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_a_command_stays_letter_by_letter() {
+        for command in [
+            r#"rm -rf `find /data/logs -name "*.log" -mtime +3`"#,
+            "PID=`pgrep -f java`; jstack $PID",
+            r"Remove-Item C:\Windows\Temp\* -Recurse -Force",
+            r"DELETE FROM sessions WHERE name LIKE 'tmp\_%';",
+            "SHOW CREATE TABLE <table>;",
+            "mysqldump <db> <table> > /backup/<table>.sql",
+            "echo \"10.0.0.5 db\" \\\n>> /etc/hosts",
+            "curl -s http://a/b \\\n  -H 'X: *a*' \\\n  -d '_b_'",
+        ] {
+            assert_eq!(to_plain(command), command);
+            assert_eq!(to_plain(&format!("1. {command}")), format!("1. {command}"));
+        }
+    }
+
+    #[test]
+    fn a_comparison_at_the_start_of_a_line_is_no_quotation() {
+        for line in ["> 80% 说明 CPU 饱和", ">= 95% 说明需立即限流", ">90% 持续", ">> /etc/hosts", "> \"$f\""]
+        {
+            assert_eq!(to_plain(line), line);
+        }
+        assert_eq!(to_plain("> 引用\n> 1. 先看"), "引用\n1. 先看");
+    }
+
+    #[test]
+    fn a_command_with_a_pipe_below_a_table_is_no_row() {
+        let text = "| a | b |\n|---|---|\n| 1 | 2 |\nps aux | grep java";
+        assert_eq!(to_plain(text), "• 1: 2\nps aux | grep java");
+    }
+
+    #[test]
+    fn a_fence_may_stand_behind_a_lists_number() {
+        assert_eq!(
+            to_plain("1. ```bash\n   ls **a**\n   ```\n2. **查看**：```bash\nls _b_\n```\n好"),
+            "ls **a**\n2. 查看：\nls _b_\n好"
+        );
+    }
 
     #[test]
     fn blocks_become_lines() {

@@ -187,7 +187,7 @@ fn read<'a>(line: &'a str, depth: usize, pieces: &mut Vec<Piece<'a>>) {
                 length
             }),
             b'<' if at <= *last_tag => push_tag(pieces, rest),
-            b'&' => entity(rest).filter(|_| !command.is_inside(at)).map(|(letter, length)| {
+            b'&' => entity(rest).map(|(letter, length)| {
                 pieces.push(Piece::Prose(letter));
                 length
             }),
