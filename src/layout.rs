@@ -6,10 +6,13 @@ use crate::glyph::is_ideograph;
 const VERDICT: &str = "结论";
 /// The sections behind the verdict, as the prompt names them and as models name them.
 const SECTIONS: [&str; 7] = ["可能原因", "原因分析", "影响", "处理步骤", "处理建议", "排查步骤", "建议"];
-/// How a model opens when it is asked a favour.
+/// How a model opens when it is asked a favour, and announces what it says.
 const OPENINGS: [&str; 6] = ["好的", "您好", "你好", "当然", "以下", "根据"];
+/// An opening that announces nothing, 好的。, has so many bytes at most.
+const MAX_GREETING: usize = 18;
 /// How it takes its leave.
-const CLOSINGS: [&str; 7] = ["仅供参考", "随时告诉我", "请随时", "如需进一步", "如有任何疑问", "希望以上", "希望对您"];
+const CLOSINGS: [&str; 7] =
+    ["仅供参考", "随时告诉我", "请随时", "如需进一步帮助", "如有任何疑问", "希望以上", "希望对您"];
 /// An opening or a closing is one short line.
 const MAX_COURTESY: usize = 240;
 
@@ -24,8 +27,9 @@ pub(crate) fn verdict_first(plain: &str) -> &str {
             begin = rest;
             break;
         }
-        let is_title = line.starts_with('【') && line.ends_with('】');
-        let is_opening = OPENINGS.iter().any(|opening| line.starts_with(opening)) && line.len() <= MAX_COURTESY;
+        let is_title = line.starts_with('【') && line.ends_with('】') && !line.contains(['：', ':', '，', '。', '！']);
+        let announces = line.len() <= MAX_GREETING || (line.ends_with(['：', ':']) && line.len() <= MAX_COURTESY);
+        let is_opening = announces && OPENINGS.iter().any(|opening| line.starts_with(opening));
         if !(line.trim().is_empty() || is_title || is_opening) || after.is_empty() {
             break;
         }
@@ -33,7 +37,10 @@ pub(crate) fn verdict_first(plain: &str) -> &str {
     }
     let mut text = begin;
     while let Some((head, line)) = text.trim_end().rsplit_once('\n') {
-        if line.len() > MAX_COURTESY || !CLOSINGS.iter().any(|closing| line.contains(closing)) {
+        // A step holds a number or a command; a courtesy holds no more than an AI.
+        let holds_something = line.bytes().any(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase());
+        let is_step = line.len() > MAX_COURTESY || holds_something;
+        if is_step || !CLOSINGS.iter().any(|closing| line.contains(closing)) {
             break;
         }
         text = head;
@@ -44,7 +51,7 @@ pub(crate) fn verdict_first(plain: &str) -> &str {
 /// Whether the answer has headings at most.
 pub(crate) fn says_nothing(plain: &str) -> bool {
     plain.lines().map(str::trim).all(|line| {
-        line.ends_with([':', '：'])
+        (line.ends_with([':', '：']) && !line.contains(['，', '。']))
             || (line.starts_with('【') && line.ends_with('】'))
             || !line.chars().any(char::is_alphanumeric)
     })
@@ -83,6 +90,14 @@ mod tests {
             ("greeting", "好的，以下是分析：\n结论：a", "结论：a"),
             ("what is said first stays", "先断开流量\n结论：a", "先断开流量\n结论：a"),
             ("no verdict", "您好，看不出问题。", "您好，看不出问题。"),
+            ("a warning", "【注意：不要重启 db-2】\n结论：a", "【注意：不要重启 db-2】\n结论：a"),
+            ("an order", "根据告警，请先停掉备份。\n结论：a", "根据告警，请先停掉备份。\n结论：a"),
+            ("an announcement", "根据告警，分析如下：\n结论：a", "结论：a"),
+            (
+                "steps",
+                "结论：a\n3. 如需进一步帮助，联系 DBA\n4. 请随时回滚",
+                "结论：a\n3. 如需进一步帮助，联系 DBA\n4. 请随时回滚",
+            ),
             ("courtesies", "结论：a\n\n以上仅供参考。\n如需进一步帮助，请告诉我。", "结论：a"),
             ("nothing else", "仅供参考", "仅供参考"),
             ("nothing", "", ""),
@@ -93,9 +108,13 @@ mod tests {
 
     #[test]
     fn headings_alone_say_nothing() {
-        for (text, is_empty) in
-            [("", true), ("结论：\n\n影响：\n【步骤】\n⚠️", true), ("结论：\na", false), ("a", false)]
-        {
+        for (text, is_empty) in [
+            ("", true),
+            ("结论：\n\n影响：\n【步骤】\n⚠️", true),
+            ("结论：\na", false),
+            ("a", false),
+            ("结论：磁盘将满，请执行：", false),
+        ] {
             assert_eq!(says_nothing(text), is_empty, "{text}");
         }
     }
