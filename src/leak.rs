@@ -72,6 +72,7 @@ const PROSE: &[&str] = &[
     "was",
     "will",
     "wrong",
+    "yes",
 ];
 
 /// What a secret's name ends with, in lower case and without `_`, `-` and `.`; digits may follow it.
@@ -376,10 +377,12 @@ fn named_value(bytes: &[u8], at: usize, name: &[u8]) -> Option<Range<usize>> {
 fn chinese_value(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     let rest = bytes.get(at..)?;
     let verb = ["是", "为"].iter().find(|verb| rest.starts_with(verb.as_bytes()));
-    match verb {
-        Some(verb) => value(bytes, at + verb.len(), b"password", b' '),
-        None => named_value(bytes, at, b"password"),
-    }
+    let Some(verb) = verb else { return named_value(bytes, at, b"password") };
+    let at = at + verb.len();
+    let next = bytes.get(run(bytes, at, is_blank)..)?;
+    // 密码是：x.
+    let is_separated = [":", "=", "：", "＝"].iter().any(|separator| next.starts_with(separator.as_bytes()));
+    if is_separated { named_value(bytes, at, b"password") } else { value(bytes, at, b"password", b' ') }
 }
 
 /// The value that begins after the separator and blanks at `at`.
