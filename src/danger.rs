@@ -215,12 +215,14 @@ fn is_statement(word: &str, rest: &[Token<'_>], may_begin: impl Fn() -> bool) ->
         "update" => is_shouted && has("set") && !has("where"),
         "alter" => has("drop") && second.eq_ignore_ascii_case("table"),
         // `TRUNCATE orders`; in lower case it is a word of English or the program.
-        "truncate" if is_shouted && second.starts_with(|c: char| c.is_ascii_alphabetic() || c == '`') => true,
+        "truncate" if is_shouted && second.starts_with(|c: char| c.is_ascii_alphabetic() || "`<".contains(c)) => true,
         _ => STATEMENTS.iter().any(|statement| {
             let mut spelled = std::iter::once(word).chain(words.iter().copied());
             statement.iter().all(|wanted| {
                 spelled.next().is_some_and(|word| match *wanted {
-                    "#" => word.bytes().all(|byte| byte.is_ascii_digit()),
+                    "#" => {
+                        word.bytes().all(|byte| byte.is_ascii_digit()) || (word.starts_with('<') && word.ends_with('>'))
+                    }
                     wanted => word.eq_ignore_ascii_case(wanted),
                 })
             })
@@ -254,8 +256,10 @@ fn redirects(tokens: &[Token<'_>]) -> bool {
                 Token::Quoted(_) | Token::Foreign(_) => true,
                 Token::End => false,
             });
-        let is_file = target.starts_with(['/', '~', '$', '.']) || target.ends_with(".log");
-        let is_log = target.ends_with(".log") || at == 0;
+        let is_named_log = target.starts_with('<') && ["log", "日志"].iter().any(|log| target.contains(log));
+        let is_log_file = target.ends_with(".log") || is_named_log;
+        let is_file = target.starts_with(['/', '~', '$', '.']) || is_log_file;
+        let is_log = is_log_file || at == 0;
         is_precious(target) || (writes_nothing && is_file && is_log && !is_scratch(target))
     })
 }
@@ -267,6 +271,42 @@ mod tests {
 
     /// A row for every rule: lines that it marks, and near misses that nothing marks.
     const ROWS: &[(&str, &[&str], &[&str])] = &[
+        (
+            "glued to a number or to Chinese",
+            &[
+                "2.清理:rm -rf /data/tmp",
+                "3.重启:systemctl restart mysqld",
+                "4.删除pod:kubectl delete pod x -n y",
+                "6.执行命令:reboot",
+                "7.删表:DROP TABLE a;",
+                "1.rm -rf /data/tmp",
+                "执行:\"kubectl delete pod x\"",
+                "命令=rm -rf /x",
+            ],
+            &["10.0.0.1 上看日志", "1.看日志", "端口:6379", "时间:10:20"],
+        ),
+        (
+            "with placeholders",
+            &[
+                "kubectl -n <命名空间> delete pod <Pod 名> --force",
+                "kubectl -n <命名空间> rollout restart deploy/x",
+                "kubectl --namespace=<命名空间> delete pod x",
+                "kubectl -n {命名空间} delete pod x",
+                "kubectl -n <your namespace> rollout restart deploy/x",
+                "helm -n <命名空间> uninstall x",
+                "docker compose -f <文件> down",
+                "git -C <目录> push --force",
+                "terraform -chdir=<目录> destroy",
+                "service <服务名> restart",
+                "find <目录，如 /var/log> -type f -delete",
+                "KILL <线程ID>;",
+                "KILL <id>;",
+                "TRUNCATE <表名>;",
+                ": > <日志文件>",
+                "cat /dev/null > <日志文件>",
+            ],
+            &["kubectl -n <命名空间> get pods", "sort < a.txt > /tmp/b", "journalctl -u <服务名>"],
+        ),
         (
             "behind what only reads",
             &[
@@ -400,7 +440,25 @@ mod tests {
         ("supervisorctl", &["supervisorctl restart all"], &["supervisorctl status"]),
         ("pm2", &["pm2 restart api"], &["pm2 list"]),
         ("nginx", &["nginx -s stop"], &["nginx -t", "nginx -s reload"]),
-        ("rabbitmqctl", &["rabbitmqctl stop_app"], &["rabbitmqctl list_queues"]),
+        ("rabbitmqctl", &["rabbitmqctl stop_app", "rabbitmqctl delete_queue q"], &["rabbitmqctl list_queues"]),
+        (
+            "Remove-Item",
+            &[r"Remove-Item C:\Windows\Temp\* -Recurse -Force", "Restart-Service -Name x", "Stop-Process -Id 12"],
+            &["Get-Item x", "Restart-Service"],
+        ),
+        ("Restart-Computer", &["Restart-Computer", "Restart-Computer -Force"], &["Get-Computer"]),
+        ("taskkill", &["taskkill /PID 12 /F", r"del /f /s /q C:\logs\*.log"], &["tasklist", "etcdctl get x"]),
+        ("nodetool", &["nodetool decommission"], &["nodetool status"]),
+        ("kubeadm", &["kubeadm reset -f"], &["kubeadm certs check-expiration"]),
+        ("hdfs", &["hdfs dfs -rm -r /logs"], &["hdfs dfs -ls /logs"]),
+        ("pg_ctl", &["pg_ctl restart -D /data"], &["pg_ctl status"]),
+        ("patronictl", &["patronictl failover main"], &["patronictl list"]),
+        ("virsh", &["virsh destroy vm-1"], &["virsh list --all"]),
+        (
+            "kafka-consumer-groups.sh",
+            &["kafka-consumer-groups.sh --group g --reset-offsets --to-latest --execute"],
+            &["kafka-consumer-groups.sh --describe --group g"],
+        ),
         (
             "iptables",
             &["iptables -F", "iptables -t nat -F", "iptables -P INPUT DROP", "ip6tables --flush"],

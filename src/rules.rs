@@ -73,7 +73,26 @@ pub(crate) const RULES: &[Rule] = &[
     Rule { programs: &["supervisorctl"], how: First(&["stop", "restart", "shutdown", "remove"]) },
     Rule { programs: &["pm2"], how: First(&["stop", "restart", "delete", "kill"]) },
     Rule { programs: &["nginx"], how: Word(&["stop", "quit"]) },
-    Rule { programs: &["rabbitmqctl"], how: Word(&["stop", "stop_app", "reset", "force_reset", "purge_queue"]) },
+    Rule {
+        programs: &["rabbitmqctl"],
+        how: Word(&["stop", "stop_app", "reset", "force_reset", "purge_queue", "delete_queue", "forget_cluster_node"]),
+    },
+    Rule {
+        programs: &["Remove-Item", "Stop-Service", "Restart-Service", "Stop-Process"],
+        how: Args(|args| !args.is_empty()),
+    },
+    Rule { programs: &["Restart-Computer", "Stop-Computer"], how: Called },
+    Rule {
+        programs: &["taskkill", "del"],
+        how: Args(|args| args.iter().any(|arg| matches!(*arg, "/F" | "/f" | "/s" | "/q"))),
+    },
+    Rule { programs: &["nodetool"], how: First(&["decommission", "removenode", "assassinate", "drain"]) },
+    Rule { programs: &["kubeadm"], how: First(&["reset"]) },
+    Rule { programs: &["hdfs", "hadoop"], how: Flag(&["-rm", "-rmr"]) },
+    Rule { programs: &["pg_ctl"], how: Word(&["stop", "restart"]) },
+    Rule { programs: &["patronictl"], how: First(&["failover", "switchover", "restart", "reinit", "remove"]) },
+    Rule { programs: &["virsh"], how: First(&["destroy", "shutdown", "reboot", "undefine"]) },
+    Rule { programs: &["kafka-consumer-groups.sh", "kafka-consumer-groups"], how: Flag(&["--execute", "--delete"]) },
     Rule {
         programs: &["iptables", "ip6tables"],
         how: Args(|args| has_option(args, &["-F", "-X", "--flush"]) || args.contains(&"DROP") && !args.contains(&"-D")),
@@ -132,13 +151,24 @@ pub(crate) const RULES: &[Rule] = &[
     Rule { programs: &["docker-compose"], how: First(&["down", "stop", "restart", "rm", "kill"]) },
     Rule { programs: &["crictl"], how: First(&["rm", "rmi", "rmp", "stop", "stopp"]) },
     Rule { programs: &["git"], how: Args(rewrites_history) },
-    Rule { programs: &["terraform"], how: First(&["destroy"]) },
+    Rule { programs: &["terraform", "tofu", "terragrunt", "pulumi"], how: First(&["destroy"]) },
     Rule { programs: &["redis-cli"], how: Word(&["shutdown", "SHUTDOWN", "del", "DEL", "unlink", "UNLINK"]) },
     Rule { programs: &["mysqladmin"], how: Word(&["shutdown", "drop", "kill"]) },
     Rule { programs: &["etcdctl"], how: First(&["del", "rm", "defrag", "member remove"]) },
     Rule { programs: &["kafka-topics.sh", "kafka-topics"], how: Flag(&["--delete"]) },
     Rule { programs: &["curl"], how: Args(|args| args.windows(2).any(is_method) || args.contains(&"-XDELETE")) },
-    Rule { programs: &["aws"], how: Word(&["terminate-instances", "stop-instances", "reboot-instances", "rm", "rb"]) },
+    Rule {
+        programs: &["aws"],
+        how: Word(&[
+            "terminate-instances",
+            "stop-instances",
+            "reboot-instances",
+            "delete-db-instance",
+            "reboot-db-instance",
+            "rm",
+            "rb",
+        ]),
+    },
 ];
 
 /// Programs that only look at what stands behind them.
@@ -204,16 +234,16 @@ const VERBS: [&str; 13] = [
 ];
 
 /// By first letter and length, a bit for each row of the table that has such a program: most words of a line are in no
-/// row, and one look says so. A 65th row would not compile.
-const ROWS: [[u64; 16]; 26] = {
-    let mut rows = [[0; 16]; 26];
+/// row, and one look says so. A 129th row would not compile.
+const ROWS: [[u128; 32]; 26] = {
+    let mut rows = [[0; 32]; 26];
     let mut row = 0;
     while row < RULES.len() {
         let programs = RULES[row].programs;
         let mut at = 0;
         while at < programs.len() {
             let name = programs[at].as_bytes();
-            rows[(name[0] - b'a') as usize][name.len()] |= 1 << row;
+            rows[(name[0].to_ascii_lowercase() - b'a') as usize][name.len()] |= 1 << row;
             at += 1;
         }
         row += 1;
@@ -223,7 +253,8 @@ const ROWS: [[u64; 16]; 26] = {
 
 /// The rules about a program.
 pub(crate) fn rules(program: &str) -> impl Iterator<Item = &'static Rule> {
-    let letter = program.bytes().next().map_or(usize::MAX, |byte| usize::from(byte.wrapping_sub(b'a')));
+    let first = program.bytes().next().unwrap_or_default().to_ascii_lowercase();
+    let letter = usize::from(first.wrapping_sub(b'a'));
     let mut rows = ROWS.get(letter).and_then(|lengths| lengths.get(program.len())).copied().unwrap_or_default();
     let candidates = std::iter::from_fn(move || {
         let row = rows.trailing_zeros();

@@ -20,7 +20,11 @@ pub(crate) fn tokens(line: &str) -> Vec<Token<'_>> {
     while let Some(rest) = line.get(at..).filter(|rest| !rest.is_empty()) {
         let Some(c) = rest.chars().next() else { break };
         let mut taken = c.len_utf8();
+        let is_behind_foreign = matches!(tokens.last(), Some(Token::Foreign(text)) if line.get(..at).is_some_and(|done| done.ends_with(*text)));
         match c {
+            // `2.清理:rm x`, `1.rm x`.
+            ':' | '=' if is_behind_foreign => {}
+            c if c.is_ascii_digit() && tokens.is_empty() && item_number(rest) > 0 => taken = item_number(rest),
             c if c.is_whitespace() || matches!(c, '[' | ']' | ',') => {}
             ';' | '|' | '(' | ')' | '`' => tokens.push(Token::End),
             '&' if !rest.starts_with("&>") => tokens.push(Token::End),
@@ -35,6 +39,11 @@ pub(crate) fn tokens(line: &str) -> Vec<Token<'_>> {
             }
             _ => {
                 taken = word_length(rest);
+                // `删除pod:kubectl …`
+                let label = rest.get(..taken).and_then(|word| word.split_once(':')).filter(|_| is_behind_foreign);
+                if let Some((label, _)) = label.filter(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_lowercase())) {
+                    taken = label.len() + 1;
+                }
                 tokens.push(Token::Word(rest.get(..taken).unwrap_or_default()));
             }
         }
@@ -43,10 +52,42 @@ pub(crate) fn tokens(line: &str) -> Vec<Token<'_>> {
     tokens
 }
 
-/// How long the word is that begins `rest`: `\;` and the `&` of `2>&1` belong to it.
+/// Length of the number of a list's item that is glued to a word: `1.` of `1.rm x`.
+fn item_number(rest: &str) -> usize {
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    let glued = rest.get(digits..).and_then(|rest| rest.strip_prefix(['.', ')']));
+    if glued.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic())) { digits + 1 } else { 0 }
+}
+
+/// Bytes of a placeholder at most.
+const MAX_PLACEHOLDER: usize = 80;
+
+/// Length of the placeholder that begins `rest`: `<命名空间>`, `<your namespace>`, `{目录}`. 0 when there is none: `< file`,
+/// `{}`, `{a,b}`.
+fn placeholder(rest: &str) -> usize {
+    let window = rest.get(..rest.floor_char_boundary(MAX_PLACEHOLDER)).unwrap_or_default();
+    let inner = match window.as_bytes().first() {
+        Some(b'<') => window.get(1..).and_then(|rest| rest.split_once('>')),
+        Some(b'{') => window.get(1..).and_then(|rest| rest.split_once('}')).filter(|(inner, _)| !inner.is_ascii()),
+        _ => None,
+    };
+    let inner = inner.map(|(inner, _)| inner);
+    let is_one = |inner: &&str| inner.starts_with(char::is_alphanumeric) && !inner.ends_with(' ');
+    inner.filter(is_one).map_or(0, |inner| inner.len() + 2)
+}
+
+/// How long the word is that begins `rest`: `\;` and the `&` of `2>&1` belong to it, and placeholders do.
 fn word_length(rest: &str) -> usize {
     let mut before = ' ';
+    let mut skipped = 0;
     for (at, c) in rest.char_indices() {
+        if at < skipped {
+            before = c;
+            continue;
+        }
+        if matches!(c, '<' | '{') {
+            skipped = at + placeholder(rest.get(at..).unwrap_or_default());
+        }
         let ends = match c {
             ';' | '|' | '(' | ')' | '`' => before != '\\',
             '&' => !matches!(before, '>' | '\\'),
