@@ -120,6 +120,8 @@ const ENGLISH: [&str; 23] = [
     "cat", "cd", "echo", "export", "find", "for", "free", "head", "kill", "less", "mount", "ping", "reboot", "route",
     "service", "shutdown", "ss", "stat", "tail", "top", "watch", "who", "split",
 ];
+/// What follows the name of a program in a sentence: `nginx is down`.
+const SAID_OF_ONE: [&str; 8] = ["and", "are", "can", "has", "is", "may", "or", "was"];
 /// Words that begin a statement of SQL, written as people write them where it is one.
 const STATEMENTS: [&str; 15] = [
     "ALTER", "ANALYZE", "CREATE", "DELETE", "DROP", "EXPLAIN", "GRANT", "INSERT", "KILL", "OPTIMIZE", "PURGE",
@@ -133,15 +135,13 @@ pub(crate) fn is_line(text: &str) -> bool {
     let text = text.strip_prefix("sudo ").unwrap_or(text);
     let mut words = text.split([' ', '\t']).filter(|word| !word.is_empty());
     let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let is_english = ENGLISH.contains(&first);
     let is_spelled =
-        second.starts_with(['-', '/', '.', '<', '$', '"', '\'', '`', '~']) || second.contains(['/', '=', ':', '@']);
-    let is_command = begins(first) && (!is_english || is_spelled);
-    // The line of an answer in HTML.
-    let is_html = text.contains("</") || text.contains("&lt;") || text.contains("&amp;");
-    !is_html
-        && (is_command || STATEMENTS.contains(&first) || is_assignment(first) || is_cmdlet(first))
-        && is_ascii_but_for_data(text)
+        || second.starts_with(['-', '/', '.', '<', '$', '"', '\'', '`', '~']) || second.contains(['/', '=', ':', '@']);
+    let is_command = || begins(first) && !SAID_OF_ONE.contains(&second) && (!ENGLISH.contains(&first) || is_spelled());
+    let begins = is_command() || STATEMENTS.contains(&first) || is_assignment(first) || is_cmdlet(first);
+    // The line of an answer in HTML is to be read as such.
+    let is_html = || text.contains("</") || text.contains("&lt;") || text.contains("&amp;");
+    begins && is_ascii_but_for_data(text) && !is_html()
 }
 
 /// `PID=…`, `KUBECONFIG=/x`.
@@ -212,6 +212,8 @@ mod tests {
             "kill the process with `kill -9`",
             "kubectl get pods 查看 **状态**",
             "top 3 reasons",
+            "nginx is **down**",
+            "kubectl get pods</code>",
             "",
             "结论：磁盘将满",
             "Root-cause is unknown",

@@ -20,7 +20,8 @@ pub(crate) fn tokens(line: &str) -> Vec<Token<'_>> {
     while let Some(rest) = line.get(at..).filter(|rest| !rest.is_empty()) {
         let Some(c) = rest.chars().next() else { break };
         let mut taken = c.len_utf8();
-        let is_behind_foreign = matches!(tokens.last(), Some(Token::Foreign(text)) if line.get(..at).is_some_and(|done| done.ends_with(*text)));
+        let done = line.get(..at).unwrap_or_default();
+        let is_behind_foreign = matches!(tokens.last(), Some(Token::Foreign(text)) if done.ends_with(*text));
         match c {
             // `2.清理:rm x`, `1.rm x`.
             ':' | '=' if is_behind_foreign => {}
