@@ -131,6 +131,10 @@ const STATEMENTS: [&str; 15] = [
 /// Whether the line is nothing but a command or a statement, so that every letter of it is meant: backticks, backslashes,
 /// `<table>`. Chinese stands in it only as a placeholder, in quotes or in a comment.
 pub(crate) fn is_line(text: &str) -> bool {
+    // Most lines begin in Chinese.
+    if !text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '$') {
+        return false;
+    }
     let text = text.strip_prefix("$ ").unwrap_or(text);
     let text = text.strip_prefix("sudo ").unwrap_or(text);
     let mut words = text.split([' ', '\t']).filter(|word| !word.is_empty());

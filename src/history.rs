@@ -158,8 +158,9 @@ impl History {
     /// remembered by now: what it does not tell is still to be told.
     pub fn delivered(&self, group: &GroupId, notification: &Notification, now: Instant) {
         if let Some(explained) = self.lock().groups.get_mut(group) {
-            for alert in &notification.alerts {
-                if let Some(told) = explained.firing.get_mut(&owned(identity(alert))) {
+            let is_in: HashSet<_> = notification.alerts.iter().map(identity).collect();
+            for ((fingerprint, starts_at), told) in &mut explained.firing {
+                if is_in.contains(&(&**fingerprint, &**starts_at)) {
                     *told = Some(now);
                 }
             }
