@@ -299,6 +299,13 @@ impl<N, K: Clone + Default> Inflight<N, K> {
         Answer::Later(parked, Joined::No)
     }
 
+    /// Whether a job of this key waits, runs or is remembered: then its posts get that job's own answer.
+    #[must_use]
+    pub fn knows(&self, key: &DedupKey) -> bool {
+        let state = self.lock();
+        state.jobs.contains_key(key) || state.remembered.contains_key(key)
+    }
+
     /// Waits for work: one job, or the members of a digest when more than `digest_at` wait. `None` when the room is
     /// closed.
     pub fn take(&self) -> Option<Taken<'_, N, K>> {

@@ -156,7 +156,7 @@ impl<'c> Door<'_, 'c> {
             self.log_at_door(outcome, &format!(" group_key={:?}", logged(&group_key)));
             (reply(outcome, id), None)
         };
-        if self.crew.pipeline.has_said(&group, &notification) {
+        if !self.crew.inflight.knows(&key) && self.crew.pipeline.has_said(&group, &notification) {
             // Here already, so that a recovery stands in no digest.
             return at_once(&Outcome::new(Reason::Remembered, "delivered already"), None);
         }

@@ -418,3 +418,12 @@ fn what_was_told_is_not_told_again_when_a_newcomer_recovers_before_its_message_a
     assert_eq!(sidecar.post(&recovered).status, 200);
     assert_eq!(wecom.delivered_count(), 1);
 }
+
+#[test]
+fn a_retry_of_what_was_delivered_is_told_the_name_of_its_job() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let alert = notification("DiskWillFill").build();
+    let names = [(); 2].map(|()| sidecar.post(&alert).header("X-Job-Id").map(str::to_owned));
+    assert!(names[0].is_some() && names[0] == names[1], "{names:?}");
+}
