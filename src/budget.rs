@@ -66,11 +66,10 @@ mod tests {
 
     #[test]
     fn a_straggler_of_yesterday_forgets_nothing() {
-        let time = |text: &str| text.parse().unwrap();
-        let budget = Budget::new(100, Offset::UTC, time("2026-11-22T23:00:00Z"));
-        budget.spend(100, time("2026-11-23T00:00:00.001Z"));
-        assert!(budget.is_spent(time("2026-11-22T23:59:59.999Z")));
-        assert!(budget.is_spent(time("2026-11-23T00:00:00.003Z")));
+        let budget = Budget::new(100, Offset::UTC, at("2026-11-22T23:00:00Z"));
+        budget.spend(100, at("2026-11-23T00:00:00.001Z"));
+        assert!(budget.is_spent(at("2026-11-22T23:59:59.999Z")));
+        assert!(budget.is_spent(at("2026-11-23T00:00:00.003Z")));
     }
 
     #[test]

@@ -21,7 +21,7 @@ const USUAL_ID: usize = 64;
 /// Bytes that an alert's fingerprint and start time take in a key, with their lengths.
 const USUAL_IDENTITY: usize = 56;
 
-/// Bytes of a receiver's name, a `groupKey` or a link at most: an id is kept for as long as its notification is remembered.
+/// Bytes of a receiver's name, a `groupKey` or a version at most: an id is kept for as long as its notification is remembered.
 pub const MAX_ID_BYTES: usize = 64 * 1024;
 /// A node of a `BTreeMap` of texts, however few it holds, and how many pairs one holds in the middle.
 const NODE_BYTES: usize = 544;

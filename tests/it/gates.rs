@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{PATIENCE, Sidecar, TempFile, each};
+use crate::harness::{PATIENCE, Sidecar, TempFile, each, hold};
 use crate::support::client::Reply;
 use crate::support::notification::notification;
 use crate::support::standins::deepseek::error;
@@ -345,14 +345,8 @@ fn five_passing_failures_of_wecom_close_its_gate_and_no_model_is_paid() {
 
 #[test]
 fn a_trial_of_wecoms_gate_does_not_wait_for_the_model() {
-    let (deepseek, wecom, latch) = (DeepSeek::start(), WeCom::start(), Latch::shut());
-    let shut = latch.clone();
-    deepseek.answer_with(move |question| {
-        if question.user().contains("Slow") {
-            shut.wait();
-        }
-        says("结论：磁盘将满")
-    });
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let latch = hold(&deepseek, "Slow");
     wecom.reply(Api::Send, WeComReply::Errcode(-1));
     let sidecar = Sidecar::with(&deepseek, &wecom).env("DIGEST_AT", "0").start();
     let rendered = alerts(5);

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Alertmanager, PATIENCE, Sidecar, each};
+use crate::harness::{Alertmanager, PATIENCE, Sidecar, each, hold};
 use crate::support::client::Reply;
 use crate::support::notification::notification;
 use crate::support::standins::deepseek::error;
-use crate::support::standins::{Answer, Api, DeepSeek, Latch, Reply as WeComReply, WeCom, says};
+use crate::support::standins::{Answer, Api, DeepSeek, Reply as WeComReply, WeCom, says};
 
 /// How often a test that can only ask again asks again.
 const LOOK: Duration = Duration::from_millis(100);
@@ -18,19 +18,6 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Posts on a thread of its own.
 fn post<'s>(scope: &'s Scope<'s, '_>, sidecar: &'s Sidecar, notification: &'s Value) -> ScopedJoinHandle<'s, Reply> {
     scope.spawn(|| sidecar.post(notification))
-}
-
-/// The model holds questions that hold `word` until the latch is open, and answers the others at once.
-fn hold(deepseek: &DeepSeek, word: &'static str) -> Latch {
-    let latch = Latch::shut();
-    let own = latch.clone();
-    deepseek.answer_with(move |question| {
-        if question.user().contains(word) {
-            own.wait();
-        }
-        says("结论：磁盘将满")
-    });
-    latch
 }
 
 /// WeCom is busy for the next job: one call and its two retries.

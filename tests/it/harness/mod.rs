@@ -20,5 +20,20 @@ pub(crate) use sidecar::{Builder, Finished, Sidecar};
 
 use std::time::Duration;
 
+use crate::support::standins::{DeepSeek, Latch, says};
+
 /// How long a test waits for what must come: long enough for a busy machine, short enough to see the failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The model holds questions that hold `word` until the latch is open, and answers the others at once.
+pub(crate) fn hold(deepseek: &DeepSeek, word: &'static str) -> Latch {
+    let latch = Latch::shut();
+    let own = latch.clone();
+    deepseek.answer_with(move |question| {
+        if question.user().contains(word) {
+            own.wait();
+        }
+        says("结论：磁盘将满")
+    });
+    latch
+}
