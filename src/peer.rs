@@ -95,9 +95,7 @@ impl ProxyRoute {
         }
         let proxy = ureq::Proxy::new(address).map_err(|_| "is not a proxy's address; write http://host:port")?;
         // ureq takes the scheme's port for one that it cannot read.
-        let authority = proxy.uri().authority().map_or("", |authority| authority.as_str());
-        let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, behind)| behind);
-        let names_port = host_and_port.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+        let names_port = proxy.uri().authority().is_some_and(|all| !all.as_str().ends_with(all.host()));
         if names_port && proxy.uri().port_u16().is_none() {
             return Err("has a port that is no number up to 65535; write http://host:port".into());
         }
