@@ -345,7 +345,7 @@ fn word(error: &ureq::Error, answered: Answered) -> CallError {
             ErrorKind::ConnectionReset
             | ErrorKind::ConnectionAborted
             | ErrorKind::BrokenPipe
-            | ErrorKind::UnexpectedEof => (closed, "the connection was closed before the whole answer".into()),
+            | ErrorKind::UnexpectedEof => (closed, ended(error)),
             // rustls' errors come wrapped: a certificate that does not verify is one.
             ErrorKind::InvalidData => (Fate::NotSent, tls_failed(&error.to_string())),
             ErrorKind::TimedOut | ErrorKind::WouldBlock => (Fate::TimedOut, "no whole answer in time".into()),
@@ -355,6 +355,15 @@ fn word(error: &ureq::Error, answered: Answered) -> CallError {
         _ => (Fate::Broken, "the HTTP client failed".into()),
     };
     CallError { fate, text }
+}
+
+/// How a connection ended behind the request: with TLS' words, where it has some ([`wire`] wraps what came then).
+fn ended(error: &std::io::Error) -> String {
+    let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<std::io::Error>());
+    match cause.filter(|cause| cause.kind() == std::io::ErrorKind::InvalidData) {
+        Some(cause) => tls_failed(&cause.to_string()),
+        None => "the connection was closed before the whole answer".into(),
+    }
 }
 
 /// rustls' words, but for what they hardly tell: bytes that are no TLS at all.

@@ -5,6 +5,7 @@
 //! habits of ureq's that cost system calls are kept from the socket: a timeout that differs from the last one by
 //! microseconds, and a look at a connection that was read from just now.
 
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use ureq::Error;
@@ -81,7 +82,7 @@ impl<In: Transport> Transport for Wire<In> {
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         self.send()?;
         self.was_read = true;
-        self.inner.maybe_await_input(coarse(timeout))?;
+        self.inner.maybe_await_input(coarse(timeout)).map_err(after_sending)?;
         let arrived = self.inner.buffers();
         let space = self.buffers.input_append_buf();
         let amount = arrived.input().len().min(space.len());
@@ -103,6 +104,16 @@ impl<In: Transport> Transport for Wire<In> {
     }
 }
 
+/// An error that came when the request had left: whatever else it is, a handshake or a route that failed, it is the end
+/// of a connection that may have brought the request to its end.
+fn after_sending(error: Error) -> Error {
+    let Error::Io(error) = error else { return error };
+    if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) {
+        return Error::Io(error);
+    }
+    Error::Io(io::Error::new(ErrorKind::ConnectionAborted, error))
+}
+
 /// The timeout in whole steps; what is over is over.
 fn coarse(timeout: NextTimeout) -> NextTimeout {
     let Timeout::Exact(left) = timeout.after else { return timeout };
@@ -114,12 +125,13 @@ fn coarse(timeout: NextTimeout) -> NextTimeout {
 mod tests {
     use super::*;
 
-    /// What a socket was given, a string a packet; it answers every wait with the same bytes.
+    /// What a socket was given, a string a packet; it answers every wait with the same bytes, or fails.
     #[derive(Debug)]
     struct Packets {
         buffers: LazyBuffers,
         sent: Vec<String>,
         answer: &'static [u8],
+        failure: Option<ErrorKind>,
         timeouts: Vec<Timeout>,
         /// How often it was asked whether it is open.
         looks: usize,
@@ -137,6 +149,9 @@ mod tests {
 
         fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
             self.timeouts.push(timeout.after);
+            if let Some(kind) = self.failure {
+                return Err(Error::Io(kind.into()));
+            }
             self.buffers.input_append_buf()[..self.answer.len()].copy_from_slice(self.answer);
             self.buffers.input_appended(self.answer.len());
             Ok(!self.answer.is_empty())
@@ -150,7 +165,7 @@ mod tests {
 
     fn wire(answer: &'static [u8]) -> Wire<Packets> {
         let buffers = LazyBuffers::new(BUFFER, BUFFER);
-        Wire::new(Packets { buffers, sent: Vec::new(), answer, timeouts: Vec::new(), looks: 0 })
+        Wire::new(Packets { buffers, sent: Vec::new(), answer, failure: None, timeouts: Vec::new(), looks: 0 })
     }
 
     fn write(wire: &mut Wire<Packets>, text: &str) {
@@ -187,6 +202,22 @@ mod tests {
     #[test]
     fn the_end_of_a_connection_is_seen() {
         assert!(!wire(b"").await_input(NextTimeout::default()).unwrap());
+    }
+
+    #[test]
+    fn what_fails_when_the_request_has_left_is_the_end_of_a_connection() {
+        for (failed, told) in [
+            (ErrorKind::InvalidData, ErrorKind::ConnectionAborted),
+            (ErrorKind::HostUnreachable, ErrorKind::ConnectionAborted),
+            (ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted),
+            (ErrorKind::TimedOut, ErrorKind::TimedOut),
+        ] {
+            let mut wire = wire(b"ok");
+            write(&mut wire, "question");
+            wire.inner.failure = Some(failed);
+            let Err(Error::Io(error)) = wire.await_input(NextTimeout::default()) else { panic!("{failed}") };
+            assert_eq!(error.kind(), told, "{failed}");
+        }
     }
 
     #[test]

@@ -270,6 +270,20 @@ fn a_certificate_that_does_not_verify_is_503_and_its_authority_makes_it_work() {
 }
 
 #[test]
+fn tls_that_breaks_behind_a_robots_message_does_not_send_it_twice() {
+    let authority = TempFile::new(AUTHORITY);
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let relay = Relay::tls_that_breaks(wecom.server().address());
+    let sidecar = Sidecar::with_robot(&deepseek, &wecom)
+        .env("WECHAT_API_URL", &format!("https://{}", relay.address()))
+        .env("WECHAT_CA_FILE", authority.path());
+    let reply = start(sidecar).post(&notification("Broken").build());
+    assert_told(&reply, 503);
+    assert!(reply.message().contains("TLS failed"), "{}", reply.text);
+    assert_eq!(wecom.delivered_count(), 1, "it has no duplicate check");
+}
+
+#[test]
 fn what_speaks_no_tls_is_503_in_time() {
     type Serve = fn(&std::net::TcpStream) -> io::Result<()>;
     let rows: [(&str, Serve); 4] = [

@@ -67,6 +67,19 @@ impl Relay {
 
     /// Speaks TLS for `target`, with a certificate that only [`AUTHORITY`] vouches for.
     pub(crate) fn tls(target: SocketAddr) -> Self {
+        Self::tls_with(target, |_| Ok(()))
+    }
+
+    /// The same, until the target answers: the answer is never passed on, and what goes back is no TLS.
+    pub(crate) fn tls_that_breaks(target: SocketAddr) -> Self {
+        Self::tls_with(target, |mut client| {
+            client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+            Err(io::ErrorKind::ConnectionAborted.into())
+        })
+    }
+
+    /// `before` comes before each piece of an answer; its error is the end of the connection.
+    fn tls_with(target: SocketAddr, before: fn(&TcpStream) -> io::Result<()>) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -80,7 +93,7 @@ impl Relay {
         let config = Arc::new(config);
         Self::start(move |client| {
             let tls = ServerConnection::new(Arc::clone(&config)).map_err(io::Error::other)?;
-            encrypted(client, tls, &TcpStream::connect(target)?)
+            encrypted(client, tls, &TcpStream::connect(target)?, before)
         })
     }
 
@@ -144,7 +157,12 @@ fn tunnel(client: &TcpStream, target: &TcpStream) -> io::Result<()> {
 }
 
 /// Decrypts what the client sends for the target, and encrypts its answers.
-fn encrypted(mut client: &TcpStream, mut tls: ServerConnection, mut target: &TcpStream) -> io::Result<()> {
+fn encrypted(
+    mut client: &TcpStream,
+    mut tls: ServerConnection,
+    mut target: &TcpStream,
+    before: fn(&TcpStream) -> io::Result<()>,
+) -> io::Result<()> {
     /// How long one side is listened to before the other one is.
     const LOOK: Duration = Duration::from_millis(5);
     while tls.is_handshaking() {
@@ -174,7 +192,10 @@ fn encrypted(mut client: &TcpStream, mut tls: ServerConnection, mut target: &Tcp
                 }
                 return Ok(());
             }
-            Ok(bytes) => tls.writer().write_all(piece.get(..bytes).unwrap_or_default())?,
+            Ok(bytes) => {
+                before(client)?;
+                tls.writer().write_all(piece.get(..bytes).unwrap_or_default())?;
+            }
             Err(error) if is_quiet(&error) => {}
             Err(error) => return Err(error),
         }
