@@ -22,6 +22,9 @@ const REMEMBERED_BYTES: usize = 8 * 1024 * 1024;
 const RECORD_BYTES: usize = 256;
 /// Bytes of what may wait and run, beside the bound on its number: groups of 5,000 alerts are 8 MiB each.
 const HELD_BYTES: usize = 64 * 1024 * 1024;
+/// Posts that may wait beside one a job: those of an Alertmanager's peers, and retries. Without this bound the posts of one
+/// notification could take every connection, and a probe would find none.
+pub const JOINED: usize = 192;
 /// A job that nobody has asked for again for so long is dropped: it is longer than any sane `group_interval`, within
 /// which Alertmanager would have asked.
 pub const STALE: Duration = Duration::from_secs(10 * 60);
@@ -93,6 +96,7 @@ pub struct Parked {
     /// The job's name.
     pub id: JobId,
     _here: Arc<()>,
+    _seat: Arc<()>,
 }
 
 /// The other end of a [`Parked`].
@@ -143,6 +147,8 @@ pub struct Inflight<N, K> {
     workers: usize,
     digest_at: usize,
     remember_kept: Duration,
+    /// Every post that waits has a clone.
+    seats: Arc<()>,
     state: Mutex<State<N, K>>,
     /// Something waits, and a place is free.
     work: Condvar,
@@ -247,6 +253,7 @@ impl<N, K: Clone + Default> Inflight<N, K> {
             workers,
             digest_at,
             remember_kept,
+            seats: Arc::default(),
             state: Mutex::new(state),
             work: Condvar::new(),
             idle: Condvar::new(),
@@ -258,10 +265,16 @@ impl<N, K: Clone + Default> Inflight<N, K> {
     pub fn submit(&self, ask: Ask<N>, now: Instant) -> Answer<'_, N, K> {
         let Ask { key, group, lane, urgency, weight, item } = ask;
         let mut state = self.lock();
+        let parked = self.parked();
+        let is_full = parked >= self.queue_size + self.workers + JOINED;
+        let no_more = || {
+            let message = format!("{parked} posts wait, and no more may (QUEUE_SIZE); post again");
+            Answer::Now(Outcome::new(Reason::QueueFull, message), None)
+        };
         if let Some(job) = state.jobs.get_mut(&key) {
             // First of all, also while draining: a late retry of a running job gets the true answer.
             job.asked = now;
-            return Answer::Later(job.park(), Joined::Yes);
+            return if is_full { no_more() } else { Answer::Later(job.park(&self.seats), Joined::Yes) };
         }
         if let Some((outcome, id)) = state.recall(&key, now) {
             return Answer::Now(outcome, Some(id));
@@ -273,6 +286,9 @@ impl<N, K: Clone + Default> Inflight<N, K> {
             let message = format!("it takes more than {} MiB in memory", HELD_BYTES >> 20);
             return Answer::Now(Outcome::new(Reason::TooLarge, message), None);
         }
+        if is_full {
+            return no_more();
+        }
         if state.queued >= self.queue_size || state.held_bytes.saturating_add(weight) > HELD_BYTES {
             let message = format!("{} notifications wait, and no more may (QUEUE_SIZE); post again", state.queued);
             return Answer::Now(Outcome::new(Reason::QueueFull, message), None);
@@ -283,7 +299,7 @@ impl<N, K: Clone + Default> Inflight<N, K> {
         let (accepted, asked) = (now, now);
         let stage = Stage::Queued(item);
         let mut job = Job { id, serial, group, lane, urgency, weight, asked, accepted, waiters: Vec::new(), stage };
-        let parked = job.park();
+        let parked = job.park(&self.seats);
         let starts = state.queued == 0 && state.taken < self.workers && !state.running_groups.contains(&job.group);
         state.jobs.insert(key.clone(), job);
         state.queued += 1;
@@ -366,8 +382,11 @@ impl<N, K: Clone + Default> Inflight<N, K> {
     #[must_use]
     pub fn load(&self) -> Load {
         let state = self.lock();
-        let parked = state.jobs.values().map(|job| job.waiters.iter().filter(|waiter| waiter.is_here()).count()).sum();
-        Load { queued: state.queued, running: state.running, parked }
+        Load { queued: state.queued, running: state.running, parked: self.parked() }
+    }
+
+    fn parked(&self) -> usize {
+        Arc::strong_count(&self.seats) - 1
     }
 
     /// How many jobs were dropped as stale.
@@ -465,14 +484,14 @@ impl Waiter {
 }
 
 impl<N> Job<N> {
-    fn park(&mut self) -> Parked {
+    fn park(&mut self, seats: &Arc<()>) -> Parked {
         // A client that posts and hangs up in a loop leaves nothing behind.
         self.waiters.retain(Waiter::is_here);
         // Room for the one answer, so that whoever sends it waits for nobody.
         let (sender, outcome) = sync_channel(1);
         let here = Arc::new(());
         self.waiters.push(Waiter { outcome: sender, here: Arc::downgrade(&here) });
-        Parked { outcome, id: self.id, _here: here }
+        Parked { outcome, id: self.id, _here: here, _seat: Arc::clone(seats) }
     }
 }
 
@@ -752,6 +771,17 @@ mod tests {
         assert_eq!(room.lock().jobs.values().map(|job| job.waiters.len()).sum::<usize>(), 1);
         finish_one(&room, Reason::Delivered, None);
         assert!(parked.outcome.recv().is_ok());
+    }
+
+    #[test]
+    fn posts_of_one_key_are_bounded_and_leave_their_seats() {
+        let room = room(9, 0);
+        let mut posts: Vec<Parked> = (0..9 + room.workers + JOINED).map(|_| post(&room, "a")).collect();
+        assert_eq!(now(submit(&room, ask("a"), Instant::now())), Reason::QueueFull);
+        assert_eq!(now(submit(&room, ask("b"), Instant::now())), Reason::QueueFull);
+        posts.pop();
+        posts.push(post(&room, "b"));
+        assert_eq!(now(submit(&room, ask("a"), Instant::now())), Reason::QueueFull);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::config::Config;
 use crate::crew::Crew;
 use crate::http::{Deadlines, Limits, STACK, Server};
-use crate::inflight::{Bounds, Inflight};
+use crate::inflight::{Bounds, Inflight, JOINED};
 use crate::metrics::{self, Metrics};
 use crate::notify;
 use crate::outcome::Reason;
@@ -30,8 +30,8 @@ pub const EXIT_CUT_OFF: i32 = 75;
 /// The configuration is wrong.
 pub const EXIT_CONFIG: i32 = 78;
 
-/// Connections beside those that may wait and run: scrapes, probes, idle ones and new ones.
-const SPARE_CONNECTIONS: usize = 256;
+/// Connections beside those of the posts that may wait: scrapes, probes, idle ones and new ones.
+const SPARE_CONNECTIONS: usize = 64;
 /// Connections of the metrics' address: a Prometheus or two, a kubelet, a person.
 const METRICS_CONNECTIONS: usize = 32;
 /// Bytes of the bodies that are being read, all connections together: four of the largest.
@@ -59,7 +59,7 @@ pub fn run(config: Config) -> i32 {
     for warning in warnings {
         log::warn!("{warning}");
     }
-    let connections = queue_size + workers + SPARE_CONNECTIONS;
+    let connections = queue_size + workers + JOINED + SPARE_CONNECTIONS;
     warn_of_descriptors(connections, workers);
     let metrics = Arc::new(Metrics::new(job_timeout));
     let remember_kept = pipeline.analysis_ttl;

@@ -119,6 +119,32 @@ fn five_hundred_stalled_connections_delay_nothing_cost_little_and_are_gone_in_ti
 }
 
 #[test]
+fn posts_of_one_notification_do_not_take_the_connections_of_probes() {
+    let _crowd = crowd();
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let latch = deepseek.hold(says("结论"));
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("WORKERS", "1").env("QUEUE_SIZE", "1").start();
+    let body = notification("Again").build().to_string();
+    let post = post_head(body.len()).replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n") + &body;
+    let posts: Vec<TcpStream> = (0..300)
+        .map(|_| {
+            let mut stream = sidecar.connect();
+            stream.write_all(post.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    for probe in ["/-/healthy", "/-/ready", "/metrics"] {
+        assert_eq!(sidecar.get(probe).status, 200, "{probe}");
+    }
+    latch.open();
+    let refused = posts.iter().map(read_all).filter(|answer| !answer.starts_with("HTTP/1.1 200 ")).inspect(|answer| {
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("no more may"), "{answer:?}");
+    });
+    assert!((100..200).contains(&refused.count()), "the other posts get the job's answer");
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 1));
+}
+
+#[test]
 fn a_header_of_100_megabytes_costs_less_than_one_and_is_answered_431() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
