@@ -17,6 +17,7 @@ const PROSE: &[&str] = &[
     "cannot",
     "changed",
     "check",
+    "configured",
     "denied",
     "does",
     "empty",
@@ -52,6 +53,7 @@ const PROSE: &[&str] = &[
     "of",
     "ok",
     "on",
+    "option",
     "or",
     "please",
     "rejected",
@@ -61,6 +63,8 @@ const PROSE: &[&str] = &[
     "rotated",
     "rotation",
     "see",
+    "set",
+    "setting",
     "should",
     "that",
     "the",
@@ -87,6 +91,7 @@ const SECRET_NAMES: &[&str] = &[
     "userpass",
     "dbpass",
     "masterauth",
+    "rediscliauth",
     "secret",
     "token",
     "apikey",
@@ -143,6 +148,43 @@ const WEBHOOKS: &[&str] =
 /// Bytes within which a quoted value must end, so that many unclosed quotes cost no more than one. A longer one is
 /// masked up to the end of its line.
 const LONGEST_QUOTED: usize = 16 * 1024;
+
+/// How a flag's value stands.
+#[derive(PartialEq, Eq)]
+enum Place {
+    /// `-pPW`
+    Attached,
+    /// `-p PW`
+    Apart,
+    Either,
+}
+
+/// Flags of one letter that take a password, and what stands in front of them on the line.
+const PASSWORD_FLAGS: &[(u8, Place, &[&str])] = &[
+    (b'p', Place::Attached, &["mysql", "mariadb", "xtrabackup"]),
+    (b'p', Place::Apart, &["mongo"]),
+    (b'p', Place::Either, &["docker login", "podman login", "nerdctl login", "registry login", "oc login", "az login"]),
+    (b'a', Place::Apart, &["redis-cli"]),
+    (b'w', Place::Either, &["ldapsearch", "ldapmodify", "ldapadd", "ldapdelete", "ldapwhoami"]),
+];
+
+/// Redis' words for its passwords, which follow behind a blank.
+const DIRECTIVES: &[&str] = &["requirepass", "masterauth"];
+
+/// What a sentence calls a password.
+const SPOKEN_NAMES: &[&str] = &["password", "passwd", "passphrase", "pwd"];
+
+/// Bytes within which a sentence says whose password it is and what: "for user app is".
+const LONGEST_OWNER: usize = 64;
+
+/// Bytes that a password in quotes has at most, where only its quotes say where it ends.
+const LONGEST_PASSWORD: usize = 128;
+
+/// Bytes that a word of a sentence has at least to be a password: "is 3 days old", "is 90d old".
+const LEAST_SPOKEN: usize = 6;
+
+/// Bytes from `IDENTIFIED` to the password: `WITH mysql_native_password BY`.
+const LONGEST_PLUGIN: usize = 64;
 
 /// Bytes in front of a flag within which its program is sought.
 const LONGEST_COMMAND: usize = 160;
@@ -296,22 +338,20 @@ fn word(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
             return Some(blanks..credentials);
         }
     }
-    if word.starts_with(b"-") {
-        // curl's --user; digits after the colon are docker's uid:gid.
-        if blanks > end && (word == b"-u" || word == b"--user" || word == b"--proxy-user") {
-            let user = run(bytes, blanks, |byte| !byte.is_ascii_whitespace() && !is_quote(byte) && byte != b':');
-            let password = (user + 1).min(bytes.len())..bare_end(bytes, user + 1);
-            let digits = bytes.get(password.clone())?.iter().all(u8::is_ascii_digit);
-            return (bytes.get(user) == Some(&b':') && !digits && !is_masked(bytes, &password)).then_some(password);
-        }
-        if let Some(password) = flag_password(bytes, start, end) {
-            return (!is_masked(bytes, &password)).then_some(password);
-        }
+    if word.starts_with(b"-")
+        && let Some(password) = flag_password(bytes, start, end).or_else(|| user_password(bytes, start, end))
+    {
+        return (!is_masked(bytes, &password)).then_some(password);
+    }
+    if (blanks > end || bytes.get(end) == Some(&b'('))
+        && let Some(password) = stated_password(bytes, start, end)
+    {
+        return (!is_masked(bytes, &password)).then_some(password);
     }
     // Only few words are followed by what may part a name from its value; the others are not looked at any closer.
     let parted =
         matches!(bytes.get(blanks), Some(b'=' | b':' | b'!' | b'"' | b'\'' | b'`' | b'\\' | b']' | b'>' | 0xEF));
-    let flag = word.starts_with(b"--") && blanks > end;
+    let flag = word.starts_with(b"-") && word.len() > 2 && blanks > end;
     if !parted && !flag {
         return None;
     }
@@ -327,35 +367,157 @@ fn word(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
     }
     if bytes.get(end) == Some(&b'>') && start > 0 && bytes.get(start - 1) == Some(&b'<') {
         let text = end + 1..run(bytes, end + 1, |byte| byte != b'<');
-        return (!is_masked(bytes, &text)).then_some(text);
+        // `-p <password> -h db` has a placeholder, no element.
+        let is_element =
+            bytes.get(text.end + 1) == Some(&b'/') || !bytes.get(end + 1).is_some_and(|&byte| is_blank(byte));
+        return (is_element && !is_masked(bytes, &text)).then_some(text);
     }
     named_value(bytes, end, name)
 }
 
-/// The password behind the flag at `start..end`, where a database's client stands in front of it on the line:
-/// `mysql -uroot -pPW`, `redis-cli -a PW`, `sshpass -p PW`.
+/// The password behind the flag at `start..end`, by the table.
 fn flag_password(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
     let letter = match bytes.get(start..end)? {
-        [b'-', letter @ (b'a' | b'p'), ..] => *letter,
+        [b'-', letter, ..] if PASSWORD_FLAGS.iter().any(|(known, ..)| letter == known) => *letter,
         _ => return None,
     };
-    let line = bytes.get(start.saturating_sub(LONGEST_COMMAND)..start)?;
-    let line = line.rsplit(|byte| matches!(byte, b'\n' | b'|' | b';')).next()?;
-    let calls = |program: &[u8]| line.windows(program.len()).any(|word| word == program);
+    let line = command_before(bytes, start);
     let is_attached = end > start + 2 || bytes.get(end).is_some_and(|&byte| !byte.is_ascii_whitespace());
-    let (from, is_password) = match letter {
-        b'p' if is_attached => (start + 2, [b"mysql".as_slice(), b"mariadb", b"xtrabackup"].into_iter().any(calls)),
-        b'p' => (end + 1, line.trim_ascii_end().ends_with(b"sshpass") || calls(b"mongo")),
-        _ if end == start + 2 => (end + 1, calls(b"redis-cli")),
-        _ => return None,
-    };
+    let not_so = if is_attached { Place::Apart } else { Place::Attached };
+    let is_taken = PASSWORD_FLAGS.iter().any(|(known, place, programs)| {
+        *known == letter && *place != not_so && programs.iter().any(|program| calls(line, program))
+    });
+    // Behind `sshpass -e ssh` the flags are ssh's.
+    let is_behind_sshpass = letter == b'p' && line.trim_ascii_end().ends_with(b"sshpass");
+    if !(is_taken || is_behind_sshpass) {
+        return None;
+    }
+    let from = if is_attached { start + 2 } else { run(bytes, end, is_blank) };
     let password = match bytes.get(from) {
         Some(&byte) if is_quote(byte) => quoted(bytes, from, from),
         _ => from..bare_end(bytes, from),
     };
-    // Of "-p -e" the password is asked for; `<密码>` and `$PW` stand for one.
-    let is_real = bytes.get(password.clone())?.first().is_some_and(|first| !matches!(first, b'-' | b'<' | b'$'));
-    (is_password && is_real).then_some(password)
+    let value = bytes.get(password.clone())?;
+    // `docker run --name mysql -p3306:3306`.
+    let is_port =
+        value.contains(&b':') && value.iter().all(|byte| byte.is_ascii_digit() || matches!(byte, b':' | b'.'));
+    (is_real(value) && !is_port).then_some(password)
+}
+
+/// The password of curl's user, where its flag is at `start..end`: `-u user:PW`, `-uuser:PW`, `--user='user:PW'`.
+fn user_password(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
+    let blanks = run(bytes, end, is_blank);
+    let by_curl = || calls(command_before(bytes, start), "curl");
+    let from = match bytes.get(start..end)? {
+        b"-u" | b"--user" | b"--proxy-user" if blanks > end => blanks,
+        b"--user" | b"--proxy-user" if bytes.get(end) == Some(&b'=') => end + 1,
+        [b'-', b'u', ..] if by_curl() => start + 2,
+        [b'-', letters @ .., b'u'] if letters.iter().all(u8::is_ascii_alphabetic) && by_curl() => blanks,
+        _ => return None,
+    };
+    let is_quoted = bytes.get(from).is_some_and(|&byte| is_quote(byte));
+    let inside = if is_quoted { quoted(bytes, from, from) } else { from..bytes.len() };
+    let user = run(bytes, inside.start, |byte| !byte.is_ascii_whitespace() && !is_quote(byte) && byte != b':');
+    let end = if is_quoted { inside.end } else { bare_end(bytes, user + 1) };
+    let value = bytes.get(user + 1..end).filter(|_| bytes.get(user) == Some(&b':'))?;
+    // Digits are docker's uid:gid.
+    let is_group = || value.iter().all(u8::is_ascii_digit) && !by_curl();
+    (is_real(value) && !is_group()).then_some(user + 1..end)
+}
+
+/// What stands in front of `at` in the same command, as far as it is looked at.
+fn command_before(bytes: &[u8], at: usize) -> &[u8] {
+    let line = bytes.get(at.saturating_sub(LONGEST_COMMAND)..at).unwrap_or_default();
+    let line = line.rsplit(|byte| matches!(byte, b'\n' | b'|' | b';')).next().unwrap_or_default();
+    let and = line.windows(2).rposition(|pair| pair == b"&&");
+    and.and_then(|and| line.get(and + 2..)).unwrap_or(line)
+}
+
+fn calls(line: &[u8], program: &str) -> bool {
+    find(line, program.as_bytes()).is_some()
+}
+
+/// Of `-p -e` the password is asked for; `<密码>` and `$PW` stand for one.
+fn is_real(password: &[u8]) -> bool {
+    password.first().is_some_and(|first| !matches!(first, b'-' | b'<' | b'$'))
+}
+
+/// The password that a configuration, a statement or a sentence gives behind the word at `start..end`: `requirepass PW`,
+/// `IDENTIFIED BY 'PW'`, `PASSWORD 'PW'`, "password for root is PW".
+fn stated_password(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
+    let word = bytes.get(start..end)?;
+    // How they all end: a quick no for most words.
+    if !matches!(word.last()?.to_ascii_lowercase(), b'd' | b'e' | b'h' | b's') {
+        return None;
+    }
+    let blanks = run(bytes, end, is_blank);
+    if DIRECTIVES.iter().any(|directive| word.eq_ignore_ascii_case(directive.as_bytes())) {
+        let is_path = bytes.get(blanks) == Some(&b'/');
+        return value(bytes, blanks, word, b' ').filter(|_| !is_path);
+    }
+    if word.eq_ignore_ascii_case(b"identified") {
+        return identified_by(bytes, start, blanks);
+    }
+    let is_function = bytes.get(end) == Some(&b'(');
+    if is_function {
+        return word.eq_ignore_ascii_case(b"password").then(|| quoted_password(bytes, end + 1)).flatten();
+    }
+    SPOKEN_NAMES.iter().any(|name| ends_with(word, name)).then(|| spoken_password(bytes, blanks, word)).flatten()
+}
+
+/// The password of SQL's `IDENTIFIED … BY 'PW'`. In small letters it is a word of prose too.
+fn identified_by(bytes: &[u8], start: usize, blanks: usize) -> Option<Range<usize>> {
+    let line = command_before(bytes, start);
+    let is_statement = bytes.get(start + 1) == Some(&b'D') || ["user ", "grant "].iter().any(|verb| calls(line, verb));
+    let rest = bytes.get(blanks..(blanks + LONGEST_PLUGIN).min(bytes.len()))?;
+    let quote = blanks + rest.iter().position(|&byte| is_quote(byte) || byte == b'\n')?;
+    let by = bytes.get(blanks..quote)?.trim_ascii_end().last_chunk::<2>()?;
+    (is_statement && by.eq_ignore_ascii_case(b"by")).then(|| quoted_password(bytes, quote)).flatten()
+}
+
+/// The password that a sentence gives behind a name and a blank: "is PW", "for user app: PW", "of root is 'PW'". Only
+/// what looks like one is, since a sentence may go on in any words.
+fn spoken_password(bytes: &[u8], at: usize, name: &[u8]) -> Option<Range<usize>> {
+    if matches!(bytes.get(at), Some(b'\'' | b'"')) {
+        return quoted_password(bytes, at);
+    }
+    let sentence = bytes.get(at..(at + LONGEST_OWNER).min(bytes.len()))?;
+    let sentence = sentence.split(|&byte| byte == b'\n').next()?;
+    let said = if [b"for ".as_slice(), b"of "].iter().any(|word| sentence.starts_with(word)) {
+        let verbs = [b" is ".as_slice(), b" is:", b": ", b" = "];
+        verbs.iter().filter_map(|verb| Some(find(sentence, verb)? + verb.len())).min()?
+    } else {
+        let verb = [b"is".as_slice(), b"was"].into_iter().find(|verb| sentence.starts_with(verb))?;
+        // "password is: x".
+        match sentence.get(verb.len())? {
+            b':' | b'=' => return named_value(bytes, at + verb.len(), name),
+            b' ' => verb.len() + 1,
+            _ => return None,
+        }
+    };
+    let start = run(bytes, at + said, is_blank);
+    if bytes.get(start).is_some_and(|&byte| is_quote(byte)) {
+        return quoted_password(bytes, start);
+    }
+    let password = start..bare_end(bytes, start);
+    looks_like_password(bytes.get(password.clone())?).then_some(password)
+}
+
+/// What the quotes at `quote` hold when they are closed soon, on the same line, and hold no word of prose.
+fn quoted_password(bytes: &[u8], quote: usize) -> Option<Range<usize>> {
+    let mark = *bytes.get(quote).filter(|&&byte| is_quote(byte))?;
+    let rest = bytes.get(quote + 1..(quote + 1 + LONGEST_PASSWORD).min(bytes.len()))?;
+    let length = rest.iter().position(|&byte| byte == mark || byte == b'\n')?;
+    let password = rest.get(..length)?;
+    let is_one = rest.get(length) == Some(&mark) && is_real(password) && !is_prose(password);
+    is_one.then_some(quote + 1..quote + 1 + length)
+}
+
+/// Whether a word is a password rather than one of the sentence: it has a digit or a sign.
+fn looks_like_password(word: &[u8]) -> bool {
+    let is_sign = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'@' | b'!' | b'#' | b'$' | b'^' | b'&' | b'*');
+    let end = word.iter().rposition(|byte| !matches!(byte, b'.' | b'!' | b'?' | b':')).map_or(0, |last| last + 1);
+    end >= LEAST_SPOKEN && word.iter().take(end).any(is_sign) && is_real(word) && !word.starts_with(b"/")
 }
 
 /// The value after a name that ended before `at`: `: x`, `=x`, `":"x"`, `\":\"x\"`, `'] = 'x'`, `=~"x"`, `!="x"`.
