@@ -12,6 +12,7 @@ const PROSE: &[&str] = &[
     "an",
     "and",
     "are",
+    "base64",
     "be",
     "can",
     "cannot",
@@ -65,6 +66,7 @@ const PROSE: &[&str] = &[
     "see",
     "set",
     "setting",
+    "sha256",
     "should",
     "that",
     "the",
@@ -116,7 +118,13 @@ const SECRET_NAMES: &[&str] = &[
 ];
 
 /// The same in Chinese.
-const SECRET_NAMES_CHINESE: &[&str] = &["密码", "口令", "密钥", "令牌"];
+const SECRET_NAMES_CHINESE: &[&str] = &["密码", "口令", "密钥", "令牌", "账密"];
+
+/// What a password became, behind its Chinese name.
+const CHANGES_CHINESE: &[&str] = &["重置为", "设置为", "修改为", "更改为", "改为", "设为", "改成"];
+
+/// What names an account in front of a password's name: what follows are both, 账号/密码: a / b.
+const ACCOUNTS: &[&str] = &["账号", "帐号", "账户", "用户名", "用户", "user", "username", "account", "login"];
 
 /// How keys of well-known services begin, and the least number of characters that follow.
 const KEY_SHAPES: &[(&str, usize)] = &[
@@ -170,6 +178,9 @@ const PASSWORD_FLAGS: &[(u8, Place, &[&str])] = &[
 
 /// Redis' words for its passwords, which follow behind a blank.
 const DIRECTIVES: &[&str] = &["requirepass", "masterauth"];
+
+/// Bytes in front of a password's name within which an account's is sought.
+const LONGEST_ACCOUNT: usize = "用户名".len() + "和".len();
 
 /// What a sentence calls a password.
 const SPOKEN_NAMES: &[&str] = &["password", "passwd", "passphrase", "pwd"];
@@ -263,7 +274,7 @@ pub(crate) fn secrets(bytes: &[u8]) -> Vec<Range<usize>> {
         let secret = match byte {
             b':' => url_password(bytes, at),
             b'@' => dsn_password(bytes, at),
-            0xE4 | 0xE5 => chinese(bytes, at),
+            0xE4 | 0xE5 | 0xE8 => chinese(bytes, at),
             byte if is_word(byte) => {
                 // What is left of a word behind a secret ends where the word does.
                 if word_end <= at {
@@ -321,7 +332,31 @@ fn in_word(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
 fn chinese(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     let rest = bytes.get(at..)?;
     let word = SECRET_NAMES_CHINESE.iter().find(|word| rest.starts_with(word.as_bytes()))?;
-    chinese_value(bytes, at + word.len())
+    let end = at + word.len();
+    if *word == "账密" || is_behind_account(bytes, at) {
+        return pair(bytes, end).or_else(|| chinese_value(bytes, end));
+    }
+    chinese_value(bytes, end)
+}
+
+/// Whether the name at `at` stands behind what names an account: 账号密码, 用户名和密码, user/password.
+fn is_behind_account(bytes: &[u8], at: usize) -> bool {
+    let before = bytes.get(at.saturating_sub(LONGEST_ACCOUNT)..at).unwrap_or_default();
+    let and = ["/", "和", "与", "及", "、"].iter().find_map(|and| before.strip_suffix(and.as_bytes()));
+    ACCOUNTS.iter().any(|account| and.unwrap_or(before).ends_with(account.as_bytes()))
+}
+
+/// An account and its password, `: a / b`, after a name that ended before `at`.
+fn pair(bytes: &[u8], at: usize) -> Option<Range<usize>> {
+    let rest = bytes.get(at..)?;
+    let separator = [":", "=", "：", "＝"].iter().find(|separator| rest.starts_with(separator.as_bytes()))?;
+    let start = run(bytes, at + separator.len(), is_blank);
+    let account = bytes.get(start..(start + LONGEST_OWNER).min(bytes.len()))?;
+    let slash = account.iter().position(|&byte| byte == b'/').map(|slash| start + slash)?;
+    let is_word = |byte: &u8| byte.is_ascii_graphic() && !is_quote(*byte);
+    let password = run(bytes, slash + 1, is_blank);
+    let end = bare_end(bytes, password);
+    (bytes.get(start..slash)?.trim_ascii_end().iter().all(is_word) && end > password).then_some(start..end)
 }
 
 /// A word and what follows it: a JWT, a scheme with credentials, a name with its value.
@@ -372,7 +407,8 @@ fn word(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
             bytes.get(text.end + 1) == Some(&b'/') || !bytes.get(end + 1).is_some_and(|&byte| is_blank(byte));
         return (is_element && !is_masked(bytes, &text)).then_some(text);
     }
-    named_value(bytes, end, name)
+    let is_pair = ends_with(name, "credentials") || is_behind_account(bytes, start);
+    is_pair.then(|| pair(bytes, end)).flatten().or_else(|| named_value(bytes, end, name))
 }
 
 /// The password behind the flag at `start..end`, by the table.
@@ -517,7 +553,8 @@ fn quoted_password(bytes: &[u8], quote: usize) -> Option<Range<usize>> {
 fn looks_like_password(word: &[u8]) -> bool {
     let is_sign = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'@' | b'!' | b'#' | b'$' | b'^' | b'&' | b'*');
     let end = word.iter().rposition(|byte| !matches!(byte, b'.' | b'!' | b'?' | b':')).map_or(0, |last| last + 1);
-    end >= LEAST_SPOKEN && word.iter().take(end).any(is_sign) && is_real(word) && !word.starts_with(b"/")
+    let is_telling = end >= LEAST_SPOKEN && word.iter().take(end).any(is_sign);
+    is_telling && is_real(word) && !is_prose(word) && !word.starts_with(b"/")
 }
 
 /// The value after a name that ended before `at`: `: x`, `=x`, `":"x"`, `\":\"x\"`, `'] = 'x'`, `=~"x"`, `!="x"`.
@@ -538,13 +575,22 @@ fn named_value(bytes: &[u8], at: usize, name: &[u8]) -> Option<Range<usize>> {
 /// The value of a Chinese name. What follows in Chinese is prose: 密码已过期, 令牌: 失效.
 fn chinese_value(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     let rest = bytes.get(at..)?;
-    let verb = ["是", "为"].iter().find(|verb| rest.starts_with(verb.as_bytes()));
+    let rest = rest.strip_prefix("已".as_bytes()).unwrap_or(rest);
+    let change = CHANGES_CHINESE.iter().find(|change| rest.starts_with(change.as_bytes()));
+    let verb = change.or_else(|| ["是", "为"].iter().find(|verb| rest.starts_with(verb.as_bytes())));
     let Some(verb) = verb else { return named_value(bytes, at, b"password") };
-    let at = at + verb.len();
-    let next = bytes.get(run(bytes, at, is_blank)..)?;
+    let at = bytes.len() - rest.len() + verb.len();
+    let blanks = run(bytes, at, is_blank);
+    let next = bytes.get(blanks..)?;
     // 密码是：x.
     let is_separated = [":", "=", "：", "＝"].iter().any(|separator| next.starts_with(separator.as_bytes()));
-    if is_separated { named_value(bytes, at, b"password") } else { value(bytes, at, b"password", b' ') }
+    match change {
+        _ if is_separated => named_value(bytes, at, b"password"),
+        None => value(bytes, at, b"password", b' '),
+        // 密码改为 90 天过期.
+        Some(_) => Some(blanks..bare_end(bytes, blanks))
+            .filter(|value| bytes.get(value.clone()).is_some_and(looks_like_password)),
+    }
 }
 
 /// The value that begins after the separator and blanks at `at`.

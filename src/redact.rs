@@ -276,6 +276,21 @@ mod tests {
                 "the password for root is ***, password for user app: ***, passwd of bob is: ***",
             ),
             (
+                "a name and its password",
+                "账号密码: a / hunter2，用户名/密码：a/b，账号和密码：root / hunter2；user/password: a / hunter2",
+                "账号密码: ***，用户名/密码：***，账号和密码：***；user/password: ***",
+            ),
+            (
+                "a name and its password, in short",
+                "账密：a/hunter2，credentials: a / hunter2",
+                "账密：***，credentials: ***",
+            ),
+            (
+                "changed in Chinese",
+                "root 密码已重置为 hunter2，口令改为：hunter，密码设置为hunter2",
+                "root 密码已重置为 ***，口令改为：***，密码设置为***",
+            ),
+            (
                 "flags of others",
                 "ssh -p 22 a; ps -p 1; grep -a x; mkdir -pv y",
                 "ssh -p 22 a; ps -p 1; grep -a x; mkdir -pv y",
@@ -342,6 +357,8 @@ mod tests {
             "secret rotation failed",
             "令牌桶已满，密码已过期，密钥轮换失败",
             "密码：已过期",
+            "密码错误，密码已过期，密码为空，密码是否正确，账号密码错误，用户名或密码错误，用户名/密码：请联系管理员，口令错误",
+            "密码设置为 90 天过期，密码改为 base64 存储，账号密码: 见 / 详见手册，密码 3 天后过期",
             "Access denied for user 'app'@'10.0.0.1' (using password: YES)",
             "bearer token expired, Basic authentication failed",
             "secret_name=db-creds secretName: tls max_tokens=100 token_type=jwt",
