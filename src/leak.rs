@@ -149,9 +149,55 @@ const KEY_SHAPES: &[(&str, usize)] = &[
     ("hvs.", 16),  // Vault
 ];
 
+/// The same for keys that have so many letters and digits without a break, or they are names: `sk-web-7d9f8b6c5d-abcde`
+/// is a pod, `npm_requests_total` a metric.
+const UNBROKEN_KEYS: &[(&str, usize)] = &[
+    ("sk-", 16),      // DeepSeek, OpenAI
+    ("sk_live_", 16), // Stripe
+    ("sk_test_", 16),
+    ("rk_live_", 16), // Stripe, restricted
+    ("rk_test_", 16),
+    ("whsec_", 16), // Stripe, webhooks
+    ("npm_", 36),
+    ("hf_", 30), // Hugging Face
+    ("SEC", 64), // DingTalk's signature
+];
+
+/// Keys of three parts with dots between: how they begin, and the bytes of their parts; the first and the last may have
+/// more.
+const DOTTED_KEYS: &[(&str, [usize; 3])] = &[
+    ("SG", [2, 22, 43]), // SendGrid
+    ("M", [23, 6, 27]),  // Discord, the bot's number in base64
+    ("N", [23, 6, 27]),
+    ("O", [23, 6, 27]),
+];
+
+/// How passwords begin that a system hashed (crypt(5)); so many of their letters follow at least.
+const HASHES: &[&str] =
+    &["$1$", "$2a$", "$2b$", "$2x$", "$2y$", "$5$", "$6$", "$y$", "$apr1$", "$argon2i$", "$argon2d$", "$argon2id$"];
+const LEAST_HASH: usize = 24;
+
+/// Letters of a Telegram bot's token behind its number.
+const TELEGRAM_TOKEN: usize = 35;
+
+/// Letters that the secret half of a cloud's key may have: Alibaba Cloud 30, Tencent Cloud 32, AWS 40.
+const SECRET_HALF: std::ops::RangeInclusive<usize> = 30..=40;
+
+/// Where a UUID has its dashes, and its length.
+const UUID: ([usize; 4], usize) = ([8, 13, 18, 23], 36);
+
 /// Addresses whose end is the secret: whoever knows it may post. The address itself is kept.
-const WEBHOOKS: &[&str] =
-    &["webhook/send?key=", "hooks.slack.com/services/", "hooks.slack.com/workflows/", "open-apis/bot/v2/hook/"];
+const WEBHOOKS: &[&str] = &[
+    "webhook/send?key=",
+    "hooks.slack.com/services/",
+    "hooks.slack.com/workflows/",
+    "hooks.slack.com/triggers/",
+    "open-apis/bot/v2/hook/",
+    "open-apis/bot/hook/",
+    "discord.com/api/webhooks/",
+    "discordapp.com/api/webhooks/",
+    "webhook.office.com/webhookb2/",
+];
 
 /// Bytes within which a quoted value must end, so that many unclosed quotes cost no more than one. A longer one is
 /// masked up to the end of its line.
@@ -272,7 +318,8 @@ pub(crate) fn secrets(bytes: &[u8]) -> Vec<Range<usize>> {
     let (mut at, mut word_end) = (0, 0);
     while let Some(&byte) = bytes.get(at) {
         let secret = match byte {
-            b':' => url_password(bytes, at),
+            b':' => url_password(bytes, at).or_else(|| telegram_token(bytes, at)),
+            b'$' => password_hash(bytes, at),
             b'@' => dsn_password(bytes, at),
             0xE4 | 0xE5 | 0xE8 => chinese(bytes, at),
             byte if is_word(byte) => {
@@ -365,6 +412,13 @@ fn word(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
     let jwt = if word.starts_with(b"neyJ") { start + 1 } else { start };
     if word.len() >= 20 && bytes.get(jwt..end)?.starts_with(b"eyJ") && word.contains(&b'.') {
         return Some(jwt..end);
+    }
+    if let Some(length) = dotted_key(word) {
+        return Some(start..start + length);
+    }
+    let before = start.checked_sub(1).and_then(|before| bytes.get(before));
+    if word == b"key" && matches!(before, Some(b'?' | b'&')) && is_uuid(bytes, end + 1) {
+        return Some(end + 1..end + 1 + UUID.1);
     }
     let blanks = run(bytes, end, is_blank);
     if is_scheme(word) && blanks > end {
@@ -725,7 +779,7 @@ fn goes_on(bytes: &[u8], at: usize) -> bool {
 /// `-----BEGIN … PRIVATE KEY-----` to its end, or to the end of the text.
 fn private_key(bytes: &[u8], start: usize) -> Option<Range<usize>> {
     let rest = bytes.get(start..).filter(|rest| rest.starts_with(b"-----BEGIN "))?;
-    find(rest.get(..rest.len().min(80))?, b"PRIVATE KEY-----")?;
+    find(rest.get(..rest.len().min(80))?, b"PRIVATE KEY")?;
     let end = find(rest, b"-----END").and_then(|end| {
         let tail = rest.get(end + b"-----END".len()..)?;
         Some(end + b"-----END".len() + find(tail, b"-----")? + b"-----".len())
@@ -785,29 +839,83 @@ fn key_shape(bytes: &[u8], at: usize) -> Option<Range<usize>> {
             | [b'L', b'T', ..]
             | [b'g', b'h' | b'i' | b'l', ..]
             | [b'x', b'o' | b'a', ..]
-            | [b'h', b'v' | b'o', ..]
-            | [b's', b'k', ..]
-            | [b'w', b'e', ..]
+            | [b'h', b'v' | b'o' | b'f', ..]
+            | [b's' | b'r', b'k', ..]
+            | [b'w', b'e' | b'h', ..]
             | [b'o', b'p', ..]
+            | [b'n', b'p', ..]
+            | [b'd', b'i', ..]
+            | [b'S', b'E', ..]
     ) {
         return None;
     }
     for (prefix, least) in KEY_SHAPES {
         if rest.starts_with(prefix.as_bytes()) {
             let end = run(bytes, at + prefix.len(), |byte| is_word(byte) && byte != b'.');
-            return (end - at - prefix.len() >= *least).then_some(at..end);
+            return (end - at - prefix.len() >= *least).then(|| at..secret_half(bytes, prefix, end));
         }
     }
-    if rest.starts_with(b"sk-") {
-        // Long without a break, or it is a name: "sk-web-7d9f8b6c5d-abcde" is a pod.
-        let head = rest.get(..rest.len().min(64))?;
-        let mut parts = head.split(|byte| !byte.is_ascii_alphanumeric());
-        return parts.any(|part| part.len() >= 16).then(|| at..run(bytes, at, |byte| is_word(byte) && byte != b'.'));
+    for (prefix, least) in UNBROKEN_KEYS {
+        if let Some(key) = rest.strip_prefix(prefix.as_bytes()) {
+            let mut parts = key.get(..key.len().min(64))?.split(|byte| !byte.is_ascii_alphanumeric());
+            let is_key = parts.any(|part| part.len() >= *least);
+            return is_key.then(|| at..run(bytes, at, |byte| is_word(byte) && byte != b'.'));
+        }
     }
     let webhook = WEBHOOKS.iter().find(|address| rest.starts_with(address.as_bytes()))?;
     let start = at + webhook.len();
-    let secret = start..run(bytes, start, |byte| is_word(byte) || byte == b'/');
+    let secret = start..run(bytes, start, |byte| is_word(byte) || matches!(byte, b'/' | b'@'));
     (!is_masked(bytes, &secret)).then_some(secret)
+}
+
+/// Where the secret half of a cloud's key ends, when it stands right behind the half that ends at `end`.
+fn secret_half(bytes: &[u8], prefix: &str, end: usize) -> usize {
+    if prefix.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        return end;
+    }
+    let is_apart = |byte: u8| byte.is_ascii_whitespace() || matches!(byte, b':' | b',' | b';' | b'|') || is_quote(byte);
+    let start = run(bytes, end, is_apart);
+    let half = start..run(bytes, start, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'+' | b'='));
+    let is_half = start > end && SECRET_HALF.contains(&half.len());
+    if is_half && bytes.get(half.clone()).is_some_and(looks_random) { half.end } else { end }
+}
+
+/// The length of a key in three parts that begins `word`.
+fn dotted_key(word: &[u8]) -> Option<usize> {
+    let (_, least) = DOTTED_KEYS.iter().find(|(prefix, _)| word.starts_with(prefix.as_bytes()))?;
+    let mut parts = word.split(|&byte| byte == b'.').map(<[u8]>::len);
+    let (first, second, third) = (parts.next()?, parts.next()?, parts.next()?);
+    (first >= least[0] && second == least[1] && third >= least[2]).then_some(first + second + third + 2)
+}
+
+/// Whether a UUID stands at `at`, as a robot's key is one.
+fn is_uuid(bytes: &[u8], at: usize) -> bool {
+    let (dashes, length) = UUID;
+    let is_of_uuid =
+        |(at, byte): (usize, &u8)| if dashes.contains(&at) { *byte == b'-' } else { byte.is_ascii_alphanumeric() };
+    bytes.get(at..at + length).is_some_and(|uuid| uuid.iter().enumerate().all(is_of_uuid))
+}
+
+/// The token behind the number of a Telegram bot, where the colon is at `colon`: `123456789:AA…`.
+fn telegram_token(bytes: &[u8], colon: usize) -> Option<Range<usize>> {
+    let is_number = || bytes.get(colon.checked_sub(8)?..colon).map(|number| number.iter().all(u8::is_ascii_digit));
+    let start = colon + 1;
+    if !bytes.get(start..)?.starts_with(b"AA") || is_number() != Some(true) {
+        return None;
+    }
+    let end = run(bytes, start, |byte| is_word(byte) && byte != b'.');
+    (end - start == TELEGRAM_TOKEN).then_some(start..end)
+}
+
+/// The hash of a password, where its first `$` is at `at`.
+fn password_hash(bytes: &[u8], at: usize) -> Option<Range<usize>> {
+    let rest = bytes.get(at..)?;
+    let prefix = HASHES.iter().find(|prefix| rest.starts_with(prefix.as_bytes()))?;
+    let start = at + prefix.len();
+    let end = run(bytes, start, |byte| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'/' | b'$' | b'=' | b'+' | b',')
+    });
+    (end - start >= LEAST_HASH).then_some(at..end)
 }
 
 /// Credentials after a scheme, told from prose ("Basic authentication failed", "bearer token").
@@ -865,8 +973,9 @@ mod tests {
             assert!(names_secret(name.as_bytes()), "{name}");
             assert!(names_secret(format!("my-{}_2", name.to_uppercase()).as_bytes()), "{name}");
         }
-        let filling = "a1B2c3D4".repeat(4);
-        let prefixes = KEY_SHAPES.iter().map(|(prefix, _)| prefix).chain(["sk-"].iter()).chain(WEBHOOKS);
+        let filling = "a1B2c3D4".repeat(8);
+        let keys = KEY_SHAPES.iter().chain(UNBROKEN_KEYS);
+        let prefixes = keys.map(|(prefix, _)| prefix).chain(WEBHOOKS);
         for prefix in prefixes {
             assert!(key_shape(format!("{prefix}{filling}").as_bytes(), 0).is_some(), "{prefix}");
         }
