@@ -179,7 +179,7 @@ fn read<'a>(line: &'a str, depth: usize, pieces: &mut Vec<Piece<'a>>) {
                 let count = run(rest, mark);
                 let (text, after) = rest.split_at_checked(count).unwrap_or_default();
                 let is_inside = command.is_inside(at);
-                pieces.push(Piece::Marker(marker(text, before(at), after.chars().next(), is_inside)));
+                pieces.push(Piece::Marker(marker(text, line.get(..at).unwrap_or_default(), after, is_inside)));
                 Some(count)
             }
             b'[' | b'!' if depth == 0 && at <= *last_link => link(rest).map(|(text, target, length)| {
@@ -321,7 +321,8 @@ fn is_dunder(pieces: &[Piece<'_>]) -> bool {
 }
 
 /// Says what a run of markers may do, given what stands on either side of it.
-fn marker(text: &str, before: Option<char>, after: Option<char>, in_command: bool) -> Marker<'_> {
+fn marker<'a>(text: &'a str, ahead: &str, behind: &str, in_command: bool) -> Marker<'a> {
+    let (before, after) = (ahead.chars().next_back(), behind.chars().next());
     let is_edge = |side: Option<char>| side.is_none_or(|c| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '/' | '.'));
     let is_full = |side: Option<char>| side.is_some_and(|c| !c.is_whitespace());
     // `*.log` and `*/5` are globs and schedules, `*重要*` is not.
@@ -330,17 +331,32 @@ fn marker(text: &str, before: Option<char>, after: Option<char>, in_command: boo
     };
     let is_inner = |side: Option<char>| side.is_some_and(|c| c.is_ascii_alphanumeric() || c == '/');
     let (opens, closes) = match text {
-        // `2**10`, `/opt/**/x`.
-        "**" | "***" if is_inner(before) && is_inner(after) => (false, false),
+        // `2**10`, `/opt/**/x`, `**/*.log`.
+        "**" | "***" if (is_inner(before) && is_inner(after)) || behind.starts_with("/*") => (false, false),
         "~~" | "**" | "***" => (is_full(after), is_full(before)),
         "__" | "___" => (is_edge(before) && is_full(after), is_full(before) && is_edge(after)),
+        "*" | "_" if is_of_pattern(text, ahead, behind) => (false, false),
         "*" | "_" => {
-            let closes = is_full(before) && before != Some('/') && (is_edge(after) || after == Some('.'));
+            // No text ends so, but a name does that a `*` makes a pattern: `node_*`, `log-*`.
+            let is_ended = !matches!(before, Some('/' | '_' | '-'));
+            let closes = is_full(before) && is_ended && (is_edge(after) || after == Some('.'));
             (is_edge(before) && is_word(after), closes)
         }
         _ => (false, false),
     };
     Marker { text, opens, closes, in_command, is_kept: true }
+}
+
+/// Whether a `*` or `_` is a letter of a pattern or a product: `"*foo*"`, `'_a_'`, `a_*_b`, `(a)*100*(b)`.
+fn is_of_pattern(text: &str, ahead: &str, behind: &str) -> bool {
+    let is_ascii = |side: Option<char>| side.is_some_and(|c| c.is_ascii_alphanumeric());
+    let opens_name = ahead.ends_with(['"', '\'', '=']) && is_ascii(behind.chars().next());
+    let closes_name = behind.starts_with(['"', '\'']) && is_ascii(ahead.chars().next_back());
+    let is_beside_star =
+        (ahead.ends_with('*') && !ahead.ends_with("**")) || (behind.starts_with('*') && !behind.starts_with("**"));
+    let multiplies = ahead.ends_with([')', ']', '}']) && behind.starts_with(|c: char| c.is_ascii_alphanumeric())
+        || behind.starts_with('(') && is_ascii(ahead.chars().next_back());
+    opens_name || closes_name || multiplies || (text == "_" && is_beside_star)
 }
 
 /// How many times `mark` stands at the start of `text`.
@@ -523,6 +539,8 @@ mod tests {
             ("a<br>b<br/>c", "a\nb\nc"),
             ("<b>粗</b><!-- x -->体", "粗体"),
             (r"\*不是强调\*", "*不是强调*"),
+            ("**_急_** 与 “*重点*”", "急 与 “重点”"),
+            ("**/data** 已满", "/data 已满"),
         ] {
             assert_eq!(to_plain(markdown), plain, "{markdown}");
         }
@@ -552,6 +570,15 @@ mod tests {
             "#3f9a2c",
             "grep \"a\\|b\" x.log",
             "/var/**/x 与 /opt/**/y",
+            "**/*.log 与 **/*.gz",
+            "node_* 与 *_total，*total 与 node_*",
+            "/var/log/*.log、/data/*.gz 里",
+            "app_*_log_* 与 *_bytes_*",
+            "文件 *bak 与 log-*",
+            "x=\"*b\", job=~\"a.*\"",
+            "job=~\"*foo*\"，LIKE '_a_'，host=*web*",
+            "(a - b)*100*(c) 与 rate(x[5m])*60*y",
+            "rate(http_requests_total{job=~\"a.*\", code=~\"5.*\"}[5m])",
         ] {
             assert_eq!(to_plain(line), line);
         }
