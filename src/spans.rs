@@ -14,6 +14,13 @@ const MAX_LINK_TEXT: usize = 300;
 const MAX_LINK_TARGET: usize = 2_000;
 /// An HTML tag longer than this many bytes is no tag.
 const MAX_TAG: usize = 400;
+/// An element that goes on for more than this many bytes is taken for one that nothing closes.
+const MAX_ELEMENT: usize = 1_000;
+/// Tags that are names of things too: a command's `<table>` is to be filled in.
+const NAMES: [&str; 16] = [
+    "a", "center", "code", "del", "details", "font", "kbd", "mark", "pre", "s", "small", "span", "sub", "summary",
+    "sup", "table",
+];
 /// A line above this many bytes is a wall of text on a phone: it is broken behind a sentence …
 const LONG_LINE: usize = 480;
 /// … that ends at least this many bytes after the last break.
@@ -144,6 +151,7 @@ fn read<'a>(line: &'a str, depth: usize, pieces: &mut Vec<Piece<'a>>) {
     // Beyond these there is nothing to look for; so a line of openers costs no search.
     let last_link = LazyCell::new(|| line.rfind("](").unwrap_or(0));
     let last_tag = LazyCell::new(|| line.rfind('>').unwrap_or(0));
+    let last_closer = LazyCell::new(|| line.rfind("</").unwrap_or(0));
     let before = |at| line.get(..at).and_then(|done| done.chars().next_back());
     // Where the prose begins that is not among the pieces yet.
     let mut prose = 0;
@@ -186,6 +194,9 @@ fn read<'a>(line: &'a str, depth: usize, pieces: &mut Vec<Piece<'a>>) {
                 push_link(pieces, text, target, rest.get(length..).and_then(|rest| rest.chars().next()));
                 length
             }),
+            b'<' if at <= *last_tag && is_placeholder(line.get(..at).unwrap_or_default(), rest, at < *last_closer) => {
+                None
+            }
             b'<' if at <= *last_tag => push_tag(pieces, rest),
             b'&' => entity(rest).map(|(letter, length)| {
                 pieces.push(Piece::Prose(letter));
@@ -430,6 +441,24 @@ fn push_link<'a>(pieces: &mut Vec<Piece<'a>>, text: &'a str, target: &'a str, ne
     }
 }
 
+/// Whether the tag that begins `rest` stands for a name, as in 对 <table> 执行: it stands in a sentence, and nothing
+/// closes it. At a line's start only `<table>` can, which holds no text of its own.
+fn is_placeholder(ahead: &str, rest: &str, may_be_closed: bool) -> bool {
+    let after = rest.get(1..).unwrap_or_default();
+    let Some(name) = NAMES.iter().find(|name| after.strip_prefix(**name).is_some_and(|rest| rest.starts_with('>')))
+    else {
+        return false;
+    };
+    let behind = rest.get(name.len() + 2..).unwrap_or_default();
+    let window = behind.get(..behind.floor_char_boundary(MAX_ELEMENT)).unwrap_or_default();
+    let is_closed = may_be_closed && window.split("</").skip(1).any(|closer| closer.starts_with(name));
+    let stands_in_text = match ahead.trim_end() {
+        "" => *name == "table" && behind.trim_start().starts_with(char::is_alphanumeric),
+        ahead => !ahead.ends_with([':', '：', '>']),
+    };
+    stands_in_text && !is_closed
+}
+
 /// Writes what an HTML tag, comment or `<https://…>` at the start of `rest` stands for, and gives its length in bytes.
 /// What is not known to be one, such as `<pod-name>`, stays.
 fn push_tag<'a>(pieces: &mut Vec<Piece<'a>>, rest: &'a str) -> Option<usize> {
@@ -604,6 +633,31 @@ mod tests {
     }
 
     #[test]
+    fn a_tag_that_stands_for_a_name_stays() {
+        for line in [
+            "执行 OPTIMIZE TABLE <table> 回收空间",
+            "<table> 换成表名",
+            "再看 <code> 的值与 <span> 的 ID，<mark> 也是",
+            "替换 <a> 与 <details>",
+            "SHOW INDEX FROM <table>",
+        ] {
+            assert_eq!(to_plain(line), line);
+        }
+        for (html, plain) in [
+            ("先看 <code>df -h</code> 的 <b>输出", "先看 df -h 的 输出"),
+            ("如下：<table><tr><td>a</td></tr></table>。", "如下：a \n\n。"),
+            ("如下：<ul>", "如下："),
+            ("<p>段<p>落", "段落"),
+            ("<center>标题</center>", "标题"),
+            ("满 <span class=\"a\">95%", "满 95%"),
+            ("多行 <b>粗", "多行 粗"),
+            ("<details><summary>原因", "原因"),
+        ] {
+            assert_eq!(to_plain(html), plain, "{html}");
+        }
+    }
+
+    #[test]
     fn a_wall_of_text_is_broken_behind_sentences() {
         let wall = "磁盘使用率已经超过阈值并且仍在增长，请先查看日志目录。".repeat(40);
         let plain = to_plain(&wall);
@@ -613,7 +667,7 @@ mod tests {
 
     #[test]
     fn a_line_of_openers_takes_no_time() {
-        for unit in ["[", "`", "<", "**a", "*a ", "_", "![](", "``a`", "&", "[a](", "<!--"] {
+        for unit in ["[", "`", "<", "<table>", "a <s>", "**a", "*a ", "_", "![](", "``a`", "&", "[a](", "<!--"] {
             let line = unit.repeat(200_000 / unit.len());
             // Quadratic time would be minutes; a busy machine makes linear time seconds.
             let started = std::time::Instant::now();
