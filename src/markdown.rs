@@ -15,6 +15,8 @@ const MAX_HEADING: usize = 90;
 const MAX_ROW: usize = 120;
 /// Bytes that few lines are longer than.
 const USUAL_LINE: usize = 256;
+/// Lines within which a here-document must end, so that many that never do cost little.
+const MAX_DOCUMENT: usize = 64;
 /// Lists are indented by two spaces a level, at most this many levels: a phone's line is short.
 const MAX_LEVEL: usize = 3;
 
@@ -77,6 +79,20 @@ impl Page {
             self.take_table(inner, lines);
             return;
         }
+        if let Some(end) = document_end(inner, lines) {
+            self.take_line(inner);
+            for line in lines {
+                self.push(line);
+                if line.trim() == end {
+                    break;
+                }
+            }
+            return;
+        }
+        if begins_yaml(inner, next) {
+            self.take_yaml(inner, lines);
+            return;
+        }
         let is_indented = inner.starts_with("    ") || inner.starts_with('\t');
         if is_indented && self.after_blank && !self.in_list && !inner.trim().is_empty() && list_item(inner).is_none() {
             self.push(inner.get(4..).filter(|_| inner.starts_with(' ')).unwrap_or(inner.trim_start()));
@@ -126,6 +142,20 @@ impl Page {
         }
         if is_empty {
             self.push(&head.join("，"));
+        }
+    }
+
+    /// Writes YAML that stands in no fence as it is: its indentation is its meaning.
+    fn take_yaml<'a>(&mut self, head: &str, lines: &mut Lines<'a>) {
+        self.push(head);
+        let base = indentation(head);
+        let goes_on = |line: &&'a str| {
+            let (line, text) = (unquoted(line), line.trim());
+            let is_deeper = indentation(line) > base && !text.starts_with("```");
+            !text.is_empty() && (is_deeper || (indentation(line) == base && (is_entry(text) || is_entry_of_list(text))))
+        };
+        while let Some(line) = lines.next_if(goes_on) {
+            self.push(unquoted(line));
         }
     }
 
@@ -187,6 +217,9 @@ impl Page {
         }
         if self.in_list {
             self.indent(level);
+        } else if level > 0 && line.is_ascii() && !text.starts_with('<') {
+            // JSON, a loop of the shell.
+            self.line.push_str(line.get(..line.len() - line.trim_start().len()).unwrap_or_default());
         }
         if commands::is_line(text) {
             self.take_command(text);
@@ -254,6 +287,44 @@ impl Page {
             self.is_parted = false;
         }
     }
+}
+
+/// The word that ends the here-document which `line` begins, `cat <<EOF`, when one of the next lines is that word.
+fn document_end<'a>(line: &'a str, lines: &Lines<'_>) -> Option<&'a str> {
+    // Most lines have none.
+    glyph::find(line, |byte| byte == b'<')?;
+    let (_, after) = line.split_once("<<")?;
+    let after = after.strip_prefix('-').unwrap_or(after).trim_start_matches([' ', '\'', '"', '\\']);
+    let length = after.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
+    let word = after.get(..length).filter(|word| word.starts_with(|c: char| c.is_ascii_alphabetic()))?;
+    lines.clone().take(MAX_DOCUMENT).any(|line| line.trim() == word).then_some(word)
+}
+
+/// Whether YAML begins here: a key alone, in small letters, and under it what a key or a list holds. `steps:` above
+/// sentences is a title.
+fn begins_yaml(line: &str, next: &str) -> bool {
+    let Some(key) = line.trim().strip_suffix(':') else { return false };
+    let under = next.trim();
+    key.starts_with(|c: char| c.is_ascii_lowercase())
+        && is_key(key)
+        && ((indentation(next) > indentation(line) && is_entry(under))
+            || (indentation(next) >= indentation(line) && is_entry_of_list(under)))
+}
+
+/// `key: value`, `key:`.
+fn is_entry(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(key, value)| is_key(key) && (value.is_empty() || value.starts_with(' ')))
+}
+
+/// `- key: value`, `- value`.
+fn is_entry_of_list(text: &str) -> bool {
+    let item = text.strip_prefix("- ");
+    item.is_some_and(|item| is_entry(item) || (item.is_ascii() && !item.contains(' ')))
+}
+
+fn is_key(key: &str) -> bool {
+    let is_of_key = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'/');
+    !key.is_empty() && key.bytes().all(is_of_key)
 }
 
 /// The start of a block of code.
@@ -600,6 +671,41 @@ mod tests {
     }
 
     #[test]
+    fn code_without_a_fence_keeps_its_indentation() {
+        for (name, text) in [
+            (
+                "YAML",
+                "修改如下：\nspec:\n  containers:\n  - name: x\n    resources:\n      limits:\n        memory: 2Gi\n然后重启",
+            ),
+            ("YAML's list", "args:\n- --a_b=*c*\n- nginx\nports: 80"),
+            ("YAML with Chinese", "groups:\n- name: 磁盘\n  rules:\n    - alert: X\n      summary: 磁盘 **满**"),
+            ("a here-document", "cat <<'EOF' > /tmp/x\n- a: **b**\n\n    # c\n  - d\nEOF\n好"),
+            ("a here-document in YAML", "kubectl apply -f - <<EOF\nkind: Pod\nspec:\n  a:\n    - b\nEOF"),
+            ("JSON", "写入：\n{\n  \"a\": {\n    \"b\": 1\n  }\n}"),
+            ("a loop", "for p in a b; do\n  kubectl get $p\ndone"),
+        ] {
+            assert_eq!(to_plain(text), text, "{name}");
+        }
+        assert_eq!(
+            to_plain("- 改：\n  a:\n    b:\n      c:\n        - d: 1\n- 好"),
+            "• 改：\n  a:\n    b:\n      c:\n        - d: 1\n• 好"
+        );
+        for (name, text, plain) in [
+            (
+                "prose with a list",
+                "causes:\n- the **disk** is full\n- `df -h` hangs",
+                "causes:\n• the disk is full\n• df -h hangs",
+            ),
+            ("a title with a list", "Steps:\n- check: a", "Steps:\n• check: a"),
+            ("a paragraph", "  磁盘 **满**\n  请清理", "磁盘 满\n请清理"),
+            ("a document without an end", "cat <<EOF > x\n- **a**", "cat <<EOF > x\n• a"),
+            ("tags", "<div>\n  <p>a</p>\n</div>", "a"),
+        ] {
+            assert_eq!(to_plain(text), plain, "{name}");
+        }
+    }
+
+    #[test]
     fn tables_become_lines() {
         for (name, markdown, plain) in [
             ("two columns", "|指标|值|\n|--|--|\n|CPU|95%|\n| **内存** | 80% |\n\n完", "• CPU: 95%\n• 内存: 80%\n\n完"),
@@ -652,6 +758,8 @@ mod tests {
             "\n",
             "<br>",
             "1. ",
+            "<<A\n",
+            "a:\n- b\n",
         ] {
             let text = unit.repeat(100_000 / unit.len());
             // Quadratic time would be minutes; a busy machine makes linear time seconds.
