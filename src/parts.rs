@@ -16,8 +16,8 @@ pub struct Parts<'t> {
 
 /// Cuts `text` into at most `count` parts, the first of at most `first` bytes, the others of at most `budget`.
 ///
-/// A cut stands before a heading, else between paragraphs, else before a step, else between lines, and not behind a heading or a line that announces
-/// the next. A line is only cut inside when it does not fit into a part of its own: behind a sentence, then behind a
+/// A cut stands before a heading, else between paragraphs, else before a step, else before an item, else between lines
+/// that are not indented, else between any, and not behind a heading or a line that announces the next. A line is only cut inside when it does not fit into a part of its own: behind a sentence, then behind a
 /// comma, between two Chinese letters, at a space; inside a command or a URL only when that alone is longer than a
 /// part; never inside a character. White space at a cut is dropped.
 #[must_use]
@@ -75,8 +75,8 @@ fn cut(text: &str, room: usize, next_room: usize, must_take: bool) -> usize {
     }
 }
 
-/// The last break between lines within `window` bytes that leaves no heading alone: before a heading, a paragraph or a
-/// step in the second half, else between lines. 0 when there is none.
+/// The last break between lines within `window` bytes that leaves no heading alone: before a heading, a paragraph, a
+/// step, an item or what is not indented in the second half, else between lines. 0 when there is none.
 fn last_line_break(text: &str, window: usize) -> usize {
     let Some(head) = text.get(..window) else { return 0 };
     let mut breaks: Vec<usize> = head.match_indices('\n').map(|(at, _)| at).collect();
@@ -94,10 +94,13 @@ fn last_line_break(text: &str, window: usize) -> usize {
     let paragraph = || late().find(|at| is_paragraph(*at) && is_good(*at));
     // A step goes with its commands.
     let step = || late().find(|at| is_step(next(*at)) && is_good(*at));
+    let item = || late().find(|at| next(*at).starts_with(['•', '☐', '☑']) && is_good(*at));
+    // What is indented goes with what it stands under.
+    let outer = || late().find(|at| !next(*at).starts_with([' ', '\t']) && is_good(*at));
     // Only so many are looked at: a text of nothing but headings is cut all the same.
     let line = || breaks.iter().rev().copied().take(64).find(|at| is_good(*at));
     let any = || breaks.last().copied().filter(|at| *at > 0);
-    heading().or_else(paragraph).or_else(step).or_else(line).or_else(any).unwrap_or(0)
+    heading().or_else(paragraph).or_else(step).or_else(item).or_else(outer).or_else(line).or_else(any).unwrap_or(0)
 }
 
 /// Whether a text begins with an item of a numbered list.
@@ -212,6 +215,34 @@ mod tests {
                 30,
                 40,
                 vec!["1. aaaaaaaaaaaaaaa", "2. bbb\nls -l\nls -a /xxxxx"],
+            ),
+            (
+                "an item with what is indented under it",
+                "• aaaaaaaaaaaaaaa\n• bbb\n  cccccc\n  dddd",
+                36,
+                40,
+                vec!["• aaaaaaaaaaaaaaa", "• bbb\n  cccccc\n  dddd"],
+            ),
+            (
+                "an item with its command",
+                "• aaaaaaaaaaaaaaa\n☐ bbb\nls -l\nls -a /xxxxx",
+                36,
+                40,
+                vec!["• aaaaaaaaaaaaaaa", "☐ bbb\nls -l\nls -a /xxxxx"],
+            ),
+            (
+                "a step with its items",
+                "1. aaaaaaaaaaaaaaa\n2. bbb\n• ccc\n• ddd\n• eeee",
+                36,
+                50,
+                vec!["1. aaaaaaaaaaaaaaa", "2. bbb\n• ccc\n• ddd\n• eeee"],
+            ),
+            (
+                "YAML between keys that stand far out",
+                "aaaaaaaaaaaaaaaaaaa\nspec:\n  bbb: 1\n  cc: 2\nd",
+                36,
+                40,
+                vec!["aaaaaaaaaaaaaaaaaaa", "spec:\n  bbb: 1\n  cc: 2\nd"],
             ),
             ("not inside a command", "aaaaaa\nls -l /aaaa /bbb", 18, 18, vec!["aaaaaa", "ls -l /aaaa /bbb"]),
             (
