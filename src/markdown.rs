@@ -11,6 +11,8 @@ use crate::{commands, glyph, json, spans};
 
 /// A heading above this many bytes is a sentence and gets no brackets.
 const MAX_HEADING: usize = 90;
+/// A section's title with its marks has at most so many bytes.
+const MAX_TITLE: usize = 32;
 /// A table's row of more than this many bytes is written as several lines.
 const MAX_ROW: usize = 120;
 /// Bytes that few lines are longer than.
@@ -29,6 +31,7 @@ const MAX_LEVEL: usize = 3;
 pub fn to_plain(markdown: &str) -> String {
     let cleaned = glyph::clean(markdown);
     let cleaned = json::to_markdown(&cleaned).map_or(cleaned, Cow::Owned);
+    let cleaned = unfolded(&cleaned).map_or(cleaned, Cow::Owned);
     let (text, line) = (String::with_capacity(cleaned.len()), String::with_capacity(USUAL_LINE));
     let mut page = Page { text, line, after_blank: true, ..Page::default() };
     let mut lines = glyph::lines(&cleaned).peekable();
@@ -37,6 +40,102 @@ pub fn to_plain(markdown: &str) -> String {
     }
     page.text.truncate(page.text.trim_end().len());
     page.text
+}
+
+/// An answer that came in one line, with the line breaks it lost.
+fn unfolded(text: &str) -> Option<String> {
+    if glyph::find(text.trim_end(), |byte| byte == b'\n').is_some() {
+        return None;
+    }
+    with_written_breaks(text).or_else(|| with_sections(text))
+}
+
+/// The text with the line breaks that were written as a backslash and an n, when there are several. Those of a `printf`
+/// stand in front of a quote, and `C:\new` is a path.
+fn with_written_breaks(text: &str) -> Option<String> {
+    const BREAK: &str = r"\n";
+    let mut lines = String::with_capacity(text.len());
+    let (mut rest, mut count, mut in_path) = (text, 0, false);
+    while let Some((before, after)) = rest.split_once(BREAK) {
+        let word = before.rsplit(char::is_whitespace).next().unwrap_or_default();
+        let is_drive = matches!(word.as_bytes(), [letter, b':', rest @ ..] if letter.is_ascii_alphabetic() && !rest.starts_with(b"/"));
+        in_path = is_drive || (in_path && word.len() == before.len());
+        lines.push_str(before);
+        let is_break = !in_path && !after.starts_with(['"', '\'']);
+        lines.push_str(if is_break { "\n" } else { BREAK });
+        count += usize::from(is_break);
+        rest = after;
+    }
+    lines.push_str(rest);
+    (count >= 2).then_some(lines)
+}
+
+/// The text with a line for each of its sections and for each step of a list, when it has several of them.
+fn with_sections(text: &str) -> Option<String> {
+    let (mut breaks, mut titles, mut expected) = (Vec::new(), 0, 1);
+    let (mut before, mut in_code) = (' ', false);
+    for (at, c) in text.char_indices() {
+        let is_edge = before.is_whitespace() || matches!(before, '。' | '；' | '！' | '？' | '：' | ':' | ';');
+        let (ahead, rest) = text.split_at_checked(at)?;
+        before = c;
+        in_code ^= c == '`';
+        if in_code || !(is_edge || c == '【') {
+            continue;
+        }
+        if begins_title(rest) && !ends_with_number(ahead) {
+            titles += 1;
+            breaks.push((at, None));
+        } else if let Some(number) = step_number(rest).filter(|number| *number == 1 || *number == expected) {
+            expected = number + 1;
+            breaks.push((at, Some(number)));
+        }
+    }
+    // A first step without a second is none.
+    let numbers: Vec<u32> = breaks.iter().filter_map(|(_, number)| *number).chain([1]).collect();
+    let mut next_numbers = numbers.iter().skip(1);
+    breaks.retain(|(_, number)| match number {
+        Some(number) => next_numbers.next().is_some_and(|next| *number > 1 || *next == 2),
+        None => titles >= 2,
+    });
+    if breaks.is_empty() {
+        return None;
+    }
+    let mut lines = String::with_capacity(text.len() + breaks.len());
+    let mut written = 0;
+    for (at, _) in breaks {
+        lines.push_str(text.get(written..at)?.trim_end());
+        lines.push('\n');
+        written = at;
+    }
+    lines.push_str(text.get(written..)?);
+    Some(lines)
+}
+
+/// Whether the title of a section begins `text`: `影响：`, `**影响**：`, `【影响】`, `## 影响`.
+fn begins_title(text: &str) -> bool {
+    const TITLES: [&str; 10] =
+        ["结论", "可能原因", "原因分析", "原因", "影响", "处理步骤", "处理建议", "处理", "排查步骤", "建议"];
+    let text = text.get(..text.floor_char_boundary(MAX_TITLE)).unwrap_or_default();
+    let name = text.trim_start_matches(['*', '#', '【']);
+    let is_heading = text.starts_with("##") || text.starts_with('【');
+    let name = name.trim_start_matches(' ');
+    TITLES.iter().filter_map(|title| name.strip_prefix(title)).any(|rest| {
+        rest.trim_start_matches(['*', '】']).starts_with(['：', ':']) || (is_heading && rest.starts_with([' ', '】']))
+    })
+}
+
+/// Whether the text ends with the number of a list's item.
+fn ends_with_number(text: &str) -> bool {
+    let number = text.trim_end_matches(['*', ' ']).strip_suffix(['.', '、']);
+    number.is_some_and(|number| number.ends_with(|c: char| c.is_ascii_digit()))
+}
+
+/// The number of the list's item that begins `text`.
+fn step_number(text: &str) -> Option<u32> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).take(3).count();
+    let (number, rest) = text.split_at_checked(digits)?;
+    let rest = rest.strip_prefix(". ").or_else(|| rest.strip_prefix(") "))?;
+    number.parse().ok().filter(|_| !rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// The lines of an answer that were not read yet.
@@ -706,6 +805,42 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_in_one_line_gets_its_lines_back() {
+        for (name, text, plain) in [
+            (
+                "written breaks",
+                r#"结论：满\n\n处理步骤：\n1. 看 df -h\ndu -sh /x\n2. 用 curl -w "%{http_code}\n" 看 C:\new\nginx"#,
+                "结论：满\n\n处理步骤：\n1. 看 df -h\ndu -sh /x\n2. 用 curl -w \"%{http_code}\\n\" 看 C:\\new\\nginx",
+            ),
+            (
+                "bold sections",
+                "**结论**：满 **可能原因**：binlog 未清理。**处理步骤：** 1. 看 2. 清",
+                "结论：满\n可能原因：binlog 未清理。\n\n【处理步骤】\n1. 看\n2. 清",
+            ),
+            (
+                "sections",
+                "结论：满。可能原因：1. a；2. b。影响：写入失败。处理步骤：1. 看 df；2. 清；3. 扩",
+                "结论：满。\n可能原因：\n1. a；\n2. b。\n影响：写入失败。\n处理步骤：\n1. 看 df；\n2. 清；\n3. 扩",
+            ),
+            ("headings", "## 结论 满 ## 处理步骤 清", "【结论 满】\n\n【处理步骤 清】"),
+            ("brackets", "【结论】满【影响】无", "【结论】满\n【影响】无"),
+            ("numbers", "1. 原因：满 2. 影响：无 3. 处理：清", "1. 原因：满\n2. 影响：无\n3. 处理：清"),
+        ] {
+            assert_eq!(to_plain(text), plain, "{name}");
+        }
+        for line in [
+            "结论：磁盘满，建议：清理",
+            "版本 1. 2. 3 与 v1. 请看 5. 章",
+            "升级到 1.2.3 后再看 2. 章",
+            "用 printf 'a\\n' 与 C:\\new\\nginx\\n.log 看",
+            "用 `echo 结论：a 影响：b` 看",
+            "结论：满\n原因：a 影响：b 处理：1. c 2. d",
+        ] {
+            assert_eq!(to_plain(line), line.replace('`', ""), "{line}");
+        }
+    }
+
+    #[test]
     fn tables_become_lines() {
         for (name, markdown, plain) in [
             ("two columns", "|指标|值|\n|--|--|\n|CPU|95%|\n| **内存** | 80% |\n\n完", "• CPU: 95%\n• 内存: 80%\n\n完"),
@@ -759,6 +894,10 @@ mod tests {
             "<br>",
             "1. ",
             "<<A\n",
+            "【",
+            "** 影响：",
+            r"C:\n",
+            "1. 2. ",
             "a:\n- b\n",
         ] {
             let text = unit.repeat(100_000 / unit.len());
