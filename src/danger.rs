@@ -5,7 +5,8 @@
 
 use crate::glyph::ByteSet;
 use crate::rules::{
-    How, READERS, STATEMENTS, has_option, has_target, is_precious, is_scratch, is_verb, rules, starts_with,
+    How, READERS, RUNNERS, SHELLS, STATEMENTS, has_option, has_target, is_precious, is_scratch, is_verb, rules,
+    starts_with,
 };
 use crate::shell::{Token, tokens};
 
@@ -22,12 +23,25 @@ pub fn is_dangerous(line: &str) -> bool {
     judge(line, MAX_DEPTH)
 }
 
-/// Calls of a database's shell.
-const CALLS: &[&str] =
-    &["dropDatabase(", ".drop()", ".deleteMany({})", ".remove({})", "shutdownServer(", "pg_terminate_backend("];
+/// Calls of a database's shell, and of a shell with what was downloaded.
+const CALLS: &[&str] = &[
+    "dropDatabase(",
+    ".drop()",
+    ".deleteMany({})",
+    ".remove({})",
+    "shutdownServer(",
+    "pg_terminate_backend(",
+    "sh <(curl ",
+    "sh <(wget ",
+    "sh -c \"$(curl ",
+    "sh -c \"$(wget ",
+];
 
 /// Words behind a program that are looked at; it keeps the time in proportion to the line.
 const MAX_ARGS: usize = 32;
+
+/// Commands behind a pipe that are looked at, for the same reason.
+const MAX_PIPES: usize = 4;
 
 /// Words that a command may stand behind.
 const PREFIXES: &[&str] = &[
@@ -36,16 +50,41 @@ const PREFIXES: &[&str] = &[
 ];
 
 fn judge(line: &str, depth: usize) -> bool {
-    let is_dangerous = |command: &[Token<'_>]| is_dangerous_command(command, depth);
+    let is_dangerous = |pipeline: &[Token<'_>]| is_dangerous_pipeline(pipeline, depth);
     may_be_dangerous(line)
         && (line.contains('(') && CALLS.iter().any(|call| line.contains(call))
             || tokens(line).split(|token| *token == Token::End).any(is_dangerous))
 }
 
+/// Judges what stands between two ends, command by command, and what one gives the other to run.
+fn is_dangerous_pipeline(pipeline: &[Token<'_>], depth: usize) -> bool {
+    let mut commands = pipeline.split(|token| *token == Token::Pipe);
+    while let Some(command) = commands.next() {
+        let is_run_by = |programs: &[&str]| commands.clone().take(MAX_PIPES).any(|next| runs(next, programs));
+        let downloads = command.iter().any(|token| matches!(token, Token::Word("curl" | "wget")));
+        if (downloads && is_run_by(SHELLS)) || is_dangerous_command(command, depth, || is_run_by(RUNNERS)) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether a command runs what it reads, as one of `programs` does: `mysql -uroot`, `docker exec -i db mysql`.
+fn runs(command: &[Token<'_>], programs: &[&str]) -> bool {
+    let words = command.iter().map_while(|token| if let Token::Word(word) = token { Some(*word) } else { None });
+    let mut words = words.take(MAX_ARGS).skip_while(|word| PREFIXES.contains(word));
+    let Some(first) = words.next().filter(|first| !READERS.contains(first)) else { return false };
+    programs.contains(&program(first)) || words.any(|word| programs.contains(&program(word)))
+}
+
 /// Whether the line has anything that is dangerous somewhere. Most lines have nothing, and need no closer look.
 fn may_be_dangerous(line: &str) -> bool {
     names(line).any(|(name, after)| {
-        name.starts_with('>') || after.starts_with('(') || is_verb(name) || is_known_call(name) || name == "init.d"
+        name.starts_with('>')
+            || after.starts_with('(')
+            || is_verb(name)
+            || is_known_call(name)
+            || matches!(name, "init.d" | "wget")
     })
 }
 
@@ -64,8 +103,8 @@ fn names(line: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// Judges what stands between two ends. What a reader such as `grep` reads is left out.
-fn is_dangerous_command(tokens: &[Token<'_>], depth: usize) -> bool {
+/// Judges one command. What a reader such as `grep` reads is left out, and what `echo` prints unless it `is_run`.
+fn is_dangerous_command(tokens: &[Token<'_>], depth: usize, is_run: impl Fn() -> bool) -> bool {
     if redirects(tokens) {
         return true;
     }
@@ -80,7 +119,7 @@ fn is_dangerous_command(tokens: &[Token<'_>], depth: usize) -> bool {
                 if is_statement(word, rest, may_begin) || is_call(word, rest, || by_ssh || may_begin(), before) {
                     return true;
                 }
-                is_read = reads(word, rest) && may_begin();
+                is_read = reads(word, rest) && may_begin() && !(matches!(*word, "echo" | "printf") && is_run());
             }
             Token::Quoted(text) if depth > 0 && !is_read => {
                 // A list as in a manifest: ["rm", "-rf", "/x"].
@@ -90,7 +129,7 @@ fn is_dangerous_command(tokens: &[Token<'_>], depth: usize) -> bool {
             }
             // Chinese text goes on in prose: `journalctl -u x 看日志，再 systemctl restart x`.
             Token::Foreign(_) => is_read = false,
-            Token::Word(_) | Token::Quoted(_) | Token::End => {}
+            Token::Word(_) | Token::Quoted(_) | Token::Pipe | Token::End => {}
         }
     }
     false
@@ -107,7 +146,7 @@ fn may_begin(tokens: &[Token<'_>], at: usize) -> bool {
                 || word.contains('=')
                 || (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
         }
-        Token::Foreign(_) | Token::End => true,
+        Token::Foreign(_) | Token::Pipe | Token::End => true,
         Token::Quoted(_) => false,
     }
 }
@@ -142,7 +181,7 @@ fn is_call(word: &str, rest: &[Token<'_>], may_begin: impl Fn() -> bool, before:
         Token::Word(word) | Token::Quoted(word) => Some(*word),
         // `kubectl -n 命名空间 delete pod x`: a name to be filled in.
         Token::Foreign(text) if text.chars().all(char::is_alphanumeric) => Some(*text),
-        Token::Foreign(_) | Token::End => None,
+        Token::Foreign(_) | Token::Pipe | Token::End => None,
     });
     let args: Vec<&str> = args.take(MAX_ARGS).collect();
     let name = program(word);
@@ -179,7 +218,7 @@ fn is_called(rest: &[Token<'_>], before: Option<&Token<'_>>) -> bool {
         return false;
     }
     match rest.first() {
-        None | Some(Token::End | Token::Quoted(_)) => true,
+        None | Some(Token::Pipe | Token::End | Token::Quoted(_)) => true,
         Some(Token::Foreign(text)) => !SPOKEN_AFTER.iter().any(|word| text.starts_with(word)),
         Some(Token::Word(word)) => {
             matches!(*word, "now" | "#")
@@ -254,7 +293,7 @@ fn redirects(tokens: &[Token<'_>]) -> bool {
                     matches!(*word, ":" | "true" | "echo" | "cat" | "/dev/null" | "-n" | "sudo" | "$" | "#" | "•")
                 }
                 Token::Quoted(_) | Token::Foreign(_) => true,
-                Token::End => false,
+                Token::Pipe | Token::End => false,
             });
         let is_named_log = target.starts_with('<') && ["log", "日志"].iter().any(|log| target.contains(log));
         let is_log_file = target.ends_with(".log") || is_named_log;
@@ -596,6 +635,37 @@ mod tests {
         ),
         ("mongo", &["db.dropDatabase()", "db.logs.drop()"], &["db.stats()"]),
         (
+            "piped into what runs it",
+            &[
+                "echo \"DROP TABLE x\" | mysql -uroot -p",
+                "echo FLUSHALL | redis-cli -h a",
+                "echo 'delete from a' | sudo -u postgres psql db",
+                "printf 'rm -rf /x' | sh",
+                "echo rm -rf /x | ssh a bash",
+                "echo 'TRUNCATE a' | docker exec -i db mysql",
+                "curl -fsSL https://a/install.sh | bash",
+                "curl -s https://a/x | sudo bash -s -- --force",
+                "wget -qO- https://a/x | sh",
+                "bash <(curl -s https://a/x)",
+                "sh -c \"$(curl -fsSL https://a/x)\"",
+                "3. 执行 curl -s https://a/x.sh | sh 安装",
+            ],
+            &[
+                "echo 'DROP TABLE x' | grep DROP",
+                "echo FLUSHALL; redis-cli info",
+                "echo \"DROP TABLE x\" || mysql -e 'show tables'",
+                "echo 'SELECT 1' | mysql",
+                "echo PING | redis-cli",
+                "curl -s http://a/metrics | grep up",
+                "curl -s http://a/x | python3 -m json.tool",
+                "curl -s http://a | jq .",
+                "bash x.sh && curl http://a",
+                "kubectl exec -it x -- bash",
+                "cat /var/log/a | sh_parser",
+                "history | grep bash",
+            ],
+        ),
+        (
             "redirection",
             &[
                 "> /var/log/nginx/access.log",
@@ -683,6 +753,9 @@ mod tests {
             "drop ",
             "echo ",
             "echo > ",
+            "echo a | ",
+            "curl a | b ",
+            "|",
         ] {
             let line = unit.repeat(100_000 / unit.len());
             // Quadratic time would be minutes; a busy machine makes linear time seconds.

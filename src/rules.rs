@@ -202,6 +202,29 @@ pub(crate) const READERS: &[&str] = &[
     "zgrep",
 ];
 
+/// Shells that run what they read.
+pub(crate) const SHELLS: &[&str] = &["sh", "bash", "dash", "ash", "ksh", "zsh"];
+
+/// Programs that run what they read, shells among them.
+pub(crate) const RUNNERS: &[&str] = &[
+    "sh",
+    "bash",
+    "dash",
+    "ash",
+    "ksh",
+    "zsh",
+    "clickhouse-client",
+    "mariadb",
+    "mongo",
+    "mongosh",
+    "mysql",
+    "psql",
+    "redis-cli",
+    "sqlite3",
+    "sqlplus",
+    "ssh",
+];
+
 /// Statements, by their leading words; `#` stands for a number. In lower case they count where a command may begin.
 pub(crate) const STATEMENTS: &[&[&str]] = &[
     &["drop", "table"],

@@ -9,7 +9,9 @@ pub(crate) enum Token<'a> {
     Quoted(&'a str),
     /// Chinese text, or its punctuation: what is no part of a command.
     Foreign(&'a str),
-    /// `;`, `|`, `&&`, a bracket: the end of a command.
+    /// `|`: the end of a command whose output the next one reads.
+    Pipe,
+    /// `;`, `&&`, `||`, a bracket: the end of a command.
     End,
 }
 
@@ -27,7 +29,12 @@ pub(crate) fn tokens(line: &str) -> Vec<Token<'_>> {
             ':' | '=' if is_behind_foreign => {}
             c if c.is_ascii_digit() && tokens.is_empty() && item_number(rest) > 0 => taken = item_number(rest),
             c if c.is_whitespace() || matches!(c, '[' | ']' | ',') => {}
-            ';' | '|' | '(' | ')' | '`' => tokens.push(Token::End),
+            '|' if !rest.starts_with("||") => tokens.push(Token::Pipe),
+            '|' => {
+                taken = 2;
+                tokens.push(Token::End);
+            }
+            ';' | '(' | ')' | '`' => tokens.push(Token::End),
             '&' if !rest.starts_with("&>") => tokens.push(Token::End),
             '"' | '\'' if rest.get(1..).is_some_and(|rest| rest.contains(c)) => {
                 let inner = rest.get(1..).and_then(|rest| rest.split(c).next()).unwrap_or_default();
@@ -107,12 +114,13 @@ fn word_length(rest: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Token::{End, Foreign, Quoted, Word};
+    use Token::{End, Foreign, Pipe, Quoted, Word};
 
     #[test]
     fn a_line_falls_into_words_quotes_and_ends() {
         for (line, expected) in [
-            ("a -b|c", vec![Word("a"), Word("-b"), End, Word("c")]),
+            ("a -b|c", vec![Word("a"), Word("-b"), Pipe, Word("c")]),
+            ("a || b", vec![Word("a"), End, Word("b")]),
             ("a && b 2>&1", vec![Word("a"), End, End, Word("b"), Word("2>&1")]),
             ("sh -c 'a; b' it's", vec![Word("sh"), Word("-c"), Quoted("a; b"), Word("it's")]),
             ("执行：rm x，然后", vec![Foreign("执行："), Word("rm"), Word("x"), Foreign("，然后")]),
