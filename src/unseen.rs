@@ -144,7 +144,7 @@ fn each_address(word: &str, ahead: &str, after: &str, found: &mut impl FnMut(Nam
         return;
     }
     // Asked once a word, and only about what looks like an address, for it reads what stands ahead.
-    let is_version = LazyCell::new(|| is_version(ahead));
+    let is_version = LazyCell::new(|| is_version(ahead, after));
     for piece in word.split(':') {
         // A range; but `nginx-1.2.3.4` and `1.2.3.4-rc1` are versions.
         let is_range = piece.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-'));
@@ -173,16 +173,23 @@ fn ipv6(word: &str) -> Option<IpAddr> {
     address.ok().map(|address| IpAddr::V6(address).to_canonical())
 }
 
-/// Whether the number that follows is a version: `version 10.2.3.4`, 版本 19.3.0.0, `Oracle 19.3.0.0`.
-fn is_version(ahead: &str) -> bool {
+/// What stands in front of a version: a word, or the end of a Chinese one.
+const BEFORE_A_VERSION: [&str; 12] =
+    ["version", "release", "oracle", "ver", "v", "oid", "java", "jdk", "jre", "openjdk", "chrome", "weblogic"];
+const BEFORE_A_VERSION_CHINESE: [&str; 11] =
+    ["版本", "版本号", "升级到", "升级至", "降级到", "降级至", "回退到", "低于", "高于", "早于", "晚于"];
+/// What stands behind one. `10.0.0.5 的版本` is a machine's.
+const BEHIND_A_VERSION: [&str; 6] = ["版本", "及以上", "及以下", "及更高", "及之后", "+"];
+
+/// Whether the number between the two is a version: `version 10.2.3.4`, 版本 19.3.0.0, `Oracle 19.3.0.0`, 11.0.20.1 版本.
+fn is_version(ahead: &str, after: &str) -> bool {
     let word = ahead.trim_end_matches(|c| !is_of_word(c)).rsplit(|c| !is_of_word(c)).next().unwrap_or_default();
     let word = word.trim_end_matches(':');
-    let words = ["version", "release", "oracle", "ver", "v", "oid"];
     // The word counts only when nothing but spaces and signs stands between.
-    let ahead = ahead.trim_end_matches([' ', '=', '：', ':', '"']);
-    (words.iter().any(|known| known.eq_ignore_ascii_case(word)) && ahead.ends_with(word))
-        || ahead.ends_with("版本")
-        || ahead.ends_with("版本号")
+    let ahead = ahead.trim_end_matches([' ', '=', '：', ':', '"', '/']);
+    (BEFORE_A_VERSION.iter().any(|known| known.eq_ignore_ascii_case(word)) && ahead.ends_with(word))
+        || BEFORE_A_VERSION_CHINESE.iter().any(|known| ahead.ends_with(known))
+        || BEHIND_A_VERSION.iter().any(|known| after.trim_start_matches(' ').starts_with(known))
 }
 
 /// A network such as `10.0.0.0/8` is no machine: nobody logs in there. `after` is what follows the address.
@@ -287,6 +294,14 @@ mod tests {
             ("v1.2.3.4 与 nginx-1.2.3.4 与 1.2.3.4-rc1", false),
             ("版本 19.3.0.0，Oracle 19.3.0.0，version: 5.7.38.1", false),
             ("version 5 在 10.0.0.5 上", true),
+            ("JDK 11.0.20.1、openjdk-11.0.20.1 与 Java: 17.0.8.1", false),
+            ("升级到 11.0.20.1 版本，或 120.0.6099.109 及以上", false),
+            ("低于 11.0.20.1 的版本，11.0.20.1+ 亦可", false),
+            ("版本：v1.2.3.4 与 Chrome/120.0.6099.109", false),
+            ("在 10.0.0.5 上升级版本，10.0.0.56 的版本过低", true),
+            ("版本过低，见 10.0.0.5", true),
+            ("Java 进程在 10.0.0.5", true),
+            ("10.0.0.5 以上机架", true),
             ("1.3.6.1.2.1 与 010.0.0.1 与 300.1.1.1 与 1.2.3", false),
             ("12:30:45 与 aa:bb:cc:dd:ee:ff 与 std::vec 与 a::b", false),
             ("", false),
