@@ -172,6 +172,9 @@ const DOTTED_KEYS: &[(&str, [usize; 3])] = &[
     ("O", [23, 6, 27]),
 ];
 
+/// None of them is shorter.
+const LEAST_DOTTED: usize = 58;
+
 /// How passwords begin that a system hashed (crypt(5)); so many of their letters follow at least.
 const HASHES: &[&str] =
     &["$1$", "$2a$", "$2b$", "$2x$", "$2y$", "$5$", "$6$", "$y$", "$apr1$", "$argon2i$", "$argon2d$", "$argon2id$"];
@@ -321,7 +324,9 @@ pub(crate) fn secrets(bytes: &[u8]) -> Vec<Range<usize>> {
             b':' => url_password(bytes, at).or_else(|| telegram_token(bytes, at)),
             b'$' => password_hash(bytes, at),
             b'@' => dsn_password(bytes, at),
-            0xE4 | 0xE5 | 0xE8 => chinese(bytes, at),
+            0xE4 | 0xE5 => chinese(bytes, at),
+            // 账; the others that begin with this byte are many.
+            0xE8 if bytes.get(at + 1) == Some(&0xB4) => chinese(bytes, at),
             byte if is_word(byte) => {
                 // What is left of a word behind a secret ends where the word does.
                 if word_end <= at {
@@ -413,12 +418,10 @@ fn word(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
     if word.len() >= 20 && bytes.get(jwt..end)?.starts_with(b"eyJ") && word.contains(&b'.') {
         return Some(jwt..end);
     }
-    if let Some(length) = dotted_key(word) {
+    if word.len() >= LEAST_DOTTED
+        && let Some(length) = dotted_key(word)
+    {
         return Some(start..start + length);
-    }
-    let before = start.checked_sub(1).and_then(|before| bytes.get(before));
-    if word == b"key" && matches!(before, Some(b'?' | b'&')) && is_uuid(bytes, end + 1) {
-        return Some(end + 1..end + 1 + UUID.1);
     }
     let blanks = run(bytes, end, is_blank);
     if is_scheme(word) && blanks > end {
@@ -443,6 +446,9 @@ fn word(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
     let flag = word.starts_with(b"-") && word.len() > 2 && blanks > end;
     if !parted && !flag {
         return None;
+    }
+    if word == b"key" && start > 0 && matches!(bytes.get(start - 1), Some(b'?' | b'&')) && is_uuid(bytes, end + 1) {
+        return Some(end + 1..end + 1 + UUID.1);
     }
     // "api key: …" is two words.
     let name_start = if word.eq_ignore_ascii_case(b"key") { start.saturating_sub(10) } else { start };
@@ -536,23 +542,23 @@ fn is_real(password: &[u8]) -> bool {
 /// `IDENTIFIED BY 'PW'`, `PASSWORD 'PW'`, "password for root is PW".
 fn stated_password(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
     let word = bytes.get(start..end)?;
+    let blanks = || run(bytes, end, is_blank);
+    let is_one_of = |names: &[&str]| names.iter().any(|name| word.eq_ignore_ascii_case(name.as_bytes()));
     // How they all end: a quick no for most words.
-    if !matches!(word.last()?.to_ascii_lowercase(), b'd' | b'e' | b'h' | b's') {
-        return None;
+    match word.last_chunk::<2>()?.map(|byte| byte.to_ascii_lowercase()) {
+        [b'e', b'd'] if is_one_of(&["identified"]) => identified_by(bytes, start, blanks()),
+        [b's', b's'] | [b't', b'h'] if is_one_of(DIRECTIVES) => {
+            let is_path = bytes.get(blanks()) == Some(&b'/');
+            value(bytes, blanks(), word, b' ').filter(|_| !is_path)
+        }
+        [b'r' | b'w', b'd'] | [b's', b'e'] if bytes.get(end) == Some(&b'(') => {
+            is_one_of(&["password"]).then(|| quoted_password(bytes, end + 1)).flatten()
+        }
+        [b'r' | b'w', b'd'] | [b's', b'e'] if SPOKEN_NAMES.iter().any(|name| ends_with(word, name)) => {
+            spoken_password(bytes, blanks(), word)
+        }
+        _ => None,
     }
-    let blanks = run(bytes, end, is_blank);
-    if DIRECTIVES.iter().any(|directive| word.eq_ignore_ascii_case(directive.as_bytes())) {
-        let is_path = bytes.get(blanks) == Some(&b'/');
-        return value(bytes, blanks, word, b' ').filter(|_| !is_path);
-    }
-    if word.eq_ignore_ascii_case(b"identified") {
-        return identified_by(bytes, start, blanks);
-    }
-    let is_function = bytes.get(end) == Some(&b'(');
-    if is_function {
-        return word.eq_ignore_ascii_case(b"password").then(|| quoted_password(bytes, end + 1)).flatten();
-    }
-    SPOKEN_NAMES.iter().any(|name| ends_with(word, name)).then(|| spoken_password(bytes, blanks, word)).flatten()
 }
 
 /// The password of SQL's `IDENTIFIED … BY 'PW'`. In small letters it is a word of prose too.
@@ -976,6 +982,13 @@ mod tests {
         let filling = "a1B2c3D4".repeat(8);
         let keys = KEY_SHAPES.iter().chain(UNBROKEN_KEYS);
         let prefixes = keys.map(|(prefix, _)| prefix).chain(WEBHOOKS);
+        for name in DIRECTIVES.iter().chain(SPOKEN_NAMES) {
+            assert!(!secrets(format!("{name} 'hunter2'").as_bytes()).is_empty(), "{name}");
+        }
+        for (prefix, [first, second, third]) in DOTTED_KEYS {
+            let key = format!("{prefix:a<first$}.{:a<second$}.{:a<third$}", "", "");
+            assert_eq!(secrets(key.as_bytes()).first(), Some(&(0..key.len())), "{prefix}");
+        }
         for prefix in prefixes {
             assert!(key_shape(format!("{prefix}{filling}").as_bytes(), 0).is_some(), "{prefix}");
         }
