@@ -11,6 +11,10 @@ use crate::{commands, glyph, json, spans};
 
 /// A heading above this many bytes is a sentence and gets no brackets.
 const MAX_HEADING: usize = 90;
+/// What the sections of an answer are called, as the prompt asks and as models do; and the first letters of these.
+const TITLES: [&str; 10] =
+    ["结论", "可能原因", "原因分析", "原因", "影响", "处理步骤", "处理建议", "处理", "排查步骤", "建议"];
+const TITLES_BEGIN: [char; 7] = ['结', '可', '原', '影', '处', '排', '建'];
 /// A section's title with its marks has at most so many bytes.
 const MAX_TITLE: usize = 32;
 /// A table's row of more than this many bytes is written as several lines.
@@ -33,7 +37,8 @@ pub fn to_plain(markdown: &str) -> String {
     let cleaned = json::to_markdown(&cleaned).map_or(cleaned, Cow::Owned);
     let cleaned = unfolded(&cleaned).map_or(cleaned, Cow::Owned);
     let (text, line) = (String::with_capacity(cleaned.len()), String::with_capacity(USUAL_LINE));
-    let mut page = Page { text, line, after_blank: true, ..Page::default() };
+    let has_documents = cleaned.contains("<<");
+    let mut page = Page { text, line, after_blank: true, has_documents, ..Page::default() };
     let mut lines = glyph::lines(&cleaned).peekable();
     while let Some(line) = lines.next() {
         page.take_block(line, &mut lines);
@@ -54,6 +59,9 @@ fn unfolded(text: &str) -> Option<String> {
 /// stand in front of a quote, and `C:\new` is a path.
 fn with_written_breaks(text: &str) -> Option<String> {
     const BREAK: &str = r"\n";
+    if !text.contains(BREAK) {
+        return None;
+    }
     let mut lines = String::with_capacity(text.len());
     let (mut rest, mut count, mut in_path) = (text, 0, false);
     while let Some((before, after)) = rest.split_once(BREAK) {
@@ -73,13 +81,16 @@ fn with_written_breaks(text: &str) -> Option<String> {
 /// The text with a line for each of its sections and for each step of a list, when it has several of them.
 fn with_sections(text: &str) -> Option<String> {
     let (mut breaks, mut titles, mut expected) = (Vec::new(), 0, 1);
-    let (mut before, mut in_code) = (' ', false);
+    let mut in_code = false;
     for (at, c) in text.char_indices() {
-        let is_edge = before.is_whitespace() || matches!(before, '。' | '；' | '！' | '？' | '：' | ':' | ';');
-        let (ahead, rest) = text.split_at_checked(at)?;
-        before = c;
         in_code ^= c == '`';
-        if in_code || !(is_edge || c == '【') {
+        // Most letters begin nothing.
+        if in_code || !(c.is_ascii_digit() || matches!(c, '*' | '#' | '【') || TITLES_BEGIN.contains(&c)) {
+            continue;
+        }
+        let (ahead, rest) = text.split_at_checked(at)?;
+        let is_edge = |c: char| c.is_whitespace() || matches!(c, '。' | '；' | '！' | '？' | '：' | ':' | ';');
+        if c != '【' && !ahead.ends_with(is_edge) && at > 0 {
             continue;
         }
         if begins_title(rest) && !ends_with_number(ahead) {
@@ -113,8 +124,6 @@ fn with_sections(text: &str) -> Option<String> {
 
 /// Whether the title of a section begins `text`: `影响：`, `**影响**：`, `【影响】`, `## 影响`.
 fn begins_title(text: &str) -> bool {
-    const TITLES: [&str; 10] =
-        ["结论", "可能原因", "原因分析", "原因", "影响", "处理步骤", "处理建议", "处理", "排查步骤", "建议"];
     let text = text.get(..text.floor_char_boundary(MAX_TITLE)).unwrap_or_default();
     let name = text.trim_start_matches(['*', '#', '【']);
     let is_heading = text.starts_with("##") || text.starts_with('【');
@@ -155,6 +164,8 @@ struct Page {
     is_parted: bool,
     /// The next line belongs to the command that ended in a backslash.
     goes_on: bool,
+    /// There is a `<<` somewhere. Most answers have none.
+    has_documents: bool,
 }
 
 impl Page {
@@ -178,7 +189,9 @@ impl Page {
             self.take_table(inner, lines);
             return;
         }
-        if let Some(end) = document_end(inner, lines) {
+        if self.has_documents
+            && let Some(end) = document_end(inner, lines)
+        {
             self.take_line(inner);
             for line in lines {
                 self.push(line);
@@ -390,8 +403,6 @@ impl Page {
 
 /// The word that ends the here-document which `line` begins, `cat <<EOF`, when one of the next lines is that word.
 fn document_end<'a>(line: &'a str, lines: &Lines<'_>) -> Option<&'a str> {
-    // Most lines have none.
-    glyph::find(line, |byte| byte == b'<')?;
     let (_, after) = line.split_once("<<")?;
     let after = after.strip_prefix('-').unwrap_or(after).trim_start_matches([' ', '\'', '"', '\\']);
     let length = after.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
@@ -402,7 +413,8 @@ fn document_end<'a>(line: &'a str, lines: &Lines<'_>) -> Option<&'a str> {
 /// Whether YAML begins here: a key alone, in small letters, and under it what a key or a list holds. `steps:` above
 /// sentences is a title.
 fn begins_yaml(line: &str, next: &str) -> bool {
-    let Some(key) = line.trim().strip_suffix(':') else { return false };
+    // Most lines end otherwise.
+    let Some(key) = line.trim_end().strip_suffix(':').map(str::trim_start) else { return false };
     let under = next.trim();
     key.starts_with(|c: char| c.is_ascii_lowercase())
         && is_key(key)
@@ -801,6 +813,13 @@ mod tests {
             ("tags", "<div>\n  <p>a</p>\n</div>", "a"),
         ] {
             assert_eq!(to_plain(text), plain, "{name}");
+        }
+    }
+
+    #[test]
+    fn no_quick_no_is_said_to_a_title() {
+        for title in TITLES {
+            assert!(title.starts_with(TITLES_BEGIN), "{title}");
         }
     }
 
