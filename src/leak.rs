@@ -12,8 +12,10 @@ const PROSE: &[&str] = &[
     "an",
     "and",
     "are",
+    "authentication",
     "base64",
     "be",
+    "both",
     "can",
     "cannot",
     "changed",
@@ -236,6 +238,9 @@ const SPOKEN_NAMES: &[&str] = &["password", "passwd", "passphrase", "pwd"];
 
 /// Bytes within which a sentence says whose password it is and what: "for user app is".
 const LONGEST_OWNER: usize = 64;
+
+/// Words of prose that say whose a password is.
+const PREPOSITIONS: &[&[u8]] = &[b"a", b"an", b"for", b"from", b"in", b"of", b"on", b"the", b"to"];
 
 /// Bytes that a password in quotes has at most, where only its quotes say where it ends.
 const LONGEST_PASSWORD: usize = 128;
@@ -581,7 +586,14 @@ fn spoken_password(bytes: &[u8], at: usize, name: &[u8]) -> Option<Range<usize>>
     let sentence = sentence.split(|&byte| byte == b'\n').next()?;
     let said = if [b"for ".as_slice(), b"of "].iter().any(|word| sentence.starts_with(word)) {
         let verbs = [b" is ".as_slice(), b" is:", b": ", b" = "];
-        verbs.iter().filter_map(|verb| Some(find(sentence, verb)? + verb.len())).min()?
+        let (owner, said) =
+            verbs.iter().filter_map(|verb| find(sentence, verb).map(|at| (at, at + verb.len()))).min()?;
+        // Whose it is needs no verb: "password for db-1 expires at: …".
+        let mut words = sentence.get(..owner)?.split(u8::is_ascii_whitespace);
+        if words.any(|word| is_prose(word) && !PREPOSITIONS.contains(&word)) {
+            return None;
+        }
+        said
     } else {
         let verb = [b"is".as_slice(), b"was"].into_iter().find(|verb| sentence.starts_with(verb))?;
         // "password is: x".
@@ -891,7 +903,10 @@ fn dotted_key(word: &[u8]) -> Option<usize> {
     let (_, least) = DOTTED_KEYS.iter().find(|(prefix, _)| word.starts_with(prefix.as_bytes()))?;
     let mut parts = word.split(|&byte| byte == b'.').map(<[u8]>::len);
     let (first, second, third) = (parts.next()?, parts.next()?, parts.next()?);
-    (first >= least[0] && second == least[1] && third >= least[2]).then_some(first + second + third + 2)
+    // A path of a class has no digit.
+    let has_digit = || word.iter().any(u8::is_ascii_digit);
+    let is_key = first >= least[0] && second == least[1] && third >= least[2] && has_digit();
+    is_key.then_some(first + second + third + 2)
 }
 
 /// Whether a UUID stands at `at`, as a robot's key is one.
@@ -986,7 +1001,7 @@ mod tests {
             assert!(!secrets(format!("{name} 'hunter2'").as_bytes()).is_empty(), "{name}");
         }
         for (prefix, [first, second, third]) in DOTTED_KEYS {
-            let key = format!("{prefix:a<first$}.{:a<second$}.{:a<third$}", "", "");
+            let key = format!("{prefix:a<first$}.{:a<second$}.{:1<third$}", "", "");
             assert_eq!(secrets(key.as_bytes()).first(), Some(&(0..key.len())), "{prefix}");
         }
         for prefix in prefixes {

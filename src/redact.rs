@@ -272,8 +272,8 @@ mod tests {
             ),
             (
                 "said of somebody",
-                "the password for root is hunter2, password for user app: hunter2, passwd of bob is: 123456",
-                "the password for root is ***, password for user app: ***, passwd of bob is: ***",
+                "the password for root on db-1 is hunter2, password for user app: hunter2, passwd of bob is: 123456",
+                "the password for root on db-1 is ***, password for user app: ***, passwd of bob is: ***",
             ),
             (
                 "a name and its password",
@@ -414,6 +414,9 @@ mod tests {
             "curl -u <用户>:<密码> http://a; curl -u $USER:$PASS http://a; curl -u \"$U:$P\" a; sort -u: x",
             "mysql -h <host> -u <user> -p <password> -e 'show processlist'; curl -u <user>:<password> http://a",
             "config get requirepass; grep requirepass /etc/redis.conf; requirepass is not set; requirepass 未设置",
+            "the password for db-prod-01 expires at: 2026-11-30T00:00:00Z, password of sa-1 will expire in days: 100000",
+            "passwd: Authentication token manipulation error, username/password: both are required",
+            "at MyVeryLongExceptionClassName.method.anotherVeryLongMethodNameHere",
             "password reset failed, password is required, password is too short, password is expiring in 3 days",
             "the password for root is expired, password for user app: authentication failed after 100000 tries",
             "password for admin at 10.0.0.5:65535 is wrong, password is stored in vault, password is <password1>",
