@@ -165,6 +165,17 @@ fn body(letter: &Letter<'_>, part_bytes: usize) -> String {
     }
 }
 
+/// Whether a line goes on with a statement of SQL that began above it.
+fn is_clause(line: &str) -> bool {
+    let line = line.trim_start();
+    ["FROM ", "SET ", "WHERE "].iter().any(|clause| line.starts_with(clause))
+}
+
+/// Whether a statement that changes rows is in the line, or began above it.
+fn is_changing(line: &str, begun: &str) -> bool {
+    ["DELETE", "UPDATE"].iter().any(|verb| begun.contains(verb) || line.contains(verb))
+}
+
 /// Lays out the lines, and sets the marks behind those they are about. A command that goes on in the next line is one
 /// line.
 fn marked(plain: &str, notifications: &[&Notification]) -> String {
@@ -172,10 +183,16 @@ fn marked(plain: &str, notifications: &[&Notification]) -> String {
     let mut marked = String::with_capacity(plain.len() + plain.len() / 8);
     // The lines of a command that goes on.
     let mut begun = String::new();
-    for line in glyph::lines(plain) {
+    let mut lines = glyph::lines(plain).peekable();
+    while let Some(line) = lines.next() {
         layout::push_line(&mut marked, line);
         if let Some(line) = line.strip_suffix('\\') {
             begun.push_str(line);
+            continue;
+        }
+        if lines.peek().is_some_and(|next| is_clause(next)) && !line.ends_with(';') && is_changing(line, &begun) {
+            begun.push_str(line);
+            begun.push(' ');
             continue;
         }
         let logical = if begun.is_empty() {
@@ -376,5 +393,15 @@ PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY; ⚠️高危
         let node = node();
         assert_eq!(marked("kubectl -n a \\\n  delete pod x", &[&node]), "kubectl -n a \\\n  delete pod x ⚠️高危");
         assert_eq!(marked("reboot ⚠️高危", &[&node]), "reboot ⚠️高危");
+        for (sql, expected) in [
+            ("DELETE FROM a\n  WHERE id < 9;\n完成", "DELETE FROM a\n  WHERE id < 9;\n完成"),
+            ("DELETE\nFROM a;\n完成", "DELETE\nFROM a; ⚠️高危\n完成"),
+            ("1. UPDATE a\n   SET b = 1;", "1. UPDATE a\n   SET b = 1; ⚠️高危"),
+            ("UPDATE a\nSET b = 1\nWHERE c = 2;", "UPDATE a\nSET b = 1\nWHERE c = 2;"),
+            ("DELETE FROM a;\nWHERE 不可省", "DELETE FROM a; ⚠️高危\nWHERE 不可省"),
+            ("reboot\nFrom there, look", "reboot ⚠️高危\nFrom there, look"),
+        ] {
+            assert_eq!(marked(sql, &[&node]), expected);
+        }
     }
 }
