@@ -188,6 +188,9 @@ const TELEGRAM_TOKEN: usize = 35;
 /// Letters that the secret half of a cloud's key may have: Alibaba Cloud 30, Tencent Cloud 32, AWS 40.
 const SECRET_HALF: std::ops::RangeInclusive<usize> = 30..=40;
 
+/// Bytes that a signature in an address has at least, and a registry's credentials.
+const LEAST_SIGNATURE: usize = 16;
+
 /// Where a UUID has its dashes, and its length.
 const UUID: ([usize; 4], usize) = ([8, 13, 18, 23], 36);
 
@@ -224,6 +227,9 @@ const PASSWORD_FLAGS: &[(u8, Place, &[&str])] = &[
     (b'p', Place::Apart, &["mongo"]),
     (b'p', Place::Either, &["docker login", "podman login", "nerdctl login", "registry login", "oc login", "az login"]),
     (b'a', Place::Apart, &["redis-cli"]),
+    (b'c', Place::Apart, &["snmpwalk", "snmpget", "snmpbulk"]),
+    (b'k', Place::Apart, &["openssl enc"]),
+    (b'P', Place::Either, &["zip", "sqlcmd"]),
     (b'w', Place::Either, &["ldapsearch", "ldapmodify", "ldapadd", "ldapdelete", "ldapwhoami"]),
 ];
 
@@ -452,8 +458,8 @@ fn word(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
     if !parted && !flag {
         return None;
     }
-    if word == b"key" && start > 0 && matches!(bytes.get(start - 1), Some(b'?' | b'&')) && is_uuid(bytes, end + 1) {
-        return Some(end + 1..end + 1 + UUID.1);
+    if let Some(secret) = parameter(bytes, start, end) {
+        return Some(secret);
     }
     // "api key: …" is two words.
     let name_start = if word.eq_ignore_ascii_case(b"key") { start.saturating_sub(10) } else { start };
@@ -474,6 +480,26 @@ fn word(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
     }
     let is_pair = ends_with(name, "credentials") || is_behind_account(bytes, start);
     is_pair.then(|| pair(bytes, end)).flatten().or_else(|| named_value(bytes, end, name))
+}
+
+/// The secret behind a name that tells one only within an address or a file: `?key=` of a robot, `&sig=` of a signed
+/// address, `"auth":` of a registry.
+fn parameter(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
+    let before = *bytes.get(start.checked_sub(1)?)?;
+    let is_parameter = matches!(before, b'?' | b'&') && bytes.get(end) == Some(&b'=');
+    match bytes.get(start..end)? {
+        b"key" if is_parameter && is_uuid(bytes, end + 1) => Some(end + 1..end + 1 + UUID.1),
+        b"sig" | b"sign" if is_parameter => {
+            let signature = end + 1..run(bytes, end + 1, |byte| is_credential(byte) || byte == b'%');
+            (signature.len() >= LEAST_SIGNATURE).then_some(signature)
+        }
+        b"auth" if before == b'"' && bytes.get(end..)?.starts_with(b"\":") => {
+            let quote = run(bytes, end + 2, is_blank);
+            let value = quote + 1..run(bytes, quote + 1, |byte| byte != b'"' && byte != b'\n');
+            (value.len() >= LEAST_SIGNATURE && bytes.get(value.clone()).is_some_and(looks_random)).then_some(value)
+        }
+        _ => None,
+    }
 }
 
 /// The password behind the flag at `start..end`, by the table.

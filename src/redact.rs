@@ -243,6 +243,21 @@ mod tests {
                 "docker login -u x -p *** r.corp && podman login -p*** r && helm registry login r -p '***'",
             ),
             ("a directory's", "ldapsearch -D cn=a -w hunter2 -b dc=x", "ldapsearch -D cn=a -w *** -b dc=x"),
+            (
+                "flags of more",
+                "snmpwalk -v2c -c hunter2 10.0.0.1; zip -P hunter2 a.zip b; openssl enc -aes-256-cbc -k hunter2 -in a",
+                "snmpwalk -v2c -c *** 10.0.0.1; zip -P *** a.zip b; openssl enc -aes-256-cbc -k *** -in a",
+            ),
+            (
+                "a signed address",
+                "https://a.blob.core.windows.net/x?sv=2022&sig=AbC%2Bdef1234567890ghijk%3D&se=2026 and x?timestamp=1&sign=AbC%2Bdef1234567890",
+                "https://a.blob.core.windows.net/x?sv=2022&sig=***&se=2026 and x?timestamp=1&sign=***",
+            ),
+            (
+                "a registry's file",
+                r#"{"auths":{"r.io":{"auth": "dXNlcjpwYXNzd29yZDE="}}}"#,
+                r#"{"auths":{"r.io":{"auth": "***"}}}"#,
+            ),
             ("flag of one dash", "influx -username a -password hunter2", "influx -username a -password ***"),
             ("redis' variable", "REDISCLI_AUTH=hunter2 redis-cli ping", "REDISCLI_AUTH=*** redis-cli ping"),
             (
@@ -408,6 +423,8 @@ mod tests {
             "http://[::1]:9090/@x",
             "联系人:ops@example.com",
             "docker run -u 1000:1000 nginx",
+            "nc -c x; tar -P a; kubectl logs -c app; gzip -c a; scp -P 22 a b; sort -k 2 a; x?sig=9&sign=1; /a?sig=SIGTERM",
+            r#"{"auth":"basic","auth":"ldap"} auth: "kerberos" "auth":"authenticated""#,
             "docker run -d --name mysql -p3306:3306 mysql:8; docker run --name mongo -p 127.0.0.1:27017:27017 mongo",
             "docker login -u x --password-stdin && docker run -p 8080:80 x; docker login -p <密码>",
             "sshpass -e ssh -p 22 root@a; sshpass -p $PW ssh a; nc -p 8080 a; tar -pxf a.tar; mkdir -pv x",
