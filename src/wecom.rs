@@ -39,6 +39,8 @@ const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
 const TOKEN_MARGIN: Duration = Duration::from_secs(60);
 /// A token is not used for longer, whatever its answer says: WeCom's live for two hours.
 const LONGEST_TOKEN: Duration = Duration::from_secs(24 * 60 * 60);
+/// Bytes of a token at most: WeCom asks for room for 512. <https://developer.work.weixin.qq.com/document/path/91039>
+const MAX_TOKEN_BYTES: usize = 4096;
 /// Characters of a list of invalid recipients that the log shows.
 const SHOWN_INVALID: usize = 120;
 
@@ -247,7 +249,7 @@ impl WeCom {
         loop {
             let token =
                 self.access_token(corp_id, secret, deadline, sent).map_err(|failure| (failure, Verdict::Untold))?;
-            let url = format!("{}/cgi-bin/message/send?access_token={}", self.api_url, token.expose());
+            let url = format!("{}/cgi-bin/message/send?access_token={}", self.api_url, query_value(token.expose()));
             let answered = self.try_call(Api::Send, &Secret::new(url), Some(body), &[&token], deadline, sent);
             if answered.class != Class::StaleToken || renewed {
                 return answered.delivered("message/send");
@@ -438,9 +440,15 @@ fn read(api: Api, received: Result<Received, CallError>, secrets: &[&Secret]) ->
     match serde_json::from_slice::<Answer>(&received.body) {
         Ok(answer) if (200..300).contains(&status) && answer.errcode.is_some() => {
             let errcode = answer.errcode.unwrap_or_default();
-            let class = Class::of(api, errcode);
+            let has_token = answer.access_token.as_deref().is_some_and(is_token);
+            let class = match Class::of(api, errcode) {
+                // It is none: a failure of this class would end the job as delivered.
+                Class::Ok if api == Api::GetToken && !has_token => Class::Transient,
+                class => class,
+            };
             // Of a success nothing is told.
             let said = answer.errmsg.as_deref().filter(|_| class != Class::Ok).unwrap_or_default();
+            let said = if errcode == 0 && class != Class::Ok { "no access_token that could be used" } else { said };
             Answered { class, errcode: Some(errcode), said: quote(said, secrets), answer, fate: None }
         }
         _ => {
@@ -448,6 +456,11 @@ fn read(api: Api, received: Result<Received, CallError>, secrets: &[&Secret]) ->
             without_errcode(Class::Transient, format!("status {status} without an errcode: {said}"))
         }
     }
+}
+
+/// Whether an address can hold it. What cannot would be kept for two hours, and no message sent meanwhile.
+fn is_token(text: &str) -> bool {
+    (1..=MAX_TOKEN_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// The body of message/send.

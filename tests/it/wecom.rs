@@ -404,3 +404,46 @@ fn a_group_robot_is_called_with_its_key() {
         },
     );
 }
+
+#[test]
+fn a_gettoken_that_succeeds_without_a_token_is_no_delivery() {
+    let rows = [
+        ("absent", json!({ "errcode": 0, "errmsg": "ok" })),
+        ("null", json!({ "errcode": 0, "errmsg": "ok", "access_token": null, "expires_in": 7200 })),
+        ("empty", json!({ "errcode": 0, "errmsg": "ok", "access_token": "", "expires_in": 7200 })),
+    ];
+    each(
+        &rows,
+        |(name, _)| (*name).into(),
+        |(_, answer)| {
+            let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+            wecom.reply(Api::GetToken, Reply::Instead(Answer::json(200, answer)));
+            let sidecar = Sidecar::with(&deepseek, &wecom).start();
+            let alert = notification("DiskWillFill").build();
+            let reply = sidecar.post(&alert);
+            assert_eq!((reply.status, wecom.sends().len()), (503, 0), "{}", reply.text);
+            wecom.reply(Api::GetToken, Reply::Natural);
+            assert_eq!(sidecar.post(&alert).status, 200);
+            assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 1));
+        },
+    );
+}
+
+#[test]
+fn a_token_that_fits_in_no_address_is_not_kept() {
+    let rows = [("a space", "tok en".to_owned()), ("a line break", "tok\nen".to_owned()), ("long", "t".repeat(100_000))];
+    each(
+        &rows,
+        |(name, _)| (*name).into(),
+        |(_, token)| {
+            let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+            let answer = json!({ "errcode": 0, "errmsg": "ok", "access_token": token, "expires_in": 7200 });
+            (0..3).for_each(|_| wecom.reply_once(Api::GetToken, Reply::Instead(Answer::json(200, &answer))));
+            let sidecar = Sidecar::with(&deepseek, &wecom).start();
+            let alert = notification("DiskWillFill").build();
+            assert_eq!(sidecar.post(&alert).status, 503);
+            let reply = sidecar.post(&alert);
+            assert_eq!(reply.status, 200, "gettoken works again: {}", reply.text);
+        },
+    );
+}
