@@ -341,7 +341,11 @@ impl WeCom {
             let is_stale = answered.fate == Some(Fate::Closed) && tries == 1;
             let pause = if is_stale { Duration::ZERO } else { peer::backoff(BACKOFF, tries - 1) };
             // What a robot was sent may stand in the group; it has no duplicate check, so once more is up to Alertmanager.
-            let may_be_delivered = matches!(answered.fate, Some(Fate::Closed | Fate::Broken | Fate::TimedOut));
+            // What answers without an errcode is a proxy, which may have lost WeCom's own answer.
+            let may_be_delivered = match answered.fate {
+                Some(fate) => fate != Fate::NotSent,
+                None => answered.errcode.is_none(),
+            };
             let passes = matches!(answered.class, Class::Transient | Class::Timeout)
                 && !(may_be_delivered && matches!(self.account, Account::Robot { .. }));
             if !passes || tries == TRIES || Instant::now() + pause >= deadline {

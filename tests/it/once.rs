@@ -309,7 +309,14 @@ fn a_recovery_in_a_group_that_was_delivered_plain_is_no_second_message() {
 
 #[test]
 fn what_a_robot_may_have_posted_is_not_posted_again_by_the_same_job() {
-    let rows = [("closed", Answer::close()), ("cut", Answer::html(200).claiming(1000)), ("reset", Answer::reset())];
+    let rows = [
+        ("closed", Answer::close()),
+        ("cut", Answer::html(200).claiming(1000)),
+        ("reset", Answer::reset()),
+        ("the proxy's time was up", Answer::html(504)),
+        ("the proxy lost the answer", Answer::html(502)),
+        ("no JSON", Answer::html(200)),
+    ];
     each(
         &rows,
         |(name, _)| (*name).into(),
