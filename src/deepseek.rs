@@ -2,9 +2,11 @@
 //!
 //! <https://api-docs.deepseek.com/api/create-chat-completion>
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::gate::Verdict;
@@ -15,6 +17,8 @@ use crate::secret::Secret;
 
 /// Bytes a completion may have: 8192 tokens of answer and as many of reasoning are far below it.
 const MAX_ANSWER_BYTES: u64 = 4 * 1024 * 1024;
+/// Bytes of an error that are read.
+const MAX_ERROR_BYTES: usize = 64 * 1024;
 /// Further calls after a transient failure.
 const TRANSIENT_RETRIES: u32 = 2;
 /// The pause before the first of them, doubled each time, and stretched by chance so that workers do not step together.
@@ -331,10 +335,31 @@ fn again(at_most: u32, failure: Failure) -> Next {
 /// The body of a 200. Every field may be absent: endpoints differ.
 #[derive(Deserialize)]
 struct Completion {
-    #[serde(default)]
-    choices: Vec<Choice>,
+    #[serde(default, deserialize_with = "first")]
+    choices: Option<Choice>,
     #[serde(default)]
     usage: Option<UsageAnswer>,
+}
+
+/// The first of a list; the others are read past, since a million of them fit in an answer.
+fn first<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Choice>, D::Error> {
+    struct First;
+
+    impl<'de> Visitor<'de> for First {
+        type Value = Option<Choice>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of choices")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let first = list.next_element()?;
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(first)
+        }
+    }
+
+    deserializer.deserialize_seq(First)
 }
 
 #[derive(Deserialize, Default)]
@@ -389,7 +414,7 @@ fn judge_completion(body: &[u8], key: &Secret) -> (CallResult, Usage, Next) {
         return (CallResult::Failed(Reason::Transient), Usage::default(), again(TRANSIENT_RETRIES, failure));
     };
     let usage = completion.usage.as_ref().map(UsageAnswer::usage).unwrap_or_default();
-    let Choice { message, finish_reason } = completion.choices.into_iter().next().unwrap_or_default();
+    let Choice { message, finish_reason } = completion.choices.unwrap_or_default();
     let finish_reason = finish_reason.unwrap_or_default();
     let content = message.and_then(|message| message.content).unwrap_or_default();
     let text = without_reasoning(&content).trim();
@@ -435,6 +460,8 @@ fn without_reasoning(content: &str) -> &str {
 
 /// What an error says: `error.message` with its code, or the body as text.
 fn error_text(body: &[u8]) -> String {
+    // As JSON a long one would take thirty times its bytes, and of its text a line is told.
+    let body = body.get(..MAX_ERROR_BYTES).unwrap_or(body);
     let Ok(json) = serde_json::from_slice::<Value>(body) else { return String::from_utf8_lossy(body).into_owned() };
     let error = json.get("error").unwrap_or(&json);
     let part = |name| {

@@ -53,6 +53,11 @@ fn right() -> Answer {
     Answer::new(200, "application/json", body)
 }
 
+/// A body just below what is read, of as many small values as it can hold.
+fn many(status: u16, begin: &str, value: &str, end: &str) -> Answer {
+    Answer::new(status, "application/json", format!("{begin}{}{end}", value.repeat(4_000_000 / value.len())))
+}
+
 fn rows() -> Vec<Row> {
     let deep = format!("{{\"errcode\":{}", "[".repeat(100_000));
     vec![
@@ -78,6 +83,9 @@ fn rows() -> Vec<Row> {
         row("answers 200 with what is no UTF-8", Answer::new(200, "application/json", *b"\xff\xfe{}\0")),
         row("answers 200 with JSON 100,000 deep", Answer::new(200, "application/json", deep.clone())),
         row("answers 500 with JSON 100,000 deep", Answer::new(500, "application/json", deep)),
+        row("answers 200 with a million choices", many(200, r#"{"choices":["#, "{},", "{}]}")),
+        row("answers 200 with a million of everything", many(200, r#"{"errcode":["#, "0,", "0]}")),
+        row("answers 500 with a list of a million", many(500, r#"{"error":["#, "0,", "0]}")),
         row("answers 502 with HTML", Answer::html(502)),
         Row { by_deepseek: LASTS, ..row("redirects", Answer::redirect(302, "http://127.0.0.1:1/elsewhere")) },
         Row { by_deepseek: LASTS, ..row("redirects in a loop", Answer::redirect(307, "/v1/chat/completions")) },
