@@ -228,8 +228,9 @@ impl Pipeline {
         deadline: Instant,
         watch: &dyn Fn(&Report),
     ) -> Result<Reason, Failure> {
-        let known = match (jobs, &report.draft) {
-            ([job], None) => self.history.recall(&job.item.group, &job.item.notification, Instant::now()),
+        // Also of what is rendered already: a newer message of its group may have told all of it meanwhile.
+        let known = match jobs {
+            [job] => self.history.recall(&job.item.group, &job.item.notification, Instant::now()),
             _ => Recall::Nothing,
         };
         if known == Recall::Said {

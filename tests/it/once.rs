@@ -421,3 +421,17 @@ fn a_retry_of_what_was_delivered_is_told_the_name_of_its_job() {
     let names = [(); 2].map(|()| sidecar.post(&alert).header("X-Job-Id").map(str::to_owned));
     assert!(names[0].is_some() && names[0] == names[1], "{names:?}");
 }
+
+#[test]
+fn an_old_message_is_not_sent_when_a_newer_one_has_told_all_of_it() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let both = notification("DiskWillFill").instances(["db-1", "db-2"]).build();
+    let first = without(&both, &["db-2"]);
+    busy_once(&wecom);
+    assert_eq!(sidecar.post(&first).status, 503);
+    assert_eq!(sidecar.post(&both).status, 200);
+    // db-2 recovers: what fires now has a message of its own, which is kept since it failed.
+    assert_eq!(sidecar.post(&first).status, 200);
+    assert_eq!(wecom.delivered_count(), 1, "{:?}", wecom.delivered());
+}
