@@ -49,7 +49,9 @@ impl Budget {
         let today = self.zone.to_datetime(now).date();
         let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
         // Who read the clock before midnight and comes after it, or a clock that was set back, forgets nothing.
-        if spent.0 < today {
+        // A day that is further ahead was a wrong clock's, and its count would not end before that day.
+        let is_straggler = today.tomorrow().is_ok_and(|tomorrow| spent.0 == tomorrow);
+        if spent.0 != today && !is_straggler {
             *spent = (today, 0);
         }
         act(&mut spent.1)
@@ -81,6 +83,13 @@ mod tests {
         assert!(budget.is_spent(at("2026-11-22T15:59:59Z")));
         assert!(!budget.is_spent(at("2026-11-22T16:00:00Z")), "midnight in +08:00");
         assert_eq!(budget.spent(at("2026-11-22T16:00:00Z")), 0);
+    }
+
+    #[test]
+    fn a_clock_that_was_wrong_by_more_than_a_day_keeps_no_budget_spent() {
+        let budget = Budget::new(100, Offset::UTC, at("2027-11-22T10:00:00Z"));
+        budget.spend(100, at("2026-11-22T10:00:00Z"));
+        assert!(!budget.is_spent(at("2026-11-23T10:00:00Z")), "the next day has its own tokens");
     }
 
     #[test]
