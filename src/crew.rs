@@ -69,6 +69,7 @@ impl<'c> Crew<'c> {
     fn explain(&self, taken: &mut Taken<'c, Post, Kept>) -> (Report, usize) {
         #[cfg(debug_assertions)]
         fault_for_tests(taken);
+        self.leave_out_what_was_said(taken);
         let deadline = Instant::now() + self.job_timeout;
         let report = self.pipeline.run(taken.jobs(), deadline);
         let took = taken.jobs().first().map(|job| job.accepted.elapsed()).unwrap_or_default();
@@ -78,6 +79,24 @@ impl<'c> Crew<'c> {
         finishes.iter().for_each(|finish| self.metrics.ended(finish.outcome.reason));
         let posts = taken.finish(|_| finishes.pop().unwrap_or_else(|| unreachable!("one for each job")));
         (report, posts)
+    }
+
+    /// Answers those members of a digest of which all was told since they were posted: alone they would be answered so too.
+    fn leave_out_what_was_said(&self, taken: &mut Taken<'c, Post, Kept>) {
+        taken.finish_some(|job| {
+            let finish = self.pipeline.said_meanwhile(job)?;
+            self.metrics.ended(finish.outcome.reason);
+            let row = finish.outcome.reason.row();
+            let group_key = logged(&job.item.notification.group_key);
+            log::log!(
+                row.level,
+                "notification outcome={} reason={} id={} group_key={group_key:?}",
+                row.outcome,
+                row.label,
+                job.id
+            );
+            Some(finish)
+        });
     }
 
     /// Writes the log line of what ran, and has its notice told. Nobody's answer waits for it.

@@ -644,6 +644,22 @@ impl<N, K: Clone + Default> Taken<'_, N, K> {
         self.jobs.iter().map(|job| self.room.end(&job.key, job.serial, finish(job))).sum()
     }
 
+    /// Ends the members of a digest of which `finish` has something to say; the others, and one at least, are still to be
+    /// run. Returns how many posts were answered.
+    pub fn finish_some(&mut self, mut finish: impl FnMut(&Running<N, K>) -> Option<Finish<K>>) -> usize {
+        let (mut left, mut posts) = (self.jobs.len(), 0);
+        let room = self.room;
+        self.jobs.retain(|job| match if left > 1 { finish(job) } else { None } {
+            Some(finish) => {
+                left -= 1;
+                posts += room.end(&job.key, job.serial, finish);
+                false
+            }
+            None => true,
+        });
+        posts
+    }
+
     /// Ends every job that has not ended: its posts are answered 503, and its key is free. Returns how many posts there
     /// were.
     pub fn give_up(&mut self) -> usize {

@@ -205,6 +205,15 @@ impl Pipeline {
         self.history.recall(group, notification, Instant::now()) == Recall::Said
     }
 
+    /// How a member of a digest ends when all of it was said since it was posted.
+    #[must_use]
+    pub fn said_meanwhile(&self, job: &Running<Post, Kept>) -> Option<Finish<Kept>> {
+        let outcome = Outcome::new(Reason::Remembered, format!("{}: delivered already", job.id));
+        let remember = Some(self.dedupe_window);
+        let finish = Finish { outcome, remember, kept: Kept::default(), weight: 0, company: Company::Welcome };
+        self.has_said(&job.item.group, &job.item.notification).then_some(finish)
+    }
+
     /// Runs a job, or a digest of several. Never longer than until `deadline`, plus what a computer needs to compute.
     pub fn run(&self, jobs: Jobs<'_>, deadline: Instant) -> Report {
         self.run_watched(jobs, deadline, &|_| {})

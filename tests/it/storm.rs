@@ -1,6 +1,8 @@
 //! A storm of alerts becomes a few messages: paced, digested, the critical first, within the day's tokens.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
@@ -669,4 +671,25 @@ fn a_hundred_groups_at_once_become_a_few_messages() {
     assert!(wecom.dropped().is_empty(), "WeCom drops what is over 30 a minute");
     let ids: HashSet<String> = wecom.delivered().iter().map(|part| id(&part.text).to_owned()).collect();
     assert!(ids.len() <= 20, "{} messages", ids.len());
+}
+
+#[test]
+fn what_was_said_meanwhile_stands_in_no_digest() {
+    let down = Arc::new(AtomicBool::new(true));
+    let own = Arc::clone(&down);
+    let held = held(
+        |builder| builder.env("DIGEST_AT", "1"),
+        move |_| if own.load(Ordering::SeqCst) { error(500, "internal") } else { says(ANSWER) },
+    );
+    let both = notification("SwitchDown").severity("warning").instances(["a", "b"]).build();
+    let mut rest = both.clone();
+    rest["alerts"].as_array_mut().unwrap().pop();
+    assert_eq!(held.sidecar.post(&rest).status, 503);
+    down.store(false, Ordering::SeqCst);
+    assert_eq!(held.sidecar.post(&both).status, 200, "so all of the first one is told");
+    let (_, mut waiting) = warnings(2);
+    waiting.insert(0, rest);
+    assert_eq!(statuses(&held.storm_of(&waiting)), [200; 3]);
+    let told = held.messages();
+    assert_eq!(told.iter().filter(|text| text.contains("SwitchDown")).count(), 1, "{told:#?}");
 }
