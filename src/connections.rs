@@ -81,6 +81,11 @@ impl Connection {
         }
     }
 
+    /// Whether the client of an answer has closed its end.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        matches!(*lock(&self.standing), Standing::HungUp { .. })
+    }
+
     /// How readily this one makes room: the least makes room first, `None` never does.
     fn rank(&self) -> Option<(bool, Instant)> {
         match *lock(&self.standing) {

@@ -3,6 +3,7 @@
 //! One lock, held for microseconds. [`Inflight::take`] blocks, nothing else does; a post waits outside for what
 //! [`Answer::Later`] brings it. Generic in what waits (`N`) and in what a job keeps across its tries (`K`).
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
@@ -96,7 +97,14 @@ pub struct Parked {
     /// The job's name.
     pub id: JobId,
     _here: Arc<()>,
-    _seat: Arc<()>,
+    seat: RefCell<Option<Arc<()>>>,
+}
+
+impl Parked {
+    /// Makes room for another post: whoever posted this one has most likely gone. If not, it gets its outcome all the same.
+    pub fn leave_seat(&self) {
+        self.seat.take();
+    }
 }
 
 /// The other end of a [`Parked`].
@@ -491,7 +499,7 @@ impl<N> Job<N> {
         let (sender, outcome) = sync_channel(1);
         let here = Arc::new(());
         self.waiters.push(Waiter { outcome: sender, here: Arc::downgrade(&here) });
-        Parked { outcome, id: self.id, _here: here, _seat: Arc::clone(seats) }
+        Parked { outcome, id: self.id, _here: here, seat: RefCell::new(Some(Arc::clone(seats))) }
     }
 }
 

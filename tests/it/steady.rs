@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{PATIENCE, Random, Sidecar, each};
+use crate::harness::{PATIENCE, Random, Sidecar, each, hold};
 use crate::support::notification::notification;
 use crate::support::standins::{DeepSeek, Latch, WeCom, says};
 
@@ -546,4 +546,23 @@ fn a_client_that_half_closes_after_its_post_gets_its_answer() {
     stream.shutdown(Shutdown::Write).unwrap();
     let answer = read_all(&stream);
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("{\"status\":\"success\"}"), "{answer}");
+}
+
+#[test]
+fn clients_that_have_gone_do_not_keep_others_out() {
+    let _crowd = crowd();
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let latch = hold(&deepseek, "Slow");
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("WORKERS", "2").env("QUEUE_SIZE", "1").start();
+    let body = notification("Slow").build().to_string();
+    let post = post_head(body.len()) + &body;
+    // As an Alertmanager does whose flush ends before the model answers: it closes, and posts again.
+    for _ in 0..250 {
+        sidecar.connect().write_all(post.as_bytes()).unwrap();
+    }
+    // Longer than the sidecar takes to look for its clients.
+    thread::sleep(Duration::from_millis(2_500));
+    let reply = sidecar.post(&notification("Other").build());
+    assert_eq!(reply.status, 200, "a worker is free, and nothing waits: {}", reply.text);
+    latch.open();
 }
