@@ -48,7 +48,7 @@ pub enum Recall {
     Said,
     /// Everything that fires was explained: the analysis serves again.
     Again(Analysis, Told),
-    /// The group was explained, but these fingerprints joined since.
+    /// The group was told, but not these fingerprints, some of which joined since.
     Joined(HashSet<String>),
     /// Nothing is known.
     Nothing,
@@ -75,18 +75,17 @@ impl History {
     pub fn recall(&self, group: &GroupId, notification: &Notification, now: Instant) -> Recall {
         let state = self.lock();
         let Some(explained) = state.groups.get(group) else { return Recall::Nothing };
-        let is_known = |alert: &Alert| explained.firing.contains_key(&owned(identity(alert)));
+        let known = |alert: &Alert| explained.firing.get(&owned(identity(alert)));
+        let is_known = |alert: &Alert| known(alert).is_some();
         if now.saturating_duration_since(explained.at) >= self.ttl || !notification.alerts.iter().any(is_known) {
             return Recall::Nothing;
         }
-        let joined: HashSet<String> = notification
-            .alerts
-            .iter()
-            .filter(|alert| !is_known(alert))
-            .map(|alert| alert.fingerprint.clone())
-            .collect();
-        if !joined.is_empty() {
-            return Recall::Joined(joined);
+        if !notification.alerts.iter().all(is_known) {
+            // What was explained in a message that did not arrive is as new as what joined since.
+            let is_told = |alert: &&Alert| known(alert).is_some_and(Option::is_some);
+            let (told, joined): (Vec<_>, Vec<_>) = notification.alerts.iter().partition(is_told);
+            let joined = joined.into_iter().map(|alert| alert.fingerprint.clone()).collect();
+            return if told.is_empty() { Recall::Nothing } else { Recall::Joined(joined) };
         }
         let reason = notification.notification_reason;
         let again = |told| {

@@ -435,3 +435,16 @@ fn an_old_message_is_not_sent_when_a_newer_one_has_told_all_of_it() {
     assert_eq!(sidecar.post(&first).status, 200);
     assert_eq!(wecom.delivered_count(), 1, "{:?}", wecom.delivered());
 }
+
+#[test]
+fn what_was_explained_and_never_told_is_as_new_as_what_joins_it() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let both = notification("DiskWillFill").instances(["db-1", "db-2"]).build();
+    busy_once(&wecom);
+    assert_eq!(sidecar.post(&without(&both, &["db-2"])).status, 503);
+    assert_eq!(sidecar.post(&both).status, 200);
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (2, 1));
+    let asked = deepseek.requests()[1].user();
+    assert!(!asked.contains("已经解释过"), "nobody has read of db-1 yet: {asked}");
+}
