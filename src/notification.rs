@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::sync::Arc;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, OnceLock};
 
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -23,6 +24,9 @@ const USUAL_IDENTITY: usize = 56;
 
 /// Bytes of a receiver's name, a `groupKey` or a version at most: an id is kept for as long as its notification is remembered.
 pub const MAX_ID_BYTES: usize = 64 * 1024;
+/// Bytes of a key that is kept as it is. Of a longer one, of a group of a hundred alerts and more, its hash is kept: one of
+/// megabytes would find no room among what is remembered, and its notification be explained again at every retry.
+const LONGEST_KEY: usize = 4 * 1024;
 /// A node of a `BTreeMap` of texts, however few it holds, and how many pairs one holds in the middle.
 const NODE_BYTES: usize = 544;
 const NODE_PAIRS: usize = 8;
@@ -248,7 +252,7 @@ impl Notification {
         if self.notification_reason == NotificationReason::Repeat {
             key.push_str(" repeat");
         }
-        DedupKey(key.into())
+        DedupKey(if key.len() > LONGEST_KEY { hashed(&key) } else { key }.into())
     }
 
     /// Appends what identifies the group.
@@ -304,6 +308,13 @@ fn push_counted(part: &str, text: &mut String) {
     // Writing to a String cannot fail.
     let _ = write!(text, "{}:", part.len());
     text.push_str(part);
+}
+
+/// 128 bits that only the same text has, within this process.
+fn hashed(text: &str) -> String {
+    static CHANCE: OnceLock<[RandomState; 2]> = OnceLock::new();
+    let [first, second] = CHANCE.get_or_init(|| [RandomState::new(), RandomState::new()]).each_ref();
+    format!("{:016x}{:016x} of {} bytes", first.hash_one(text), second.hash_one(text), text.len())
 }
 
 /// Text for one line of a log or an answer: line breaks and other control characters become spaces.

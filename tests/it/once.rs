@@ -448,3 +448,16 @@ fn what_was_explained_and_never_told_is_as_new_as_what_joins_it() {
     let asked = deepseek.requests()[1].user();
     assert!(!asked.contains("已经解释过"), "nobody has read of db-1 yet: {asked}");
 }
+
+#[test]
+fn the_largest_group_is_remembered_like_any_other() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let mut alert = notification("DiskWillFill").build();
+    let of = |number: u64| json!({"status": "firing", "fingerprint": format!("{number:016x}"), "startsAt": "2026-11-22T20:27:25.608534419Z"});
+    alert["alerts"] = (0..90_000).map(of).collect();
+    for _ in 0..2 {
+        assert_eq!(sidecar.post(&alert).status, 200);
+    }
+    assert_eq!(deepseek.calls(), 1);
+}
