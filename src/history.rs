@@ -77,19 +77,21 @@ impl History {
         let Some(explained) = state.groups.get(group) else { return Recall::Nothing };
         let known = |alert: &Alert| explained.firing.get(&owned(identity(alert)));
         let is_known = |alert: &Alert| known(alert).is_some();
-        if now.saturating_duration_since(explained.at) >= self.ttl || !notification.alerts.iter().any(is_known) {
+        if !notification.alerts.iter().any(is_known) {
             return Recall::Nothing;
         }
+        // Its analysis serves no more. What was told stays told all the same.
+        let is_over = now.saturating_duration_since(explained.at) >= self.ttl;
         if !notification.alerts.iter().all(is_known) {
             // What was explained in a message that did not arrive is as new as what joined since.
             let is_told = |alert: &&Alert| known(alert).is_some_and(Option::is_some);
             let (told, joined): (Vec<_>, Vec<_>) = notification.alerts.iter().partition(is_told);
             let joined = joined.into_iter().map(|alert| alert.fingerprint.clone()).collect();
-            return if told.is_empty() { Recall::Nothing } else { Recall::Joined(joined) };
+            return if told.is_empty() || is_over { Recall::Nothing } else { Recall::Joined(joined) };
         }
         let reason = notification.notification_reason;
         let again = |told| {
-            let analysis = explained.analysis.clone();
+            let analysis = explained.analysis.clone().filter(|_| !is_over);
             analysis.map_or(Recall::Nothing, |analysis| Recall::Again(analysis, told))
         };
         // Of several it is the one that was told the longest ago; `None` when one was not.

@@ -38,6 +38,8 @@ const METRICS_CONNECTIONS: usize = 32;
 const BODY_BYTES: usize = 4 * MAX_BODY_BYTES;
 /// Descriptors beside the connections': listeners, log, pipes, files that are read now and then.
 const SPARE_DESCRIPTORS: u64 = 48;
+/// What a failed job has rendered serves its retries for so long at least: one comes at every `group_interval`.
+const RETRIED_WITHIN: Duration = Duration::from_secs(60 * 60);
 /// How long answers that are due may take to be written when the service stops.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
@@ -62,7 +64,7 @@ pub fn run(config: Config) -> i32 {
     let connections = queue_size + workers + JOINED + SPARE_CONNECTIONS;
     warn_of_descriptors(connections, workers);
     let metrics = Arc::new(Metrics::new(job_timeout));
-    let remember_kept = pipeline.analysis_ttl;
+    let remember_kept = pipeline.analysis_ttl.max(RETRIED_WITHIN);
     let pipeline = Pipeline::new(pipeline, Arc::clone(&metrics));
     let inflight = Inflight::new(Bounds { queue_size, workers, digest_at, remember_kept });
     let limits = Limits { connections, buffered_bytes: BODY_BYTES };

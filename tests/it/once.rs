@@ -461,3 +461,21 @@ fn the_largest_group_is_remembered_like_any_other() {
     }
     assert_eq!(deepseek.calls(), 1);
 }
+
+#[test]
+fn a_retry_sends_what_is_kept_however_short_an_analysis_serves() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    deepseek.answer(says(&"结论：磁盘将满，原因有很多。\n".repeat(120)));
+    wecom.reply_once(Api::Send, WeComReply::Natural);
+    busy_once(&wecom);
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("ANALYSIS_TTL", "1s").start();
+    let both = notification("DiskWillFill").instances(["db-1", "db-2"]).build();
+    assert_eq!(sidecar.post(&both).status, 503);
+    thread::sleep(Duration::from_millis(1100));
+    assert_eq!(sidecar.post(&both).status, 200);
+    let delivered: Vec<_> = wecom.delivered().iter().filter_map(|message| number(&message.text)).collect();
+    assert_eq!((delivered, deepseek.calls()), (["1", "2", "3"].map(str::to_owned).to_vec(), 1), "each once, paid once");
+    thread::sleep(Duration::from_millis(1100));
+    assert_eq!(sidecar.post(&without(&both, &["db-2"])).status, 200);
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 3), "within DEDUPE_WINDOW nothing is said again");
+}
