@@ -362,6 +362,13 @@ fn first<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Choice>, D
     deserializer.deserialize_seq(First)
 }
 
+/// The same, read no further than to its answer.
+#[derive(Deserialize)]
+struct Choices {
+    #[serde(default, deserialize_with = "first")]
+    choices: Option<Choice>,
+}
+
 #[derive(Deserialize, Default)]
 struct Choice {
     #[serde(default)]
@@ -407,7 +414,10 @@ impl UsageAnswer {
 }
 
 fn judge_completion(body: &[u8], key: &Secret) -> (CallResult, Usage, Next) {
-    let Ok(completion) = serde_json::from_slice::<Completion>(without_keep_alive(body)) else {
+    let json = without_keep_alive(body);
+    // A usage that cannot be read is none; it may not cost the answer that is paid for.
+    let without_usage = || serde_json::from_slice(json).map(|Choices { choices }| Completion { choices, usage: None });
+    let Ok(completion) = serde_json::from_slice::<Completion>(json).or_else(|_| without_usage()) else {
         let said = quote(&String::from_utf8_lossy(body), &[key]);
         let said = if said.is_empty() { "nothing but blank lines".to_owned() } else { said };
         let failure = Failure::new(Reason::Transient, format!("DeepSeek answered 200 without a completion: {said}"));
@@ -588,6 +598,15 @@ mod tests {
             ("模型 x 已下线", Named::Model),
         ] {
             assert_eq!(names(said, "deepseek-flash"), named, "{said}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_no_worse_for_a_usage_that_cannot_be_read() {
+        for usage in [r#"{"prompt_tokens":12.0}"#, r#"{"prompt_tokens":"12"}"#, r#"{"prompt_tokens_details":[]}"#, "-1"]
+        {
+            let body = format!("{{\"usage\":{usage},{}", content("a", "stop").trim_start_matches('{'));
+            assert_eq!(judge(&body).0, CallResult::Ok, "{body}");
         }
     }
 

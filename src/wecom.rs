@@ -401,11 +401,16 @@ impl Answered {
     }
 }
 
-/// What WeCom answers; a field that is absent or null is empty.
+/// Whether WeCom did what it was asked. It is read alone, so that no other field can make a delivery look like none.
+#[derive(Deserialize)]
+struct Done {
+    errcode: i64,
+}
+
+/// What WeCom answers besides; a field that is absent or null is empty.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Answer {
-    errcode: Option<i64>,
     errmsg: Option<String>,
     access_token: Option<String>,
     expires_in: u64,
@@ -441,15 +446,13 @@ fn read(api: Api, received: Result<Received, CallError>, secrets: &[&Secret]) ->
         }
     };
     let status = received.status;
-    match serde_json::from_slice::<Answer>(&received.body) {
-        Ok(answer) if (200..300).contains(&status) && answer.errcode.is_some() => {
-            let errcode = answer.errcode.unwrap_or_default();
-            let has_token = answer.access_token.as_deref().is_some_and(is_token);
-            let class = match Class::of(api, errcode) {
-                // It is none: a failure of this class would end the job as delivered.
-                Class::Ok if api == Api::GetToken && !has_token => Class::Transient,
-                class => class,
-            };
+    match serde_json::from_slice::<Done>(&received.body) {
+        Ok(Done { errcode }) if (200..300).contains(&status) => {
+            let answer: Answer = serde_json::from_slice(&received.body).unwrap_or_default();
+            let class = Class::of(api, errcode);
+            // It is none: a failure of this class would end the job as delivered.
+            let lacks_token = api == Api::GetToken && !answer.access_token.as_deref().is_some_and(is_token);
+            let class = if class == Class::Ok && lacks_token { Class::Transient } else { class };
             // Of a success nothing is told.
             let said = answer.errmsg.as_deref().filter(|_| class != Class::Ok).unwrap_or_default();
             let said = if errcode == 0 && class != Class::Ok { "no access_token that could be used" } else { said };

@@ -431,7 +431,8 @@ fn a_gettoken_that_succeeds_without_a_token_is_no_delivery() {
 
 #[test]
 fn a_token_that_fits_in_no_address_is_not_kept() {
-    let rows = [("a space", "tok en".to_owned()), ("a line break", "tok\nen".to_owned()), ("long", "t".repeat(100_000))];
+    let rows =
+        [("a space", "tok en".to_owned()), ("a line break", "tok\nen".to_owned()), ("long", "t".repeat(100_000))];
     each(
         &rows,
         |(name, _)| (*name).into(),
@@ -444,6 +445,28 @@ fn a_token_that_fits_in_no_address_is_not_kept() {
             assert_eq!(sidecar.post(&alert).status, 503);
             let reply = sidecar.post(&alert);
             assert_eq!(reply.status, 200, "gettoken works again: {}", reply.text);
+        },
+    );
+}
+
+#[test]
+fn an_errcode_is_believed_whatever_stands_beside_it() {
+    let rows = [
+        ("a list", json!({ "errcode": 0, "errmsg": "ok", "invaliduser": ["zhangsan"] })),
+        ("a number", json!({ "errcode": 0, "errmsg": "ok", "invalidparty": 2 })),
+        ("an expiry", json!({ "errcode": 0, "errmsg": "ok", "expires_in": "" })),
+    ];
+    each(
+        &rows,
+        |(name, _)| (*name).into(),
+        |(_, answer)| {
+            for api in [Api::Send, Api::Robot] {
+                let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+                wecom.reply(api, Reply::Done(Answer::json(200, answer)));
+                let with = if api == Api::Send { Sidecar::with } else { Sidecar::with_robot };
+                let reply = with(&deepseek, &wecom).start().post(&notification("DiskWillFill").build());
+                assert_eq!((reply.status, wecom.count(api)), (200, 1), "{api:?}: {}", reply.text);
+            }
         },
     );
 }
