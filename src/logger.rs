@@ -1,7 +1,10 @@
 //! The log on stderr: `RUST_LOG` sets the level, and no level lets a package tell a secret.
 
-use env_logger::{Builder, Env, Logger};
+use std::io::{self, Stderr, Write};
+
+use env_logger::{Builder, Env, Logger, Target};
 use log::{LevelFilter, Log, Metadata, Record};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Packages that log addresses at debug and trace, and addresses hold secrets: ureq logs queries with corpsecret and
 /// access_token. No directive of `RUST_LOG` lets more than warnings of these through.
@@ -9,6 +12,51 @@ const TALKATIVE: [&str; 3] = ["ureq", "rustls", "webpki"];
 
 /// What is logged unless `RUST_LOG` says otherwise.
 const DEFAULT: &str = "info";
+
+/// Bytes that a pipe takes at once when it takes any: `PIPE_BUF` of Linux, pipe(7).
+const PIECE: usize = 4096;
+
+/// Stderr that never waits. While nobody reads the pipe behind it, as when a log driver has stopped, a write would hold
+/// whoever logs, and with it a place, an answer, or the drain. So what cannot be written at once is left out and counted.
+struct Unwaiting {
+    stderr: Stderr,
+    /// Lines that were left out, or cut, since one was written.
+    lost: u64,
+}
+
+impl Unwaiting {
+    fn target() -> Target {
+        Target::Pipe(Box::new(Self { stderr: io::stderr(), lost: 0 }))
+    }
+
+    fn takes_more(&self) -> bool {
+        let mut stderr = [PollFd::new(&self.stderr, PollFlags::OUT)];
+        // What poll cannot tell, the write will.
+        poll(&mut stderr, Some(&Timespec::default())).map_or(true, |ready| ready > 0)
+    }
+}
+
+impl Write for Unwaiting {
+    /// Takes a whole line, as env_logger gives it.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.lost > 0 && self.takes_more() {
+            writeln!(self.stderr, "[{} lines of the log are missing or cut: nobody read it]", self.lost)?;
+            self.lost = 0;
+        }
+        for piece in line.chunks(PIECE) {
+            if !self.takes_more() {
+                self.lost += 1;
+                break;
+            }
+            self.stderr.write_all(piece)?;
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stderr.flush()
+    }
+}
 
 /// A logger that stands before env_logger.
 struct Discreet(Logger);
@@ -38,11 +86,14 @@ fn is_harmless(metadata: &Metadata<'_>) -> bool {
 /// A `RUST_LOG` that hides even this service's errors (env_logger takes a word that is no level for a package's name) is
 /// no wish to be followed: why the service does not start must be told. Then the log is at its default, and says so.
 pub fn init() {
-    let mut logger = Builder::from_env(Env::default().default_filter_or(DEFAULT)).format_target(false).build();
+    let build = |mut builder: Builder| builder.format_target(false).target(Unwaiting::target()).build();
+    let mut logger = build(Builder::from_env(Env::default().default_filter_or(DEFAULT)));
     let own_error = Metadata::builder().target(env!("CARGO_CRATE_NAME")).level(log::Level::Error).build();
     let is_deaf = !logger.enabled(&own_error);
     if is_deaf {
-        logger = Builder::new().parse_filters(DEFAULT).format_target(false).build();
+        let mut builder = Builder::new();
+        builder.parse_filters(DEFAULT);
+        logger = build(builder);
     }
     let level = logger.filter();
     if log::set_boxed_logger(Box::new(Discreet(logger))).is_ok() {

@@ -1,6 +1,11 @@
 //! What an operator greps for.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
 use crate::harness::{Builder, Sidecar};
+use crate::support::client::Client;
 use crate::support::notification::notification;
 use crate::support::standins::deepseek::error;
 use crate::support::standins::{Answer, Api, DeepSeek, Reply, Usage, WeCom, completion};
@@ -49,4 +54,38 @@ fn a_word_that_is_no_level_hides_nothing() {
     }
     let finished = Builder::bare().env("RUST_LOG", "warn").arg("prompt").arg("/nonexistent").run();
     assert!(finished.stderr.contains("/nonexistent") && !finished.stderr.contains("RUST_LOG"), "{finished:?}");
+}
+
+/// As behind a log driver that has stopped: the pipe is full, and every write to it blocks.
+#[test]
+fn a_log_that_nobody_reads_holds_nobody_up() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let mut child = Sidecar::with(&deepseek, &wecom).env("WORKERS", "2").spawn_logging_into(Stdio::piped());
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    let address: std::net::SocketAddr = loop {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0, "it has ended");
+        if let Some((_, address)) = line.trim().split_once("listening on http://") {
+            break address.parse().unwrap();
+        }
+    };
+    // 64 KiB is a pipe's size on Linux.
+    let client = || Client::new(address).patience(Duration::from_secs(10));
+    let answered = (0..1_000).take_while(|_| client().get("/nowhere").is_ok()).count();
+    let posted = client().post(&notification("DiskWillFill").build());
+    let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+    let start = Instant::now();
+    let mut ended = None;
+    while ended.is_none() && start.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(50));
+        ended = child.try_wait().unwrap();
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    drop(log);
+    assert_eq!(answered, 1_000, "requests are answered");
+    assert_eq!(posted.map(|reply| reply.status).ok(), Some(200), "a notification is delivered");
+    assert_eq!(ended.and_then(|status| status.code()), Some(0), "it stops when it is told to");
 }

@@ -246,6 +246,14 @@ impl Builder {
         command.spawn().expect("the sidecar's binary")
     }
 
+    /// Starts it with this for its stderr, for who reads its log or does not.
+    #[track_caller]
+    pub(crate) fn spawn_logging_into(&self, stderr: Stdio) -> Child {
+        let mut command = self.command();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+        command.spawn().expect("the sidecar's binary")
+    }
+
     /// Runs it to its end.
     #[track_caller]
     pub(crate) fn run(self) -> Finished {
