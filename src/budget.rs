@@ -22,6 +22,12 @@ impl Budget {
         Self { limit: Some(limit).filter(|limit| *limit > 0), zone, spent: Mutex::new((today, 0)) }
     }
 
+    /// Whether there is a budget.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.limit.is_some()
+    }
+
     /// Whether the day's tokens are used up. Jobs that run side by side may overdraw by what each of them takes.
     #[must_use]
     pub fn is_spent(&self, now: Timestamp) -> bool {

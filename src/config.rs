@@ -403,8 +403,11 @@ impl Table {
         if rate == 0 || rate + pace::BURST > limit {
             let rate =
                 if rate == 0 { "unlimited".to_owned() } else { format!("{rate} (and a burst of {})", pace::BURST) };
-            self.warnings
-                .push(format!("WECHAT_RATE is {rate}: WeCom silently drops what is over {limit} messages a minute"));
+            let does = match wecom.account {
+                wecom::Account::App { .. } => "silently drops",
+                wecom::Account::Robot { .. } => "refuses",
+            };
+            self.warnings.push(format!("WECHAT_RATE is {rate}: WeCom {does} what is over {limit} messages a minute"));
         }
         rate
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::inflight::{Inflight, Taken};
 use crate::metrics::Metrics;
 use crate::outcome::Reason;
-use crate::pipeline::{Kept, Notice, Pipeline, Post, Report};
+use crate::pipeline::{Jobs, Kept, Notice, Pipeline, Post, Report};
 use crate::redact;
 
 /// Characters of a groupKey in a log line.
@@ -110,6 +110,7 @@ impl<'c> Crew<'c> {
         };
         let level = if report.partial.is_empty() { report.outcome.reason.row().level } else { log::Level::Warn };
         log::log!(level, "{} posts={posts}", log_line(&report, &subject));
+        log_members(&report, taken.jobs(), level);
         if let Some(notice) = report.notice {
             // It fails when nobody is left to tell it: then the process ends.
             let _ = self.notices.send((notice, taken));
@@ -121,7 +122,7 @@ impl<'c> Crew<'c> {
         for (notice, _place) in notices {
             // A panic is logged where it happens; it costs this notice, not the next one.
             if let Ok(Err(failure)) = catch_unwind(AssertUnwindSafe(|| pipeline.tell(&notice))) {
-                log::error!("DeepSeek needs a person, and WeCom could not be told: {}", failure.message);
+                log::error!("{}, and WeCom could not be told: {}", notice.about, failure.message);
             }
         }
     }
@@ -148,6 +149,26 @@ fn log_line(report: &Report, subject: &str) -> String {
         line.push_str(&format!(" message={:?}", outcome.message));
     }
     line
+}
+
+/// A line for each further member of a digest: a person looks for its own id or groupKey.
+fn log_members(report: &Report, jobs: Jobs<'_>, level: log::Level) {
+    let row = report.outcome.reason.row();
+    let Some((first, others)) = jobs.split_first() else { return };
+    for job in others {
+        let notification = &job.item.notification;
+        log::log!(
+            level,
+            "notification outcome={} reason={} id={} group_key={:?} receiver={:?} alerts={} digest={}",
+            row.outcome,
+            row.label,
+            job.id,
+            logged(&notification.group_key),
+            logged(&notification.receiver),
+            notification.alerts.len(),
+            first.id,
+        );
+    }
 }
 
 /// What a job is about, for its log line: a digest has its first member's id and group.

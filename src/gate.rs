@@ -14,6 +14,9 @@ const TRANSIENT_CLOSED: Duration = Duration::from_secs(30);
 const LATER_CLOSED: [Duration; 3] =
     [Duration::from_secs(60), Duration::from_secs(5 * 60), Duration::from_secs(60 * 60)];
 
+/// How long a job may work for its trial before another may: a model's answer takes about as long.
+const AHEAD: Duration = Duration::from_secs(60);
+
 /// What a failed job says about the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -45,6 +48,10 @@ struct Closed {
     until: Instant,
     trial: Trial,
     failure: Failure,
+    /// Until a person mends it.
+    lasts: bool,
+    /// Until then a job works for the trial.
+    ahead_until: Instant,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -79,7 +86,7 @@ impl Gate {
         Ok(Pass { gate: self, trial })
     }
 
-    /// Asks whether it is worth coming later: for a job that has long work to do before it calls.
+    /// Asks whether it is worth coming soon.
     ///
     /// # Errors
     /// The failure that closed the gate, while nobody may try yet.
@@ -90,10 +97,28 @@ impl Gate {
         }
     }
 
-    /// Whether it is closed, a trial included.
+    /// Asks whether it is worth coming later: for a job that has long and dear work to do before it calls. While the gate
+    /// waits for its trial, only one at a time is told so.
+    ///
+    /// # Errors
+    /// The failure that closed the gate, while nobody may try yet, or another job works for its trial.
+    pub fn look_ahead(&self, now: Instant) -> Result<(), Failure> {
+        self.look(now)?;
+        if let Some(closed) = &mut self.lock().closed {
+            if now < closed.ahead_until {
+                return Err(closed.failure.clone());
+            }
+            closed.ahead_until = now + AHEAD;
+        }
+        Ok(())
+    }
+
+    /// Whether it is closed, a trial included. One that was closed in passing is open when its time is over, though nobody
+    /// may have come by since.
     #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.lock().closed.is_some()
+    pub fn is_closed(&self, now: Instant) -> bool {
+        let state = self.lock();
+        state.closed.as_ref().is_some_and(|closed| now < closed.until || closed.lasts || closed.trial == Trial::Running)
     }
 
     /// Why it is closed.
@@ -148,7 +173,9 @@ impl Pass<'_> {
         if let Some(closed_for) = closed_for
             && (state.closed.is_none() || self.trial)
         {
-            state.closed = Some(Closed { until: now + closed_for, trial: Trial::NotYet, failure: failure.clone() });
+            let (until, trial, failure) = (now + closed_for, Trial::NotYet, failure.clone());
+            let lasts = matches!(verdict, Verdict::Lasting(_));
+            state.closed = Some(Closed { until, trial, failure, lasts, ahead_until: now });
         }
     }
 }
@@ -166,6 +193,23 @@ impl Drop for Pass<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_job_at_a_time_works_for_a_trial() {
+        let gate = Gate::default();
+        let now = Instant::now();
+        assert!(gate.look_ahead(now).is_ok() && gate.look_ahead(now).is_ok(), "it is open");
+        let lasting = Verdict::Lasting(Duration::from_secs(60));
+        gate.enter(now).unwrap().failed(&Failure::new(Reason::Configuration, ""), lasting, now);
+        assert!(gate.look_ahead(now).is_err() && gate.is_closed(now));
+        let due = now + Duration::from_secs(60);
+        assert!(gate.look_ahead(due).is_ok() && gate.look_ahead(due).is_err());
+        assert!(gate.look(due).is_ok(), "what is rendered may try");
+        assert!(gate.is_closed(due), "it needs a person");
+        assert!(gate.look_ahead(due + AHEAD).is_ok(), "the first one never came");
+        gate.enter(due).unwrap().passed();
+        assert!(gate.look_ahead(due).is_ok() && gate.look_ahead(due).is_ok());
+    }
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -198,7 +242,7 @@ mod tests {
         assert!(gate.enter(start + MINUTE + MINUTE / 2).is_err(), "closed again");
         let trial = gate.enter(start + 2 * MINUTE).unwrap();
         trial.passed();
-        assert!(!gate.is_closed());
+        assert!(!gate.is_closed(Instant::now()));
         assert!(gate.enter(start + 2 * MINUTE).is_ok());
     }
 
@@ -216,7 +260,7 @@ mod tests {
         let failure = Failure::new(Reason::Transient, "reset");
         for _ in 0..4 {
             gate.enter(start).unwrap().failed(&failure, Verdict::Transient, start);
-            assert!(!gate.is_closed());
+            assert!(!gate.is_closed(Instant::now()));
         }
         gate.enter(start).unwrap().passed();
         for _ in 0..4 {
@@ -257,6 +301,6 @@ mod tests {
         for _ in 0..9 {
             gate.enter(start).unwrap().failed(&refused(), Verdict::Untold, start);
         }
-        assert!(!gate.is_closed());
+        assert!(!gate.is_closed(Instant::now()));
     }
 }

@@ -41,6 +41,15 @@ struct Explained {
     bytes: usize,
 }
 
+impl Explained {
+    /// Whether just these alerts fire, no more and no fewer.
+    fn is_about(&self, notification: &Notification) -> bool {
+        let firing: HashSet<_> = notification.alerts.iter().map(identity).collect();
+        firing.len() == self.firing.len()
+            && self.firing.keys().all(|(fingerprint, start)| firing.contains(&(&**fingerprint, &**start)))
+    }
+}
+
 /// What is known when a notification comes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recall {
@@ -91,7 +100,8 @@ impl History {
         }
         let reason = notification.notification_reason;
         let again = |told| {
-            let analysis = explained.analysis.clone().filter(|_| !is_over);
+            // What was said of more than fires now would send its reader to what has recovered.
+            let analysis = explained.analysis.clone().filter(|_| !is_over && explained.is_about(notification));
             analysis.map_or(Recall::Nothing, |analysis| Recall::Again(analysis, told))
         };
         // Of several it is the one that was told the longest ago; `None` when one was not.
@@ -115,9 +125,18 @@ impl History {
     }
 
     /// Remembers that what fires now was told, plain or in a digest, without an analysis of its own: a recovery is no
-    /// news, but a repeat is explained anew.
+    /// news, but a repeat is explained anew, unless an analysis of the same was there before.
     pub fn told(&self, group: &GroupId, notification: &Notification, now: Instant) {
-        self.remember(group, notification, None, Some(now), now);
+        let serves = self.lock().groups.get(group).is_some_and(|explained| {
+            explained.analysis.is_some()
+                && now.saturating_duration_since(explained.at) < self.ttl
+                && explained.is_about(notification)
+        });
+        if serves {
+            self.delivered(group, notification, now);
+        } else {
+            self.remember(group, notification, None, Some(now), now);
+        }
     }
 
     fn remember(

@@ -297,7 +297,13 @@ impl<N, K: Clone + Default> Inflight<N, K> {
         if is_full {
             return no_more();
         }
-        if state.queued >= self.queue_size || state.held_bytes.saturating_add(weight) > HELD_BYTES {
+        if state.held_bytes.saturating_add(weight) > HELD_BYTES {
+            let held = HELD_BYTES >> 20;
+            let message =
+                format!("what waits and runs takes {held} MiB, and no more may; post again, or group finer (group_by)");
+            return Answer::Now(Outcome::new(Reason::QueueFull, message), None);
+        }
+        if state.queued >= self.queue_size {
             let message = format!("{} notifications wait, and no more may (QUEUE_SIZE); post again", state.queued);
             return Answer::Now(Outcome::new(Reason::QueueFull, message), None);
         }

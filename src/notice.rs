@@ -35,7 +35,7 @@ pub fn closed(failure: &Failure, id: &str) -> String {
     let detail = &failure.message;
     format!(
         "{GREETING} {id}\n⚠️ AI 分析已停用:{what}\n处理办法:{way_out}\n恢复前告警不附 AI 分析,原始告警不受影响;\
-         每 10 分钟自动重试一次,恢复后会再通知。\n详情:{detail}"
+         10 分钟后由下一个告警自动重试,恢复后会再通知。\n详情:{detail}"
     )
 }
 

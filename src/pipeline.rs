@@ -98,6 +98,8 @@ pub struct Report {
 /// A message about the service itself.
 #[derive(Debug)]
 pub struct Notice {
+    /// What it says, in short, for the log.
+    pub about: &'static str,
     text: String,
     recipients: Arc<Recipients>,
 }
@@ -247,7 +249,10 @@ impl Pipeline {
         }
         // The way to the phone is tried before the model is paid.
         self.wecom.look_for_a_new_secret();
-        self.wecom.send_gate().look(Instant::now())?;
+        match report.draft {
+            Some(_) => self.wecom.send_gate().look(Instant::now())?,
+            None => self.wecom.send_gate().look_ahead(Instant::now())?,
+        }
         let ready = self.timed(report, || self.wecom.ready(deadline));
         ready.result.map_err(|(failure, _)| failure)?;
         if report.draft.is_none() {
@@ -279,6 +284,8 @@ impl Pipeline {
                 let reason = Reason::DeliveredOverBudget;
                 self.render(jobs, Body::Plain { why: notice::why_plain(reason) }, Occasion::New, reason)
             }
+            // Of a refused digest each member is explained alone, and only the one to blame is told plain.
+            Err(failure) if failure.reason == Reason::Prompt && jobs.len() > 1 => return Err(failure),
             Err(failure) if self.on_analysis_failure == OnAnalysisFailure::Deliver => {
                 let why = notice::why_plain(failure.reason);
                 self.render(jobs, Body::Plain { why }, Occasion::New, Reason::DeliveredPlain)
@@ -392,12 +399,16 @@ impl Pipeline {
             Some(failure) if deepseek::needs_a_person(failure.reason) && told.is_none() => {
                 let recipients = Arc::clone(&jobs.first()?.item.recipients);
                 *told = Some(Arc::clone(&recipients));
-                Some(Notice { text: notice::closed(failure, &name(jobs)), recipients })
+                Some(Notice {
+                    about: "DeepSeek needs a person",
+                    text: notice::closed(failure, &name(jobs)),
+                    recipients,
+                })
             }
             Some(_) => None,
             None => {
                 let recipients = told.take()?;
-                Some(Notice { text: notice::opened(&name(jobs)), recipients })
+                Some(Notice { about: "DeepSeek works again", text: notice::opened(&name(jobs)), recipients })
             }
         }
     }
@@ -471,8 +482,10 @@ impl Pipeline {
         let sent = self.wecom.send(&notice.text, &notice.recipients, deadline);
         self.metrics.called_wecom(&sent.calls);
         match sent.result {
-            Ok(_) => {
+            Ok(partial) => {
                 pass.passed();
+                self.metrics.part_sent();
+                self.metrics.message_sent(&partial);
                 Ok(())
             }
             Err((failure, verdict)) => {
@@ -501,8 +514,11 @@ impl Pipeline {
         } else {
             None
         };
-        // A digest's message is no member's own: its members are explained anew.
-        let draft = report.draft.clone().filter(|_| !reason.is_success() && !is_digest);
+        // A digest's message is no member's own: its members are explained anew. Nor is a plain one kept that WeCom surely
+        // did not take: by the next try there may be an analysis.
+        let is_refused = report.errcode.is_some_and(|errcode| errcode != 0) || reason == Reason::Paced;
+        let is_kept = |draft: &Draft| draft.reason.is_analysed() || draft.taken > 0 || !is_refused;
+        let draft = report.draft.clone().filter(|draft| !reason.is_success() && !is_digest && is_kept(draft));
         if draft.is_some() {
             // What is rendered is its own message already.
             company = Company::Alone;
@@ -526,7 +542,8 @@ impl Pipeline {
     /// Whether the gates are closed: DeepSeek, gettoken, send.
     #[must_use]
     pub fn closed_gates(&self) -> [bool; 3] {
-        [self.deepseek_gate.is_closed(), self.wecom.gettoken_gate().is_closed(), self.wecom.send_gate().is_closed()]
+        let now = Instant::now();
+        [&self.deepseek_gate, self.wecom.gettoken_gate(), self.wecom.send_gate()].map(|gate| gate.is_closed(now))
     }
 
     /// The day's tokens.

@@ -193,11 +193,11 @@ impl<'c> Door<'_, 'c> {
         (reply, ended)
     }
 
-    /// Who shares a digest: the same readers, and when the day's tokens are spent, only those that are analysed or only
-    /// those that are not.
+    /// Who shares a digest: the same readers, and with a budget only those that are analysed whatever was spent or only
+    /// those that are not then. The tokens may be spent by the time the digest is taken.
     fn lane(&self, query: &str, urgency: Urgency) -> Arc<str> {
-        if urgency == Urgency::Normal && self.crew.pipeline.budget().is_spent(jiff::Timestamp::now()) {
-            return format!("{query} without tokens").into();
+        if urgency == Urgency::Normal && self.crew.pipeline.budget().is_set() {
+            return format!("{query} within the budget").into();
         }
         query.into()
     }

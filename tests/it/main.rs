@@ -15,6 +15,7 @@ mod faults;
 mod gates;
 mod house;
 mod http;
+mod interplay;
 mod log;
 mod message;
 mod metrics;
