@@ -1,10 +1,13 @@
 //! The log on stderr: `RUST_LOG` sets the level, and no level lets a package tell a secret.
 
-use std::io::{self, Stderr, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, IsTerminal as _, Stderr, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 
 use env_logger::{Builder, Env, Logger, Target};
 use log::{LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 
 /// Packages that log addresses at debug and trace, and addresses hold secrets: ureq logs queries with corpsecret and
 /// access_token. No directive of `RUST_LOG` lets more than warnings of these through.
@@ -20,13 +23,20 @@ const PIECE: usize = 4096;
 /// whoever logs, and with it a place, an answer, or the drain. So what cannot be written at once is left out and counted.
 struct Unwaiting {
     stderr: Stderr,
+    /// The same terminal once more, where stderr is one: it says that it takes some bytes, however few, and then a longer
+    /// write waits. Opened anew it need not, and nobody who shares stderr is changed with it.
+    terminal: Option<File>,
     /// Lines that were left out, or cut, since one was written.
     lost: u64,
 }
 
 impl Unwaiting {
     fn target() -> Target {
-        Target::Pipe(Box::new(Self { stderr: io::stderr(), lost: 0 }))
+        let stderr = io::stderr();
+        let flags = OFlags::NONBLOCK.union(OFlags::NOCTTY).bits().cast_signed();
+        let open = || OpenOptions::new().write(true).custom_flags(flags).open("/proc/self/fd/2").ok();
+        let terminal = stderr.is_terminal().then(open).flatten();
+        Target::Pipe(Box::new(Self { stderr, terminal, lost: 0 }))
     }
 
     fn takes_more(&self) -> bool {
@@ -34,21 +44,34 @@ impl Unwaiting {
         // What poll cannot tell, the write will.
         poll(&mut stderr, Some(&Timespec::default())).map_or(true, |ready| ready > 0)
     }
+
+    fn put(&mut self, piece: &[u8]) -> io::Result<()> {
+        match &self.terminal {
+            Some(terminal) => (&*terminal).write_all(piece),
+            None if self.takes_more() => self.stderr.write_all(piece),
+            None => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
 }
 
 impl Write for Unwaiting {
     /// Takes a whole line, as env_logger gives it.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.lost > 0 && self.takes_more() {
-            writeln!(self.stderr, "[{} lines of the log are missing or cut: nobody read it]", self.lost)?;
-            self.lost = 0;
+        if self.lost > 0 {
+            let told = format!("[{} lines of the log are missing or cut: nobody read it]\n", self.lost);
+            if self.put(told.as_bytes()).is_ok() {
+                self.lost = 0;
+            }
         }
         for piece in line.chunks(PIECE) {
-            if !self.takes_more() {
-                self.lost += 1;
-                break;
+            match self.put(piece) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.lost += 1;
+                    break;
+                }
+                Err(error) => return Err(error),
             }
-            self.stderr.write_all(piece)?;
         }
         Ok(line.len())
     }

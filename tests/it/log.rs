@@ -59,9 +59,26 @@ fn a_word_that_is_no_level_hides_nothing() {
 /// As behind a log driver that has stopped: the pipe is full, and every write to it blocks.
 #[test]
 fn a_log_that_nobody_reads_holds_nobody_up() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    goes_on_unread(reader, writer.into());
+}
+
+/// As in a container with `tty: true`.
+#[test]
+fn a_terminal_that_nobody_reads_holds_nobody_up() {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
+    let other_end = std::fs::OpenOptions::new().read(true).write(true).open(name).unwrap();
+    goes_on_unread(std::fs::File::from(terminal), other_end.into());
+}
+
+fn goes_on_unread(reader: impl std::io::Read, stderr: Stdio) {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
-    let mut child = Sidecar::with(&deepseek, &wecom).env("WORKERS", "2").spawn_logging_into(Stdio::piped());
-    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut child = Sidecar::with(&deepseek, &wecom).env("WORKERS", "2").spawn_logging_into(stderr);
+    let mut log = BufReader::new(reader);
     let mut line = String::new();
     let address: std::net::SocketAddr = loop {
         line.clear();
