@@ -663,13 +663,11 @@ impl<N, K: Clone + Default> Taken<'_, N, K> {
     pub fn finish_some(&mut self, mut finish: impl FnMut(&Running<N, K>) -> Option<Finish<K>>) -> usize {
         let (mut left, mut posts) = (self.jobs.len(), 0);
         let room = self.room;
-        self.jobs.retain(|job| match if left > 1 { finish(job) } else { None } {
-            Some(finish) => {
-                left -= 1;
-                posts += room.end(&job.key, job.serial, finish);
-                false
-            }
-            None => true,
+        self.jobs.retain(|job| {
+            let Some(finish) = (left > 1).then(|| finish(job)).flatten() else { return true };
+            left -= 1;
+            posts += room.end(&job.key, job.serial, finish);
+            false
         });
         posts
     }
