@@ -156,7 +156,8 @@ impl<'c> Door<'_, 'c> {
             self.log_at_door(outcome, &format!(" group_key={:?}", logged(&group_key)));
             (reply(outcome, id), None)
         };
-        if !self.crew.inflight.knows(&key) && self.crew.pipeline.has_said(&group, &notification) {
+        // In this order: a job of the same key that says it in between is known then, and answers with its own name.
+        if self.crew.pipeline.has_said(&group, &notification) && !self.crew.inflight.knows(&key) {
             // Here already, so that a recovery stands in no digest.
             return at_once(&Outcome::new(Reason::Remembered, "delivered already"), None);
         }
