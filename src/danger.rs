@@ -5,7 +5,7 @@
 
 use crate::glyph::ByteSet;
 use crate::rules::{
-    How, READERS, RUNNERS, SHELLS, STATEMENTS, has_option, has_target, is_precious, is_scratch, is_verb, rules,
+    CLIENTS, How, READERS, SHELLS, STATEMENTS, has_option, has_target, is_precious, is_scratch, is_verb, rules,
     starts_with,
 };
 use crate::shell::{Token, tokens};
@@ -62,7 +62,9 @@ fn is_dangerous_pipeline(pipeline: &[Token<'_>], depth: usize) -> bool {
     while let Some(command) = commands.next() {
         let is_run_by = |programs: &[&str]| commands.clone().take(MAX_PIPES).any(|next| runs(next, programs));
         let downloads = command.iter().any(|token| matches!(token, Token::Word("curl" | "wget")));
-        if (downloads && is_run_by(SHELLS)) || is_dangerous_command(command, depth, || is_run_by(RUNNERS)) {
+        if (downloads && is_run_by(SHELLS))
+            || is_dangerous_command(command, depth, || is_run_by(SHELLS) || is_run_by(CLIENTS))
+        {
             return true;
         }
     }

@@ -42,6 +42,16 @@ struct Explained {
 }
 
 impl Explained {
+    /// The analysis, while it serves for `ttl`, of just these alerts. What was said of more than fires now would send its
+    /// reader to what has recovered.
+    fn analysis_of(&self, notification: &Notification, ttl: Duration, now: Instant) -> Option<&Analysis> {
+        self.analysis.as_ref().filter(|_| !self.is_over(ttl, now) && self.is_about(notification))
+    }
+
+    fn is_over(&self, ttl: Duration, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) >= ttl
+    }
+
     /// Whether just these alerts fire, no more and no fewer.
     fn is_about(&self, notification: &Notification) -> bool {
         let firing: HashSet<_> = notification.alerts.iter().map(identity).collect();
@@ -89,23 +99,25 @@ impl History {
         if !notification.alerts.iter().any(is_known) {
             return Recall::Nothing;
         }
-        // Its analysis serves no more. What was told stays told all the same.
-        let is_over = now.saturating_duration_since(explained.at) >= self.ttl;
+        // When its analysis serves no more, what was told stays told all the same.
         if !notification.alerts.iter().all(is_known) {
             // What was explained in a message that did not arrive is as new as what joined since.
             let is_told = |alert: &&Alert| known(alert).is_some_and(Option::is_some);
             let (told, joined): (Vec<_>, Vec<_>) = notification.alerts.iter().partition(is_told);
             let joined = joined.into_iter().map(|alert| alert.fingerprint.clone()).collect();
-            return if told.is_empty() || is_over { Recall::Nothing } else { Recall::Joined(joined) };
+            return if told.is_empty() || explained.is_over(self.ttl, now) {
+                Recall::Nothing
+            } else {
+                Recall::Joined(joined)
+            };
         }
         let reason = notification.notification_reason;
         let again = |told| {
-            // What was said of more than fires now would send its reader to what has recovered.
-            let analysis = explained.analysis.clone().filter(|_| !is_over && explained.is_about(notification));
-            analysis.map_or(Recall::Nothing, |analysis| Recall::Again(analysis, told))
+            let analysis = explained.analysis_of(notification, self.ttl, now);
+            analysis.map_or(Recall::Nothing, |analysis| Recall::Again(analysis.clone(), told))
         };
         // Of several it is the one that was told the longest ago; `None` when one was not.
-        let told = notification.alerts.iter().map(|alert| *explained.firing.get(&owned(identity(alert)))?);
+        let told = notification.alerts.iter().map(|alert| *known(alert)?);
         match told.min().flatten() {
             None => again(Told::No),
             // A recovery in the group does not explain the rest again.
@@ -127,11 +139,8 @@ impl History {
     /// Remembers that what fires now was told, plain or in a digest, without an analysis of its own: a recovery is no
     /// news, but a repeat is explained anew, unless an analysis of the same was there before.
     pub fn told(&self, group: &GroupId, notification: &Notification, now: Instant) {
-        let serves = self.lock().groups.get(group).is_some_and(|explained| {
-            explained.analysis.is_some()
-                && now.saturating_duration_since(explained.at) < self.ttl
-                && explained.is_about(notification)
-        });
+        let before = |explained: &Explained| explained.analysis_of(notification, self.ttl, now).is_some();
+        let serves = self.lock().groups.get(group).is_some_and(before);
         if serves {
             self.delivered(group, notification, now);
         } else {

@@ -688,13 +688,9 @@ impl<'a> Exchange<'a> {
     }
 
     /// Parks the connection until `answer` has something, or `until`, or there is no client left. That a client has
-    /// closed its end is no reason to give up (it may read on), but its connection is the first to make room.
-    pub fn wait<T>(&mut self, answer: &Receiver<T>, until: Instant) -> Waited<T> {
-        self.wait_and_tell(answer, until, || {})
-    }
-
-    /// The same; `hung_up` is called, more than once perhaps, when the client has closed its end.
-    pub fn wait_and_tell<T>(&mut self, answer: &Receiver<T>, until: Instant, hung_up: impl Fn()) -> Waited<T> {
+    /// closed its end is no reason to give up (it may read on), but its connection is the first to make room, and
+    /// `hung_up` is called, more than once perhaps.
+    pub fn wait<T>(&mut self, answer: &Receiver<T>, until: Instant, hung_up: impl Fn()) -> Waited<T> {
         let _parked = self.server.connections.park();
         loop {
             let left = until.saturating_duration_since(Instant::now());

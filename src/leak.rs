@@ -409,11 +409,14 @@ fn is_behind_account(bytes: &[u8], at: usize) -> bool {
     ACCOUNTS.iter().any(|account| and.unwrap_or(before).ends_with(account.as_bytes()))
 }
 
+/// The bytes of the sign that parts a name from its value, where `rest` begins with one.
+fn separator(rest: &[u8]) -> Option<usize> {
+    [":", "=", "：", "＝"].iter().find(|sign| rest.starts_with(sign.as_bytes())).map(|sign| sign.len())
+}
+
 /// An account and its password, `: a / b`, after a name that ended before `at`.
 fn pair(bytes: &[u8], at: usize) -> Option<Range<usize>> {
-    let rest = bytes.get(at..)?;
-    let separator = [":", "=", "：", "＝"].iter().find(|separator| rest.starts_with(separator.as_bytes()))?;
-    let start = run(bytes, at + separator.len(), is_blank);
+    let start = run(bytes, at + separator(bytes.get(at..)?)?, is_blank);
     let account = bytes.get(start..(start + LONGEST_OWNER).min(bytes.len()))?;
     let slash = account.iter().position(|&byte| byte == b'/').map(|slash| start + slash)?;
     let is_word = |byte: &u8| byte.is_ascii_graphic() && !is_quote(*byte);
@@ -650,8 +653,8 @@ fn quoted_password(bytes: &[u8], quote: usize) -> Option<Range<usize>> {
 /// Whether a word is a password rather than one of the sentence: it has a digit or a sign.
 fn looks_like_password(word: &[u8]) -> bool {
     let is_sign = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'@' | b'!' | b'#' | b'$' | b'^' | b'&' | b'*');
-    let end = word.iter().rposition(|byte| !matches!(byte, b'.' | b'!' | b'?' | b':')).map_or(0, |last| last + 1);
-    let is_telling = end >= LEAST_SPOKEN && word.iter().take(end).any(is_sign);
+    let said = without_stop(word);
+    let is_telling = said.len() >= LEAST_SPOKEN && said.iter().any(is_sign);
     is_telling && is_real(word) && !is_prose(word) && !word.starts_with(b"/")
 }
 
@@ -681,9 +684,8 @@ fn chinese_value(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     let blanks = run(bytes, at, is_blank);
     let next = bytes.get(blanks..)?;
     // 密码是：x.
-    let is_separated = [":", "=", "：", "＝"].iter().any(|separator| next.starts_with(separator.as_bytes()));
     match change {
-        _ if is_separated => named_value(bytes, at, b"password"),
+        _ if separator(next).is_some() => named_value(bytes, at, b"password"),
         None => value(bytes, at, b"password", b' '),
         // 密码改为 90 天过期.
         Some(_) => Some(blanks..bare_end(bytes, blanks))
@@ -973,9 +975,14 @@ fn looks_random(text: &[u8]) -> bool {
     head.len() >= 8 && (head.iter().any(|byte| byte.is_ascii_digit() || *byte == b'=') || (upper && lower))
 }
 
-fn is_prose(word: &[u8]) -> bool {
+/// A word without what ends its sentence.
+fn without_stop(word: &[u8]) -> &[u8] {
     let end = word.iter().rposition(|byte| !matches!(byte, b'.' | b'!' | b'?' | b':')).map_or(0, |last| last + 1);
-    let word = word.get(..end).unwrap_or_default();
+    word.get(..end).unwrap_or_default()
+}
+
+fn is_prose(word: &[u8]) -> bool {
+    let word = without_stop(word);
     PROSE.iter().any(|prose| word.eq_ignore_ascii_case(prose.as_bytes()))
 }
 

@@ -205,25 +205,9 @@ pub(crate) const READERS: &[&str] = &[
 /// Shells that run what they read.
 pub(crate) const SHELLS: &[&str] = &["sh", "bash", "dash", "ash", "ksh", "zsh"];
 
-/// Programs that run what they read, shells among them.
-pub(crate) const RUNNERS: &[&str] = &[
-    "sh",
-    "bash",
-    "dash",
-    "ash",
-    "ksh",
-    "zsh",
-    "clickhouse-client",
-    "mariadb",
-    "mongo",
-    "mongosh",
-    "mysql",
-    "psql",
-    "redis-cli",
-    "sqlite3",
-    "sqlplus",
-    "ssh",
-];
+/// Other programs that run what they read.
+pub(crate) const CLIENTS: &[&str] =
+    &["clickhouse-client", "mariadb", "mongo", "mongosh", "mysql", "psql", "redis-cli", "sqlite3", "sqlplus", "ssh"];
 
 /// Statements, by their leading words; `#` stands for a number. In lower case they count where a command may begin.
 pub(crate) const STATEMENTS: &[&[&str]] = &[

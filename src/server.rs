@@ -185,7 +185,7 @@ impl<'c> Door<'_, 'c> {
         // Longer than a job can wait and run: whoever is still here then is told so.
         let until = now + STALE + self.crew.job_timeout + STALE;
         // Its connection makes room for others as well then.
-        let reply = match exchange.wait_and_tell(&parked.outcome, until, || parked.leave_seat()) {
+        let reply = match exchange.wait(&parked.outcome, until, || parked.leave_seat()) {
             Waited::Ready(outcome) => reply(&outcome, Some(parked.id)),
             Waited::TimedOut | Waited::Gone | Waited::Disconnected => {
                 reply(&Outcome::new(Reason::Timeout, format!("{}: no outcome in time", parked.id)), None)

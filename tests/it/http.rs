@@ -72,7 +72,7 @@ impl House {
             "/panic" => panic!("asked for"),
             "/park" => {
                 let answer = self.answers.lock().unwrap().pop_front().expect("an answer for each parked request");
-                let waited = request.wait(&answer, Instant::now() + HANG);
+                let waited = request.wait(&answer, Instant::now() + HANG, || {});
                 if let Some(sender) = &*self.waited.lock().unwrap() {
                     sender.send(waited).unwrap();
                 }
