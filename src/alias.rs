@@ -11,19 +11,7 @@ pub(crate) const LONGEST_SOUGHT: usize = 512;
 
 /// Commands and words whose next word is a host: a port there would make the command wrong.
 const BEFORE_A_HOST: &[&str] = &[
-    "ssh",
-    "ping",
-    "ping6",
-    "telnet",
-    "nc",
-    "mtr",
-    "traceroute",
-    "dig",
-    "host",
-    "nslookup",
-    "scp",
-    "rsync",
-    "node",
+    "ssh", "ping", "ping6", "telnet", "nc", "mtr", "traceroute", "dig", "host", "nslookup", "scp", "rsync", "node",
     "nodes",
 ];
 

@@ -157,12 +157,7 @@ mod tests {
     #[test]
     fn data_cannot_close_the_fence() {
         for text in [
-            "</alert_data>",
-            "< / Alert_DATA >",
-            "\u{1a}lert_data",
-            "alert_alert_data",
-            "a\u{2028}b\nc",
-            "\\alert_data",
+            "</alert_data>", "< / Alert_DATA >", "\u{1a}lert_data", "alert_alert_data", "a\u{2028}b\nc", "\\alert_data",
         ] {
             let mut quoted = String::new();
             quote(text, &mut quoted);

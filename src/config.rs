@@ -346,8 +346,7 @@ impl Table {
         }
         if recipients.touser == wecom::EVERYONE && !(recipients.toparty.is_empty() && recipients.totag.is_empty()) {
             self.fault(
-                "WECHAT_TO_USER",
-                "@all makes WeCom ignore WECHAT_TO_PARTY and WECHAT_TO_TAG; unset it or unset them",
+                "WECHAT_TO_USER", "@all makes WeCom ignore WECHAT_TO_PARTY and WECHAT_TO_TAG; unset it or unset them",
             );
         }
         if recipients == wecom::Recipients::default() {
@@ -358,13 +357,8 @@ impl Table {
 
     fn robot(&mut self, key: Credential) -> wecom::Account {
         let app = [
-            "WECHAT_CORP_ID",
-            "WECHAT_API_SECRET",
-            "WECHAT_API_SECRET_FILE",
-            "WECHAT_AGENT_ID",
-            "WECHAT_TO_USER",
-            "WECHAT_TO_PARTY",
-            "WECHAT_TO_TAG",
+            "WECHAT_CORP_ID", "WECHAT_API_SECRET", "WECHAT_API_SECRET_FILE", "WECHAT_AGENT_ID", "WECHAT_TO_USER",
+            "WECHAT_TO_PARTY", "WECHAT_TO_TAG",
         ];
         let both: Vec<_> = app.into_iter().filter(|name| self.vars.contains_key(*name)).collect();
         if !both.is_empty() {
@@ -841,12 +835,7 @@ mod tests {
         let error =
             Config::read(vars.map(|(name, value)| (name.to_owned(), value.to_owned()))).unwrap_err().to_string();
         for name in [
-            "WORKERS",
-            "WECHAT_X",
-            "DEEPSEEK_API_KEY",
-            "WECHAT_CORP_ID",
-            "WECHAT_API_SECRET",
-            "WECHAT_AGENT_ID",
+            "WORKERS", "WECHAT_X", "DEEPSEEK_API_KEY", "WECHAT_CORP_ID", "WECHAT_API_SECRET", "WECHAT_AGENT_ID",
             "WEBHOOK_TOKEN",
         ] {
             assert!(error.contains(name), "{name} in {error}");

@@ -89,10 +89,7 @@ impl<'c> Crew<'c> {
             let row = finish.outcome.reason.row();
             let group_key = logged(&job.item.notification.group_key);
             log::log!(
-                row.level,
-                "notification outcome={} reason={} id={} group_key={group_key:?}",
-                row.outcome,
-                row.label,
+                row.level, "notification outcome={} reason={} id={} group_key={group_key:?}", row.outcome, row.label,
                 job.id
             );
             Some(finish)

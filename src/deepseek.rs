@@ -497,14 +497,7 @@ fn names(said: &str, model: &str) -> Named {
     let any = |words: &[&str]| words.iter().any(|word| said.contains(word));
     let about_length = any(&["context", "too long", "too large", "tokens", "长度"]);
     let about_content = any(&[
-        "content exists risk",
-        "content_filter",
-        "sensitive",
-        "inappropriate",
-        "policy",
-        "safety",
-        "violat",
-        "敏感",
+        "content exists risk", "content_filter", "sensitive", "inappropriate", "policy", "safety", "violat", "敏感",
         "违规",
     ]);
     let refuses_model =

@@ -500,8 +500,7 @@ mod tests {
                 "【critical×1、warning×2】B×1、A×2：3 个告警\n实例: p、n、i（sda）",
             ),
             (
-                "hidden alerts",
-                r#"{"truncatedAlerts":7,"alerts":[{"labels":{"alertname":"A"}}]}"#,
+                "hidden alerts", r#"{"truncatedAlerts":7,"alerts":[{"labels":{"alertname":"A"}}]}"#,
                 "A：1 个告警\n另有 7 个告警被 Alertmanager 截去（max_alerts），这里看不到",
             ),
         ] {

@@ -475,11 +475,7 @@ fn answer_stale<N>(stale: Vec<Job<N>>) {
         let outcome = Outcome::new(Reason::Stale, message);
         let row = outcome.reason.row();
         log::log!(
-            row.level,
-            "notification id={} outcome={} reason={} message={:?}",
-            job.id,
-            row.outcome,
-            row.label,
+            row.level, "notification id={} outcome={} reason={} message={:?}", job.id, row.outcome, row.label,
             outcome.message
         );
         answer(job.waiters, &outcome);

@@ -700,14 +700,10 @@ mod tests {
     #[test]
     fn what_is_a_command_stays_letter_by_letter() {
         for command in [
-            r#"rm -rf `find /data/logs -name "*.log" -mtime +3`"#,
-            "PID=`pgrep -f java`; jstack $PID",
-            r"Remove-Item C:\Windows\Temp\* -Recurse -Force",
-            r"DELETE FROM sessions WHERE name LIKE 'tmp\_%';",
-            "SHOW CREATE TABLE <table>;",
-            "mysqldump <db> <table> > /backup/<table>.sql",
-            "echo \"10.0.0.5 db\" \\\n>> /etc/hosts",
-            "curl -s http://a/b \\\n  -H 'X: *a*' \\\n  -d '_b_'",
+            r#"rm -rf `find /data/logs -name "*.log" -mtime +3`"#, "PID=`pgrep -f java`; jstack $PID",
+            r"Remove-Item C:\Windows\Temp\* -Recurse -Force", r"DELETE FROM sessions WHERE name LIKE 'tmp\_%';",
+            "SHOW CREATE TABLE <table>;", "mysqldump <db> <table> > /backup/<table>.sql",
+            "echo \"10.0.0.5 db\" \\\n>> /etc/hosts", "curl -s http://a/b \\\n  -H 'X: *a*' \\\n  -d '_b_'",
         ] {
             assert_eq!(to_plain(command), command);
             assert_eq!(to_plain(&format!("1. {command}")), format!("1. {command}"));
@@ -803,8 +799,7 @@ mod tests {
         );
         for (name, text, plain) in [
             (
-                "prose with a list",
-                "causes:\n- the **disk** is full\n- `df -h` hangs",
+                "prose with a list", "causes:\n- the **disk** is full\n- `df -h` hangs",
                 "causes:\n• the disk is full\n• df -h hangs",
             ),
             ("a title with a list", "Steps:\n- check: a", "Steps:\n• check: a"),
@@ -832,8 +827,7 @@ mod tests {
                 "结论：满\n\n处理步骤：\n1. 看 df -h\ndu -sh /x\n2. 用 curl -w \"%{http_code}\\n\" 看 C:\\new\\nginx",
             ),
             (
-                "bold sections",
-                "**结论**：满 **可能原因**：binlog 未清理。**处理步骤：** 1. 看 2. 清",
+                "bold sections", "**结论**：满 **可能原因**：binlog 未清理。**处理步骤：** 1. 看 2. 清",
                 "结论：满\n可能原因：binlog 未清理。\n\n【处理步骤】\n1. 看\n2. 清",
             ),
             (
@@ -848,11 +842,8 @@ mod tests {
             assert_eq!(to_plain(text), plain, "{name}");
         }
         for line in [
-            "结论：磁盘满，建议：清理",
-            "版本 1. 2. 3 与 v1. 请看 5. 章",
-            "升级到 1.2.3 后再看 2. 章",
-            "用 printf 'a\\n' 与 C:\\new\\nginx\\n.log 看",
-            "用 `echo 结论：a 影响：b` 看",
+            "结论：磁盘满，建议：清理", "版本 1. 2. 3 与 v1. 请看 5. 章", "升级到 1.2.3 后再看 2. 章",
+            "用 printf 'a\\n' 与 C:\\new\\nginx\\n.log 看", "用 `echo 结论：a 影响：b` 看",
             "结论：满\n原因：a 影响：b 处理：1. c 2. d",
         ] {
             assert_eq!(to_plain(line), line.replace('`', ""), "{line}");
@@ -865,8 +856,7 @@ mod tests {
             ("two columns", "|指标|值|\n|--|--|\n|CPU|95%|\n| **内存** | 80% |\n\n完", "• CPU: 95%\n• 内存: 80%\n\n完"),
             ("three", "指标 | 值 | 说明\n---|:-:|---\nCPU | 95% | 高", "• CPU — 值: 95%，说明: 高"),
             (
-                "commands",
-                "|步骤|命令|目的|\n|-|-|-|\n|1|`ps aux | grep a_b`|看|\n|2|`ls \\| wc`||",
+                "commands", "|步骤|命令|目的|\n|-|-|-|\n|1|`ps aux | grep a_b`|看|\n|2|`ls \\| wc`||",
                 "1. 命令: ps aux | grep a_b\n  目的: 看\n2. 命令: ls | wc",
             ),
             ("break in a cell", "|a|b|\n|-|-|\n|x|1<br>2|", "• x: 1；2"),
@@ -898,26 +888,8 @@ mod tests {
     #[test]
     fn no_input_panics_or_takes_long() {
         for unit in [
-            "|",
-            "|-|\n",
-            "> ",
-            "```\n",
-            "[",
-            "{\"a\":",
-            "- ",
-            "#",
-            "\u{202e}**",
-            "x\u{301}",
-            "`|`|",
-            "\n",
-            "<br>",
-            "1. ",
-            "<<A\n",
-            "【",
-            "** 影响：",
-            r"C:\n",
-            "1. 2. ",
-            "a:\n- b\n",
+            "|", "|-|\n", "> ", "```\n", "[", "{\"a\":", "- ", "#", "\u{202e}**", "x\u{301}", "`|`|", "\n", "<br>",
+            "1. ", "<<A\n", "【", "** 影响：", r"C:\n", "1. 2. ", "a:\n- b\n",
         ] {
             let text = unit.repeat(100_000 / unit.len());
             // Quadratic time would be minutes; a busy machine makes linear time seconds.

@@ -220,8 +220,7 @@ mod tests {
             ("at the end of Chinese", "连接失败，password=hunter2，请检查", "连接失败，password=***，请检查"),
             ("Chinese name", "数据库密码：hunter2，用户 bob", "数据库密码：***，用户 bob"),
             (
-                "Chinese verb",
-                "登录密码是：hunter2，密码为: hunter3，口令是 hunter4",
+                "Chinese verb", "登录密码是：hunter2，密码为: hunter3，口令是 hunter4",
                 "登录密码是：***，密码为: ***，口令是 ***",
             ),
             ("Chinese name and verb", "口令是 hunter2。", "口令是 ***。"),
@@ -233,8 +232,7 @@ mod tests {
             ("redis' flag", "redis-cli -h a -p 6379 -a hunter2 INFO", "redis-cli -h a -p 6379 -a *** INFO"),
             ("sshpass", "sshpass -p hunter2 ssh root@a -p 22", "sshpass -p *** ssh root@a -p 22"),
             (
-                "sshpass, attached",
-                "sshpass -phunter2 ssh root@a; sshpass -p 'hunter 2' ssh a",
+                "sshpass, attached", "sshpass -phunter2 ssh root@a; sshpass -p 'hunter 2' ssh a",
                 "sshpass -p*** ssh root@a; sshpass -p '***' ssh a",
             ),
             (
@@ -254,25 +252,21 @@ mod tests {
                 "https://a.blob.core.windows.net/x?sv=2022&sig=***&se=2026 and x?timestamp=1&sign=***",
             ),
             (
-                "a registry's file",
-                r#"{"auths":{"r.io":{"auth": "dXNlcjpwYXNzd29yZDE="}}}"#,
+                "a registry's file", r#"{"auths":{"r.io":{"auth": "dXNlcjpwYXNzd29yZDE="}}}"#,
                 r#"{"auths":{"r.io":{"auth": "***"}}}"#,
             ),
             ("flag of one dash", "influx -username a -password hunter2", "influx -username a -password ***"),
             ("redis' variable", "REDISCLI_AUTH=hunter2 redis-cli ping", "REDISCLI_AUTH=*** redis-cli ping"),
             (
-                "redis' configuration",
-                "requirepass hunter2\nmasterauth \"a b\"\nCONFIG SET requirepass hunter2",
+                "redis' configuration", "requirepass hunter2\nmasterauth \"a b\"\nCONFIG SET requirepass hunter2",
                 "requirepass ***\nmasterauth \"***\"\nCONFIG SET requirepass ***",
             ),
             (
-                "SQL",
-                "ALTER USER x IDENTIFIED BY 'a b'; grant all on a.* to x identified with sha by \"c\"",
+                "SQL", "ALTER USER x IDENTIFIED BY 'a b'; grant all on a.* to x identified with sha by \"c\"",
                 "ALTER USER x IDENTIFIED BY '***'; grant all on a.* to x identified with sha by \"***\"",
             ),
             (
-                "SQL of MySQL 8",
-                "create user 'x'@'%' identified with mysql_native_password by 'hunter2'",
+                "SQL of MySQL 8", "create user 'x'@'%' identified with mysql_native_password by 'hunter2'",
                 "create user 'x'@'%' identified with mysql_native_password by '***'",
             ),
             (
@@ -281,8 +275,7 @@ mod tests {
                 "CREATE ROLE x LOGIN PASSWORD '***'; SET PASSWORD FOR x = PASSWORD('***')",
             ),
             (
-                "said in English",
-                "the password is: hunter. Password is hunter2! The root password was \"a b\"",
+                "said in English", "the password is: hunter. Password is hunter2! The root password was \"a b\"",
                 "the password is: *** Password is *** The root password was \"***\"",
             ),
             (
@@ -296,18 +289,15 @@ mod tests {
                 "账号密码: ***，用户名/密码：***，账号和密码：***；user/password: ***",
             ),
             (
-                "a name and its password, in short",
-                "账密：a/hunter2，credentials: a / hunter2",
+                "a name and its password, in short", "账密：a/hunter2，credentials: a / hunter2",
                 "账密：***，credentials: ***",
             ),
             (
-                "changed in Chinese",
-                "root 密码已重置为 hunter2，口令改为：hunter，密码设置为hunter2",
+                "changed in Chinese", "root 密码已重置为 hunter2，口令改为：hunter，密码设置为hunter2",
                 "root 密码已重置为 ***，口令改为：***，密码设置为***",
             ),
             (
-                "flags of others",
-                "ssh -p 22 a; ps -p 1; grep -a x; mkdir -pv y",
+                "flags of others", "ssh -p 22 a; ps -p 1; grep -a x; mkdir -pv y",
                 "ssh -p 22 a; ps -p 1; grep -a x; mkdir -pv y",
             ),
             ("curl's user", "curl -u admin:hunter2 http://x/", "curl -u admin:*** http://x/"),
@@ -337,8 +327,7 @@ mod tests {
             ("npm", "npm_abcdefghijklmnopqrstuvwxyz0123456789 leaked", "*** leaked"),
             ("sendgrid", "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", "***"),
             (
-                "telegram",
-                "https://api.telegram.org/bot123456789:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw9/sendMessage",
+                "telegram", "https://api.telegram.org/bot123456789:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw9/sendMessage",
                 "https://api.telegram.org/bot123456789:***/sendMessage",
             ),
             (
@@ -368,8 +357,7 @@ mod tests {
             ),
             ("bcrypt", "hash $2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy end", "hash *** end"),
             (
-                "crypt",
-                "root:$6$rounds=5000$saltstring$D4IrlXatmP7rx3P3InaxBeoomnAihCKRVQAr/36eYK.:18000:0",
+                "crypt", "root:$6$rounds=5000$saltstring$D4IrlXatmP7rx3P3InaxBeoomnAihCKRVQAr/36eYK.:18000:0",
                 "root:***:18000:0",
             ),
             ("pgp", "-----BEGIN PGP PRIVATE KEY BLOCK-----\nMI\n-----END PGP PRIVATE KEY BLOCK-----\nz", "***\nz"),
@@ -380,15 +368,13 @@ mod tests {
             ("dsn", "exporter root:pw@tcp(db:3306)/", "exporter root:***@tcp(db:3306)/"),
             ("query", "http://h/?access_token=abc&x=1", "http://h/?access_token=***&x=1"),
             (
-                "robot",
-                "https://qyapi.weixin.qq.com/cgi-bin/webhook/send?key=6-4f",
+                "robot", "https://qyapi.weixin.qq.com/cgi-bin/webhook/send?key=6-4f",
                 "https://qyapi.weixin.qq.com/cgi-bin/webhook/send?key=***",
             ),
             ("pem", "k:\n-----BEGIN RSA PRIVATE KEY-----\nMI\n-----END RSA PRIVATE KEY-----\nz", "k:\n***\nz"),
             ("pem, cut", "-----BEGIN PRIVATE KEY-----\nMI", "***"),
             (
-                "encoded",
-                "http://p/graph?g0.expr=up%7Bpassword%3D%22x%22%7D&g0.tab=1",
+                "encoded", "http://p/graph?g0.expr=up%7Bpassword%3D%22x%22%7D&g0.tab=1",
                 "http://p/graph?g0.expr=up%7Bpassword%3D%22***%22%7D&g0.tab=1",
             ),
             ("encoded twice", "http://p/?u=q%3Ftoken%253Dabc%2526y", "http://p/?u=q%3Ftoken%253D***"),
@@ -459,46 +445,15 @@ mod tests {
     #[test]
     fn a_name_says_by_its_end_that_it_is_a_secret() {
         for name in [
-            "password",
-            "DB_PASSWORD",
-            "passwd",
-            "pwd",
-            "secret",
-            "client-secret",
-            "token",
-            "accessToken",
-            "api_key",
-            "X-Api-Key",
-            "apikey",
-            "access_key",
-            "aws_secret_access_key",
-            "private_key",
-            "credential",
-            "credentials",
-            "db_pass",
-            "dbPass",
-            "password2",
-            "password_hash",
-            "数据库密码",
+            "password", "DB_PASSWORD", "passwd", "pwd", "secret", "client-secret", "token", "accessToken", "api_key",
+            "X-Api-Key", "apikey", "access_key", "aws_secret_access_key", "private_key", "credential", "credentials",
+            "db_pass", "dbPass", "password2", "password_hash", "数据库密码",
         ] {
             assert!(is_secret_name(name), "{name}");
         }
         for name in [
-            "",
-            "secret_name",
-            "secretName",
-            "token_type",
-            "tokens",
-            "max_tokens",
-            "password_age_days",
-            "bypass",
-            "compass",
-            "key",
-            "keyspace",
-            "alertname",
-            "instance",
-            "secret_namespace",
-            "token_bucket",
+            "", "secret_name", "secretName", "token_type", "tokens", "max_tokens", "password_age_days", "bypass",
+            "compass", "key", "keyspace", "alertname", "instance", "secret_namespace", "token_bucket",
         ] {
             assert!(!is_secret_name(name), "{name}");
         }
@@ -554,42 +509,11 @@ mod tests {
     fn hostile_text_costs_one_pass() {
         let started = std::time::Instant::now();
         for unit in [
-            "password=\"",
-            "password='\\",
-            "sk-",
-            "eyJ-",
-            "://a:",
-            "-----BEGIN PRIVATE KEY",
-            "@(",
-            "Bearer ",
-            "%25",
-            "a=%22password%3D",
-            "token,",
-            "密码：",
-            "-u ",
-            "curl -u",
-            "curl -u a:",
-            "mysql -p",
-            "sshpass -p '",
-            "password is ",
-            "password for ",
-            "password '",
-            "identified by '",
-            "requirepass ",
-            "<token>",
-            "a b:c ",
-            "AKIA-",
-            "AKIAIOSFODNN7EXAMPLE\n",
-            "sk_live_",
-            "12345678:AA",
-            "$6$",
-            "$6$abcdefghijklmnopqrstuvwxyz ",
-            "&key=",
-            "MA.",
-            "账号密码：a / ",
-            "user/password: ",
-            "password=a,",
-            "+/",
+            "password=\"", "password='\\", "sk-", "eyJ-", "://a:", "-----BEGIN PRIVATE KEY", "@(", "Bearer ", "%25",
+            "a=%22password%3D", "token,", "密码：", "-u ", "curl -u", "curl -u a:", "mysql -p", "sshpass -p '",
+            "password is ", "password for ", "password '", "identified by '", "requirepass ", "<token>", "a b:c ",
+            "AKIA-", "AKIAIOSFODNN7EXAMPLE\n", "sk_live_", "12345678:AA", "$6$", "$6$abcdefghijklmnopqrstuvwxyz ",
+            "&key=", "MA.", "账号密码：a / ", "user/password: ", "password=a,", "+/",
         ] {
             let text = unit.repeat(50_000 / unit.len());
             let (masked, _) = mask_text(&text);

@@ -523,9 +523,7 @@ fn an_answer_that_nobody_gives_ends_the_wait() {
 fn stalled_connections_do_not_delay_a_good_one() {
     serve(ROOMY, patient(), |server, _| {
         let stalls = [
-            "",
-            "GET /se",
-            "POST /echo HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf",
+            "", "GET /se", "POST /echo HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf",
             "POST /early HTTP/1.1\r\nContent-Length: 9999\r\n\r\n",
         ];
         let mut stalled = Vec::new();

@@ -14,8 +14,7 @@ use crate::support::standins::{Answer, Api, DeepSeek, Reply, WeCom, says};
 
 /// Every level that shows more than the default, by every name that the packages log under.
 const EVERYTHING: [&str; 3] = [
-    "trace",
-    "trace,ureq=trace,ureq_proto=trace,ureq_proto::client=trace,rustls=trace",
+    "trace", "trace,ureq=trace,ureq_proto=trace,ureq_proto::client=trace,rustls=trace",
     "ureq_proto::client::flow=trace,ureq_proto::util=trace,ureq::unversioned=trace,wechat_with_deepseek=trace",
 ];
 

@@ -176,12 +176,10 @@ fn an_early_answer_reaches_a_client_that_looks_for_none_before_it_has_written_al
         row("a page that takes none", "POST /metrics HTTP/1.1\r\nContent-Length: 12000000\r\n\r\n", 405),
         row(
             "too large",
-            "POST /handle_alert HTTP/1.1\r\nAuthorization: Bearer {t}\r\nContent-Length: 16777217\r\n\r\n",
-            413,
+            "POST /handle_alert HTTP/1.1\r\nAuthorization: Bearer {t}\r\nContent-Length: 16777217\r\n\r\n", 413,
         ),
         row(
-            "a lie",
-            "POST /handle_alert HTTP/1.1\r\nAuthorization: Bearer {t}\r\nContent-Length: 30000000000\r\n\r\n",
+            "a lie", "POST /handle_alert HTTP/1.1\r\nAuthorization: Bearer {t}\r\nContent-Length: 30000000000\r\n\r\n",
             413,
         ),
         row(

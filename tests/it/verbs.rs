@@ -60,16 +60,8 @@ fn check_says_ok_of_every_step() {
     let finished = Sidecar::with(&deepseek, &wecom).arg("check").run();
     assert_eq!(finished.code, 0, "{finished:?}");
     for step in [
-        "configuration",
-        "DeepSeek route",
-        "DeepSeek connection",
-        "DeepSeek clock",
-        "DeepSeek key and model",
-        "DeepSeek completion",
-        "WeCom route",
-        "WeCom connection",
-        "WeCom clock",
-        "WeCom app",
+        "configuration", "DeepSeek route", "DeepSeek connection", "DeepSeek clock", "DeepSeek key and model",
+        "DeepSeek completion", "WeCom route", "WeCom connection", "WeCom clock", "WeCom app",
     ] {
         let ok = finished.stdout.lines().any(|line| line.starts_with("ok") && line.contains(step));
         assert!(ok, "{step} is not ok in\n{}", finished.stdout);

@@ -56,8 +56,7 @@ fn secrets_in_an_alert_reach_neither_the_model_nor_the_phone() {
         .label("db_password", "label-S3cret")
         .annotation("summary", "mysql -h db-1 -uroot -pflag-S3cret fails, token=named-S3cret")
         .annotation(
-            "description",
-            "postgres://app:url-S3cret@db-1/app, Authorization: Bearer header-S3cret-0123456789",
+            "description", "postgres://app:url-S3cret@db-1/app, Authorization: Bearer header-S3cret-0123456789",
         );
     assert_eq!(sidecar.post(&alert.build()).status, 200);
     let body = String::from_utf8(deepseek.requests()[0].bytes.clone()).unwrap();

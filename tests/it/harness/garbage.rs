@@ -23,27 +23,16 @@ impl Random {
         bytes.extend(self.pick(&[b" ", b" ", b" ", b"  ", b"\t", b""]));
         let target = self.pick(targets);
         bytes.extend(self.pick(&[target, target, target, b"*", b"http://x", b"/\xe4\xbd\xa0", b""]));
-        bytes.extend(self.pick(&[
-            b" HTTP/1.1\r\n",
-            b" HTTP/1.1\r\n",
-            b" HTTP/1.0\r\n",
-            b" HTTP/2.0\r\n",
-            b"\r\n",
-            b" HTTP/1.1\n",
-        ]));
+        bytes.extend(
+            self.pick(&[
+                b" HTTP/1.1\r\n", b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", b" HTTP/2.0\r\n", b"\r\n", b" HTTP/1.1\n",
+            ]),
+        );
         for _ in 0..self.below(5) {
             bytes.extend(self.pick(&[
-                b"Content-Length: 3\r\n",
-                b"Content-Length: 30000000000\r\n",
-                b"Content-Length: -1\r\n",
-                b"Transfer-Encoding: chunked\r\n",
-                b"Connection: close\r\n",
-                b"Expect: 100-continue\r\n",
-                b"Host: a\r\n",
-                b"X: \x01\r\n",
-                b" folded\r\n",
-                b": \r\n",
-                b"a: b\n",
+                b"Content-Length: 3\r\n", b"Content-Length: 30000000000\r\n", b"Content-Length: -1\r\n",
+                b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"Expect: 100-continue\r\n",
+                b"Host: a\r\n", b"X: \x01\r\n", b" folded\r\n", b": \r\n", b"a: b\n",
             ]));
         }
         bytes.extend(self.pick(&[b"\r\n", b"\r\n", b"\n", b""]));
