@@ -9,10 +9,11 @@ use std::time::Duration;
 use jiff::tz::Offset;
 use serde_json::{Map, Value};
 
-use crate::peer::{self, Credential, ProxyRoute};
+use crate::deepseek;
 use crate::pipeline::{self, OnAnalysisFailure, PromptSettings};
 use crate::secret::Secret;
-use crate::{deepseek, pace, wecom};
+use crate::upstream::{self, Credential, ProxyRoute};
+use crate::wecom;
 
 /// One row of the table: what `--help` and the README show.
 #[derive(Debug, Clone, Copy)]
@@ -261,7 +262,7 @@ impl Table {
             self.fault("DEEPSEEK_BASE_URL", "ends in /chat/completions, which the service adds itself; leave it away");
         }
         deepseek::Settings {
-            peer: self.peer("DEEPSEEK_PROXY", "DEEPSEEK_CA_FILE", &base_url),
+            upstream: self.upstream("DEEPSEEK_PROXY", "DEEPSEEK_CA_FILE", &base_url),
             api_key: self.required_credential("DEEPSEEK_API_KEY"),
             model: self.model(),
             base_url,
@@ -321,7 +322,7 @@ impl Table {
     fn wecom(&mut self) -> wecom::Settings {
         let api_url = self.base_url("WECHAT_API_URL", "https://qyapi.weixin.qq.com");
         let api_url = api_url.strip_suffix("/cgi-bin").unwrap_or(&api_url).to_owned();
-        let peer = self.peer("WECHAT_PROXY", "WECHAT_CA_FILE", &api_url);
+        let upstream = self.upstream("WECHAT_PROXY", "WECHAT_CA_FILE", &api_url);
         let account = match self.credential("WECHAT_ROBOT_KEY") {
             Some(key) => self.robot(key),
             None => wecom::Account::App {
@@ -352,7 +353,7 @@ impl Table {
         if recipients == wecom::Recipients::default() {
             recipients.touser = wecom::EVERYONE.to_owned();
         }
-        wecom::Settings { peer, api_url, account, recipients }
+        wecom::Settings { upstream, api_url, account, recipients }
     }
 
     fn robot(&mut self, key: Credential) -> wecom::Account {
@@ -390,13 +391,13 @@ impl Table {
 
     fn rate(&mut self, wecom: &wecom::Settings) -> u32 {
         let (default, limit) = match wecom.account {
-            wecom::Account::App { .. } => (20, pace::APP_LIMIT),
-            wecom::Account::Robot { .. } => (12, pace::ROBOT_LIMIT),
+            wecom::Account::App { .. } => (20, wecom::APP_LIMIT),
+            wecom::Account::Robot { .. } => (12, wecom::ROBOT_LIMIT),
         };
         let rate = self.number("WECHAT_RATE", default, 0..=1_000_000);
-        if rate == 0 || rate + pace::BURST > limit {
+        if rate == 0 || rate + wecom::BURST > limit {
             let rate =
-                if rate == 0 { "unlimited".to_owned() } else { format!("{rate} (and a burst of {})", pace::BURST) };
+                if rate == 0 { "unlimited".to_owned() } else { format!("{rate} (and a burst of {})", wecom::BURST) };
             let does = match wecom.account {
                 wecom::Account::App { .. } => "silently drops",
                 wecom::Account::Robot { .. } => "refuses",
@@ -461,8 +462,8 @@ impl Table {
         url.to_owned()
     }
 
-    fn peer(&mut self, proxy: &'static str, ca: &'static str, base_url: &str) -> peer::Settings {
-        peer::Settings { proxy: self.proxy(proxy, base_url), roots: self.certificates(ca) }
+    fn upstream(&mut self, proxy: &'static str, ca: &'static str, base_url: &str) -> upstream::Settings {
+        upstream::Settings { proxy: self.proxy(proxy, base_url), roots: self.certificates(ca) }
     }
 
     /// The upstream's own variable, else what curl would take from the usual ones. Never for a loopback upstream.
@@ -479,7 +480,7 @@ impl Table {
         }
         let host = uri.host().unwrap_or_default();
         let no_proxy = ["NO_PROXY", "no_proxy"].iter().find_map(|name| self.vars.get(*name));
-        let bypassed = peer::is_loopback(host) || no_proxy.is_some_and(|list| peer::is_in_no_proxy(host, list));
+        let bypassed = upstream::is_loopback(host) || no_proxy.is_some_and(|list| upstream::is_in_no_proxy(host, list));
         match ProxyRoute::parse(value) {
             // Checked even where it is bypassed: a misspelt proxy should not wait for the day it is used.
             Err(fault) => {
@@ -491,9 +492,9 @@ impl Table {
         }
     }
 
-    fn certificates(&mut self, name: &str) -> Option<peer::Roots> {
+    fn certificates(&mut self, name: &str) -> Option<upstream::Roots> {
         let path = self.path(name)?;
-        let roots = read_file(&path).map_err(|error| error.to_string()).and_then(|pem| peer::Roots::from_pem(&pem));
+        let roots = read_file(&path).map_err(|error| error.to_string()).and_then(|pem| upstream::Roots::from_pem(&pem));
         roots.map_err(|error| self.fault(name, format!("cannot use {}: {error}", path.display()))).ok()
     }
 
@@ -914,12 +915,12 @@ mod tests {
     #[test]
     fn a_loopback_upstream_is_reached_directly() {
         let config = read(&[("DEEPSEEK_BASE_URL", "http://127.0.0.1:1"), ("HTTP_PROXY", "http://proxy:3128")]).unwrap();
-        assert!(config.pipeline.deepseek.peer.proxy.is_none());
+        assert!(config.pipeline.deepseek.upstream.proxy.is_none());
         let config = read(&[("HTTPS_PROXY", "http://proxy:3128")]).unwrap();
-        assert!(config.pipeline.deepseek.peer.proxy.is_some() && config.pipeline.wecom.peer.proxy.is_some());
+        assert!(config.pipeline.deepseek.upstream.proxy.is_some() && config.pipeline.wecom.upstream.proxy.is_some());
         let config = read(&[("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", "a, .deepseek.com")]).unwrap();
-        assert!(config.pipeline.deepseek.peer.proxy.is_none() && config.pipeline.wecom.peer.proxy.is_some());
+        assert!(config.pipeline.deepseek.upstream.proxy.is_none() && config.pipeline.wecom.upstream.proxy.is_some());
         let config = read(&[("HTTPS_PROXY", "http://proxy:3128"), ("WECHAT_PROXY", "none")]).unwrap();
-        assert!(config.pipeline.wecom.peer.proxy.is_none());
+        assert!(config.pipeline.wecom.upstream.proxy.is_none());
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::alertmanager::{Alert, GroupId, Notification, NotificationReason};
 use crate::deepseek::Analysis;
-use crate::notification::{Alert, GroupId, Notification, NotificationReason};
 
 /// Groups that are remembered: as many as there are remembered outcomes.
 const GROUPS: usize = 4096;
@@ -16,7 +16,7 @@ const OVERHEAD: usize = 96;
 
 /// What was explained of every group.
 #[derive(Debug)]
-pub struct History {
+pub(crate) struct History {
     ttl: Duration,
     window: Duration,
     state: Mutex<State>,
@@ -62,7 +62,7 @@ impl Explained {
 
 /// What is known when a notification comes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Recall {
+pub(crate) enum Recall {
     /// Everything that fires was delivered within the window, or only a recovery is notified: there is nothing to say.
     Said,
     /// Everything that fires was explained: the analysis serves again.
@@ -75,7 +75,7 @@ pub enum Recall {
 
 /// Whether an analysis reached the phone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub(crate) enum Told {
     /// It did: sending it again is a repeat.
     Yes,
     /// It did not yet.
@@ -85,13 +85,13 @@ pub enum Told {
 impl History {
     /// An empty history. An analysis serves for `ttl`; what was delivered is not said again for `window`.
     #[must_use]
-    pub fn new(ttl: Duration, window: Duration) -> Self {
+    pub(crate) fn new(ttl: Duration, window: Duration) -> Self {
         Self { ttl, window, state: Mutex::default() }
     }
 
     /// What is known about the firing alerts of `notification`.
     #[must_use]
-    pub fn recall(&self, group: &GroupId, notification: &Notification, now: Instant) -> Recall {
+    pub(crate) fn recall(&self, group: &GroupId, notification: &Notification, now: Instant) -> Recall {
         let state = self.lock();
         let Some(explained) = state.groups.get(group) else { return Recall::Nothing };
         let known = |alert: &Alert| explained.firing.get(&owned(identity(alert)));
@@ -132,13 +132,13 @@ impl History {
     }
 
     /// Remembers an analysis of what fires now.
-    pub fn explained(&self, group: &GroupId, notification: &Notification, analysis: &Analysis, now: Instant) {
+    pub(crate) fn explained(&self, group: &GroupId, notification: &Notification, analysis: &Analysis, now: Instant) {
         self.remember(group, notification, Some(analysis), None, now);
     }
 
     /// Remembers that what fires now was told, plain or in a digest, without an analysis of its own: a recovery is no
     /// news, but a repeat is explained anew, unless an analysis of the same was there before.
-    pub fn told(&self, group: &GroupId, notification: &Notification, now: Instant) {
+    pub(crate) fn told(&self, group: &GroupId, notification: &Notification, now: Instant) {
         let before = |explained: &Explained| explained.analysis_of(notification, self.ttl, now).is_some();
         let serves = self.lock().groups.get(group).is_some_and(before);
         if serves {
@@ -185,7 +185,7 @@ impl History {
 
     /// Notes that a message about `notification` reached the phone. It may be an older one than the analysis that is
     /// remembered by now: what it does not tell is still to be told.
-    pub fn delivered(&self, group: &GroupId, notification: &Notification, now: Instant) {
+    pub(crate) fn delivered(&self, group: &GroupId, notification: &Notification, now: Instant) {
         if let Some(explained) = self.lock().groups.get_mut(group) {
             let is_in: HashSet<_> = notification.alerts.iter().map(identity).collect();
             for ((fingerprint, starts_at), told) in &mut explained.firing {

@@ -3,9 +3,8 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use wechat_with_deepseek::check::check;
 use wechat_with_deepseek::config::{self, Config, ConfigError};
-use wechat_with_deepseek::{logger, service, verbs};
+use wechat_with_deepseek::{cli, logger, service};
 
 /// Written wrongly on the command line, as sysexits.h has it.
 const EXIT_USAGE: u8 = 64;
@@ -16,10 +15,10 @@ fn main() -> ExitCode {
     logger::init();
     match arguments.as_slice() {
         [] => with(Config::read(vars()), service::run),
-        ["check"] => with(Config::read(vars()), check),
-        ["test"] => with(Config::read(vars()), verbs::test),
-        ["prompt", file] => with(Config::read_prompt(vars()), |settings| verbs::prompt(settings, file)),
-        ["health"] => with(Config::read_listen(vars()), verbs::health),
+        ["check"] => with(Config::read(vars()), cli::check),
+        ["test"] => with(Config::read(vars()), cli::test),
+        ["prompt", file] => with(Config::read_prompt(vars()), |settings| cli::prompt(settings, file)),
+        ["health"] => with(Config::read_listen(vars()), cli::health),
         ["--help" | "-h" | "help"] => print(&config::help()),
         ["--version" | "-V"] => print(concat!("wechat-with-deepseek ", env!("CARGO_PKG_VERSION"), "\n")),
         _ => {

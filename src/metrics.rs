@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::deepseek::{Asked, CallResult};
-use crate::errcode::{Api, Class};
 use crate::outcome::Reason;
 use crate::wecom::CallRecord;
+use crate::wecom::{Api, Class};
 
 const PREFIX: &str = "wechat_with_deepseek_";
 /// Upper bounds of the histograms in seconds; the job's deadline is added, since nothing takes longer.
@@ -381,7 +381,7 @@ impl Process {
 
 /// The limit of open descriptors; `None` when it is unlimited or unknown.
 #[must_use]
-pub fn max_fds() -> Option<u64> {
+pub(crate) fn max_fds() -> Option<u64> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()

@@ -150,12 +150,13 @@ impl Reason {
     }
 }
 
-/// How one notification ended: what Alertmanager is answered.
+/// How one notification ended: what Alertmanager is answered. Also the error of whatever ends a job early; it is logged
+/// once, where it answers a notification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// Why; the HTTP status follows from it.
     pub reason: Reason,
-    /// One short line for Alertmanager's log, without any secret.
+    /// One short line for Alertmanager's log: what happened, and the hint; no secret.
     pub message: String,
 }
 
@@ -164,29 +165,6 @@ impl Outcome {
     #[must_use]
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
-    }
-}
-
-/// Why an upstream call, and with it the job, failed. The caller turns it into an [`Outcome`]; nobody logs before that.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// The class, which decides status, gate and memory.
-    pub reason: Reason,
-    /// What happened and the way out, one line, no secret.
-    pub message: String,
-}
-
-impl Failure {
-    /// A failure with its line.
-    #[must_use]
-    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
-    }
-}
-
-impl From<Failure> for Outcome {
-    fn from(failure: Failure) -> Self {
-        Self { reason: failure.reason, message: failure.message }
     }
 }
 

@@ -8,20 +8,20 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use jiff::tz::Offset;
 
-use crate::alias::Aliases;
+use crate::alertmanager::{GroupId, Notification};
 use crate::budget::Budget;
 use crate::deepseek::{self, Analysis, DeepSeek, Usage};
-use crate::gate::Gate;
 use crate::history::{History, Recall, Told};
-use crate::inflight::{Company, Finish, JobId, Running};
-use crate::message::{self, Body, Letter, Occasion};
+use crate::message::notice;
+use crate::message::{self, Content, MessageInput};
 use crate::metrics::Metrics;
-use crate::notice;
-use crate::notification::{GroupId, Notification};
-use crate::outcome::{Failure, Outcome, Reason};
-use crate::pace::{NoTurn, Pace};
+use crate::outcome::{Outcome, Reason};
+use crate::prompt::Aliases;
 use crate::prompt::{self, ChatMessage, Subject};
+use crate::queue::{Company, Finish, JobId, Running};
+use crate::upstream::CircuitBreaker;
 use crate::wecom::{self, Recipients, Sent, WeCom};
+use crate::wecom::{Denied, RateLimiter};
 
 /// A prompt that DeepSeek refused is refused again for so long without a call: Alertmanager posts it at every
 /// `group_interval`.
@@ -50,7 +50,7 @@ pub struct Post {
     /// Who gets it.
     pub recipients: Arc<Recipients>,
     /// The group for the memory of what was said.
-    pub group: crate::notification::GroupId,
+    pub group: crate::alertmanager::GroupId,
 }
 
 /// What a job keeps across its tries: the rendered message and how much of it WeCom took.
@@ -151,10 +151,10 @@ impl PromptSettings {
 #[derive(Debug)]
 pub struct Pipeline {
     deepseek: DeepSeek,
-    deepseek_gate: Gate,
+    deepseek_gate: CircuitBreaker,
     wecom: WeCom,
     history: History,
-    pace: Pace,
+    pace: RateLimiter,
     budget: Budget,
     prompt: PromptSettings,
     on_analysis_failure: OnAnalysisFailure,
@@ -185,10 +185,10 @@ impl Pipeline {
         } = settings;
         Self {
             deepseek: DeepSeek::new(deepseek),
-            deepseek_gate: Gate::default(),
+            deepseek_gate: CircuitBreaker::default(),
             wecom: WeCom::new(wecom),
             history: History::new(analysis_ttl, dedupe_window),
-            pace: Pace::new(rate, Instant::now()),
+            pace: RateLimiter::new(rate, Instant::now()),
             budget: Budget::new(daily_token_budget, zone, Timestamp::now()),
             prompt,
             on_analysis_failure,
@@ -238,7 +238,7 @@ impl Pipeline {
         report: &mut Report,
         deadline: Instant,
         watch: &dyn Fn(&Report),
-    ) -> Result<Reason, Failure> {
+    ) -> Result<Reason, Outcome> {
         // Also of what is rendered already: a newer message of its group may have told all of it meanwhile.
         let known = match jobs {
             [job] => self.history.recall(&job.item.group, &job.item.notification, Instant::now()),
@@ -263,7 +263,7 @@ impl Pipeline {
     }
 
     /// Has the alert explained and the message rendered.
-    fn write(&self, jobs: Jobs<'_>, known: Recall, report: &mut Report, deadline: Instant) -> Result<Draft, Failure> {
+    fn write(&self, jobs: Jobs<'_>, known: Recall, report: &mut Report, deadline: Instant) -> Result<Draft, Outcome> {
         let analysed = match known {
             Recall::Again(analysis, told) => Ok((analysis, told)),
             Recall::Joined(joined) => self.analyse(jobs, &joined, report, deadline).map(|new| (new, Told::No)),
@@ -273,22 +273,22 @@ impl Pipeline {
         };
         let draft = match analysed {
             Ok((analysis, told)) => {
-                let (occasion, reason) = match told {
-                    Told::Yes => (Occasion::Repeat, Reason::DeliveredAgain),
-                    Told::No => (Occasion::New, Reason::Delivered),
+                let (is_repeat, reason) = match told {
+                    Told::Yes => (true, Reason::DeliveredAgain),
+                    Told::No => (false, Reason::Delivered),
                 };
-                let body = Body::Analysis { text: &analysis.text, cut: analysis.cut };
-                self.render(jobs, body, occasion, reason)
+                let content = Content::Analysis { text: &analysis.text, cut: analysis.cut };
+                self.render(jobs, content, is_repeat, reason)
             }
-            Err(Failure { reason: Reason::DeliveredOverBudget, .. }) => {
+            Err(Outcome { reason: Reason::DeliveredOverBudget, .. }) => {
                 let reason = Reason::DeliveredOverBudget;
-                self.render(jobs, Body::Plain { why: notice::why_plain(reason) }, Occasion::New, reason)
+                self.render(jobs, Content::Plain { why: notice::why_plain(reason) }, false, reason)
             }
             // Of a refused digest each member is explained alone, and only the one to blame is told plain.
             Err(failure) if failure.reason == Reason::Prompt && jobs.len() > 1 => return Err(failure),
             Err(failure) if self.on_analysis_failure == OnAnalysisFailure::Deliver => {
                 let why = notice::why_plain(failure.reason);
-                self.render(jobs, Body::Plain { why }, Occasion::New, Reason::DeliveredPlain)
+                self.render(jobs, Content::Plain { why }, false, Reason::DeliveredPlain)
             }
             Err(failure) => return Err(failure),
         };
@@ -296,18 +296,18 @@ impl Pipeline {
         Ok(draft)
     }
 
-    fn render(&self, jobs: Jobs<'_>, body: Body<'_>, occasion: Occasion, reason: Reason) -> Draft {
+    fn render(&self, jobs: Jobs<'_>, content: Content<'_>, is_repeat: bool, reason: Reason) -> Draft {
         let notifications = notifications(jobs);
-        let letter = Letter {
+        let input = MessageInput {
             id: &name(jobs),
             notifications: &notifications,
-            body,
-            occasion,
+            content,
+            is_repeat,
             now: Timestamp::now(),
             zone: self.zone,
             part_bytes: wecom::TEXT_BYTES,
         };
-        Draft { parts: message::render(&letter).into(), taken: 0, reason }
+        Draft { parts: message::render(&input).into(), taken: 0, reason }
     }
 
     fn analyse(
@@ -316,11 +316,11 @@ impl Pipeline {
         newcomers: &HashSet<String>,
         report: &mut Report,
         deadline: Instant,
-    ) -> Result<Analysis, Failure> {
+    ) -> Result<Analysis, Outcome> {
         let notifications = notifications(jobs);
         let is_critical = notifications.iter().any(|notification| notification.is_critical());
         if self.budget.is_spent(Timestamp::now()) && !is_critical {
-            return Err(Failure::new(Reason::DeliveredOverBudget, "the day's tokens are spent (DAILY_TOKEN_BUDGET)"));
+            return Err(Outcome::new(Reason::DeliveredOverBudget, "the day's tokens are spent (DAILY_TOKEN_BUDGET)"));
         }
         self.look_for_a_new_key();
         let pass = self.deepseek_gate.enter(Instant::now())?;
@@ -362,7 +362,7 @@ impl Pipeline {
 
     /// One refused prompt is a poisoned alert, for whomever and in whatever company. Two that share no alert, in a row,
     /// are no chance: something is set up wrongly.
-    fn second_refusal(&self, jobs: Jobs<'_>, answer: Result<Analysis, Failure>) -> Result<Analysis, Failure> {
+    fn second_refusal(&self, jobs: Jobs<'_>, answer: Result<Analysis, Outcome>) -> Result<Analysis, Outcome> {
         let mut last = self.refused_last.lock().unwrap_or_else(PoisonError::into_inner);
         let failure = match answer {
             Ok(analysis) => {
@@ -379,7 +379,7 @@ impl Pipeline {
             if is_second {
                 let said = &failure.message;
                 let message = format!("{said}; two different notifications in a row, so check model and parameters");
-                return Err(Failure::new(Reason::Configuration, message));
+                return Err(Outcome::new(Reason::Configuration, message));
             }
         }
         Err(failure)
@@ -387,13 +387,13 @@ impl Pipeline {
 
     /// Whether DeepSeek works and refuses this prompt alone. Where refused prompts have closed the gate, one more of them
     /// does not show that.
-    fn refuses_only_this(&self, failure: &Failure) -> bool {
+    fn refuses_only_this(&self, failure: &Outcome) -> bool {
         failure.reason == Reason::Prompt && self.deepseek_gate.closed_for() != Some(Reason::Configuration)
     }
 
     /// What a person is to be told: once that DeepSeek stays away, however often it is tried and whatever closed the gate
     /// first, and once that it is back.
-    fn notice(&self, failure: Option<&Failure>, jobs: Jobs<'_>) -> Option<Notice> {
+    fn notice(&self, failure: Option<&Outcome>, jobs: Jobs<'_>) -> Option<Notice> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         match failure {
             Some(failure) if deepseek::needs_a_person(failure.reason) && told.is_none() => {
@@ -420,7 +420,7 @@ impl Pipeline {
         report: &mut Report,
         deadline: Instant,
         watch: &dyn Fn(&Report),
-    ) -> Result<Reason, Failure> {
+    ) -> Result<Reason, Outcome> {
         let Some(mut draft) = report.draft.clone() else { return Ok(Reason::Remembered) };
         let recipients = jobs.first().map(|job| Arc::clone(&job.item.recipients)).unwrap_or_default();
         let started = Instant::now();
@@ -475,7 +475,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// Why it could not be sent; the caller logs it.
-    pub fn tell(&self, notice: &Notice) -> Result<(), Failure> {
+    pub fn tell(&self, notice: &Notice) -> Result<(), Outcome> {
         let deadline = Instant::now() + NOTICE;
         let _turn = self.pace.turn(1, deadline).map_err(no_turn)?;
         let pass = self.wecom.send_gate().enter(Instant::now())?;
@@ -582,12 +582,12 @@ impl Report {
 }
 
 /// Where the rate is why, Alertmanager posts again at its next `group_interval`, else within seconds.
-fn no_turn(no_turn: NoTurn) -> Failure {
+fn no_turn(no_turn: Denied) -> Outcome {
     match no_turn {
-        NoTurn::Paced { wait } => {
-            Failure::new(Reason::Paced, format!("WECHAT_RATE leaves no turn for the next {} s", wait.as_secs()))
+        Denied::Paced { wait } => {
+            Outcome::new(Reason::Paced, format!("WECHAT_RATE leaves no turn for the next {} s", wait.as_secs()))
         }
-        NoTurn::Missed => Failure::new(Reason::Timeout, "no time was left for this message's turn at WeCom"),
+        Denied::Missed => Outcome::new(Reason::Timeout, "no time was left for this message's turn at WeCom"),
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::io::{self, ErrorKind, Read as _};
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{self as unix, UnixDatagram, UnixStream};
 use std::process::exit;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -12,14 +13,13 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::Config;
-use crate::crew::Crew;
 use crate::http::{Deadlines, Limits, STACK, Server};
-use crate::inflight::{Bounds, Inflight, JOINED};
 use crate::metrics::{self, Metrics};
-use crate::notify;
 use crate::outcome::Reason;
 use crate::pipeline::Pipeline;
-use crate::server::{Door, MAX_BODY_BYTES, Readiness};
+use crate::queue::{Bounds, Inflight, JOINED};
+use crate::webhook::{Door, MAX_BODY_BYTES, Readiness};
+use crate::worker::Crew;
 
 /// What runs was finished, and the service stops.
 pub const EXIT_DRAINED: i32 = 0;
@@ -70,8 +70,8 @@ pub fn run(config: Config) -> i32 {
     let limits = Limits { connections, buffered_bytes: BODY_BYTES };
     let bind = |variable, address: SocketAddr, limits| {
         Server::bind(address, limits, Deadlines::default()).map_err(|error| {
-            let way_out = way_to_listen(&error, address.port());
-            log::error!("cannot listen on {address} ({variable}): {error}; {way_out}");
+            let hint = way_to_listen(&error, address.port());
+            log::error!("cannot listen on {address} ({variable}): {error}; {hint}");
         })
     };
     let Ok(server) = bind("LISTEN_ADDR", listen, limits) else { return EXIT_SERVER };
@@ -113,12 +113,12 @@ pub fn run(config: Config) -> i32 {
         }
         readiness.ready();
         log::info!("listening on http://{}", server.local_addr());
-        tell_systemd(notify::READY);
+        tell_systemd("READY=1");
 
         // The main thread has nothing else to do than to wait for the end. An error means that the signals' thread is
         // gone, which is the end as well.
         let _ = stop.recv();
-        tell_systemd(notify::STOPPING);
+        tell_systemd("STOPPING=1");
         readiness.stopping();
         let load = inflight.load();
         log::info!("stopping: {} running are finished, {} waiting are answered 503", load.running, load.queued);
@@ -171,9 +171,20 @@ fn signals() -> std::io::Result<Receiver<()>> {
 
 fn tell_systemd(state: &str) {
     let notify_socket = std::env::var("NOTIFY_SOCKET").ok();
-    if let Err(error) = notify::tell(notify_socket.as_deref(), state) {
+    if let Err(error) = sd_notify(notify_socket.as_deref(), state) {
         log::warn!("systemd could not be told {state}: {error}");
     }
+}
+
+/// Sends a state to the socket that `NOTIFY_SOCKET` names, as sd_notify(3) does; without that variable it does nothing.
+/// <https://www.freedesktop.org/software/systemd/man/sd_notify.html>
+fn sd_notify(notify_socket: Option<&str>, state: &str) -> io::Result<()> {
+    let Some(path) = notify_socket.filter(|path| !path.is_empty()) else { return Ok(()) };
+    let address = match path.strip_prefix('@') {
+        Some(name) => unix::SocketAddr::from_abstract_name(name)?,
+        None => unix::SocketAddr::from_pathname(path)?,
+    };
+    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address).map(drop)
 }
 
 /// What to do about an address that cannot be taken.
@@ -197,5 +208,30 @@ fn warn_of_descriptors(connections: usize, workers: usize) {
             "at most {limit} file descriptors may be open, {needed} are needed for QUEUE_SIZE and WORKERS: \
              raise the limit (ulimit -n, LimitNOFILE=), or lower QUEUE_SIZE"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_reaches_a_named_and_an_abstract_socket() {
+        let path = std::env::temp_dir().join(format!("notify-{}", std::process::id()));
+        let name = format!("notify-{}", std::process::id());
+        let named = UnixDatagram::bind(&path).unwrap();
+        let nameless = UnixDatagram::bind_addr(&unix::SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        for (socket, address) in [(named, path.to_str().unwrap().to_owned()), (nameless, format!("@{name}"))] {
+            sd_notify(Some(&address), "READY=1").unwrap();
+            let mut state = [0; 16];
+            let length = socket.recv(&mut state).unwrap();
+            assert_eq!(state.get(..length).unwrap(), b"READY=1");
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn without_systemd_nothing_is_sent() {
+        sd_notify(None, "READY=1").unwrap();
     }
 }

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 
 use jiff::tz::Offset;
 use serde_json::Value;
-use wechat_with_deepseek::message::{self, Body, Letter, MAX_PARTS, Occasion, PREFIX};
-use wechat_with_deepseek::notification::Notification;
+use wechat_with_deepseek::alertmanager::Notification;
+use wechat_with_deepseek::message::{self, Content, MAX_PARTS, MessageInput, PREFIX};
 use wechat_with_deepseek::pipeline::PromptSettings;
 use wechat_with_deepseek::prompt::LONGEST_USER_MESSAGE;
 use wechat_with_deepseek::{redact, wecom};
@@ -55,12 +55,12 @@ impl Case {
         self.notifications.iter().collect()
     }
 
-    fn letter(&self, body: Body<'_>, occasion: Occasion) -> Vec<String> {
-        message::render(&Letter {
+    fn input(&self, content: Content<'_>, is_repeat: bool) -> Vec<String> {
+        message::render(&MessageInput {
             id: ID,
             notifications: &self.members(),
-            body,
-            occasion,
+            content,
+            is_repeat,
             now: NOW.parse().unwrap(),
             zone: Offset::constant(8),
             part_bytes: wecom::TEXT_BYTES,
@@ -90,16 +90,16 @@ impl Answer {
     }
 
     fn parts(&self, case: &Case) -> Vec<String> {
-        let occasion = if self.is("repeat") { Occasion::Repeat } else { Occasion::New };
-        let body = if self.is("unanalysed") {
-            Body::Plain { why: self.said() }
+        let is_repeat = self.is("repeat");
+        let content = if self.is("unanalysed") {
+            Content::Plain { why: self.said() }
         } else {
-            Body::Analysis { text: self.said(), cut: self.is("cut") }
+            Content::Analysis { text: self.said(), cut: self.is("cut") }
         };
-        case.letter(body, occasion)
+        case.input(content, is_repeat)
     }
 
-    /// What stands in fences and between backticks, letter by letter.
+    /// What stands in fences and between backticks, input by input.
     fn commands(&self) -> Vec<String> {
         let mut commands = Vec::new();
         let mut in_fence = false;
@@ -266,7 +266,7 @@ fn no_answer_to_any_case_breaks_the_message() {
             if !bodies.contains("（截断）") && !answer.is("unanalysed") {
                 let shown = bodies.replace("\\|", "|");
                 for command in answer.commands() {
-                    assert!(shown.contains(&command), "{context}: {command:?} is not letter by letter in\n{bodies}");
+                    assert!(shown.contains(&command), "{context}: {command:?} is not input by input in\n{bodies}");
                 }
             }
         }

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wechat_with_deepseek::head::{HEADER_LIMIT, parse_head};
+use wechat_with_deepseek::http::{HEADER_LIMIT, parse_head};
 
 fuzz_target!(|bytes: &[u8]| {
     match parse_head(bytes) {

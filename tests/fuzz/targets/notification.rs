@@ -4,8 +4,8 @@
 use std::collections::HashSet;
 
 use libfuzzer_sys::fuzz_target;
-use wechat_with_deepseek::alias::Aliases;
-use wechat_with_deepseek::notification::Notification;
+use wechat_with_deepseek::prompt::Aliases;
+use wechat_with_deepseek::alertmanager::Notification;
 use wechat_with_deepseek::prompt::{self, Subject};
 use wechat_with_deepseek::redact;
 

@@ -1,0 +1,231 @@
+//! The verb `check`: goes the whole way without sending a message, a line a step, each with the way out.
+
+use std::fmt::Display;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use serde_json::Value;
+
+use super::{STEP, say};
+use crate::config::Config;
+use crate::deepseek::{self, CallResult, DeepSeek};
+use crate::prompt::{ChatMessage, Role};
+use crate::upstream::{self, CallError, Received};
+use crate::upstream::{Resolver, host_and_port};
+use crate::wecom::{self, WeCom};
+
+/// A clock that is off by more makes certificates and times in messages wrong.
+const MAX_SKEW: Duration = Duration::from_secs(60);
+/// Tokens that the trial completion may take. Thinking counts in it, so that the answer may be empty: it is the status
+/// that matters.
+const TRIAL_TOKENS: u64 = 16;
+/// Models that are named when the one asked for is not listed: aggregators list hundreds.
+const SHOWN_MODELS: usize = 12;
+
+/// The lines, and whether all were ok.
+struct Steps {
+    failed: usize,
+}
+
+impl Steps {
+    /// Says what is done now, since it may take a while.
+    fn begin(&self, step: &str, what: impl Display) -> Instant {
+        say(format!("…     {step}: {what}"));
+        Instant::now()
+    }
+
+    fn ok(&self, step: &str, what: impl Display) {
+        say(format!("ok    {step}: {what}"));
+    }
+
+    fn bad(&mut self, step: &str, what: impl Display) {
+        self.failed += 1;
+        say(format!("FAIL  {step}: {what}"));
+    }
+
+    fn note(&self, step: &str, what: impl Display) {
+        say(format!("note  {step}: {what}"));
+    }
+}
+
+/// Checks everything and sends no message. Exit code 0, or 1 when a step failed.
+#[must_use]
+pub fn check(config: Config) -> i32 {
+    let mut steps = Steps { failed: 0 };
+    for warning in &config.warnings {
+        steps.note("configuration", warning);
+    }
+    steps.ok("configuration", "every variable is well-formed");
+    let hidden = &config.pipeline.prompt.redact_labels;
+    if !hidden.is_empty() {
+        steps.ok("configuration", format!("DeepSeek does not see the values of the labels {}", hidden.join(", ")));
+    }
+    reach(&mut steps, "DeepSeek", &config.pipeline.deepseek.base_url, &config.pipeline.deepseek.upstream);
+    reach(&mut steps, "WeCom", &config.pipeline.wecom.api_url, &config.pipeline.wecom.upstream);
+    check_deepseek(&mut steps, config.pipeline.deepseek);
+    check_wecom(&mut steps, config.pipeline.wecom);
+    match steps.failed {
+        0 => say("all ok; `wechat-with-deepseek test` sends one message through everything"),
+        failed => say(format!("{failed} step(s) failed")),
+    }
+    i32::from(steps.failed > 0)
+}
+
+/// The proxy in use, or the name's addresses.
+fn reach(steps: &mut Steps, upstream: &str, base_url: &str, settings: &upstream::Settings) {
+    let step = format!("{upstream} route");
+    if let Some(proxy) = &settings.proxy {
+        steps.ok(&step, format!("through the proxy {proxy}"));
+        return;
+    }
+    let Ok(uri) = base_url.parse::<ureq::http::Uri>() else { return };
+    let (host, port) = host_and_port(&uri);
+    match Resolver::default().addresses(host, port, Instant::now() + STEP) {
+        Ok(addresses) => {
+            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            steps.ok(&step, format!("direct; {host} is {}", addresses.join(", ")));
+        }
+        Err(_) => steps.bad(&step, format!("{host} cannot be resolved; check the address and this machine's DNS")),
+    }
+}
+
+/// What became of the connection: TLS is its first test.
+fn connected(steps: &Steps, step: &str, base_url: &str, started: Instant) {
+    let scheme = base_url.split_once("://").map_or("", |(scheme, _)| scheme);
+    let how = if scheme.eq_ignore_ascii_case("https") { "TLS" } else { "without TLS, as the address says" };
+    steps.ok(step, format!("{how}, {} ms", started.elapsed().as_millis()));
+}
+
+fn check_deepseek(steps: &mut Steps, settings: deepseek::Settings) {
+    let small = deepseek::ModelSettings {
+        model: settings.model.model.clone(),
+        // An endpoint that wants no max_tokens (0) gets none here either.
+        max_tokens: settings.model.max_tokens.map(|most| most.min(TRIAL_TOKENS)),
+        extra: settings.model.extra.clone(),
+    };
+    let base_url = settings.base_url.clone();
+    let deepseek = DeepSeek::new(settings);
+    let started = steps.begin("DeepSeek connection", "asking for the list of models");
+    match deepseek.models(started + STEP) {
+        Ok(received) => {
+            connected(steps, "DeepSeek connection", &base_url, started);
+            skew(steps, "DeepSeek clock", received.date.as_deref());
+            if judge_models(steps, deepseek.model(), &received) == Key::Refused {
+                return;
+            }
+        }
+        Err(CallError { text, .. }) => {
+            steps.bad(
+                "DeepSeek connection",
+                format!("{text}; check DEEPSEEK_BASE_URL, DEEPSEEK_PROXY and the firewall"),
+            );
+            return;
+        }
+    }
+    let started = steps.begin("DeepSeek completion", "asking for a few tokens");
+    let hello = [ChatMessage { role: Role::User, content: "ping".into() }];
+    let asked = deepseek.ask(&small.request_body(&hello), started + STEP);
+    let took = started.elapsed().as_millis();
+    let tokens = asked.usage.total();
+    match (asked.answer, asked.calls.last()) {
+        // So few tokens may all go into thinking: an empty answer proves key, model and balance as well.
+        (Ok(_), _) | (Err(_), Some((CallResult::Empty, _))) => {
+            steps.ok("DeepSeek completion", format!("{took} ms, {tokens} tokens; key, model and balance are good"));
+        }
+        (Err(failure), _) => steps.bad("DeepSeek completion", failure.message),
+    }
+}
+
+/// What the list of models says of the key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Refused,
+    /// Good, or the list does not tell.
+    NotRefused,
+}
+
+fn judge_models(steps: &mut Steps, model: &str, received: &Received) -> Key {
+    let listed: Option<Vec<String>> = serde_json::from_slice::<Value>(&received.body).ok().and_then(|list| {
+        let models = list.get("data")?.as_array()?;
+        Some(models.iter().filter_map(|model| Some(model.get("id")?.as_str()?.to_owned())).collect())
+    });
+    match (received.status, listed) {
+        (200, Some(listed)) if listed.iter().any(|known| known == model) => {
+            steps.ok("DeepSeek key and model", format!("the key is good and {model} is listed"));
+        }
+        (200, Some(listed)) => {
+            let shown = listed.iter().take(SHOWN_MODELS).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let more = if listed.len() > SHOWN_MODELS { " …" } else { "" };
+            steps
+                .note("DeepSeek model", format!("{model} is not listed; listed are {shown}{more}; set DEEPSEEK_MODEL"));
+        }
+        (401, _) => {
+            steps.bad("DeepSeek key", "answered 401: the key is refused; check DEEPSEEK_API_KEY");
+            return Key::Refused;
+        }
+        // Not every endpoint lists its models, or to every key: the completion decides.
+        (status, _) => steps.note("DeepSeek models", format!("the endpoint lists no models (status {status})")),
+    }
+    Key::NotRefused
+}
+
+fn check_wecom(steps: &mut Steps, settings: wecom::Settings) {
+    let recipients = settings.recipients.clone();
+    let api_url = settings.api_url.clone();
+    let wecom = WeCom::new(settings);
+    let started = steps.begin("WeCom connection", "calling");
+    match wecom.reach(started + STEP) {
+        Ok(received) => {
+            connected(steps, "WeCom connection", &api_url, started);
+            skew(steps, "WeCom clock", received.date.as_deref());
+        }
+        Err(CallError { text, .. }) => {
+            steps.bad("WeCom connection", format!("{text}; check WECHAT_API_URL, WECHAT_PROXY and the firewall"));
+            return;
+        }
+    }
+    if wecom.takes_recipients() {
+        steps.begin("WeCom app", "fetching a token, and with it the app's visible range");
+    }
+    match wecom.agent(Instant::now() + STEP) {
+        None => steps.note("WeCom robot", "its key can only be tried by sending; run `wechat-with-deepseek test`"),
+        Some(Err(failure)) => steps.bad("WeCom app", failure.message),
+        Some(Ok(agent)) => {
+            let name = agent.get("name").and_then(Value::as_str).unwrap_or_default();
+            let count = |list: &str, items: &str| {
+                agent.get(list).and_then(|list| list.get(items)).and_then(Value::as_array).map_or(0, Vec::len)
+            };
+            let users = count("allow_userinfos", "user");
+            let parties = count("allow_partys", "partyid");
+            let tags = count("allow_tags", "tagid");
+            let range = format!("{users} member(s), {parties} department(s), {tags} tag(s)");
+            if agent.get("close").and_then(Value::as_u64) == Some(1) {
+                steps.bad("WeCom app", format!("{name:?} is switched off (停用); switch it on in WeCom's console"));
+            } else if users + parties + tags == 0 {
+                let hint = "add its readers to the app's 可见范围, else messages end in 81013";
+                steps.bad("WeCom app", format!("{name:?} has an empty visible range; {hint}"));
+            } else {
+                steps.ok("WeCom app", format!("{name:?}, visible range: {range}"));
+            }
+            let wecom::Recipients { touser, toparty, totag } = recipients;
+            steps.note("WeCom recipients", format!("touser={touser:?} toparty={toparty:?} totag={totag:?}"));
+        }
+    }
+}
+
+/// How far this machine's clock is from an answer's `Date`.
+fn skew(steps: &mut Steps, step: &str, date: Option<&str>) {
+    let Some(theirs) = date.and_then(|date| rfc2822::parse(date).ok()) else {
+        steps.note(step, "the answer has no Date");
+        return;
+    };
+    let skew = Timestamp::now().duration_since(theirs.timestamp());
+    let seconds = skew.unsigned_abs().as_secs();
+    let side = if skew.is_negative() { "behind" } else { "ahead" };
+    if skew.unsigned_abs() > MAX_SKEW {
+        steps.bad(step, format!("this machine's clock is {seconds} s {side}; set it by NTP"));
+    } else {
+        steps.ok(step, format!("this machine's is within {seconds} s"));
+    }
+}

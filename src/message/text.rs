@@ -1,0 +1,295 @@
+//! What a reader sees as one character, and what a phone should never be sent.
+
+use std::borrow::Cow;
+
+/// The longest run of joined characters that is kept whole, in characters. Text that joins more than this is no emoji
+/// but an attack on the screen.
+const MAX_JOINED: usize = 32;
+
+/// Removes what cannot be seen or turns the reading order around: control characters, terminal colours, bidirectional
+/// marks, zero-width fillers. Line breaks of every kind become `\n`, a no-break space a space; tabs stay, and so does
+/// the joiner inside an emoji. At most as long as `text`, but for a rare separator that was shorter than `\n`. Most
+/// texts are clean, and borrowed.
+#[must_use]
+pub(crate) fn clean(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_unclean) {
+        return Cow::Borrowed(text);
+    }
+    let mut cleaned = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            c if !is_unclean(c) => cleaned.push(c),
+            '\r' if chars.peek() != Some(&'\n') => cleaned.push('\n'),
+            '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => cleaned.push('\n'),
+            '\u{1b}' => skip_escape_sequence(&mut chars),
+            '\u{a0}' | '\u{202f}' => cleaned.push(' '),
+            '\u{200d}' => {
+                let joins = chars.peek().is_some_and(|next| is_pictograph(*next))
+                    && cleaned.chars().next_back().is_some_and(|last| is_pictograph(last) || last == '\u{fe0f}');
+                if joins {
+                    cleaned.push(c);
+                }
+            }
+            _ => {}
+        }
+    }
+    Cow::Owned(cleaned)
+}
+
+/// Text for one line: cleaned, every run of white space one space, none at the ends.
+#[must_use]
+pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
+    // Most names and values are a word.
+    if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Cow::Borrowed(text);
+    }
+    let cleaned = clean(text);
+    let is_line = cleaned.split(' ').all(|word| !word.is_empty() && !word.contains(char::is_whitespace));
+    if is_line || cleaned.is_empty() {
+        return cleaned;
+    }
+    let mut line = String::with_capacity(cleaned.len());
+    for word in cleaned.split_whitespace() {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    Cow::Owned(line)
+}
+
+/// Where the first byte stands that `is_wanted`. It is meant for what is rare: whole blocks are asked about, which
+/// becomes a handful of instructions for each.
+pub(crate) fn find(text: &str, is_wanted: impl Fn(u8) -> bool) -> Option<usize> {
+    const BLOCK: usize = 16;
+    let (blocks, _) = text.as_bytes().as_chunks::<BLOCK>();
+    let has_none = |block: &&[u8; BLOCK]| !block.iter().fold(false, |has_any, byte| has_any | is_wanted(*byte));
+    let passed = blocks.iter().take_while(has_none).count() * BLOCK;
+    let at = text.as_bytes().get(passed..)?.iter().position(|byte| is_wanted(*byte))?;
+    Some(passed + at)
+}
+
+/// A set of bytes that every byte of a text is held against: one look instead of many comparisons.
+pub(crate) struct ByteSet([bool; 256]);
+
+impl ByteSet {
+    pub(crate) const fn new(bytes: &[u8]) -> Self {
+        let mut set = [false; 256];
+        let mut at = 0;
+        while at < bytes.len() {
+            set[bytes[at] as usize] = true;
+            at += 1;
+        }
+        Self(set)
+    }
+
+    pub(crate) const fn has(&self, byte: u8) -> bool {
+        self.0[byte as usize]
+    }
+}
+
+/// The lines of a text, as `split('\n')` gives them.
+#[derive(Debug, Clone)]
+pub(crate) struct Lines<'t> {
+    rest: Option<&'t str>,
+}
+
+/// The lines of `text`, the last one after its last line break.
+pub(crate) fn lines(text: &str) -> Lines<'_> {
+    Lines { rest: Some(text) }
+}
+
+impl<'t> Iterator for Lines<'t> {
+    type Item = &'t str;
+
+    fn next(&mut self) -> Option<&'t str> {
+        let text = self.rest.take()?;
+        let end = find(text, |byte| byte == b'\n').and_then(|end| text.split_at_checked(end));
+        let Some((line, after)) = end else { return Some(text) };
+        self.rest = after.strip_prefix('\n');
+        Some(line)
+    }
+}
+
+/// The largest index up to `at` bytes where `text` may be cut: on a character's edge and not inside an emoji or between
+/// a letter and its accent, as far as such a run is sane. May be 0.
+#[must_use]
+pub(crate) fn floor(text: &str, at: usize) -> usize {
+    let edge = text.floor_char_boundary(at);
+    let Some((head, tail)) = text.split_at_checked(edge) else { return edge };
+    let mut after = match tail.chars().next() {
+        Some(after) => after,
+        None => return edge,
+    };
+    let mut index = edge;
+    for before in head.chars().rev().take(MAX_JOINED) {
+        if !is_joined(before, after) {
+            return index;
+        }
+        index -= before.len_utf8();
+        after = before;
+    }
+    if index == 0 { 0 } else { edge }
+}
+
+/// `text` when it has at most `bytes` bytes, else as much of it as fits with `…` behind.
+#[must_use]
+pub(crate) fn clip(text: &str, bytes: usize) -> Cow<'_, str> {
+    clipped(text, bytes).map_or(Cow::Borrowed(text), |kept| Cow::Owned(format!("{kept}…")))
+}
+
+/// Text for a place in a line: [`one_line`] of at most `bytes` bytes.
+pub(crate) fn short_line(text: &str, bytes: usize) -> Cow<'_, str> {
+    match one_line(text) {
+        Cow::Borrowed(line) => clip(line, bytes),
+        Cow::Owned(mut line) => {
+            clip_behind(&mut line, 0, bytes);
+            Cow::Owned(line)
+        }
+    }
+}
+
+/// [`clip`] in place, for what stands on the page from byte `begin` on.
+pub(crate) fn clip_behind(page: &mut String, begin: usize, bytes: usize) {
+    let kept = page.get(begin..).and_then(|text| clipped(text, bytes)).map(str::len);
+    if let Some(kept) = kept {
+        page.truncate(begin + kept);
+        page.push('…');
+    }
+}
+
+/// What stays in front of the `…` when `text` has more than `bytes` bytes.
+fn clipped(text: &str, bytes: usize) -> Option<&str> {
+    if text.len() <= bytes {
+        return None;
+    }
+    let kept = floor(text, bytes.saturating_sub('…'.len_utf8()));
+    Some(text.get(..kept).unwrap_or_default().trim_end())
+}
+
+/// Whether `c` is a Chinese, Japanese or Korean letter: between two of them a line may be broken.
+#[must_use]
+pub(crate) fn is_ideograph(c: char) -> bool {
+    matches!(c, '\u{2e80}'..='\u{2fff}' | '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}'
+        | '\u{ac00}'..='\u{d7af}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
+}
+
+/// Whether a cut between the two would tear one visible character apart.
+fn is_joined(before: char, after: char) -> bool {
+    before == '\u{200d}' || extends(after) || (is_flag_letter(before) && is_flag_letter(after))
+}
+
+/// Combining marks, variation selectors, skin tones, the keycap and the joiner belong to what stands before them.
+fn extends(c: char) -> bool {
+    matches!(c, '\u{200d}' | '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{591}'..='\u{5bd}'
+        | '\u{610}'..='\u{61a}' | '\u{64b}'..='\u{65f}' | '\u{93c}' | '\u{94d}' | '\u{e31}' | '\u{e34}'..='\u{e3a}'
+        | '\u{e47}'..='\u{e4e}' | '\u{1ab0}'..='\u{1aff}' | '\u{1dc0}'..='\u{1dff}' | '\u{20d0}'..='\u{20ff}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{fe20}'..='\u{fe2f}' | '\u{1f3fb}'..='\u{1f3ff}')
+}
+
+/// Two of them make a flag.
+fn is_flag_letter(c: char) -> bool {
+    matches!(c, '\u{1f1e6}'..='\u{1f1ff}')
+}
+
+/// What a zero-width joiner joins.
+fn is_pictograph(c: char) -> bool {
+    matches!(c, '\u{2190}'..='\u{2bff}' | '\u{1f000}'..='\u{1faff}')
+}
+
+/// Whether [`clean`] removes or replaces `c`.
+fn is_unclean(c: char) -> bool {
+    match c {
+        ' '..='~' | '\n' | '\t' | '\u{4e00}'..='\u{9fff}' => false,
+        '\u{a0}' | '\u{2028}' | '\u{2029}' | '\u{202f}' => true,
+        _ => c.is_control() || is_invisible(c),
+    }
+}
+
+/// Has no width, or changes the direction of what follows, or is a tag nobody sees.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
+        | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
+        | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Drops what follows ESC in a terminal's colour or cursor sequence, `[31;1m`; of anything else nothing.
+fn skip_escape_sequence(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
+    if chars.peek() != Some(&'[') {
+        return;
+    }
+    chars.next();
+    while chars.next_if(|c| c.is_ascii_digit() || matches!(c, ';' | '?' | ':')).is_some() {}
+    let _final = chars.next_if(char::is_ascii_alphabetic);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_seen_is_removed() {
+        for (name, dirty, cleaned) in [
+            ("control", "a\0b\u{7}c\u{7f}d\u{9b}e", "abcde"),
+            ("line breaks", "a\r\nb\rc\u{2028}d\u{85}e", "a\nb\nc\nd\ne"),
+            ("bidi", "a\u{202e}b\u{2066}c\u{2069}\u{200f}d", "abcd"),
+            ("zero width", "\u{feff}a\u{200b}b\u{2060}c\u{ad}", "abc"),
+            ("joiner between letters", "a\u{200d}b", "ab"),
+            ("joiner in an emoji", "👩\u{200d}💻 ❤\u{fe0f}\u{200d}🔥", "👩\u{200d}💻 ❤\u{fe0f}\u{200d}🔥"),
+            ("terminal colours", "\u{1b}[31;1mred\u{1b}[0m", "red"),
+            ("no-break space", "a\u{a0}b", "a b"),
+            ("tab", "a\tb", "a\tb"),
+        ] {
+            assert_eq!(clean(dirty), cleaned, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_cut_tears_nothing_apart() {
+        for (name, text, at, cut) in [
+            ("ascii", "abcdef", 3, 3),
+            ("inside a character", "中文", 4, 3),
+            ("past the end", "中文", 99, 6),
+            ("before an accent", "ae\u{301}b", 2, 1),
+            ("inside a family", "x👩\u{200d}💻", 9, 1),
+            ("before a skin tone", "x👍\u{1f3fd}", 5, 1),
+            ("inside a flag", "x🇨🇳", 5, 1),
+        ] {
+            assert_eq!(floor(text, at), cut, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_endless_accent_is_cut_all_the_same() {
+        let zalgo = format!("e{}", "\u{301}".repeat(1000));
+        assert_eq!(floor(&zalgo, 501), 501);
+    }
+
+    #[test]
+    fn a_clipped_text_keeps_its_bound() {
+        for bytes in 3..20 {
+            let clipped = clip("磁盘将满 disk", bytes);
+            assert!(clipped.len() <= bytes, "{bytes}: {clipped}");
+        }
+        assert_eq!(clip("磁盘", 6), "磁盘");
+        assert_eq!(clip("磁盘满", 8), "磁…");
+    }
+
+    #[test]
+    fn what_is_rare_is_found_wherever_it_stands() {
+        for at in 0..40 {
+            let text = format!("{}:{}", "a".repeat(at), "b:".repeat(20));
+            assert_eq!(find(&text, |byte| byte == b':'), Some(at));
+        }
+        assert_eq!(find(&"中".repeat(40), |byte| byte == b':'), None);
+        for text in ["", "\n", "a", "a\n", "\n\na\n\n一行很长的中文文字\r\nb"] {
+            assert_eq!(lines(text).collect::<Vec<_>>(), text.split('\n').collect::<Vec<_>>(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn one_line_is_one_line() {
+        assert_eq!(one_line(" a\n\n b\t\u{202e}c "), "a b c");
+    }
+}
