@@ -1,7 +1,7 @@
-//! Alertmanager's words: the webhook notification, version "4".
+//! Alertmanager's webhook payload, version "4", and the identity of a notification.
 //!
-//! <https://prometheus.io/docs/alerting/latest/configuration/#webhook_config>. Unknown fields are ignored, and what a
-//! reader does not need may be absent or null: a notification is never refused for what it does not say.
+//! <https://prometheus.io/docs/alerting/latest/configuration/#webhook_config>. Unknown fields are ignored, and a field that
+//! is not needed may be absent or null.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -11,10 +11,10 @@ use std::sync::{Arc, OnceLock};
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// Alerts of a notification at most. Alertmanager writes no alert in less than 170 bytes, so no body that is read holds
-/// more; `{}` is one too, and 16 MiB of those would be 700 MiB in memory.
+/// Alerts of a notification. Alertmanager writes no alert in less than 170 bytes, so no body of its own holds more within
+/// the limit of a body; but `{}` is an alert too, and 16 MiB of those would take 700 MiB of memory.
 pub const MAX_ALERTS: usize = 100_000;
-/// Characters of what serde says about a body: it quotes what it did not expect, whole.
+/// Characters of serde's error about a body: it quotes what it did not expect, whole.
 const QUOTED_CHARS: usize = 200;
 
 /// Bytes that a usual receiver, usual recipients and the lengths take in a group's id.
@@ -22,14 +22,24 @@ const USUAL_ID: usize = 64;
 /// Bytes that an alert's fingerprint and start time take in a key, with their lengths.
 const USUAL_IDENTITY: usize = 56;
 
-/// Bytes of a receiver's name, a `groupKey` or a version at most: an id is kept for as long as its notification is remembered.
+/// Bytes of a receiver's name, a `groupKey` or a version: an id is kept for as long as its notification is remembered.
 pub const MAX_ID_BYTES: usize = 64 * 1024;
-/// Bytes of a key that is kept as it is. Of a longer one, of a group of a hundred alerts and more, its hash is kept: one of
-/// megabytes would find no room among what is remembered, and its notification be explained again at every retry.
+/// Bytes of a key that is kept as it is. A longer one, of a group of a hundred alerts and more, is kept as its hash: one of
+/// megabytes would not be remembered at all, and its notification would be explained again at every retry.
 const LONGEST_KEY: usize = 4 * 1024;
-/// A node of a `BTreeMap` of texts, however few it holds, and how many pairs one holds in the middle.
+/// Bytes of a `BTreeMap` node of texts, however few it holds, and the pairs that one holds on average.
 const NODE_BYTES: usize = 544;
 const NODE_PAIRS: usize = 8;
+
+/// The words for a severity that are in use, a rank a line.
+const RANKS: [&str; 6] = [
+    "critical crit 严重 紧急 致命 灾难", "emergency emerg disaster fatal page p0 p1", "error major high p2 重要 高",
+    "warning warn minor medium average p3 警告 次要 一般 中", // Those that stand in no line.
+    "", "info information notice low none p4 提示 信息 通知 低",
+];
+const UNKNOWN_RANK: usize = 4;
+/// Up to this rank an alert is taken before others, and analysed when the day's tokens are spent.
+const LEAST_URGENT_RANK: usize = 1;
 
 /// Labels or annotations, sorted by name.
 pub type Labels = BTreeMap<String, String>;
@@ -62,7 +72,7 @@ pub struct Notification {
     /// How many alerts `max_alerts` cut away; they may fire.
     #[serde(default, deserialize_with = "null_is_default")]
     pub truncated_alerts: u64,
-    /// Why Alertmanager notifies; [`NotificationReason::Unsaid`] before Alertmanager 0.32.
+    /// Why Alertmanager notifies; [`NotificationReason::Unknown`] before Alertmanager 0.32.
     #[serde(default, rename = "notification_reason", deserialize_with = "null_is_default")]
     pub notification_reason: NotificationReason,
 }
@@ -71,13 +81,13 @@ pub struct Notification {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Alert {
-    /// Whether it fires.
+    /// Firing or resolved.
     #[serde(default, deserialize_with = "null_is_default")]
     pub status: Status,
-    /// Its labels, `alertname` among them.
+    /// With `alertname`.
     #[serde(default, deserialize_with = "null_is_default")]
     pub labels: Labels,
-    /// Its annotations, `summary` among them.
+    /// With `summary`.
     #[serde(default, deserialize_with = "null_is_default")]
     pub annotations: Labels,
     /// RFC 3339, as Alertmanager wrote it; a new one when the alert fires again.
@@ -86,8 +96,8 @@ pub struct Alert {
     /// The link to the rule's expression in Prometheus; may be "".
     #[serde(default, rename = "generatorURL", deserialize_with = "null_is_default")]
     pub generator_url: String,
-    /// 16 hex digits, the hash of the labels. Alertmanager always sends it; what comes without (a post by hand) gets the
-    /// one that it would have.
+    /// 16 hex digits, the hash of the labels. Alertmanager always sends it; a post by hand without it gets the one that
+    /// Alertmanager would compute.
     #[serde(default, deserialize_with = "null_is_default")]
     pub fingerprint: String,
 }
@@ -96,9 +106,9 @@ pub struct Alert {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// It is over.
+    /// It has recovered.
     Resolved,
-    /// It fires. What is not said to be resolved is taken to fire, so that nothing is lost.
+    /// It fires. So does an alert of an unknown status, so that nothing is lost.
     #[default]
     #[serde(other)]
     Firing,
@@ -122,28 +132,28 @@ pub enum NotificationReason {
     /// `repeat_interval` is over: the same again is wanted.
     #[serde(rename = "repeat interval elapsed")]
     Repeat,
-    /// An older Alertmanager, "none", "unknown", or a word of the future.
+    /// Alertmanager before 0.32, "none", "unknown", or a word of a later version.
     #[default]
     #[serde(other)]
-    Unsaid,
+    Unknown,
 }
 
-/// Says that two posts are the same notification: receiver, `groupKey`, recipients, the firing alerts' fingerprints and
+/// Two posts with the same key are the same notification: receiver, `groupKey`, recipients, the firing alerts' fingerprints and
 /// start times, and whether it is a wanted repeat.
 ///
-/// Neither externalURL nor annotations are in it, since they differ between peers and evaluations; nor what is
-/// resolved. The recipients are, since one receiver may have several webhooks that differ in nothing else.
+/// externalURL and annotations are not in it, since they differ between peers and evaluations; nor are resolved alerts. The
+/// recipients are in it, since one receiver may have several webhooks that differ in nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DedupKey(Arc<str>);
 
 impl DedupKey {
-    /// The key's size in bytes, for the bound on what is remembered.
+    /// Its bytes, for the bound on what is remembered.
     #[must_use]
     pub fn weight(&self) -> usize {
         self.0.len()
     }
 
-    /// A key that equals only itself made from the same text, for tests of rooms that know no notification.
+    /// For tests of modules that need no notification.
     #[cfg(test)]
     pub(crate) fn of(text: &str) -> Self {
         Self(text.into())
@@ -155,13 +165,13 @@ impl DedupKey {
 pub struct GroupId(Arc<str>);
 
 impl GroupId {
-    /// The id's size in bytes.
+    /// Its bytes.
     #[must_use]
     pub fn weight(&self) -> usize {
         self.0.len()
     }
 
-    /// An id made from a text, for tests of rooms that know no notification.
+    /// For tests of modules that need no notification.
     #[cfg(test)]
     pub(crate) fn of(text: &str) -> Self {
         Self(text.into())
@@ -187,6 +197,20 @@ impl Alert {
         self.annotations.get(name).map_or("", String::as_str)
     }
 
+    /// How bad it is in the rule's own words: the label `severity`, else `level`, `priority` or `级别`; "" without any.
+    pub(crate) fn severity(&self) -> &str {
+        let labels = ["severity", "level", "priority", "级别"].into_iter().map(|name| self.label(name));
+        labels.into_iter().find(|value| !value.is_empty()).unwrap_or_default()
+    }
+
+    /// The rank of its severity, 0 the worst: the one order of severities for queue, budget, prompt and message. An
+    /// unknown word stands before what is only information.
+    pub(crate) fn rank(&self) -> usize {
+        let severity = self.severity();
+        let is_known = |words: &&str| words.split(' ').any(|word| word.eq_ignore_ascii_case(severity));
+        RANKS.iter().position(is_known).unwrap_or(UNKNOWN_RANK)
+    }
+
     /// Resolved by its status, or by its author: some rules write `[RESOLVED]` at the head of the summary.
     #[must_use]
     pub fn is_resolved(&self) -> bool {
@@ -203,11 +227,11 @@ impl Notification {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Err("the body is empty; Alertmanager posts a JSON object with a list \"alerts\"".into());
         }
-        // serde reads a struct from a list too; Alertmanager never posts one.
+        // serde would read a struct from a list too.
         if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
             return Err("not a JSON object; Alertmanager posts an object with a list \"alerts\"".into());
         }
-        // All at once is looked through faster than text by text. A body that is no UTF-8 throughout is read all the same:
+        // Checking all of it at once is faster than text by text. A body that is not UTF-8 throughout is read all the same:
         // only the texts that are kept have to be.
         let decoded = match str::from_utf8(body) {
             Ok(body) => serde_json::from_str(body),
@@ -223,7 +247,7 @@ impl Notification {
         }
     }
 
-    /// Drops what is resolved. What is left empty needs no explanation.
+    /// Drops what is resolved. A notification without alerts needs no explanation.
     pub fn retain_firing(&mut self) {
         self.alerts.retain(|alert| !alert.is_resolved());
     }
@@ -271,10 +295,9 @@ impl Notification {
         shared(self.alerts.iter().map(|alert| &alert.annotations))
     }
 
-    /// Whether any alert's `severity` is "critical", in any case.
-    #[must_use]
-    pub fn is_critical(&self) -> bool {
-        self.alerts.iter().any(|alert| alert.label("severity").eq_ignore_ascii_case("critical"))
+    /// Whether any alert is urgent by its severity: it is taken first, and analysed whatever was spent.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.alerts.iter().any(|alert| alert.rank() <= LEAST_URGENT_RANK)
     }
 
     /// About how many bytes it takes in memory, its key and its group's id included, for the bounds on what waits.
@@ -310,10 +333,10 @@ fn push_counted(part: &str, text: &mut String) {
     text.push_str(part);
 }
 
-/// 128 bits that only the same text has, within this process.
+/// A hash of 128 bits, seeded at random in each process.
 fn hashed(text: &str) -> String {
-    static CHANCE: OnceLock<[RandomState; 2]> = OnceLock::new();
-    let [first, second] = CHANCE.get_or_init(|| [RandomState::new(), RandomState::new()]).each_ref();
+    static SEEDS: OnceLock<[RandomState; 2]> = OnceLock::new();
+    let [first, second] = SEEDS.get_or_init(|| [RandomState::new(), RandomState::new()]).each_ref();
     format!("{:016x}{:016x} of {} bytes", first.hash_one(text), second.hash_one(text), text.len())
 }
 
@@ -322,7 +345,7 @@ fn one_line(text: &str) -> String {
     text.chars().take(QUOTED_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// As Alertmanager computes it: 64-bit FNV-1a of the sorted names and values, each followed by a byte that no UTF-8 holds.
+/// As Alertmanager computes it: 64-bit FNV-1a of the sorted names and values, each followed by 0xff.
 /// <https://github.com/prometheus/common/blob/main/model/signature.go>
 fn fingerprint(labels: &Labels) -> String {
     const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
@@ -333,7 +356,7 @@ fn fingerprint(labels: &Labels) -> String {
     format!("{hash:016x}")
 }
 
-/// Reads the alerts, and stops at [`MAX_ALERTS`].
+/// Reads at most [`MAX_ALERTS`] alerts.
 fn bounded_alerts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Alert>, D::Error> {
     struct Alerts;
 
@@ -417,7 +440,7 @@ mod tests {
         mixed.retain_firing();
         let instances: Vec<_> = mixed.alerts.iter().map(|alert| alert.label("instance")).collect();
         assert_eq!(instances, ["db-2:9100", "db-3:9100", "db-4:9100"]);
-        assert!(mixed.is_critical());
+        assert!(mixed.is_urgent());
     }
 
     #[test]

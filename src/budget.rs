@@ -8,7 +8,7 @@ use jiff::tz::Offset;
 
 /// Tokens that may be spent until midnight.
 #[derive(Debug)]
-pub struct Budget {
+pub(crate) struct Budget {
     limit: Option<u64>,
     zone: Offset,
     spent: Mutex<(Date, u64)>,
@@ -16,38 +16,31 @@ pub struct Budget {
 
 impl Budget {
     /// A budget of `limit` tokens a day in `zone`; 0 is none.
-    #[must_use]
-    pub fn new(limit: u64, zone: Offset, now: Timestamp) -> Self {
+    pub(crate) fn new(limit: u64, zone: Offset, now: Timestamp) -> Self {
         let today = zone.to_datetime(now).date();
         Self { limit: Some(limit).filter(|limit| *limit > 0), zone, spent: Mutex::new((today, 0)) }
     }
 
-    /// Whether there is a budget.
-    #[must_use]
-    pub fn is_set(&self) -> bool {
+    pub(crate) fn is_set(&self) -> bool {
         self.limit.is_some()
     }
 
     /// Whether the day's tokens are used up. Jobs that run side by side may overdraw by what each of them takes.
-    #[must_use]
-    pub fn is_spent(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_spent(&self, now: Timestamp) -> bool {
         self.limit.is_some_and(|limit| self.spent(now) >= limit)
     }
 
-    /// Counts tokens.
-    pub fn spend(&self, tokens: u64, now: Timestamp) {
+    pub(crate) fn spend(&self, tokens: u64, now: Timestamp) {
         self.with_today(now, |spent| *spent = spent.saturating_add(tokens));
     }
 
     /// Tokens since midnight.
-    #[must_use]
-    pub fn spent(&self, now: Timestamp) -> u64 {
+    pub(crate) fn spent(&self, now: Timestamp) -> u64 {
         self.with_today(now, |spent| *spent)
     }
 
-    /// The limit; 0 is none.
-    #[must_use]
-    pub fn limit(&self) -> u64 {
+    /// 0 is none.
+    pub(crate) fn limit(&self) -> u64 {
         self.limit.unwrap_or(0)
     }
 

@@ -1,222 +1,180 @@
-//! What was said about each group: so that a repeat costs no tokens, and a newcomer is told from what was there.
+//! What was explained and delivered per group: a repeat costs no tokens, and an alert that joined is told from what was
+//! there before.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::alertmanager::{Alert, GroupId, Notification, NotificationReason};
+use crate::bounded_map::BoundedMap;
 use crate::deepseek::Analysis;
 
 /// Groups that are remembered: as many as there are remembered outcomes.
 const GROUPS: usize = 4096;
 /// Bytes of what is remembered.
 const BYTES: usize = 8 * 1024 * 1024;
-/// What an alert or a group costs besides its text.
+/// Bytes of an alert or a group beside its text.
 const OVERHEAD: usize = 96;
 
-/// What was explained of every group.
 #[derive(Debug)]
 pub(crate) struct History {
     ttl: Duration,
     window: Duration,
-    state: Mutex<State>,
+    groups: Mutex<BoundedMap<GroupId, Group>>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    groups: HashMap<GroupId, Explained>,
-    by_age: BTreeMap<u64, GroupId>,
-    bytes: usize,
-    serial: u64,
-}
-
+/// What is remembered of a group.
 #[derive(Debug)]
-struct Explained {
-    /// The alerts, by their identity, and when each last stood in a message that reached the phone.
-    firing: HashMap<(String, String), Option<Instant>>,
-    /// `None`: it was told without one of its own, plain or in a digest.
+struct Group {
+    /// The alerts that fired, and when each last stood in a message that reached the phone.
+    firing: HashMap<Identity, Option<Instant>>,
+    /// Of just these alerts. `None`: they were delivered plain or in a digest, without an analysis of their own.
     analysis: Option<Analysis>,
     at: Instant,
-    age: u64,
-    bytes: usize,
 }
 
-impl Explained {
-    /// The analysis, while it serves for `ttl`, of just these alerts. What was said of more than fires now would send its
-    /// reader to what has recovered.
-    fn analysis_of(&self, notification: &Notification, ttl: Duration, now: Instant) -> Option<&Analysis> {
-        self.analysis.as_ref().filter(|_| !self.is_over(ttl, now) && self.is_about(notification))
-    }
+/// Fingerprint and start: an alert that fires again has its old fingerprint and a new start.
+type Identity = (String, String);
 
+fn identity(alert: &Alert) -> Identity {
+    (alert.fingerprint.clone(), alert.starts_at.clone())
+}
+
+fn identities(notification: &Notification) -> HashSet<Identity> {
+    notification.alerts.iter().map(identity).collect()
+}
+
+impl Group {
     fn is_over(&self, ttl: Duration, now: Instant) -> bool {
         now.saturating_duration_since(self.at) >= ttl
     }
 
-    /// Whether just these alerts fire, no more and no fewer.
+    /// The times at which the alerts of `notification` were delivered; `None` in place of one that never was.
+    fn deliveries(&self, notification: &Notification) -> impl Iterator<Item = Option<Instant>> {
+        notification.alerts.iter().map(|alert| self.firing.get(&identity(alert)).copied().flatten())
+    }
+
+    fn covers(&self, notification: &Notification) -> bool {
+        notification.alerts.iter().all(|alert| self.firing.contains_key(&identity(alert)))
+    }
+
+    /// Whether just these alerts fired, no more and no fewer.
     fn is_about(&self, notification: &Notification) -> bool {
-        let firing: HashSet<_> = notification.alerts.iter().map(identity).collect();
-        firing.len() == self.firing.len()
-            && self.firing.keys().all(|(fingerprint, start)| firing.contains(&(&**fingerprint, &**start)))
+        self.firing.len() == identities(notification).len() && self.covers(notification)
     }
 }
 
-/// What is known when a notification comes.
+/// What is known of a notification that is to be explained.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Recall {
-    /// Everything that fires was delivered within the window, or only a recovery is notified: there is nothing to say.
-    Said,
-    /// Everything that fires was explained: the analysis serves again.
-    Again(Analysis, Told),
-    /// The group was told, but not these fingerprints, some of which joined since.
-    Joined(HashSet<String>),
-    /// Nothing is known.
-    Nothing,
-}
-
-/// Whether an analysis reached the phone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Told {
-    /// It did: sending it again is a repeat.
-    Yes,
-    /// It did not yet.
-    No,
+    /// Just these alerts were explained. `was_delivered`: sending the analysis again is a repeat.
+    Explained { analysis: Analysis, was_delivered: bool },
+    /// There is no analysis of just these alerts. `joined` has the fingerprints of those that were not delivered, when
+    /// others of the group were; it is empty when nothing is known of the group.
+    Unexplained { joined: HashSet<String> },
 }
 
 impl History {
-    /// An empty history. An analysis serves for `ttl`; what was delivered is not said again for `window`.
-    #[must_use]
+    /// An empty history. An analysis serves for `ttl`; what was delivered is not sent again for `window`.
     pub(crate) fn new(ttl: Duration, window: Duration) -> Self {
-        Self { ttl, window, state: Mutex::default() }
+        Self { ttl, window, groups: Mutex::new(BoundedMap::new(GROUPS, BYTES)) }
+    }
+
+    /// Whether there is nothing to send: everything that fires was delivered within the window, or the notification only
+    /// reports a recovery beside what was delivered. This holds also when the analysis serves no more.
+    pub(crate) fn already_delivered(&self, id: &GroupId, notification: &Notification, now: Instant) -> bool {
+        let groups = self.lock();
+        // What was delivered the longest ago decides.
+        let Some(Some(oldest)) = groups.get(id).and_then(|group| group.deliveries(notification).min()) else {
+            return false;
+        };
+        match notification.notification_reason {
+            NotificationReason::SomeResolved => true,
+            NotificationReason::Repeat => false,
+            NotificationReason::First
+            | NotificationReason::NewAlerts
+            | NotificationReason::AllResolved
+            | NotificationReason::Unknown => now.saturating_duration_since(oldest) < self.window,
+        }
     }
 
     /// What is known about the firing alerts of `notification`.
-    #[must_use]
-    pub(crate) fn recall(&self, group: &GroupId, notification: &Notification, now: Instant) -> Recall {
-        let state = self.lock();
-        let Some(explained) = state.groups.get(group) else { return Recall::Nothing };
-        let known = |alert: &Alert| explained.firing.get(&owned(identity(alert)));
-        let is_known = |alert: &Alert| known(alert).is_some();
-        if !notification.alerts.iter().any(is_known) {
-            return Recall::Nothing;
-        }
-        // When its analysis serves no more, what was told stays told all the same.
-        if !notification.alerts.iter().all(is_known) {
+    pub(crate) fn recall(&self, id: &GroupId, notification: &Notification, now: Instant) -> Recall {
+        let groups = self.lock();
+        let nothing = || Recall::Unexplained { joined: HashSet::new() };
+        let Some(group) = groups.get(id).filter(|group| !group.is_over(self.ttl, now)) else { return nothing() };
+        if !group.covers(notification) {
             // What was explained in a message that did not arrive is as new as what joined since.
-            let is_told = |alert: &&Alert| known(alert).is_some_and(Option::is_some);
-            let (told, joined): (Vec<_>, Vec<_>) = notification.alerts.iter().partition(is_told);
-            let joined = joined.into_iter().map(|alert| alert.fingerprint.clone()).collect();
-            return if told.is_empty() || explained.is_over(self.ttl, now) {
-                Recall::Nothing
+            let alerts = notification.alerts.iter().zip(group.deliveries(notification));
+            let (delivered, joined): (Vec<_>, Vec<_>) = alerts.partition(|(_, delivered)| delivered.is_some());
+            return if delivered.is_empty() {
+                nothing()
             } else {
-                Recall::Joined(joined)
+                Recall::Unexplained { joined: joined.into_iter().map(|(alert, _)| alert.fingerprint.clone()).collect() }
             };
         }
-        let reason = notification.notification_reason;
-        let again = |told| {
-            let analysis = explained.analysis_of(notification, self.ttl, now);
-            analysis.map_or(Recall::Nothing, |analysis| Recall::Again(analysis.clone(), told))
-        };
-        // Of several it is the one that was told the longest ago; `None` when one was not.
-        let told = notification.alerts.iter().map(|alert| *known(alert)?);
-        match told.min().flatten() {
-            None => again(Told::No),
-            // A recovery in the group does not explain the rest again.
-            Some(_) if reason == NotificationReason::SomeResolved => Recall::Said,
-            Some(delivered)
-                if reason != NotificationReason::Repeat && now.saturating_duration_since(delivered) < self.window =>
-            {
-                Recall::Said
+        // An analysis of more than fires now would send its reader to what has recovered.
+        match group.analysis.as_ref().filter(|_| group.is_about(notification)) {
+            Some(analysis) => {
+                let was_delivered = group.deliveries(notification).all(|delivered| delivered.is_some());
+                Recall::Explained { analysis: analysis.clone(), was_delivered }
             }
-            Some(_) => again(Told::Yes),
+            None => nothing(),
         }
     }
 
     /// Remembers an analysis of what fires now.
-    pub(crate) fn explained(&self, group: &GroupId, notification: &Notification, analysis: &Analysis, now: Instant) {
-        self.remember(group, notification, Some(analysis), None, now);
+    pub(crate) fn remember(&self, id: &GroupId, notification: &Notification, analysis: &Analysis, now: Instant) {
+        Self::insert(&mut self.lock(), id, notification, Some(analysis), None, now);
     }
 
-    /// Remembers that what fires now was told, plain or in a digest, without an analysis of its own: a recovery is no
-    /// news, but a repeat is explained anew, unless an analysis of the same was there before.
-    pub(crate) fn told(&self, group: &GroupId, notification: &Notification, now: Instant) {
-        let before = |explained: &Explained| explained.analysis_of(notification, self.ttl, now).is_some();
-        let serves = self.lock().groups.get(group).is_some_and(before);
-        if serves {
-            self.delivered(group, notification, now);
-        } else {
-            self.remember(group, notification, None, Some(now), now);
+    /// Notes that a message about `notification` reached the phone. `explained`: with an analysis of its own, which is
+    /// remembered; it may be older than what is remembered by now, and then what it did not tell is still to be
+    /// delivered. Not `explained`: plain or in a digest, so that a recovery is no news, but a repeat is explained.
+    pub(crate) fn mark_delivered(&self, id: &GroupId, notification: &Notification, explained: bool, now: Instant) {
+        let mut groups = self.lock();
+        let group = groups.get_mut(id).filter(|group| {
+            explained || (group.analysis.is_some() && !group.is_over(self.ttl, now) && group.is_about(notification))
+        });
+        match group {
+            Some(group) => {
+                let delivered = identities(notification);
+                group
+                    .firing
+                    .iter_mut()
+                    .filter(|(alert, _)| delivered.contains(alert))
+                    .for_each(|(_, at)| *at = Some(now));
+            }
+            None if explained => {}
+            None => Self::insert(&mut groups, id, notification, None, Some(now), now),
         }
     }
 
-    fn remember(
-        &self,
-        group: &GroupId,
+    fn insert(
+        groups: &mut BoundedMap<GroupId, Group>,
+        id: &GroupId,
         notification: &Notification,
         analysis: Option<&Analysis>,
         delivered: Option<Instant>,
         now: Instant,
     ) {
-        let mut state = self.lock();
-        let before = state.forget(group).map(|explained| explained.firing).unwrap_or_default();
-        // What was told before is told, also when the message about the newcomers beside it does not arrive.
-        let with_telling = |alert: &Alert| {
-            let identity = owned(identity(alert));
-            let told = delivered.or_else(|| before.get(&identity).copied().flatten());
-            (identity, told)
-        };
-        let firing: HashMap<_, _> = notification.alerts.iter().map(with_telling).collect();
+        let before = groups.remove(id).map(|group| group.firing).unwrap_or_default();
+        // What was delivered before stays so, also when the message about the alerts that joined does not arrive.
+        let firing: HashMap<_, _> = identities(notification)
+            .into_iter()
+            .map(|identity| {
+                let delivered = delivered.or_else(|| before.get(&identity).copied().flatten());
+                (identity, delivered)
+            })
+            .collect();
         let texts: usize = firing.keys().map(|(fingerprint, start)| fingerprint.len() + start.len() + OVERHEAD).sum();
-        let bytes = texts + analysis.map_or(0, |analysis| analysis.text.len()) + 2 * group.weight() + OVERHEAD;
-        if bytes > BYTES / 2 {
-            // It alone would make all others forgotten.
-            return;
-        }
-        state.serial += 1;
-        let age = state.serial;
-        state.by_age.insert(age, group.clone());
-        state.bytes += bytes;
-        let explained = Explained { firing, analysis: analysis.cloned(), at: now, age, bytes };
-        state.groups.insert(group.clone(), explained);
-        while state.groups.len() > GROUPS || state.bytes > BYTES {
-            let Some((_, oldest)) = state.by_age.pop_first() else { return };
-            let _ = state.forget(&oldest);
-        }
+        let bytes = texts + analysis.map_or(0, |analysis| analysis.text.len()) + 2 * id.weight() + OVERHEAD;
+        groups.insert(id.clone(), Group { firing, analysis: analysis.cloned(), at: now }, bytes);
     }
 
-    /// Notes that a message about `notification` reached the phone. It may be an older one than the analysis that is
-    /// remembered by now: what it does not tell is still to be told.
-    pub(crate) fn delivered(&self, group: &GroupId, notification: &Notification, now: Instant) {
-        if let Some(explained) = self.lock().groups.get_mut(group) {
-            let is_in: HashSet<_> = notification.alerts.iter().map(identity).collect();
-            for ((fingerprint, starts_at), told) in &mut explained.firing {
-                if is_in.contains(&(&**fingerprint, &**starts_at)) {
-                    *told = Some(now);
-                }
-            }
-        }
+    fn lock(&self) -> MutexGuard<'_, BoundedMap<GroupId, Group>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn forget(&mut self, group: &GroupId) -> Option<Explained> {
-        let explained = self.groups.remove(group)?;
-        self.by_age.remove(&explained.age);
-        self.bytes -= explained.bytes;
-        Some(explained)
-    }
-}
-
-/// An alert that fires again has its old fingerprint and a new start.
-fn identity(alert: &Alert) -> (&str, &str) {
-    (&alert.fingerprint, &alert.starts_at)
-}
-
-fn owned((fingerprint, starts_at): (&str, &str)) -> (String, String) {
-    (fingerprint.to_owned(), starts_at.to_owned())
 }
 
 #[cfg(test)]
@@ -237,83 +195,101 @@ mod tests {
         Analysis { text: "结论".into(), cut: false }
     }
 
+    fn explained(was_delivered: bool) -> Recall {
+        Recall::Explained { analysis: analysis(), was_delivered }
+    }
+
+    fn unexplained(joined: &[&str]) -> Recall {
+        Recall::Unexplained { joined: joined.iter().map(|it| (*it).to_owned()).collect() }
+    }
+
+    /// A history of one group, and what it says: `None` when there is nothing to send.
+    struct OneGroup(History, GroupId, Instant);
+
+    impl OneGroup {
+        fn new() -> Self {
+            Self(History::new(12 * HOUR, 10 * MINUTE), GroupId::of("g"), Instant::now())
+        }
+
+        fn remember(&self, firing: &[&str], after: Duration) {
+            self.0.remember(&self.1, &notification(firing, ""), &analysis(), self.2 + after);
+        }
+
+        fn mark_delivered(&self, firing: &[&str], explained: bool) {
+            self.0.mark_delivered(&self.1, &notification(firing, ""), explained, self.2);
+        }
+
+        fn recall(&self, firing: &[&str], reason: &str, after: Duration) -> Option<Recall> {
+            let (notification, now) = (notification(firing, reason), self.2 + after);
+            let is_delivered = self.0.already_delivered(&self.1, &notification, now);
+            (!is_delivered).then(|| self.0.recall(&self.1, &notification, now))
+        }
+    }
+
     #[test]
-    fn what_is_known_decides_what_is_asked() {
-        let (history, group, start) = (History::new(12 * HOUR, 10 * MINUTE), GroupId::of("g"), Instant::now());
-        history.explained(&group, &notification(&["a", "b"], ""), &analysis(), start);
-        history.delivered(&group, &notification(&["a", "b"], ""), start);
-        let again = Recall::Again(analysis(), Told::Yes);
-        let joined = |it: &str| Recall::Joined(HashSet::from([it.to_owned()]));
+    fn recall_depends_on_what_fires_why_and_when() {
+        let group = OneGroup::new();
+        group.remember(&["a", "b"], Duration::ZERO);
+        group.mark_delivered(&["a", "b"], true);
         for (name, firing, reason, after, expected) in [
-            ("the same, within the window", &["a", "b"][..], "", MINUTE, Recall::Said),
-            ("some recovered, within the window", &["a"], "", MINUTE, Recall::Said),
-            ("some recovered, told so", &["a"], "some alerts resolved", HOUR, Recall::Said),
-            ("the same, after the window", &["b", "a"], "", HOUR, again.clone()),
-            ("a wanted repeat", &["a", "b"], "repeat interval elapsed", MINUTE, again.clone()),
-            ("one joined", &["a", "b", "c"], "new alerts added", MINUTE, joined("c")),
-            ("one left, one joined", &["a", "c"], "", HOUR, joined("c")),
-            ("others", &["c"], "", MINUTE, Recall::Nothing),
-            ("the same, after the TTL", &["a", "b"], "", 12 * HOUR, Recall::Nothing),
+            ("the same, within the window", &["a", "b"][..], "", MINUTE, None),
+            ("some recovered, within the window", &["a"], "", MINUTE, None),
+            ("some recovered, by the reason", &["a"], "some alerts resolved", HOUR, None),
+            ("the same, after the window", &["b", "a"], "", HOUR, Some(explained(true))),
+            ("a wanted repeat", &["a", "b"], "repeat interval elapsed", MINUTE, Some(explained(true))),
+            ("one joined", &["a", "b", "c"], "new alerts added", MINUTE, Some(unexplained(&["c"]))),
+            ("one left, one joined", &["a", "c"], "", HOUR, Some(unexplained(&["c"]))),
+            ("others", &["c"], "", MINUTE, Some(unexplained(&[]))),
+            ("the same, after the TTL", &["a", "b"], "", 12 * HOUR, Some(unexplained(&[]))),
         ] {
-            assert_eq!(history.recall(&group, &notification(firing, reason), start + after), expected, "{name}");
+            assert_eq!(group.recall(firing, reason, after), expected, "{name}");
         }
-        assert_eq!(history.recall(&GroupId::of("h"), &notification(&["a"], ""), start), Recall::Nothing);
+        let other = GroupId::of("h");
+        assert_eq!(group.0.recall(&other, &notification(&["a"], ""), group.2), unexplained(&[]));
     }
 
     #[test]
-    fn what_did_not_reach_the_phone_is_sent_as_new() {
-        let (history, group, start) = (History::new(12 * HOUR, 10 * MINUTE), GroupId::of("g"), Instant::now());
-        history.explained(&group, &notification(&["a"], ""), &analysis(), start);
-        let recalled = history.recall(&group, &notification(&["a"], ""), start + HOUR);
-        assert_eq!(recalled, Recall::Again(analysis(), Told::No));
+    fn analysis_that_did_not_reach_the_phone_is_sent_as_new() {
+        let group = OneGroup::new();
+        group.remember(&["a"], Duration::ZERO);
+        assert_eq!(group.recall(&["a"], "", HOUR), Some(explained(false)));
     }
 
     #[test]
-    fn an_older_message_tells_nothing_of_what_joined_since() {
-        let (history, group, start) = (History::new(12 * HOUR, 10 * MINUTE), GroupId::of("g"), Instant::now());
-        history.explained(&group, &notification(&["a", "b"], ""), &analysis(), start);
-        history.delivered(&group, &notification(&["a"], ""), start);
-        let recall = |firing: &[&str]| history.recall(&group, &notification(firing, ""), start + MINUTE);
-        assert_eq!(recall(&["a"]), Recall::Said);
-        assert_eq!(recall(&["b"]), Recall::Nothing, "the analysis is of more");
-        assert_eq!(recall(&["a", "b"]), Recall::Again(analysis(), Told::No));
+    fn delivery_of_an_older_message_marks_only_its_own_alerts() {
+        let group = OneGroup::new();
+        group.remember(&["a", "b"], Duration::ZERO);
+        group.mark_delivered(&["a"], true);
+        assert_eq!(group.recall(&["a"], "", MINUTE), None);
+        assert_eq!(group.recall(&["b"], "", MINUTE), Some(unexplained(&[])), "the analysis is of more");
+        assert_eq!(group.recall(&["a", "b"], "", MINUTE), Some(explained(false)));
     }
 
     #[test]
-    fn what_was_told_stays_told_when_the_next_message_does_not_arrive() {
-        let (history, group, start) = (History::new(12 * HOUR, 10 * MINUTE), GroupId::of("g"), Instant::now());
-        history.explained(&group, &notification(&["a"], ""), &analysis(), start);
-        history.delivered(&group, &notification(&["a"], ""), start);
-        history.explained(&group, &notification(&["a", "b"], ""), &analysis(), start + MINUTE);
-        let recall = |firing: &[&str], reason| history.recall(&group, &notification(firing, reason), start + HOUR);
-        assert_eq!(recall(&["a"], "some alerts resolved"), Recall::Said);
-        assert_eq!(recall(&["a"], ""), Recall::Nothing, "the analysis is of more");
-        assert_eq!(recall(&["a", "b"], ""), Recall::Again(analysis(), Told::No));
+    fn delivered_alert_stays_delivered_when_the_next_message_fails() {
+        let group = OneGroup::new();
+        group.remember(&["a"], Duration::ZERO);
+        group.mark_delivered(&["a"], true);
+        group.remember(&["a", "b"], MINUTE);
+        assert_eq!(group.recall(&["a"], "some alerts resolved", HOUR), None);
+        assert_eq!(group.recall(&["a"], "", HOUR), Some(unexplained(&[])), "the analysis is of more");
+        assert_eq!(group.recall(&["a", "b"], "", HOUR), Some(explained(false)));
     }
 
     #[test]
-    fn what_was_told_without_an_analysis_is_not_news_and_a_repeat_of_it_is_explained() {
-        let (history, group, start) = (History::new(12 * HOUR, 10 * MINUTE), GroupId::of("g"), Instant::now());
-        history.told(&group, &notification(&["a", "b"], ""), start);
-        let recall = |firing: &[&str], after| history.recall(&group, &notification(firing, ""), start + after);
-        assert_eq!(recall(&["a"], MINUTE), Recall::Said);
-        assert_eq!(recall(&["a", "b"], HOUR), Recall::Nothing);
-        assert_eq!(recall(&["a", "c"], MINUTE), Recall::Joined(HashSet::from(["c".into()])));
+    fn delivery_without_an_analysis_is_no_news_and_its_repeat_is_explained() {
+        let group = OneGroup::new();
+        group.mark_delivered(&["a", "b"], false);
+        assert_eq!(group.recall(&["a"], "", MINUTE), None);
+        assert_eq!(group.recall(&["a", "b"], "", HOUR), Some(unexplained(&[])));
+        assert_eq!(group.recall(&["a", "c"], "", MINUTE), Some(unexplained(&["c"])));
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
-        let history = History::new(HOUR, MINUTE);
-        for number in 0..GROUPS + 10 {
-            history.explained(
-                &GroupId::of(&number.to_string()),
-                &notification(&["a"], ""),
-                &analysis(),
-                Instant::now(),
-            );
-        }
-        let state = history.lock();
-        assert_eq!((state.groups.len(), state.by_age.len()), (GROUPS, GROUPS));
-        assert!(state.bytes <= BYTES);
+    fn delivery_in_a_digest_keeps_an_analysis_of_the_same_alerts() {
+        let group = OneGroup::new();
+        group.remember(&["a"], Duration::ZERO);
+        group.mark_delivered(&["a"], false);
+        assert_eq!(group.recall(&["a"], "", HOUR), Some(explained(true)));
     }
 }

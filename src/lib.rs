@@ -32,6 +32,7 @@ pub mod redact;
 pub mod upstream;
 
 pub mod alertmanager;
+mod bounded_map;
 pub mod logger;
 mod outcome;
 pub mod secret;

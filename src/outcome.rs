@@ -1,8 +1,8 @@
-//! How a notification ends, and the one table from there to what Alertmanager, the metrics and the log are told.
+//! How a notification ends, and the one table from there to HTTP status, metrics and log level.
 
 use log::Level;
 
-/// Why a notification ended as it did. Status, metric label and log level are read off this enum, nowhere else.
+/// Why a notification ended as it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// WeCom took every part (errcode 0).
@@ -27,7 +27,7 @@ pub enum Reason {
     MethodNotAllowed,
     /// The body is above the limit.
     TooLarge,
-    /// Something a person set is wrong: model, base URL, trusted IP, agentid.
+    /// Something is configured wrongly: model, base URL, trusted IP, agentid.
     Configuration,
     /// A key or secret is refused.
     Credentials,
@@ -39,27 +39,27 @@ pub enum Reason {
     Prompt,
     /// WeCom refuses this very message.
     Message,
-    /// WeCom answered an errcode that no table names.
+    /// WeCom answered an errcode that is in no table.
     UnknownErrcode,
     /// DeepSeek or WeCom limits our rate.
     RateLimited,
-    /// Our own pace has no turn left within the job's deadline.
+    /// Our own rate limiter has no permit within the job's deadline.
     Paced,
     /// An upstream failed in a way that passes.
     Transient,
     /// The job's deadline passed.
     Timeout,
-    /// As much waits as may wait.
+    /// The queue, or its memory, is full.
     QueueFull,
     /// The service is stopping.
     Draining,
-    /// Waited too long without being asked for again.
+    /// Waited too long without being posted again.
     Stale,
-    /// A fault of our own; it was caught and logged.
+    /// A panic; it was caught and logged.
     Panicked,
 }
 
-/// What one [`Reason`] means to each of its readers.
+/// What a [`Reason`] means in HTTP, in the metrics and in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
     /// The HTTP status that steers Alertmanager: 2xx done, 5xx again within seconds, 4xx once per `group_interval`.
@@ -143,7 +143,7 @@ impl Reason {
         matches!(self, Self::Delivered | Self::DeliveredAgain)
     }
 
-    /// Whether WeCom holds everything that was to be said.
+    /// Whether WeCom has everything that was to be sent.
     #[must_use]
     pub fn is_success(self) -> bool {
         self.row().outcome == "success"
@@ -161,7 +161,6 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// An outcome with its line.
     #[must_use]
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }

@@ -1,4 +1,4 @@
-//! The story of a notification in one function: recall, analysis, message, delivery, outcome.
+//! What is done with a notification: recall, analysis, message, delivery, outcome.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -11,26 +11,23 @@ use jiff::tz::Offset;
 use crate::alertmanager::{GroupId, Notification};
 use crate::budget::Budget;
 use crate::deepseek::{self, Analysis, DeepSeek, Usage};
-use crate::history::{History, Recall, Told};
-use crate::message::notice;
-use crate::message::{self, Content, MessageInput};
-use crate::metrics::Metrics;
+use crate::history::{History, Recall};
+use crate::message::{self, Content, MessageInput, notice};
+use crate::metrics::{Counter, Metrics, Sample};
 use crate::outcome::{Outcome, Reason};
-use crate::prompt::Aliases;
-use crate::prompt::{self, ChatMessage, Subject};
-use crate::queue::{Company, Finish, JobId, Running};
-use crate::upstream::CircuitBreaker;
-use crate::wecom::{self, Recipients, Sent, WeCom};
-use crate::wecom::{Denied, RateLimiter};
+use crate::prompt::{self, Aliases, ChatMessage, Subject};
+use crate::queue::{Draft, Finish, Job};
+use crate::upstream::{CircuitBreaker, Permit};
+use crate::wecom::{self, Denied, RateLimiter, RatePermit, Recipients, WeCom};
 
 /// A prompt that DeepSeek refused is refused again for so long without a call: Alertmanager posts it at every
 /// `group_interval`.
 const REFUSED_PROMPT: Duration = Duration::from_secs(60 * 60);
 /// Kept back of a job's time for the delivery, when the model takes all it is given; a quarter of a short job's.
 const DELIVERY: Duration = Duration::from_secs(20);
-/// Kept back of it for sending when a message waits for its turn; a quarter of a short job's.
+/// Kept back of it for sending when a message waits for the rate limiter; a quarter of a short job's.
 const SENDING: Duration = Duration::from_secs(5);
-/// Time for a notice: it is sent after its job was answered, and holds the worker meanwhile.
+/// Time for a notice: it is sent after its job was answered, and a drain waits for it.
 const NOTICE: Duration = Duration::from_secs(20);
 
 /// What is done when no analysis can be had.
@@ -42,69 +39,7 @@ pub enum OnAnalysisFailure {
     Deliver,
 }
 
-/// What waits in the room: a notification, and who gets its explanation.
-#[derive(Debug)]
-pub struct Post {
-    /// What fires, with secrets masked.
-    pub notification: Notification,
-    /// Who gets it.
-    pub recipients: Arc<Recipients>,
-    /// The group for the memory of what was said.
-    pub group: crate::alertmanager::GroupId,
-}
-
-/// What a job keeps across its tries: the rendered message and how much of it WeCom took.
-#[derive(Debug, Clone, Default)]
-pub struct Kept(Option<Draft>);
-
-/// A rendered message on its way.
-#[derive(Debug, Clone)]
-struct Draft {
-    parts: Arc<[String]>,
-    taken: usize,
-    /// How the job ends when WeCom took all of it.
-    reason: Reason,
-}
-
-/// A job, or the members of a digest, in a worker's hands.
-pub type Jobs<'j> = &'j [Running<Post, Kept>];
-
-/// What a job took and how it ended.
-#[derive(Debug)]
-pub struct Report {
-    /// The end.
-    pub outcome: Outcome,
-    /// Parts of the message; 0 when none was rendered.
-    pub parts: usize,
-    /// Recipients that did not get it though others did; "" when all did.
-    pub partial: String,
-    /// Calls to DeepSeek.
-    pub model_calls: usize,
-    /// Time in DeepSeek's calls and their pauses.
-    pub deepseek: Duration,
-    /// Time in WeCom's calls, their pauses and the wait for a turn.
-    pub wecom: Duration,
-    /// Tokens.
-    pub usage: Usage,
-    /// DeepSeek's last HTTP status; 0 when it was not asked.
-    pub status: u16,
-    /// WeCom's last errcode.
-    pub errcode: Option<i64>,
-    /// What a person should be told besides.
-    pub notice: Option<Notice>,
-    draft: Option<Draft>,
-}
-
-/// A message about the service itself.
-#[derive(Debug)]
-pub struct Notice {
-    /// What it says, in short, for the log.
-    pub about: &'static str,
-    text: String,
-    recipients: Arc<Recipients>,
-}
-
-/// What the story needs, each its own room.
+/// What the pipeline is made of.
 #[derive(Debug)]
 pub struct Settings {
     /// DeepSeek.
@@ -137,24 +72,90 @@ pub struct PromptSettings {
 }
 
 impl PromptSettings {
-    /// The messages for these notifications, and the aliases to undo in the answer.
+    /// The chat messages for these notifications, and the aliases to undo in the answer. `joined` has the fingerprints of
+    /// alerts that joined a group that was explained before.
     #[must_use]
-    pub fn chat(&self, notifications: &[&Notification], newcomers: &HashSet<String>) -> (Vec<ChatMessage>, Aliases) {
+    pub fn chat(&self, notifications: &[&Notification], joined: &HashSet<String>) -> (Vec<ChatMessage>, Aliases) {
         let aliases = Aliases::new(notifications, &self.redact_labels);
-        let subject = Subject { notifications, newcomers, aliases: &aliases };
+        let subject = Subject { notifications, newcomers: joined, aliases: &aliases };
         let messages = prompt::chat(self.instructions.as_deref(), &subject);
         (messages, aliases)
     }
 }
 
-/// The rooms behind the door.
+/// How a job ended and what it took.
 #[derive(Debug)]
-pub struct Pipeline {
+pub(crate) struct Report {
+    pub(crate) outcome: Outcome,
+    /// The rendered message and how much of it WeCom took; `None` when none was rendered.
+    pub(crate) draft: Option<Draft>,
+    /// Recipients that did not get it though others did; "" when all did.
+    pub(crate) partial: String,
+    pub(crate) model: ModelUse,
+    pub(crate) wecom: WeComUse,
+    /// What a person should get to know besides.
+    pub(crate) notice: Option<Notice>,
+}
+
+/// What asking DeepSeek took.
+#[derive(Debug, Default)]
+pub(crate) struct ModelUse {
+    pub(crate) calls: usize,
+    /// Calls and the pauses between them.
+    pub(crate) took: Duration,
+    pub(crate) usage: Usage,
+    /// The last HTTP status; 0 when there was none.
+    pub(crate) status: u16,
+}
+
+/// What WeCom took.
+#[derive(Debug, Default)]
+pub(crate) struct WeComUse {
+    /// Calls, the pauses between them, and the wait for the rate limiter.
+    pub(crate) took: Duration,
+    /// The last errcode; `None` when no call was answered with one.
+    pub(crate) errcode: Option<i64>,
+}
+
+/// A message about the service itself.
+#[derive(Debug)]
+pub(crate) struct Notice {
+    /// Its subject, for the log.
+    pub(crate) about: &'static str,
+    text: String,
+    recipients: Arc<Recipients>,
+}
+
+/// What [`Pipeline::write`] made.
+struct Written {
+    draft: Result<Draft, Outcome>,
+    model: ModelUse,
+    notice: Option<Notice>,
+}
+
+/// What [`Pipeline::analyse`] made.
+struct Analysed {
+    analysis: Result<Analysis, Outcome>,
+    model: ModelUse,
+    notice: Option<Notice>,
+}
+
+/// How far [`Pipeline::deliver`] came.
+struct Sending {
+    draft: Draft,
+    partial: String,
+    result: Result<(), Outcome>,
+    wecom: WeComUse,
+}
+
+/// Everything between a leased job and its outcome.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
     deepseek: DeepSeek,
-    deepseek_gate: CircuitBreaker,
+    deepseek_breaker: CircuitBreaker,
     wecom: WeCom,
     history: History,
-    pace: RateLimiter,
+    rate_limiter: RateLimiter,
     budget: Budget,
     prompt: PromptSettings,
     on_analysis_failure: OnAnalysisFailure,
@@ -164,14 +165,12 @@ pub struct Pipeline {
     /// The fingerprints of the notification whose prompt was refused last: one of other alerts, refused next, means the
     /// configuration.
     refused_last: Mutex<HashSet<String>>,
-    /// Who was told that DeepSeek stays away, and is to be told when it is back.
-    told: Mutex<Option<Arc<Recipients>>>,
+    /// Who got the notice that DeepSeek is off, and gets the one that it works again.
+    notified: Mutex<Option<Arc<Recipients>>>,
 }
 
 impl Pipeline {
-    /// Spends the settings.
-    #[must_use]
-    pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(settings: Settings, metrics: Arc<Metrics>) -> Self {
         let Settings {
             deepseek,
             wecom,
@@ -185,10 +184,10 @@ impl Pipeline {
         } = settings;
         Self {
             deepseek: DeepSeek::new(deepseek),
-            deepseek_gate: CircuitBreaker::default(),
+            deepseek_breaker: CircuitBreaker::default(),
             wecom: WeCom::new(wecom),
             history: History::new(analysis_ttl, dedupe_window),
-            pace: RateLimiter::new(rate, Instant::now()),
+            rate_limiter: RateLimiter::new(rate, Instant::now()),
             budget: Budget::new(daily_token_budget, zone, Timestamp::now()),
             prompt,
             on_analysis_failure,
@@ -196,111 +195,104 @@ impl Pipeline {
             zone,
             metrics,
             refused_last: Mutex::default(),
-            told: Mutex::default(),
+            notified: Mutex::default(),
         }
     }
 
-    /// Whether there is nothing to say of a notification: all that fires in it was delivered a moment ago, or it only
-    /// tells of a recovery beside what was delivered.
-    #[must_use]
-    pub fn has_said(&self, group: &GroupId, notification: &Notification) -> bool {
-        self.history.recall(group, notification, Instant::now()) == Recall::Said
+    /// Whether there is nothing to send: all that fires in the notification was delivered a moment ago, or it only reports
+    /// a recovery beside what was delivered.
+    pub(crate) fn already_delivered(&self, group: &GroupId, notification: &Notification) -> bool {
+        self.history.already_delivered(group, notification, Instant::now())
     }
 
-    /// How a member of a digest ends when all of it was said since it was posted.
-    #[must_use]
-    pub fn said_meanwhile(&self, job: &Running<Post, Kept>) -> Option<Finish<Kept>> {
+    /// How a member of a digest ends when all of it was delivered since it was posted.
+    pub(crate) fn delivered_meanwhile(&self, job: &Job) -> Option<Finish> {
         let outcome = Outcome::new(Reason::Remembered, format!("{}: delivered already", job.id));
-        let remember = Some(self.dedupe_window);
-        let finish = Finish { outcome, remember, kept: Kept::default(), weight: 0, company: Company::Welcome };
-        self.has_said(&job.item.group, &job.item.notification).then_some(finish)
+        let finish = Finish { outcome, remember_for: Some(self.dedupe_window), draft: None, digestible: true };
+        self.already_delivered(&job.group, &job.notification).then_some(finish)
     }
 
-    /// Runs a job, or a digest of several. Never longer than until `deadline`, plus what a computer needs to compute.
-    pub fn run(&self, jobs: Jobs<'_>, deadline: Instant) -> Report {
-        self.run_watched(jobs, deadline, &|_| {})
-    }
-
-    /// The same, for who reads along: `watch` sees the report when the message is rendered and after each part that
-    /// WeCom took.
-    pub fn run_watched(&self, jobs: Jobs<'_>, deadline: Instant, watch: &dyn Fn(&Report)) -> Report {
-        let mut report = Report::new(jobs);
-        report.outcome = match self.story(jobs, &mut report, deadline, watch) {
-            Ok(reason) => Outcome::new(reason, format!("{}: {}", name(jobs), reason.row().label)),
-            Err(failure) => Outcome::new(failure.reason, format!("{}: {}", name(jobs), failure.message)),
+    /// Runs a job, or a digest of several, until `deadline` at the latest, plus the time of computing.
+    pub(crate) fn run(&self, jobs: &[Job], deadline: Instant) -> Report {
+        let kept = match jobs {
+            // Also with a draft: a newer message of the group may have delivered all of it meanwhile.
+            [job] if self.already_delivered(&job.group, &job.notification) => {
+                return Report::new(jobs, Outcome::new(Reason::Remembered, Reason::Remembered.row().label));
+            }
+            [job] => job.draft.clone(),
+            _ => None,
         };
-        report
-    }
-
-    fn story(
-        &self,
-        jobs: Jobs<'_>,
-        report: &mut Report,
-        deadline: Instant,
-        watch: &dyn Fn(&Report),
-    ) -> Result<Reason, Outcome> {
-        // Also of what is rendered already: a newer message of its group may have told all of it meanwhile.
-        let known = match jobs {
-            [job] => self.history.recall(&job.item.group, &job.item.notification, Instant::now()),
-            _ => Recall::Nothing,
-        };
-        if known == Recall::Said {
-            return Ok(Reason::Remembered);
+        // WeCom is checked before the model is paid for.
+        let (ready, wecom) = self.prepare(kept.is_some(), deadline);
+        if let Err(outcome) = ready {
+            return Report { draft: kept, wecom, ..Report::new(jobs, outcome) };
         }
-        // The way to the phone is tried before the model is paid.
+        let Written { draft, model, notice } = match kept {
+            Some(draft) => Written { draft: Ok(draft), model: ModelUse::default(), notice: None },
+            None => self.write(jobs, deadline),
+        };
+        let draft = match draft {
+            Ok(draft) => draft,
+            Err(outcome) => return Report { wecom, model, notice, ..Report::new(jobs, outcome) },
+        };
+        let reason = draft.reason;
+        let Sending { draft, partial, result, wecom: sending } = self.deliver(jobs, draft, deadline);
+        let outcome = result.map_or_else(|outcome| outcome, |()| Outcome::new(reason, reason.row().label));
+        let wecom = WeComUse { took: wecom.took + sending.took, errcode: sending.errcode.or(wecom.errcode) };
+        Report { draft: Some(draft), partial, model, wecom, notice, ..Report::new(jobs, outcome) }
+    }
+
+    /// Checks that WeCom can be reached: its breaker, and an app's token.
+    fn prepare(&self, has_draft: bool, deadline: Instant) -> (Result<(), Outcome>, WeComUse) {
         self.wecom.look_for_a_new_secret();
-        match report.draft {
-            Some(_) => self.wecom.send_gate().look(Instant::now())?,
-            None => self.wecom.send_gate().look_ahead(Instant::now())?,
+        let breaker = self.wecom.send_gate();
+        let checked = if has_draft { breaker.look(Instant::now()) } else { breaker.look_ahead(Instant::now()) };
+        if let Err(outcome) = checked {
+            return (Err(outcome), WeComUse::default());
         }
-        let ready = self.timed(report, || self.wecom.ready(deadline));
-        ready.result.map_err(|(failure, _)| failure)?;
-        if report.draft.is_none() {
-            report.draft = Some(self.write(jobs, known, report, deadline)?);
-        }
-        watch(report);
-        self.deliver(jobs, report, deadline, watch)
+        let started = Instant::now();
+        let ready = self.wecom.ready(deadline);
+        self.metrics.called_wecom(&ready.calls);
+        let wecom = WeComUse { took: started.elapsed(), errcode: ready.errcode };
+        (ready.result.map(drop).map_err(|(outcome, _)| outcome), wecom)
     }
 
-    /// Has the alert explained and the message rendered.
-    fn write(&self, jobs: Jobs<'_>, known: Recall, report: &mut Report, deadline: Instant) -> Result<Draft, Outcome> {
-        let analysed = match known {
-            Recall::Again(analysis, told) => Ok((analysis, told)),
-            Recall::Joined(joined) => self.analyse(jobs, &joined, report, deadline).map(|new| (new, Told::No)),
-            Recall::Nothing | Recall::Said => {
-                self.analyse(jobs, &HashSet::new(), report, deadline).map(|new| (new, Told::No))
-            }
+    /// Has the alerts explained and the message rendered.
+    fn write(&self, jobs: &[Job], deadline: Instant) -> Written {
+        let recall = match jobs {
+            [job] => self.history.recall(&job.group, &job.notification, Instant::now()),
+            _ => Recall::Unexplained { joined: HashSet::new() },
         };
-        let draft = match analysed {
-            Ok((analysis, told)) => {
-                let (is_repeat, reason) = match told {
-                    Told::Yes => (true, Reason::DeliveredAgain),
-                    Told::No => (false, Reason::Delivered),
-                };
+        let (Analysed { analysis, model, notice }, was_delivered) = match recall {
+            Recall::Explained { analysis, was_delivered } => {
+                (Analysed { analysis: Ok(analysis), model: ModelUse::default(), notice: None }, was_delivered)
+            }
+            Recall::Unexplained { joined } => (self.analyse(jobs, &joined, deadline), false),
+        };
+        let plain = |why, reason| self.render(jobs, Content::Plain { why }, false, reason);
+        let draft = match analysis {
+            Ok(analysis) => {
                 let content = Content::Analysis { text: &analysis.text, cut: analysis.cut };
-                self.render(jobs, content, is_repeat, reason)
+                let reason = if was_delivered { Reason::DeliveredAgain } else { Reason::Delivered };
+                Ok(self.render(jobs, content, was_delivered, reason))
             }
-            Err(Outcome { reason: Reason::DeliveredOverBudget, .. }) => {
-                let reason = Reason::DeliveredOverBudget;
-                self.render(jobs, Content::Plain { why: notice::why_plain(reason) }, false, reason)
+            Err(Outcome { reason: reason @ Reason::DeliveredOverBudget, .. }) => {
+                Ok(plain(notice::why_plain(reason), reason))
             }
-            // Of a refused digest each member is explained alone, and only the one to blame is told plain.
-            Err(failure) if failure.reason == Reason::Prompt && jobs.len() > 1 => return Err(failure),
-            Err(failure) if self.on_analysis_failure == OnAnalysisFailure::Deliver => {
-                let why = notice::why_plain(failure.reason);
-                self.render(jobs, Content::Plain { why }, false, Reason::DeliveredPlain)
+            // Each member of a refused digest is explained alone, and only the one to blame is sent plain.
+            Err(outcome) if outcome.reason == Reason::Prompt && jobs.len() > 1 => Err(outcome),
+            Err(outcome) if self.on_analysis_failure == OnAnalysisFailure::Deliver => {
+                Ok(plain(notice::why_plain(outcome.reason), Reason::DeliveredPlain))
             }
-            Err(failure) => return Err(failure),
+            Err(outcome) => Err(outcome),
         };
-        report.parts = draft.parts.len();
-        Ok(draft)
+        Written { draft, model, notice }
     }
 
-    fn render(&self, jobs: Jobs<'_>, content: Content<'_>, is_repeat: bool, reason: Reason) -> Draft {
-        let notifications = notifications(jobs);
+    fn render(&self, jobs: &[Job], content: Content<'_>, is_repeat: bool, reason: Reason) -> Draft {
         let input = MessageInput {
-            id: &name(jobs),
-            notifications: &notifications,
+            id: &id(jobs),
+            notifications: &notifications(jobs),
             content,
             is_repeat,
             now: Timestamp::now(),
@@ -310,280 +302,234 @@ impl Pipeline {
         Draft { parts: message::render(&input).into(), taken: 0, reason }
     }
 
-    fn analyse(
-        &self,
-        jobs: Jobs<'_>,
-        newcomers: &HashSet<String>,
-        report: &mut Report,
-        deadline: Instant,
-    ) -> Result<Analysis, Outcome> {
+    /// Asks DeepSeek. Without a call when the day's tokens are spent and nothing urgent fires, or the breaker is open.
+    fn analyse(&self, jobs: &[Job], joined: &HashSet<String>, deadline: Instant) -> Analysed {
+        let without_call = |outcome| Analysed { analysis: Err(outcome), model: ModelUse::default(), notice: None };
         let notifications = notifications(jobs);
-        let is_critical = notifications.iter().any(|notification| notification.is_critical());
-        if self.budget.is_spent(Timestamp::now()) && !is_critical {
-            return Err(Outcome::new(Reason::DeliveredOverBudget, "the day's tokens are spent (DAILY_TOKEN_BUDGET)"));
+        let is_urgent = notifications.iter().any(|notification| notification.is_urgent());
+        if self.budget.is_spent(Timestamp::now()) && !is_urgent {
+            let message = "the day's tokens are spent (DAILY_TOKEN_BUDGET)";
+            return without_call(Outcome::new(Reason::DeliveredOverBudget, message));
         }
         self.look_for_a_new_key();
-        let pass = self.deepseek_gate.enter(Instant::now())?;
-        let (messages, aliases) = self.prompt.chat(&notifications, newcomers);
+        let permit = match self.deepseek_breaker.enter(Instant::now()) {
+            Ok(permit) => permit,
+            Err(outcome) => return without_call(outcome),
+        };
+        let (messages, aliases) = self.prompt.chat(&notifications, joined);
         let body = self.deepseek.request_body(&messages);
         let started = Instant::now();
         let left = deadline.saturating_duration_since(started);
         let asked = self.deepseek.ask(&body, deadline - DELIVERY.min(left / 4));
-        report.deepseek += started.elapsed();
-        report.model_calls += asked.calls.len();
-        report.usage = asked.usage;
-        report.status = asked.status;
-        self.metrics.asked(&asked);
-        self.budget.spend(asked.usage.total(), Timestamp::now());
+        let (calls, usage, status) = (asked.calls.len(), asked.usage, asked.status);
+        let model = ModelUse { calls, took: started.elapsed(), usage, status };
+        self.metrics.asked_deepseek(&asked);
+        self.budget.spend(usage.total(), Timestamp::now());
         let answer = self.second_refusal(jobs, asked.answer);
-        let trouble = answer.as_ref().err().filter(|failure| !self.refuses_only_this(failure));
+        let trouble = answer.as_ref().err().filter(|outcome| !self.refuses_only_this(outcome));
         match trouble {
-            None => pass.passed(),
-            Some(failure) => pass.failed(failure, deepseek::verdict(failure.reason), Instant::now()),
+            None => permit.passed(),
+            Some(outcome) => permit.failed(outcome, deepseek::verdict(outcome.reason), Instant::now()),
         }
-        report.notice = self.notice(trouble, jobs);
-        let mut analysis = answer?;
-        if let Cow::Owned(revealed) = aliases.reveal(&analysis.text) {
-            analysis.text = revealed;
+        let notice = self.notice(trouble, jobs);
+        let analysis = answer.map(|mut analysis| {
+            if let Cow::Owned(revealed) = aliases.reveal(&analysis.text) {
+                analysis.text = revealed;
+            }
+            analysis
+        });
+        if let (Ok(analysis), [job]) = (&analysis, jobs) {
+            self.history.remember(&job.group, &job.notification, analysis, Instant::now());
         }
-        if let [job] = jobs {
-            self.history.explained(&job.item.group, &job.item.notification, &analysis, Instant::now());
-        }
-        Ok(analysis)
+        Analysed { analysis, model, notice }
     }
 
     /// While DeepSeek is known to refuse, a key that was changed in its file is tried at once: it may be another
     /// account's, with a balance and models of its own.
     fn look_for_a_new_key(&self) {
-        if self.deepseek_gate.closed_for().is_some_and(deepseek::needs_a_person) && self.deepseek.has_new_key() {
-            self.deepseek_gate.try_now(Instant::now());
+        if self.deepseek_breaker.closed_for().is_some_and(deepseek::needs_a_person) && self.deepseek.has_new_key() {
+            self.deepseek_breaker.try_now(Instant::now());
         }
     }
 
-    /// One refused prompt is a poisoned alert, for whomever and in whatever company. Two that share no alert, in a row,
-    /// are no chance: something is set up wrongly.
-    fn second_refusal(&self, jobs: Jobs<'_>, answer: Result<Analysis, Outcome>) -> Result<Analysis, Outcome> {
+    /// One refused prompt hurts its own notification only. Two that share no alert, in a row, mean that something is set
+    /// up wrongly.
+    fn second_refusal(&self, jobs: &[Job], answer: Result<Analysis, Outcome>) -> Result<Analysis, Outcome> {
         let mut last = self.refused_last.lock().unwrap_or_else(PoisonError::into_inner);
-        let failure = match answer {
+        let outcome = match answer {
             Ok(analysis) => {
                 last.clear();
                 return Ok(analysis);
             }
-            Err(failure) => failure,
+            Err(outcome) => outcome,
         };
-        if let (Reason::Prompt, [job]) = (failure.reason, jobs) {
-            let alerts = &job.item.notification.alerts;
-            let refused: HashSet<_> = alerts.iter().map(|alert| alert.fingerprint.clone()).collect();
+        if let (Reason::Prompt, [job]) = (outcome.reason, jobs) {
+            let refused: HashSet<_> = job.notification.alerts.iter().map(|alert| alert.fingerprint.clone()).collect();
             let is_second = !last.is_empty() && last.is_disjoint(&refused);
             *last = refused;
             if is_second {
-                let said = &failure.message;
-                let message = format!("{said}; two different notifications in a row, so check model and parameters");
+                let message =
+                    format!("{}; two different notifications in a row, so check model and parameters", outcome.message);
                 return Err(Outcome::new(Reason::Configuration, message));
             }
         }
-        Err(failure)
+        Err(outcome)
     }
 
-    /// Whether DeepSeek works and refuses this prompt alone. Where refused prompts have closed the gate, one more of them
-    /// does not show that.
-    fn refuses_only_this(&self, failure: &Outcome) -> bool {
-        failure.reason == Reason::Prompt && self.deepseek_gate.closed_for() != Some(Reason::Configuration)
+    /// Whether DeepSeek works and refuses this prompt alone. Where refused prompts have opened the breaker, one more of
+    /// them does not show that.
+    fn refuses_only_this(&self, outcome: &Outcome) -> bool {
+        outcome.reason == Reason::Prompt && self.deepseek_breaker.closed_for() != Some(Reason::Configuration)
     }
 
-    /// What a person is to be told: once that DeepSeek stays away, however often it is tried and whatever closed the gate
-    /// first, and once that it is back.
-    fn notice(&self, failure: Option<&Outcome>, jobs: Jobs<'_>) -> Option<Notice> {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        match failure {
-            Some(failure) if deepseek::needs_a_person(failure.reason) && told.is_none() => {
-                let recipients = Arc::clone(&jobs.first()?.item.recipients);
-                *told = Some(Arc::clone(&recipients));
-                Some(Notice {
-                    about: "DeepSeek needs a person",
-                    text: notice::closed(failure, &name(jobs)),
-                    recipients,
-                })
+    /// The notice that is due: one when DeepSeek needs a person, however often it is tried, and one when it works again.
+    fn notice(&self, trouble: Option<&Outcome>, jobs: &[Job]) -> Option<Notice> {
+        let mut notified = self.notified.lock().unwrap_or_else(PoisonError::into_inner);
+        match trouble {
+            Some(outcome) if deepseek::needs_a_person(outcome.reason) && notified.is_none() => {
+                let recipients = Arc::clone(&jobs.first()?.recipients);
+                *notified = Some(Arc::clone(&recipients));
+                let text = notice::closed(outcome, &id(jobs));
+                Some(Notice { about: "DeepSeek needs a person", text, recipients })
             }
             Some(_) => None,
             None => {
-                let recipients = told.take()?;
-                Some(Notice { about: "DeepSeek works again", text: notice::opened(&name(jobs)), recipients })
+                let recipients = notified.take()?;
+                Some(Notice { about: "DeepSeek works again", text: notice::opened(&id(jobs)), recipients })
             }
         }
     }
 
-    /// Sends what WeCom has not taken yet, part after part.
-    fn deliver(
-        &self,
-        jobs: Jobs<'_>,
-        report: &mut Report,
-        deadline: Instant,
-        watch: &dyn Fn(&Report),
-    ) -> Result<Reason, Outcome> {
-        let Some(mut draft) = report.draft.clone() else { return Ok(Reason::Remembered) };
-        let recipients = jobs.first().map(|job| Arc::clone(&job.item.recipients)).unwrap_or_default();
+    fn deliver(&self, jobs: &[Job], draft: Draft, deadline: Instant) -> Sending {
+        let recipients = jobs.first().map(|job| Arc::clone(&job.recipients)).unwrap_or_default();
+        let delivery = self.send(draft, &recipients, deadline);
+        if delivery.result.is_ok() {
+            let explained = delivery.draft.reason.is_analysed() && jobs.len() == 1;
+            for job in jobs {
+                self.history.mark_delivered(&job.group, &job.notification, explained, Instant::now());
+            }
+        }
+        delivery
+    }
+
+    /// Sends the parts that WeCom has not taken yet, one after the other.
+    fn send(&self, mut draft: Draft, recipients: &Recipients, deadline: Instant) -> Sending {
         let started = Instant::now();
-        // A turn is no use without the time to send in it.
-        let left = deadline.saturating_duration_since(started);
-        let turn = self.pace.turn(draft.parts.len() - draft.taken, deadline - SENDING.min(left / 4));
-        report.wecom += started.elapsed();
-        let _turn = turn.map_err(no_turn)?;
-        // Entered only now: a closed gate's one trial neither thinks nor waits for a turn, while it keeps others away.
-        let pass = self.wecom.send_gate().enter(Instant::now())?;
-        while let Some(part) = draft.parts.get(draft.taken) {
-            let sent = self.timed(report, || self.wecom.send(part, &recipients, deadline));
+        let (mut partial, mut errcode) = (String::new(), None);
+        let (_rate_permit, permit) = match self.send_permits(draft.parts.len() - draft.taken, deadline) {
+            Ok(permits) => permits,
+            Err(outcome) => {
+                let wecom = WeComUse { took: started.elapsed(), errcode };
+                return Sending { draft, partial, result: Err(outcome), wecom };
+            }
+        };
+        let mut result = Ok(());
+        while let (Ok(()), Some(part)) = (&result, draft.parts.get(draft.taken)) {
+            let sent = self.wecom.send(part, recipients, deadline);
+            self.metrics.called_wecom(&sent.calls);
+            errcode = sent.errcode.or(errcode);
             match sent.result {
-                Ok(partial) => {
+                Ok(not_reached) => {
                     draft.taken += 1;
-                    report.draft = Some(draft.clone());
-                    report.partial = partial;
-                    self.metrics.part_sent();
-                    watch(report);
+                    partial = not_reached;
+                    self.metrics.add(Counter::PartsSent, 1);
                 }
-                Err((failure, verdict)) => {
-                    pass.failed(&failure, verdict, Instant::now());
-                    return Err(failure);
+                Err((outcome, severity)) => {
+                    permit.failed(&outcome, severity, Instant::now());
+                    result = Err(outcome);
                 }
             }
         }
-        pass.passed();
-        self.metrics.message_sent(&report.partial);
-        let now = Instant::now();
-        for job in jobs {
-            let Post { group, notification, .. } = &job.item;
-            if draft.reason.is_analysed() && jobs.len() == 1 {
-                self.history.delivered(group, notification, now);
-            } else {
-                self.history.told(group, notification, now);
-            }
+        if result.is_ok() {
+            permit.passed();
+            self.metrics.add(Counter::MessagesSent, 1);
+            self.metrics.add(Counter::PartialRecipients, usize::from(!partial.is_empty()));
         }
-        Ok(draft.reason)
+        Sending { draft, partial, result, wecom: WeComUse { took: started.elapsed(), errcode } }
     }
 
-    /// Runs one of WeCom's steps and notes what it took.
-    fn timed(&self, report: &mut Report, step: impl FnOnce() -> Sent) -> Sent {
-        let started = Instant::now();
-        let sent = step();
-        report.wecom += started.elapsed();
-        report.errcode = sent.errcode.or(report.errcode);
-        self.metrics.called_wecom(&sent.calls);
-        sent
+    /// Waits for the rate limiter, and then passes the breaker. In this order: the one probe of an open breaker keeps all
+    /// others away, so it must wait neither for the model nor for the rate limiter.
+    fn send_permits(&self, parts: usize, deadline: Instant) -> Result<(RatePermit<'_>, Permit<'_>), Outcome> {
+        // A permit is no use without the time to send.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let rate_permit = self.rate_limiter.turn(parts, deadline - SENDING.min(left / 4)).map_err(denied)?;
+        Ok((rate_permit, self.wecom.send_gate().enter(Instant::now())?))
     }
 
-    /// Tells a person about the service itself: tried once. Call it when the job is answered.
+    /// Sends a notice, once. Call it when the job is answered.
     ///
     /// # Errors
     /// Why it could not be sent; the caller logs it.
-    pub fn tell(&self, notice: &Notice) -> Result<(), Outcome> {
-        let deadline = Instant::now() + NOTICE;
-        let _turn = self.pace.turn(1, deadline).map_err(no_turn)?;
-        let pass = self.wecom.send_gate().enter(Instant::now())?;
-        let sent = self.wecom.send(&notice.text, &notice.recipients, deadline);
-        self.metrics.called_wecom(&sent.calls);
-        match sent.result {
-            Ok(partial) => {
-                pass.passed();
-                self.metrics.part_sent();
-                self.metrics.message_sent(&partial);
-                Ok(())
-            }
-            Err((failure, verdict)) => {
-                pass.failed(&failure, verdict, Instant::now());
-                Err(failure)
-            }
-        }
+    pub(crate) fn send_notice(&self, notice: &Notice) -> Result<(), Outcome> {
+        let draft = Draft { parts: Arc::new([notice.text.clone()]), taken: 0, reason: Reason::Delivered };
+        self.send(draft, &notice.recipients, Instant::now() + NOTICE).result
     }
 
-    /// What a finished job leaves to its next try.
-    #[must_use]
-    pub fn finish(&self, report: &Report, jobs: Jobs<'_>) -> Finish<Kept> {
-        let reason = report.outcome.reason;
-        let is_digest = jobs.len() > 1;
+    /// How the queue ends the jobs of a report.
+    pub(crate) fn finish(&self, report: &Report, jobs: &[Job]) -> Finish {
         let mut outcome = report.outcome.clone();
-        let mut company = Company::Welcome;
-        if is_digest && matches!(reason, Reason::Prompt | Reason::Message | Reason::UnknownErrcode) {
-            // Which member is to blame is unknown: each is asked for again at once, and goes alone.
-            outcome.reason = Reason::Transient;
-            company = Company::Alone;
-        }
-        let remember = if reason.is_success() {
+        let reason = outcome.reason;
+        let is_digest = jobs.len() > 1;
+        let remember_for = if reason.is_success() {
             Some(self.dedupe_window)
         } else if reason == Reason::Prompt && !is_digest {
             Some(REFUSED_PROMPT)
         } else {
             None
         };
-        // A digest's message is no member's own: its members are explained anew. Nor is a plain one kept that WeCom surely
-        // did not take: by the next try there may be an analysis.
-        let is_refused = report.errcode.is_some_and(|errcode| errcode != 0) || reason == Reason::Paced;
+        // Which member of a refused digest is to blame is unknown: each is tried again at once, and alone.
+        let digestible = !(is_digest && matches!(reason, Reason::Prompt | Reason::Message | Reason::UnknownErrcode));
+        if !digestible {
+            outcome.reason = Reason::Transient;
+        }
+        // A digest's message is no member's own: its members are explained anew. A plain message is not kept either when
+        // WeCom surely did not take it: by the next try there may be an analysis.
+        let is_refused = report.wecom.errcode.is_some_and(|errcode| errcode != 0) || reason == Reason::Paced;
         let is_kept = |draft: &Draft| draft.reason.is_analysed() || draft.taken > 0 || !is_refused;
         let draft = report.draft.clone().filter(|draft| !reason.is_success() && !is_digest && is_kept(draft));
-        if draft.is_some() {
-            // What is rendered is its own message already.
-            company = Company::Alone;
-        }
-        let weight = draft.as_ref().map_or(0, |draft| draft.parts.iter().map(String::len).sum());
-        Finish { outcome, remember, kept: Kept(draft), weight, company }
+        Finish { outcome, remember_for, draft, digestible }
     }
 
-    /// DeepSeek, for the verbs and the metrics.
-    #[must_use]
-    pub fn deepseek(&self) -> &DeepSeek {
-        &self.deepseek
-    }
-
-    /// WeCom, for the door, the verbs and the metrics.
-    #[must_use]
-    pub fn wecom(&self) -> &WeCom {
+    pub(crate) fn wecom(&self) -> &WeCom {
         &self.wecom
     }
 
-    /// Whether the gates are closed: DeepSeek, gettoken, send.
-    #[must_use]
-    pub fn closed_gates(&self) -> [bool; 3] {
-        let now = Instant::now();
-        [&self.deepseek_gate, self.wecom.gettoken_gate(), self.wecom.send_gate()].map(|gate| gate.is_closed(now))
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
-    /// The day's tokens.
-    #[must_use]
-    pub fn budget(&self) -> &Budget {
-        &self.budget
+    /// The figures that are read when the metrics are asked for.
+    pub(crate) fn samples(&self) -> Vec<Sample> {
+        let now = Instant::now();
+        let breakers = [
+            ("deepseek", &self.deepseek_breaker),
+            ("gettoken", self.wecom.gettoken_gate()),
+            ("send", self.wecom.send_gate()),
+        ];
+        let closed = breakers.map(|(upstream, breaker)| (upstream, u64::from(breaker.is_closed(now))));
+        vec![
+            Sample::gauges(
+                "gate_closed", "Whether calls to an upstream are held back: 0 open, 1 closed.", "upstream", &closed,
+            ),
+            Sample::gauge("budget_tokens_limit", "DAILY_TOKEN_BUDGET; 0 is none.", self.budget.limit()),
+            Sample::gauge("budget_tokens_spent", "Tokens spent since midnight.", self.budget.spent(Timestamp::now())),
+        ]
     }
 }
 
 impl Report {
-    /// Parts that WeCom took, those of earlier tries included.
-    #[must_use]
-    pub fn parts_taken(&self) -> usize {
-        self.draft.as_ref().map_or(0, |draft| draft.taken)
-    }
-
-    fn new(jobs: Jobs<'_>) -> Self {
-        let draft = match jobs {
-            [job] => job.kept.0.clone(),
-            _ => None,
-        };
-        Self {
-            outcome: Outcome::new(Reason::Panicked, String::new()),
-            parts: draft.as_ref().map_or(0, |draft| draft.parts.len()),
-            partial: String::new(),
-            model_calls: 0,
-            deepseek: Duration::ZERO,
-            wecom: Duration::ZERO,
-            usage: Usage::default(),
-            status: 0,
-            errcode: None,
-            notice: None,
-            draft,
-        }
+    /// The end of these jobs, in which neither upstream took part.
+    pub(crate) fn new(jobs: &[Job], outcome: Outcome) -> Self {
+        let outcome = Outcome::new(outcome.reason, format!("{}: {}", id(jobs), outcome.message));
+        let (model, wecom) = (ModelUse::default(), WeComUse::default());
+        Self { outcome, draft: None, partial: String::new(), model, wecom, notice: None }
     }
 }
 
 /// Where the rate is why, Alertmanager posts again at its next `group_interval`, else within seconds.
-fn no_turn(no_turn: Denied) -> Outcome {
-    match no_turn {
+fn denied(denied: Denied) -> Outcome {
+    match denied {
         Denied::Paced { wait } => {
             Outcome::new(Reason::Paced, format!("WECHAT_RATE leaves no turn for the next {} s", wait.as_secs()))
         }
@@ -591,11 +537,11 @@ fn no_turn(no_turn: Denied) -> Outcome {
     }
 }
 
-fn notifications<'j>(jobs: Jobs<'j>) -> Vec<&'j Notification> {
-    jobs.iter().map(|job| &job.item.notification).collect()
+fn notifications(jobs: &[Job]) -> Vec<&Notification> {
+    jobs.iter().map(|job| &job.notification).collect()
 }
 
 /// The short id that stands in message, log and answer; a digest has its first member's.
-fn name(jobs: Jobs<'_>) -> String {
-    jobs.first().map(|job: &Running<_, _>| job.id).map_or_else(String::new, |id: JobId| id.to_string())
+fn id(jobs: &[Job]) -> String {
+    jobs.first().map_or_else(String::new, |job| job.id.to_string())
 }

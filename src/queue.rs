@@ -1,10 +1,13 @@
-//! The waiting room: what waits, what runs, the posts parked on each, and what is remembered of what is over.
+//! The queue of jobs: what waits, what runs, the posts that wait for each, and what is remembered of finished jobs.
 //!
-//! One lock, held for microseconds. [`Inflight::take`] blocks, nothing else does; a post waits outside for what
-//! [`Answer::Later`] brings it. Generic in what waits (`N`) and in what a job keeps across its tries (`K`).
+//! A job is one notification for one set of recipients. [`Queue::submit`] makes a job of a post, joins it to the job of
+//! the same key, answers it from memory, or refuses it. [`Queue::take`] leases a job, or the members of a digest, to a
+//! worker; [`Lease::finish`] answers every post that waits for them.
+//!
+//! One lock, held for microseconds. Only `take` and `wait_until_idle` block.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::mem;
@@ -12,29 +15,31 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use crate::alertmanager::{DedupKey, GroupId};
+use crate::alertmanager::{DedupKey, GroupId, Notification};
+use crate::bounded_map::BoundedMap;
 use crate::outcome::{Outcome, Reason};
+use crate::wecom::Recipients;
 
-/// What is remembered: so many jobs at most. Alertmanagers with more groups than this are rare.
+/// Finished jobs that are remembered. Alertmanagers with more groups than this are rare.
 const REMEMBERED: usize = 4096;
-/// What is remembered: so many bytes at most, keys and rendered messages included.
+/// Bytes of what is remembered, keys and rendered messages included.
 const REMEMBERED_BYTES: usize = 8 * 1024 * 1024;
-/// What a remembered job costs besides its key and what it keeps: an entry in two maps.
+/// Bytes of a remembered job beside its key, its draft and its message.
 const RECORD_BYTES: usize = 256;
-/// Bytes of what may wait and run, beside the bound on its number: groups of 5,000 alerts are 8 MiB each.
+/// Bytes of the notifications that wait and run, beside the bound on their number: groups of 5,000 alerts are 8 MiB each.
 const HELD_BYTES: usize = 64 * 1024 * 1024;
-/// Posts that may wait beside one a job: those of an Alertmanager's peers, and retries. Without this bound the posts of one
-/// notification could take every connection, and a probe would find none.
+/// Posts that may wait beside one for each job: those of an Alertmanager's peers, and retries. Without this bound the
+/// posts of one notification could take every connection, and a liveness probe would find none.
 pub(crate) const JOINED: usize = 192;
-/// A job that nobody has asked for again for so long is dropped: it is longer than any sane `group_interval`, within
-/// which Alertmanager would have asked.
+/// A waiting job that was not posted again for so long is dropped: Alertmanager would have posted it within any sane
+/// `group_interval`.
 pub(crate) const STALE: Duration = Duration::from_secs(10 * 60);
-/// Members of a digest at most: more names than that no message can list.
+/// Members of a digest: no message can list more names.
 pub(crate) const DIGEST_MEMBERS: usize = 50;
 
-/// A job's short name, `#3f9a2c`: in the message, the log line and the answer, kept across the job's retries.
+/// A job's short id, `#3f9a2c`: in the message, the log line and the answer, kept across the job's retries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct JobId(u32);
+pub(crate) struct JobId(u32);
 
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -42,474 +47,409 @@ impl fmt::Display for JobId {
     }
 }
 
-/// How soon a job is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Urgency {
-    /// In its turn.
-    Normal,
-    /// Before those that are not.
-    Critical,
-}
-
-/// Something to be done.
+/// What a post asks for.
 #[derive(Debug)]
-pub(crate) struct Ask<N> {
-    /// What makes two of them the same.
-    pub key: DedupKey,
-    /// Its group: one job of a group runs at a time, so that none explains what another is explaining.
-    pub group: GroupId,
-    /// Only jobs of one lane share a digest: they have the same recipients, and the same claim to tokens.
-    pub lane: Arc<str>,
-    /// How soon it is taken.
-    pub urgency: Urgency,
-    /// Its bytes, about.
-    pub weight: usize,
-    /// What waits.
-    pub item: N,
+pub(crate) struct Submission {
+    /// Two submissions with the same key are the same notification.
+    pub(crate) key: DedupKey,
+    /// One job of a group runs at a time, so that none explains what another is explaining.
+    pub(crate) group: GroupId,
+    /// Only jobs with the same one share a digest.
+    pub(crate) digest_key: Arc<str>,
+    /// Taken before those that are not.
+    pub(crate) is_urgent: bool,
+    /// What fires, with secrets masked.
+    pub(crate) notification: Notification,
+    pub(crate) recipients: Arc<Recipients>,
 }
 
-/// What a post is told.
+/// What becomes of a post.
 #[derive(Debug)]
-pub(crate) enum Answer<'r, N, K: Clone + Default> {
-    /// It is over already: remembered, or refused.
-    Now(Outcome, Option<JobId>),
-    /// A job does it, a new one or one that was there.
-    Later(Parked, Joined),
-    /// It made a job, nothing waits and a place is free: the caller runs it, and then the outcome is there. So no other
-    /// thread needs to be woken for it, and none wakes the caller.
-    Yours(Taken<'r, N, K>, Parked),
-}
-
-/// Whether a post made a job or found one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Joined {
-    /// It found the job of an earlier post.
-    Yes,
-    /// It made the job.
-    No,
+pub(crate) enum Submitted {
+    /// Remembered or refused; with the id of the job that is remembered.
+    Answered(Outcome, Option<JobId>),
+    /// It waits for a new job, or for the job of an earlier post.
+    Waits { ticket: Ticket, joined: bool },
 }
 
 /// A post that waits. Dropping it gives up waiting; the job goes on.
 #[derive(Debug)]
-pub(crate) struct Parked {
+pub(crate) struct Ticket {
     /// Where the outcome arrives.
-    pub outcome: Receiver<Outcome>,
-    /// The job's name.
-    pub id: JobId,
-    _here: Arc<()>,
-    seat: RefCell<Option<Arc<()>>>,
+    pub(crate) outcome: Receiver<Outcome>,
+    pub(crate) id: JobId,
+    _is_waiting: Arc<()>,
+    slot: RefCell<Option<Arc<()>>>,
 }
 
-impl Parked {
-    /// Makes room for another post: whoever posted this one has most likely gone. If not, it gets its outcome all the same.
-    pub(crate) fn leave_seat(&self) {
-        self.seat.take();
+impl Ticket {
+    /// Stops counting against the bound on waiting posts, since its client has most likely gone. If it has not, it gets
+    /// its outcome all the same.
+    pub(crate) fn release_slot(&self) {
+        self.slot.take();
     }
 }
 
-/// The other end of a [`Parked`].
+/// The sending end of a [`Ticket`].
+#[derive(Debug)]
 struct Waiter {
     outcome: SyncSender<Outcome>,
-    here: Weak<()>,
+    is_waiting: Weak<()>,
 }
 
-/// What a finished job leaves behind.
-#[derive(Debug)]
-pub struct Finish<K> {
+impl Waiter {
+    fn is_waiting(&self) -> bool {
+        self.is_waiting.strong_count() > 0
+    }
+}
+
+/// A rendered message on its way to WeCom. A job that failed keeps it for its next try.
+#[derive(Debug, Clone)]
+pub(crate) struct Draft {
+    pub(crate) parts: Arc<[String]>,
+    /// How many parts WeCom took.
+    pub(crate) taken: usize,
+    /// How the job ends when WeCom took all of them.
+    pub(crate) reason: Reason,
+}
+
+/// How a job ends.
+#[derive(Debug, Clone)]
+pub(crate) struct Finish {
     /// What its posts are answered.
-    pub outcome: Outcome,
-    /// For how long the same notification gets the same outcome at once; `None`: it is tried again.
-    pub remember: Option<Duration>,
-    /// What its next try gets.
-    pub kept: K,
-    /// The bytes of `kept`.
-    pub weight: usize,
-    /// Whether its next try may share a digest.
-    pub company: Company,
-}
-
-/// Whether a job may share a digest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Company {
-    /// It may.
-    #[default]
-    Welcome,
-    /// It may not: a digest that it was in was refused, and it may be why.
-    Alone,
+    pub(crate) outcome: Outcome,
+    /// For how long the same notification gets the same outcome at once; `None`: its next post is tried again.
+    pub(crate) remember_for: Option<Duration>,
+    /// What its next try goes on with.
+    pub(crate) draft: Option<Draft>,
+    /// Whether its next try may share a digest. One with a draft never does: it has a message of its own.
+    pub(crate) digestible: bool,
 }
 
 /// Numbers for the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Load {
     /// Jobs that wait.
-    pub queued: usize,
+    pub(crate) queued: usize,
     /// Jobs that run.
-    pub running: usize,
+    pub(crate) running: usize,
     /// Posts that wait for either.
-    pub parked: usize,
+    pub(crate) parked: usize,
 }
 
-/// The waiting room.
-pub(crate) struct Inflight<N, K> {
-    queue_size: usize,
-    workers: usize,
-    digest_at: usize,
-    remember_kept: Duration,
-    /// Every post that waits has a clone.
-    seats: Arc<()>,
-    state: Mutex<State<N, K>>,
-    /// Something waits, and a place is free.
+/// Bounds and times of a [`Queue`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Jobs that may wait.
+    pub(crate) queue_size: usize,
+    /// Leases that may be out at once, each for a job or a digest.
+    pub(crate) workers: usize,
+    /// When more wait, [`Queue::take`] leases several at once; 0 is never.
+    pub(crate) digest_at: usize,
+    /// How long a failed job's draft and id are kept.
+    pub(crate) keep_draft: Duration,
+}
+
+#[derive(Debug)]
+pub(crate) struct Queue {
+    limits: Limits,
+    /// Every waiting post holds a clone, so that their number is the count of references.
+    slots: Arc<()>,
+    state: Mutex<State>,
+    /// A job waits, and a lease is free.
     work: Condvar,
-    /// The last place is free, and the door is closed.
+    /// The queue is closed, and the last lease has ended.
     idle: Condvar,
-    chance: RandomState,
+    random: RandomState,
 }
 
-impl<N, K> fmt::Debug for Inflight<N, K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inflight").field("queue_size", &self.queue_size).finish_non_exhaustive()
-    }
-}
-
-struct State<N, K> {
-    door: Door,
-    jobs: HashMap<DedupKey, Job<N>>,
-    queued: usize,
-    /// What waits and what runs.
-    held_bytes: usize,
+#[derive(Debug)]
+struct State {
+    is_closed: bool,
+    jobs: HashMap<DedupKey, Entry>,
     running: usize,
     running_groups: HashSet<GroupId>,
-    /// Places that are taken, each by a job or a digest.
-    taken: usize,
-    remembered: HashMap<DedupKey, Record<K>>,
-    /// The remembered ones by age, oldest first.
-    by_age: BTreeMap<u64, DedupKey>,
-    remembered_bytes: usize,
-    /// Numbers jobs and records in the order they came.
+    leases: usize,
+    held_bytes: usize,
+    remembered: BoundedMap<DedupKey, Record>,
+    /// Numbers jobs in the order they came.
     serial: u64,
-    stale: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Door {
-    Open,
-    Closed,
-}
-
-struct Job<N> {
+/// A job that waits or runs.
+#[derive(Debug)]
+struct Entry {
     id: JobId,
     serial: u64,
     group: GroupId,
-    lane: Arc<str>,
-    urgency: Urgency,
-    weight: usize,
-    asked: Instant,
-    accepted: Instant,
-    waiters: Vec<Waiter>,
-    stage: Stage<N>,
-}
-
-enum Stage<N> {
-    Queued(N),
-    Running,
-}
-
-struct Record<K> {
-    id: JobId,
-    age: u64,
+    digest_key: Arc<str>,
+    is_urgent: bool,
     bytes: usize,
-    verdict: Option<(Outcome, Instant)>,
-    kept: K,
-    kept_until: Instant,
-    company: Company,
+    accepted: Instant,
+    last_posted: Instant,
+    waiters: Vec<Waiter>,
+    /// `None` while the job runs.
+    content: Option<(Notification, Arc<Recipients>)>,
 }
 
-/// Bounds and times of an [`Inflight`].
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
-    /// Jobs that may wait.
-    pub queue_size: usize,
-    /// Places: jobs and digests that may run at once, whoever runs them.
-    pub workers: usize,
-    /// When more wait, [`Inflight::take`] gives several at once; 0 is never.
-    pub digest_at: usize,
-    /// How long what a job kept serves its next try.
-    pub remember_kept: Duration,
+/// What is remembered of a finished job.
+#[derive(Debug)]
+struct Record {
+    id: JobId,
+    /// The outcome and until when the same notification is answered with it.
+    outcome: Option<(Outcome, Instant)>,
+    draft: Option<Draft>,
+    draft_until: Instant,
+    digestible: bool,
 }
 
-impl<N, K: Clone + Default> Inflight<N, K> {
-    /// An empty room.
-    #[must_use]
-    pub(crate) fn new(bounds: Bounds) -> Self {
-        let Bounds { queue_size, workers, digest_at, remember_kept } = bounds;
+/// A job that runs.
+#[derive(Debug)]
+pub(crate) struct Job {
+    key: DedupKey,
+    serial: u64,
+    pub(crate) id: JobId,
+    /// When its first post came.
+    pub(crate) accepted: Instant,
+    pub(crate) group: GroupId,
+    /// What fires, with secrets masked.
+    pub(crate) notification: Notification,
+    pub(crate) recipients: Arc<Recipients>,
+    /// What an earlier try left.
+    pub(crate) draft: Option<Draft>,
+    /// It waited for [`STALE`] without being posted again, and is not worth running.
+    pub(crate) is_stale: bool,
+}
+
+impl Queue {
+    pub(crate) fn new(limits: Limits) -> Self {
         let state = State {
-            door: Door::Open,
+            is_closed: false,
             jobs: HashMap::new(),
-            queued: 0,
-            held_bytes: 0,
             running: 0,
             running_groups: HashSet::new(),
-            taken: 0,
-            remembered: HashMap::new(),
-            by_age: BTreeMap::new(),
-            remembered_bytes: 0,
+            leases: 0,
+            held_bytes: 0,
+            remembered: BoundedMap::new(REMEMBERED, REMEMBERED_BYTES),
             serial: 0,
-            stale: 0,
         };
         Self {
-            queue_size,
-            workers,
-            digest_at,
-            remember_kept,
-            seats: Arc::default(),
+            limits,
+            slots: Arc::default(),
             state: Mutex::new(state),
             work: Condvar::new(),
             idle: Condvar::new(),
-            chance: RandomState::new(),
+            random: RandomState::new(),
         }
     }
 
-    /// Takes a post in: joined to the job of the same key, answered from memory, made a new job, or refused.
-    pub(crate) fn submit(&self, ask: Ask<N>, now: Instant) -> Answer<'_, N, K> {
-        let Ask { key, group, lane, urgency, weight, item } = ask;
+    /// Makes a job of a post, joins it to the job of the same key, answers it from memory, or refuses it.
+    pub(crate) fn submit(&self, submission: Submission, now: Instant) -> Submitted {
+        let Submission { key, group, digest_key, is_urgent, notification, recipients } = submission;
+        let bytes = notification.weight();
+        let refused = |reason, message: String| Submitted::Answered(Outcome::new(reason, message), None);
         let mut state = self.lock();
         let parked = self.parked();
-        let is_full = parked >= self.queue_size + self.workers + JOINED;
-        let no_more = || {
-            let message = format!("{parked} posts wait, and no more may (QUEUE_SIZE); post again");
-            Answer::Now(Outcome::new(Reason::QueueFull, message), None)
-        };
-        if let Some(job) = state.jobs.get_mut(&key) {
-            // First of all, also while draining: a late retry of a running job gets the true answer.
-            job.asked = now;
-            return if is_full { no_more() } else { Answer::Later(job.park(&self.seats), Joined::Yes) };
+        let too_many_posts = (parked >= self.limits.queue_size + self.limits.workers + JOINED)
+            .then(|| format!("{parked} posts wait, and no more may (QUEUE_SIZE); post again"));
+        if let Some(entry) = state.jobs.get_mut(&key) {
+            // Before everything else, also while draining: a late retry of a running job gets the true answer.
+            entry.last_posted = now;
+            return match too_many_posts {
+                Some(message) => refused(Reason::QueueFull, message),
+                None => Submitted::Waits { ticket: entry.add_waiter(&self.slots), joined: true },
+            };
         }
         if let Some((outcome, id)) = state.recall(&key, now) {
-            return Answer::Now(outcome, Some(id));
+            return Submitted::Answered(outcome, Some(id));
         }
-        if state.door == Door::Closed {
-            return Answer::Now(Outcome::new(Reason::Draining, "stopping; post again"), None);
+        if state.is_closed {
+            return refused(Reason::Draining, "stopping; post again".into());
         }
-        if weight > HELD_BYTES {
-            let message = format!("it takes more than {} MiB in memory", HELD_BYTES >> 20);
-            return Answer::Now(Outcome::new(Reason::TooLarge, message), None);
+        if bytes > HELD_BYTES {
+            return refused(Reason::TooLarge, format!("it takes more than {} MiB in memory", HELD_BYTES >> 20));
         }
-        if is_full {
-            return no_more();
+        if let Some(message) = too_many_posts {
+            return refused(Reason::QueueFull, message);
         }
-        if state.held_bytes.saturating_add(weight) > HELD_BYTES {
+        if state.held_bytes.saturating_add(bytes) > HELD_BYTES {
             let held = HELD_BYTES >> 20;
             let message =
                 format!("what waits and runs takes {held} MiB, and no more may; post again, or group finer (group_by)");
-            return Answer::Now(Outcome::new(Reason::QueueFull, message), None);
+            return refused(Reason::QueueFull, message);
         }
-        if state.queued >= self.queue_size {
-            let message = format!("{} notifications wait, and no more may (QUEUE_SIZE); post again", state.queued);
-            return Answer::Now(Outcome::new(Reason::QueueFull, message), None);
+        if state.queued() >= self.limits.queue_size {
+            let message = format!("{} notifications wait, and no more may (QUEUE_SIZE); post again", state.queued());
+            return refused(Reason::QueueFull, message);
         }
         state.serial += 1;
-        let serial = state.serial;
-        let id = state.retried(&key).unwrap_or_else(|| self.new_id(serial));
-        let (accepted, asked) = (now, now);
-        let stage = Stage::Queued(item);
-        let mut job = Job { id, serial, group, lane, urgency, weight, asked, accepted, waiters: Vec::new(), stage };
-        let parked = job.park(&self.seats);
-        let starts = state.queued == 0 && state.taken < self.workers && !state.running_groups.contains(&job.group);
-        state.jobs.insert(key.clone(), job);
-        state.queued += 1;
-        state.held_bytes += weight;
-        if starts && let Some(running) = state.start(&key, now) {
-            return Answer::Yours(self.taken(&mut state, vec![running]), parked);
-        }
-        let wakes = self.has_work(&state);
-        drop(state);
-        if wakes {
-            self.work.notify_one();
-        }
-        Answer::Later(parked, Joined::No)
+        let mut entry = Entry {
+            id: state.failed_id(&key).unwrap_or_else(|| self.new_id(state.serial)),
+            serial: state.serial,
+            group,
+            digest_key,
+            is_urgent,
+            bytes,
+            accepted: now,
+            last_posted: now,
+            waiters: Vec::new(),
+            content: Some((notification, recipients)),
+        };
+        let ticket = entry.add_waiter(&self.slots);
+        state.held_bytes += bytes;
+        state.jobs.insert(key, entry);
+        self.wake_worker(&state);
+        Submitted::Waits { ticket, joined: false }
     }
 
     /// Whether a job of this key waits, runs or is remembered: then its posts get that job's own answer.
-    #[must_use]
     pub(crate) fn knows(&self, key: &DedupKey) -> bool {
         let state = self.lock();
-        state.jobs.contains_key(key) || state.remembered.contains_key(key)
+        state.jobs.contains_key(key) || state.remembered.get(key).is_some()
     }
 
-    /// Waits for work: one job, or the members of a digest when more than `digest_at` wait. `None` when the room is
+    /// Waits for work: one job, or the members of a digest when more than `digest_at` wait. `None` when the queue is
     /// closed.
-    pub(crate) fn take(&self) -> Option<Taken<'_, N, K>> {
+    pub(crate) fn take(&self) -> Option<Lease<'_>> {
         let mut state = self.lock();
         loop {
-            if state.door == Door::Closed {
+            if state.is_closed {
                 return None;
             }
             let now = Instant::now();
-            let stale = state.drop_stale(now);
-            let members = if state.taken < self.workers { state.choose(self.digest_at) } else { Vec::new() };
-            if !members.is_empty() {
-                let jobs = members.iter().filter_map(|key| state.start(key, now)).collect();
-                let taken = self.taken(&mut state, jobs);
-                let more = self.has_work(&state);
-                drop(state);
-                if more {
-                    // The end of a digest frees many groups, and wakes one worker.
-                    self.work.notify_one();
-                }
-                answer_stale(stale);
-                return Some(taken);
-            }
-            if stale.is_empty() {
-                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let keys = if state.leases < self.limits.workers {
+                state.next_keys(self.limits.digest_at, now)
             } else {
-                drop(state);
-                answer_stale(stale);
-                state = self.lock();
+                Vec::new()
+            };
+            let jobs: Vec<Job> = keys.iter().filter_map(|key| state.start(key, now)).collect();
+            if !jobs.is_empty() {
+                state.leases += 1;
+                // The end of a digest frees many groups, and wakes only one worker.
+                self.wake_worker(&state);
+                return Some(Lease { queue: self, jobs, is_finished: false });
             }
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Refuses what only waits, and every new job from now on. What runs goes on, and can still be joined. Returns how
-    /// many jobs waited.
+    /// Answers what only waits, and refuses every new job from now on. What runs goes on, and posts can still join it.
+    /// Returns how many jobs waited.
     pub(crate) fn close(&self) -> usize {
         let mut state = self.lock();
-        state.door = Door::Closed;
-        let queued: Vec<DedupKey> = state.queued_keys().cloned().collect();
-        let refused: Vec<Job<N>> = queued.iter().filter_map(|key| state.remove_queued(key)).collect();
+        state.is_closed = true;
+        let queued: Vec<DedupKey> = state.waiting().map(|(key, _)| key.clone()).collect();
+        let refused: Vec<Entry> = queued.iter().filter_map(|key| state.remove(key)).collect();
         drop(state);
         let count = refused.len();
-        for job in refused {
-            answer(job.waiters, &Outcome::new(Reason::Draining, format!("{}: stopping; post again", job.id)));
+        for entry in refused {
+            answer(entry.waiters, &Outcome::new(Reason::Draining, format!("{}: stopping; post again", entry.id)));
         }
         self.work.notify_all();
         count
     }
 
-    /// Waits until nothing runs, for `time` at most; whether that is so. Call it when the room is closed.
+    /// Waits until nothing runs, for `timeout` at most; returns whether nothing runs. Call it when the queue is closed.
     #[must_use]
-    pub(crate) fn wait_until_idle(&self, time: Duration) -> bool {
-        let waited = self.idle.wait_timeout_while(self.lock(), time, |state| state.taken > 0);
-        waited.unwrap_or_else(PoisonError::into_inner).0.taken == 0
+    pub(crate) fn wait_until_idle(&self, timeout: Duration) -> bool {
+        let waited = self.idle.wait_timeout_while(self.lock(), timeout, |state| state.leases > 0);
+        waited.unwrap_or_else(PoisonError::into_inner).0.leases == 0
     }
 
-    /// What is in the room now.
-    #[must_use]
     pub(crate) fn load(&self) -> Load {
         let state = self.lock();
-        Load { queued: state.queued, running: state.running, parked: self.parked() }
+        Load { queued: state.queued(), running: state.running, parked: self.parked() }
     }
 
     fn parked(&self) -> usize {
-        Arc::strong_count(&self.seats) - 1
+        Arc::strong_count(&self.slots) - 1
     }
 
-    /// How many jobs were dropped as stale.
-    #[must_use]
-    pub(crate) fn stale(&self) -> u64 {
-        self.lock().stale
-    }
-
-    /// Ends a job: its key is free, its posts are answered.
-    fn end(&self, key: &DedupKey, serial: u64, finish: Finish<K>) -> usize {
-        let Finish { outcome, remember, kept, weight, company } = finish;
+    /// Ends a job: its key and its group are free, and its posts are answered. Returns how many posts there were.
+    fn end(&self, job: &Job, finish: Finish) -> usize {
+        let Finish { outcome, remember_for, draft, digestible } = finish;
         let now = Instant::now();
         let mut state = self.lock();
-        // A key may have a newer job by now; its posts are not ours to answer.
-        if state.jobs.get(key).is_none_or(|job| job.serial != serial) {
+        // A key may have a newer job by now, whose posts wait for that one.
+        if state.jobs.get(&job.key).is_none_or(|entry| entry.serial != job.serial) {
             return 0;
         }
-        let Some(job) = state.jobs.remove(key) else { return 0 };
+        let Some(entry) = state.remove(&job.key) else { return 0 };
         state.running -= 1;
-        state.held_bytes -= job.weight;
-        state.running_groups.remove(&job.group);
-        let verdict = remember.map(|window| (outcome.clone(), now + window));
-        let bytes = key.weight() + weight + outcome.message.len() + RECORD_BYTES;
-        let kept_until = now + self.remember_kept.max(remember.unwrap_or_default());
-        state.remember(key, Record { id: job.id, age: 0, bytes, verdict, kept, kept_until, company });
-        let wakes = self.has_work(&state);
+        state.running_groups.remove(&entry.group);
+        let draft_bytes: usize = draft.iter().flat_map(|draft| draft.parts.iter()).map(String::len).sum();
+        let record = Record {
+            id: entry.id,
+            outcome: remember_for.map(|window| (outcome.clone(), now + window)),
+            digestible: digestible && draft.is_none(),
+            draft,
+            draft_until: now + self.limits.keep_draft.max(remember_for.unwrap_or_default()),
+        };
+        // The key is held twice, by the map and by its order.
+        let bytes = 2 * job.key.weight() + draft_bytes + outcome.message.len() + RECORD_BYTES;
+        state.remembered.insert(job.key.clone(), record, bytes);
+        // Its group is free, and with it perhaps the group's next job.
+        self.wake_worker(&state);
         drop(state);
-        if wakes {
-            // Its group is free, and so may be the way for its next job; the place may be kept for longer.
-            self.work.notify_one();
-        }
-        answer(job.waiters, &outcome)
+        answer(entry.waiters, &outcome)
     }
 
-    /// Whether a worker is worth waking: something waits, and a place is free.
-    fn has_work(&self, state: &State<N, K>) -> bool {
-        state.queued > 0 && state.taken < self.workers
-    }
-
-    fn taken(&self, state: &mut State<N, K>, jobs: Vec<Running<N, K>>) -> Taken<'_, N, K> {
-        state.taken += 1;
-        Taken { room: self, jobs, ended: false }
-    }
-
-    /// A place is free again, and perhaps a group whose next job waits.
-    fn leave(&self) {
+    /// The worker's thread is free again.
+    fn end_lease(&self) {
         let mut state = self.lock();
-        state.taken -= 1;
-        let (wakes, is_last) = (self.has_work(&state), state.taken == 0 && state.door == Door::Closed);
-        drop(state);
-        if wakes {
-            self.work.notify_one();
-        }
-        if is_last {
+        state.leases -= 1;
+        self.wake_worker(&state);
+        if state.leases == 0 && state.is_closed {
             self.idle.notify_all();
+        }
+    }
+
+    fn wake_worker(&self, state: &State) {
+        if state.queued() > 0 && state.leases < self.limits.workers {
+            self.work.notify_one();
         }
     }
 
     fn new_id(&self, serial: u64) -> JobId {
         // 24 bits: enough to tell a screenful of messages apart, short enough to read out on the phone.
-        JobId((self.chance.hash_one(serial) & 0xff_ffff) as u32)
+        JobId((self.random.hash_one(serial) & 0xff_ffff) as u32)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<N, K>> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn answer_stale<N>(stale: Vec<Job<N>>) {
-    for job in stale {
-        let message = format!("{}: waited {} minutes without being asked for again", job.id, STALE.as_secs() / 60);
-        let outcome = Outcome::new(Reason::Stale, message);
-        let row = outcome.reason.row();
-        log::log!(
-            row.level, "notification id={} outcome={} reason={} message={:?}", job.id, row.outcome, row.label,
-            outcome.message
-        );
-        answer(job.waiters, &outcome);
-    }
-}
-
-/// Tells every post that still waits; the others have gone. Returns how many there were.
+/// Answers every post that still waits. Returns how many there were.
 fn answer(waiters: Vec<Waiter>, outcome: &Outcome) -> usize {
-    waiters.into_iter().filter(|waiter| waiter.is_here() && waiter.outcome.send(outcome.clone()).is_ok()).count()
+    waiters.into_iter().filter(|waiter| waiter.is_waiting() && waiter.outcome.send(outcome.clone()).is_ok()).count()
 }
 
-impl Waiter {
-    fn is_here(&self) -> bool {
-        self.here.strong_count() > 0
-    }
-}
-
-impl<N> Job<N> {
-    fn park(&mut self, seats: &Arc<()>) -> Parked {
+impl Entry {
+    fn add_waiter(&mut self, slots: &Arc<()>) -> Ticket {
         // A client that posts and hangs up in a loop leaves nothing behind.
-        self.waiters.retain(Waiter::is_here);
-        // Room for the one answer, so that whoever sends it waits for nobody.
+        self.waiters.retain(Waiter::is_waiting);
+        // Room for the one answer, so that the sender never blocks.
         let (sender, outcome) = sync_channel(1);
-        let here = Arc::new(());
-        self.waiters.push(Waiter { outcome: sender, here: Arc::downgrade(&here) });
-        Parked { outcome, id: self.id, _here: here, seat: RefCell::new(Some(Arc::clone(seats))) }
+        let is_waiting = Arc::new(());
+        self.waiters.push(Waiter { outcome: sender, is_waiting: Arc::downgrade(&is_waiting) });
+        Ticket { outcome, id: self.id, _is_waiting: is_waiting, slot: RefCell::new(Some(Arc::clone(slots))) }
+    }
+
+    fn is_stale(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last_posted) > STALE
     }
 }
 
-impl<N, K: Clone + Default> State<N, K> {
+impl State {
+    fn queued(&self) -> usize {
+        self.jobs.len() - self.running
+    }
+
     /// The remembered outcome of a key, while it holds.
     fn recall(&self, key: &DedupKey, now: Instant) -> Option<(Outcome, JobId)> {
         let record = self.remembered.get(key)?;
-        let (outcome, until) = record.verdict.as_ref()?;
+        let (outcome, until) = record.outcome.as_ref()?;
         let outcome = if outcome.reason.is_success() {
             Outcome::new(Reason::Remembered, format!("{}: delivered already", record.id))
         } else {
@@ -518,170 +458,117 @@ impl<N, K: Clone + Default> State<N, K> {
         (now < *until).then_some((outcome, record.id))
     }
 
-    /// The id of a job that failed and is tried again. What was delivered is over: when it is sent again, on purpose, a
-    /// new id keeps WeCom's duplicate check from taking it for the message before.
-    fn retried(&self, key: &DedupKey) -> Option<JobId> {
+    /// The id of a failed job, for its retry. What was delivered and is sent again on purpose gets a new id, or WeCom's
+    /// duplicate check would take it for the message before.
+    fn failed_id(&self, key: &DedupKey) -> Option<JobId> {
         let record = self.remembered.get(key)?;
-        let is_over = record.verdict.as_ref().is_some_and(|(outcome, _)| outcome.reason.is_success());
-        (!is_over).then_some(record.id)
+        let is_delivered = record.outcome.as_ref().is_some_and(|(outcome, _)| outcome.reason.is_success());
+        (!is_delivered).then_some(record.id)
     }
 
-    fn remember(&mut self, key: &DedupKey, mut record: Record<K>) {
-        self.forget(key);
-        if record.bytes > REMEMBERED_BYTES / 2 {
-            // It alone would make all others forgotten.
-            return;
-        }
-        self.serial += 1;
-        record.age = self.serial;
-        self.by_age.insert(record.age, key.clone());
-        self.remembered_bytes += record.bytes;
-        self.remembered.insert(key.clone(), record);
-        while self.remembered.len() > REMEMBERED || self.remembered_bytes > REMEMBERED_BYTES {
-            let Some((_, oldest)) = self.by_age.pop_first() else { return };
-            self.forget(&oldest);
-        }
+    fn waiting(&self) -> impl Iterator<Item = (&DedupKey, &Entry)> {
+        self.jobs.iter().filter(|(_, entry)| entry.content.is_some())
     }
 
-    fn forget(&mut self, key: &DedupKey) {
-        if let Some(record) = self.remembered.remove(key) {
-            self.by_age.remove(&record.age);
-            self.remembered_bytes -= record.bytes;
+    /// The jobs to lease next: a stale one, or the first (urgent before others, then by age) with the members of its
+    /// digest.
+    fn next_keys(&self, digest_at: usize, now: Instant) -> Vec<DedupKey> {
+        let mut waiting: Vec<_> =
+            self.waiting().filter(|(_, entry)| !self.running_groups.contains(&entry.group)).collect();
+        waiting.sort_unstable_by_key(|(_, entry)| (!entry.is_urgent, entry.serial));
+        if let Some((stale, _)) = waiting.iter().find(|(_, entry)| entry.is_stale(now)) {
+            return vec![(*stale).clone()];
         }
-    }
-
-    fn queued_keys(&self) -> impl Iterator<Item = &DedupKey> {
-        self.jobs.iter().filter(|(_, job)| matches!(job.stage, Stage::Queued(_))).map(|(key, _)| key)
-    }
-
-    /// The keys to take now, the first in its turn at their head: critical first, then oldest.
-    fn choose(&self, digest_at: usize) -> Vec<DedupKey> {
-        if self.queued == 0 {
-            return Vec::new();
-        }
-        let mut waiting: Vec<(&DedupKey, &Job<N>)> = self
-            .jobs
-            .iter()
-            .filter(|(_, job)| matches!(job.stage, Stage::Queued(_)) && !self.running_groups.contains(&job.group))
-            .collect();
-        let turn = |job: &Job<N>| (std::cmp::Reverse(job.urgency), job.serial);
-        let Some((first, lead)) = waiting.iter().min_by_key(|(_, job)| turn(job)).copied() else { return Vec::new() };
-        if digest_at == 0 || self.queued <= digest_at || !self.welcomes_company(first) {
+        let Some((first, lead)) = waiting.first().copied() else { return Vec::new() };
+        if digest_at == 0 || self.queued() <= digest_at || !self.is_digestible(first) {
             return vec![first.clone()];
         }
-        waiting.retain(|(key, job)| job.lane == lead.lane && self.welcomes_company(key));
-        waiting.sort_unstable_by_key(|(_, job)| turn(job));
         let mut groups = HashSet::new();
-        let members = waiting.into_iter().filter(|(_, job)| groups.insert(&job.group));
+        let members = waiting
+            .into_iter()
+            .filter(|(key, entry)| entry.digest_key == lead.digest_key && self.is_digestible(key))
+            .filter(|(_, entry)| groups.insert(&entry.group));
         members.take(DIGEST_MEMBERS).map(|(key, _)| key.clone()).collect()
     }
 
-    /// What is half delivered, or was refused in company, goes alone.
-    fn welcomes_company(&self, key: &DedupKey) -> bool {
-        self.remembered.get(key).is_none_or(|record| record.company == Company::Welcome)
+    fn is_digestible(&self, key: &DedupKey) -> bool {
+        self.remembered.get(key).is_none_or(|record| record.digestible)
     }
 
-    fn start(&mut self, key: &DedupKey, now: Instant) -> Option<Running<N, K>> {
-        let kept = self.remembered.get(key).filter(|record| now < record.kept_until).map(|record| record.kept.clone());
-        let job = self.jobs.get_mut(key)?;
-        let Stage::Queued(item) = mem::replace(&mut job.stage, Stage::Running) else { return None };
-        self.queued -= 1;
+    fn start(&mut self, key: &DedupKey, now: Instant) -> Option<Job> {
+        let record = self.remembered.get(key).filter(|record| now < record.draft_until);
+        let draft = record.and_then(|record| record.draft.clone());
+        let entry = self.jobs.get_mut(key)?;
+        let is_stale = entry.is_stale(now);
+        let (notification, recipients) = entry.content.take()?;
         self.running += 1;
-        self.running_groups.insert(job.group.clone());
-        let (id, serial, accepted) = (job.id, job.serial, job.accepted);
-        Some(Running { key: key.clone(), serial, id, accepted, item, kept: kept.unwrap_or_default() })
+        self.running_groups.insert(entry.group.clone());
+        let (serial, id, accepted, group) = (entry.serial, entry.id, entry.accepted, entry.group.clone());
+        Some(Job { key: key.clone(), serial, id, accepted, group, notification, recipients, draft, is_stale })
     }
 
-    fn remove_queued(&mut self, key: &DedupKey) -> Option<Job<N>> {
-        let job = self.jobs.remove(key)?;
-        self.queued -= 1;
-        self.held_bytes -= job.weight;
-        Some(job)
-    }
-
-    fn drop_stale(&mut self, now: Instant) -> Vec<Job<N>> {
-        let is_stale =
-            |job: &Job<N>| matches!(job.stage, Stage::Queued(_)) && now.saturating_duration_since(job.asked) > STALE;
-        let stale: Vec<DedupKey> =
-            self.jobs.iter().filter(|(_, job)| is_stale(job)).map(|(key, _)| key.clone()).collect();
-        self.stale += stale.len() as u64;
-        stale.iter().filter_map(|key| self.remove_queued(key)).collect()
+    fn remove(&mut self, key: &DedupKey) -> Option<Entry> {
+        let entry = self.jobs.remove(key)?;
+        self.held_bytes -= entry.bytes;
+        Some(entry)
     }
 }
 
-/// One job in a worker's hands.
+/// The jobs that one worker runs at once: one, or the members of a digest. Dropping it frees the worker's place, and ends
+/// what is not finished as [`Reason::Panicked`].
 #[derive(Debug)]
-pub struct Running<N, K> {
-    key: DedupKey,
-    serial: u64,
-    /// Its short name.
-    pub id: JobId,
-    /// When its first post came.
-    pub accepted: Instant,
-    /// What is to be done.
-    pub item: N,
-    /// What its earlier tries left; the default when there were none.
-    pub kept: K,
+pub(crate) struct Lease<'q> {
+    queue: &'q Queue,
+    jobs: Vec<Job>,
+    is_finished: bool,
 }
 
-/// A place, and what is run there: one job, or the members of a digest. Dropping it frees the place, and gives up what
-/// is not finished then.
-pub(crate) struct Taken<'r, N, K: Clone + Default> {
-    room: &'r Inflight<N, K>,
-    jobs: Vec<Running<N, K>>,
-    ended: bool,
-}
-
-impl<N, K: Clone + Default> fmt::Debug for Taken<'_, N, K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Taken").field("jobs", &self.jobs.len()).finish_non_exhaustive()
-    }
-}
-
-impl<N, K: Clone + Default> Taken<'_, N, K> {
+impl Lease<'_> {
     /// The jobs, never none; more than one is a digest.
-    #[must_use]
-    pub(crate) fn jobs(&self) -> &[Running<N, K>] {
+    pub(crate) fn jobs(&self) -> &[Job] {
         &self.jobs
     }
 
-    /// Ends every job with what `finish` says of it, and returns how many posts were answered. The place stays taken.
-    pub(crate) fn finish(&mut self, mut finish: impl FnMut(&Running<N, K>) -> Finish<K>) -> usize {
-        // First: what panics in the middle of this is not given up from its beginning.
-        if mem::replace(&mut self.ended, true) {
-            return 0;
-        }
-        self.jobs.iter().map(|job| self.room.end(&job.key, job.serial, finish(job))).sum()
+    /// Ends every job in the same way, and returns how many posts were answered. The lease stays.
+    pub(crate) fn finish(&mut self, finish: &Finish) -> usize {
+        self.finish_each(|_| finish.clone())
     }
 
-    /// Ends the members of a digest of which `finish` has something to say; the others, and one at least, are still to be
-    /// run. Returns how many posts were answered.
-    pub(crate) fn finish_some(&mut self, mut finish: impl FnMut(&Running<N, K>) -> Option<Finish<K>>) -> usize {
-        let (mut left, mut posts) = (self.jobs.len(), 0);
-        let room = self.room;
+    /// Ends the members of a digest for which `finish` returns something, but never the last one: that is still to be
+    /// run.
+    pub(crate) fn finish_members(&mut self, mut finish: impl FnMut(&Job) -> Option<Finish>) {
+        let mut left = self.jobs.len();
+        let queue = self.queue;
         self.jobs.retain(|job| {
             let Some(finish) = (left > 1).then(|| finish(job)).flatten() else { return true };
             left -= 1;
-            posts += room.end(&job.key, job.serial, finish);
+            queue.end(job, finish);
             false
         });
-        posts
     }
 
-    /// Ends every job that has not ended: its posts are answered 503, and its key is free. Returns how many posts there
-    /// were.
-    pub(crate) fn give_up(&mut self) -> usize {
-        self.finish(|job| {
+    /// Ends every job that has not ended as panicked: its posts are answered 503, and its key is free. Returns how many
+    /// posts there were.
+    pub(crate) fn abandon(&mut self) -> usize {
+        self.finish_each(|job| {
             let outcome = Outcome::new(Reason::Panicked, format!("{}: an internal fault, see the log", job.id));
-            Finish { outcome, remember: None, kept: job.kept.clone(), weight: 0, company: Company::Alone }
+            Finish { outcome, remember_for: None, draft: job.draft.clone(), digestible: false }
         })
+    }
+
+    fn finish_each(&mut self, finish: impl Fn(&Job) -> Finish) -> usize {
+        // Set first: what panics in the middle of this is not begun again.
+        if mem::replace(&mut self.is_finished, true) {
+            return 0;
+        }
+        self.jobs.iter().map(|job| self.queue.end(job, finish(job))).sum()
     }
 }
 
-impl<N, K: Clone + Default> Drop for Taken<'_, N, K> {
+impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        self.give_up();
-        self.room.leave();
+        self.abandon();
+        self.queue.end_lease();
     }
 }
 
@@ -689,330 +576,265 @@ impl<N, K: Clone + Default> Drop for Taken<'_, N, K> {
 mod tests {
     use super::*;
 
-    type Room = Inflight<&'static str, u32>;
-
-    fn room(queue_size: usize, digest_at: usize) -> Room {
-        Inflight::new(Bounds { queue_size, workers: 2, digest_at, remember_kept: Duration::from_secs(3600) })
+    fn queue(queue_size: usize, digest_at: usize) -> Queue {
+        Queue::new(Limits { queue_size, workers: 2, digest_at, keep_draft: Duration::from_secs(3600) })
     }
 
-    fn ask(name: &'static str) -> Ask<&'static str> {
-        Ask {
+    fn submission(name: &str) -> Submission {
+        Submission {
             key: DedupKey::of(name),
             group: GroupId::of(name),
-            lane: "".into(),
-            urgency: Urgency::Normal,
-            weight: 10,
-            item: name,
+            digest_key: "".into(),
+            is_urgent: false,
+            notification: Notification::decode(format!(r#"{{"alerts":[],"receiver":"{name}"}}"#).as_bytes()).unwrap(),
+            recipients: Arc::default(),
         }
     }
 
-    type Told<'r> = Answer<'r, &'static str, u32>;
-
-    /// As if all places were taken at the moment: a job that it makes waits to be taken.
-    fn submit<'r>(room: &'r Room, ask: Ask<&'static str>, now: Instant) -> Told<'r> {
-        let taken = mem::replace(&mut room.lock().taken, room.workers);
-        let answer = room.submit(ask, now);
-        room.lock().taken = taken;
-        answer
+    /// A notification that takes up about this many bytes more than [`HELD_BYTES`].
+    fn heavy(name: &str, more: usize) -> Submission {
+        let mut submission = submission(name);
+        let rest = submission.notification.weight();
+        submission.notification.external_url = "x".repeat(HELD_BYTES + more - rest);
+        submission
     }
 
-    fn post(room: &Room, name: &'static str) -> Parked {
-        later(submit(room, ask(name), Instant::now()))
-    }
-
-    fn later(answer: Told<'_>) -> Parked {
-        match answer {
-            Answer::Later(parked, _) => parked,
-            Answer::Now(outcome, _) => panic!("{outcome:?}"),
-            Answer::Yours(..) => panic!("it is to be run by its caller"),
+    fn wait(submitted: Submitted) -> Ticket {
+        match submitted {
+            Submitted::Waits { ticket, .. } => ticket,
+            Submitted::Answered(outcome, _) => panic!("{outcome:?}"),
         }
     }
 
-    fn now(answer: Told<'_>) -> Reason {
-        match answer {
-            Answer::Now(outcome, _) => outcome.reason,
-            Answer::Later(..) | Answer::Yours(..) => panic!("it waits"),
+    fn post(queue: &Queue, name: &str) -> Ticket {
+        wait(queue.submit(submission(name), Instant::now()))
+    }
+
+    fn refusal(submitted: Submitted) -> Reason {
+        match submitted {
+            Submitted::Answered(outcome, _) => outcome.reason,
+            Submitted::Waits { .. } => panic!("it waits"),
         }
     }
 
-    fn end_as(reason: Reason, remember: Option<Duration>) -> Finish<u32> {
-        let company = Company::Welcome;
-        Finish { outcome: Outcome::new(reason, ""), remember, kept: 7, weight: 0, company }
+    fn finish(reason: Reason, remember_for: Option<Duration>) -> Finish {
+        Finish { outcome: Outcome::new(reason, ""), remember_for, draft: None, digestible: true }
     }
 
-    fn finish_one(room: &Room, reason: Reason, remember: Option<Duration>) -> &'static str {
-        let mut taken = room.take().unwrap();
-        let name = taken.jobs()[0].item;
-        taken.finish(|_| end_as(reason, remember));
-        name
+    fn names(lease: &Lease<'_>) -> Vec<String> {
+        lease.jobs().iter().map(|job| job.notification.receiver.clone()).collect()
+    }
+
+    fn finish_next(queue: &Queue, reason: Reason, remember_for: Option<Duration>) -> String {
+        let mut lease = queue.take().unwrap();
+        lease.finish(&finish(reason, remember_for));
+        names(&lease).remove(0)
     }
 
     #[test]
     fn posts_of_one_key_share_a_job_and_its_outcome() {
-        let room = room(9, 0);
-        let posts: Vec<Parked> = (0..20).map(|_| post(&room, "a")).collect();
-        let mut taken = room.take().unwrap();
-        let late = post(&room, "a");
-        assert_eq!(room.load(), Load { queued: 0, running: 1, parked: 21 });
-        assert_eq!(taken.finish(|_| end_as(Reason::Delivered, None)), 21);
-        for parked in posts.into_iter().chain([late]) {
-            assert_eq!(parked.outcome.recv().unwrap().reason, Reason::Delivered);
+        let queue = queue(9, 0);
+        let posts: Vec<Ticket> = (0..20).map(|_| post(&queue, "a")).collect();
+        let mut lease = queue.take().unwrap();
+        let late = post(&queue, "a");
+        assert_eq!(queue.load(), Load { queued: 0, running: 1, parked: 21 });
+        assert_eq!(lease.finish(&finish(Reason::Delivered, None)), 21);
+        for ticket in posts.into_iter().chain([late]) {
+            assert_eq!(ticket.outcome.recv().unwrap().reason, Reason::Delivered);
         }
-        assert_eq!(room.load(), Load { queued: 0, running: 0, parked: 0 });
+        assert_eq!(queue.load(), Load { queued: 0, running: 0, parked: 0 });
     }
 
     #[test]
-    fn a_success_is_remembered_for_its_window_and_then_is_another_job() {
-        let room = room(9, 0);
+    fn success_is_remembered_for_its_window_and_then_is_another_job() {
+        let queue = queue(9, 0);
         let start = Instant::now();
-        let id = later(submit(&room, ask("a"), start)).id;
-        finish_one(&room, Reason::Delivered, Some(Duration::from_secs(600)));
-        let Answer::Now(outcome, Some(remembered)) = submit(&room, ask("a"), start + Duration::from_secs(599)) else {
-            panic!("not remembered")
-        };
+        let id = wait(queue.submit(submission("a"), start)).id;
+        finish_next(&queue, Reason::Delivered, Some(Duration::from_secs(600)));
+        let again = queue.submit(submission("a"), start + Duration::from_secs(599));
+        let Submitted::Answered(outcome, Some(remembered)) = again else { panic!("not remembered") };
         assert_eq!((outcome.reason, remembered), (Reason::Remembered, id));
-        let again = later(submit(&room, ask("a"), Instant::now() + Duration::from_secs(601)));
-        assert_ne!(again.id, id, "WeCom's duplicate check would drop the same words");
+        let again = wait(queue.submit(submission("a"), Instant::now() + Duration::from_secs(601)));
+        assert_ne!(again.id, id, "WeCom's duplicate check would drop the same text");
     }
 
     #[test]
-    fn a_failure_is_tried_again_with_what_was_kept() {
-        let room = room(9, 0);
-        let id = post(&room, "a").id;
-        finish_one(&room, Reason::Transient, None);
-        assert_eq!(post(&room, "a").id, id);
-        assert_eq!(room.take().unwrap().jobs()[0].kept, 7);
+    fn retry_of_a_failed_job_gets_its_id_and_its_draft() {
+        let queue = queue(9, 0);
+        let id = post(&queue, "a").id;
+        let draft = Draft { parts: Arc::new(["text".into()]), taken: 0, reason: Reason::Delivered };
+        queue.take().unwrap().finish(&Finish { draft: Some(draft), ..finish(Reason::Transient, None) });
+        assert_eq!(post(&queue, "a").id, id);
+        assert_eq!(*queue.take().unwrap().jobs()[0].draft.as_ref().unwrap().parts, ["text"]);
     }
 
     #[test]
-    fn a_client_that_hung_up_cancels_nothing_and_leaves_nothing() {
-        let room = room(9, 0);
+    fn client_that_hung_up_cancels_nothing_and_leaves_nothing() {
+        let queue = queue(9, 0);
         for _ in 0..100 {
-            drop(post(&room, "a"));
+            drop(post(&queue, "a"));
         }
-        assert_eq!(room.load(), Load { queued: 1, running: 0, parked: 0 });
-        let parked = post(&room, "a");
-        assert_eq!(room.lock().jobs.values().map(|job| job.waiters.len()).sum::<usize>(), 1);
-        finish_one(&room, Reason::Delivered, None);
-        assert!(parked.outcome.recv().is_ok());
+        assert_eq!(queue.load(), Load { queued: 1, running: 0, parked: 0 });
+        let ticket = post(&queue, "a");
+        assert_eq!(queue.lock().jobs.values().map(|entry| entry.waiters.len()).sum::<usize>(), 1);
+        finish_next(&queue, Reason::Delivered, None);
+        assert!(ticket.outcome.recv().is_ok());
     }
 
     #[test]
-    fn posts_of_one_key_are_bounded_and_leave_their_seats() {
-        let room = room(9, 0);
-        let mut posts: Vec<Parked> = (0..9 + room.workers + JOINED).map(|_| post(&room, "a")).collect();
-        assert_eq!(now(submit(&room, ask("a"), Instant::now())), Reason::QueueFull);
-        assert_eq!(now(submit(&room, ask("b"), Instant::now())), Reason::QueueFull);
+    fn waiting_posts_are_bounded_until_their_slots_are_free() {
+        let queue = queue(9, 0);
+        let mut posts: Vec<Ticket> = (0..9 + 2 + JOINED).map(|_| post(&queue, "a")).collect();
+        assert_eq!(refusal(queue.submit(submission("a"), Instant::now())), Reason::QueueFull);
+        assert_eq!(refusal(queue.submit(submission("b"), Instant::now())), Reason::QueueFull);
         posts.pop();
-        posts.push(post(&room, "b"));
-        assert_eq!(now(submit(&room, ask("a"), Instant::now())), Reason::QueueFull);
+        posts[0].release_slot();
+        posts.extend(["a", "b"].map(|name| post(&queue, name)));
+        assert_eq!(refusal(queue.submit(submission("a"), Instant::now())), Reason::QueueFull);
     }
 
     #[test]
-    fn a_full_queue_is_told_at_once() {
-        let room = room(2, 0);
-        let _parked = (post(&room, "a"), post(&room, "b"));
-        assert_eq!(now(submit(&room, ask("c"), Instant::now())), Reason::QueueFull);
-        let _joined = post(&room, "a");
-        let heavy = Ask { weight: HELD_BYTES, ..ask("d") };
-        let other = self::room(2, 0);
-        let _light = post(&other, "a");
-        assert_eq!(now(submit(&other, heavy, Instant::now())), Reason::QueueFull, "bytes are bounded too");
-        let mut runs = other.take().unwrap();
-        let heavy = || Ask { weight: HELD_BYTES, ..ask("d") };
-        assert_eq!(now(submit(&other, heavy(), Instant::now())), Reason::QueueFull, "also those of what runs");
-        runs.finish(|_| end_as(Reason::Delivered, None));
-        let _heavy = later(submit(&other, heavy(), Instant::now()));
-        let heavier = Ask { weight: HELD_BYTES + 1, ..ask("e") };
-        assert_eq!(now(submit(&self::room(2, 0), heavier, Instant::now())), Reason::TooLarge, "it never fits");
+    fn full_queue_refuses_by_number_and_by_bytes() {
+        let numbers = queue(2, 0);
+        let _waiting = ["a", "b"].map(|name| post(&numbers, name));
+        assert_eq!(refusal(numbers.submit(submission("c"), Instant::now())), Reason::QueueFull);
+        let _joined = post(&numbers, "a");
+        let bytes = queue(2, 0);
+        let _waiting = post(&bytes, "a");
+        assert_eq!(refusal(bytes.submit(heavy("b", 0), Instant::now())), Reason::QueueFull);
+        let mut running = bytes.take().unwrap();
+        assert_eq!(refusal(bytes.submit(heavy("b", 0), Instant::now())), Reason::QueueFull, "what runs counts too");
+        running.finish(&finish(Reason::Delivered, None));
+        let _heavy = wait(bytes.submit(heavy("b", 0), Instant::now()));
+        assert_eq!(refusal(queue(2, 0).submit(heavy("c", 1), Instant::now())), Reason::TooLarge, "it never fits");
     }
 
     #[test]
-    fn critical_comes_first_then_the_oldest() {
-        let room = room(9, 0);
-        let _parked: Vec<_> = ["a", "b"].map(|name| post(&room, name)).into();
-        let _critical = later(submit(&room, Ask { urgency: Urgency::Critical, ..ask("c") }, Instant::now()));
-        assert_eq!(["c", "a", "b"].map(|_| finish_one(&room, Reason::Delivered, None)), ["c", "a", "b"]);
+    fn urgent_jobs_are_taken_first_then_the_oldest() {
+        let queue = queue(9, 0);
+        let _posts = ["a", "b"].map(|name| post(&queue, name));
+        let _urgent = wait(queue.submit(Submission { is_urgent: true, ..submission("c") }, Instant::now()));
+        assert_eq!(["c", "a", "b"].map(|_| finish_next(&queue, Reason::Delivered, None)), ["c", "a", "b"]);
     }
 
     #[test]
     fn one_job_of_a_group_runs_at_a_time() {
-        let room = room(9, 0);
-        let grouped = |name| Ask { group: GroupId::of("g"), ..ask(name) };
-        let _parked = ["a", "b"].map(|name| later(submit(&room, grouped(name), Instant::now())));
-        let _other = post(&room, "c");
-        let mut first = room.take().unwrap();
-        assert_eq!(finish_one(&room, Reason::Delivered, None), "c", "b waits for a, c does not");
-        first.finish(|_| end_as(Reason::Delivered, None));
-        assert_eq!(finish_one(&room, Reason::Delivered, None), "b");
+        let queue = queue(9, 0);
+        let grouped = |name| Submission { group: GroupId::of("g"), ..submission(name) };
+        let _posts = ["a", "b"].map(|name| wait(queue.submit(grouped(name), Instant::now())));
+        let _other = post(&queue, "c");
+        let mut first = queue.take().unwrap();
+        assert_eq!(finish_next(&queue, Reason::Delivered, None), "c", "b waits for a, c does not");
+        first.finish(&finish(Reason::Delivered, None));
+        assert_eq!(finish_next(&queue, Reason::Delivered, None), "b");
     }
 
     #[test]
-    fn a_post_runs_its_own_job_when_a_place_is_free_and_nothing_waits() {
-        let room = room(9, 0);
-        let own = |name| room.submit(ask(name), Instant::now());
-        let (Answer::Yours(mut first, parked), Answer::Yours(second, _)) = (own("a"), own("b")) else {
-            panic!("both places were free")
-        };
-        assert_eq!(room.load(), Load { queued: 0, running: 2, parked: 1 });
-        let joined = later(own("a"));
-        let _waits = later(own("c"));
-        assert_eq!(first.finish(|_| end_as(Reason::Delivered, None)), 2);
-        for parked in [parked, joined] {
-            assert_eq!(parked.outcome.try_recv().unwrap().reason, Reason::Delivered);
-        }
-        drop(first);
-        let _also_waits = later(own("d"));
-        assert_eq!(finish_one(&room, Reason::Delivered, None), "c", "what waits goes first");
-        drop(second);
-    }
-
-    #[test]
-    fn a_post_does_not_run_a_job_of_a_group_that_runs() {
-        let room = room(9, 0);
-        let grouped = |name| room.submit(Ask { group: GroupId::of("g"), ..ask(name) }, Instant::now());
-        let Answer::Yours(first, _parked) = grouped("a") else { panic!("a place was free") };
-        let _waits = later(grouped("b"));
-        drop(first);
-        assert_eq!(finish_one(&room, Reason::Delivered, None), "b");
-    }
-
-    #[test]
-    fn no_more_jobs_run_than_there_are_places() {
-        let room = room(9, 0);
-        let Answer::Yours(own, _parked) = room.submit(ask("a"), Instant::now()) else { panic!("a place was free") };
-        let _waiting = ["b", "c"].map(|name| post(&room, name));
-        let second = room.take().unwrap();
+    fn no_more_leases_are_out_than_there_are_workers() {
+        let queue = queue(9, 0);
+        let _posts = ["a", "b", "c"].map(|name| post(&queue, name));
+        let (first, second) = (queue.take().unwrap(), queue.take().unwrap());
         let third = std::thread::scope(|scope| {
-            let third = scope.spawn(|| room.take().map(|taken| taken.jobs()[0].item));
-            // It waits now, or will find both places taken.
-            assert_eq!(room.load().running, 2);
-            drop(own);
+            let third = scope.spawn(|| queue.take().map(|lease| names(&lease)));
+            // It waits now, or will find both leases taken.
+            assert_eq!(queue.load().running, 2);
+            drop(first);
             third.join().unwrap()
         });
-        assert_eq!(third, Some("c"));
+        assert_eq!(third.unwrap(), ["c"]);
         drop(second);
     }
 
     #[test]
-    fn a_closed_room_is_idle_when_the_last_place_is_free() {
-        let room = room(9, 0);
-        let _parked = post(&room, "a");
-        let mut taken = room.take().unwrap();
-        room.close();
-        taken.finish(|_| end_as(Reason::Delivered, None));
-        assert!(!room.wait_until_idle(Duration::ZERO), "it is answered, and not logged yet");
+    fn closed_queue_is_idle_when_the_last_lease_ends() {
+        let queue = queue(9, 0);
+        let _post = post(&queue, "a");
+        let mut lease = queue.take().unwrap();
+        queue.close();
+        lease.finish(&finish(Reason::Delivered, None));
+        assert!(!queue.wait_until_idle(Duration::ZERO), "it is answered, and not logged yet");
         std::thread::scope(|scope| {
-            let waits = scope.spawn(|| room.wait_until_idle(Duration::from_secs(60)));
-            drop(taken);
+            let waits = scope.spawn(|| queue.wait_until_idle(Duration::from_secs(60)));
+            drop(lease);
             assert!(waits.join().unwrap());
         });
     }
 
     #[test]
-    fn an_unfinished_job_answers_its_posts_and_frees_its_key() {
-        let room = room(9, 0);
-        let parked = post(&room, "a");
-        drop(room.take().unwrap());
-        assert_eq!(parked.outcome.recv().unwrap().reason, Reason::Panicked);
-        let _again = post(&room, "a");
-        assert_eq!(finish_one(&room, Reason::Delivered, None), "a");
+    fn dropped_lease_answers_its_posts_and_frees_its_key() {
+        let queue = queue(9, 0);
+        let ticket = post(&queue, "a");
+        drop(queue.take().unwrap());
+        assert_eq!(ticket.outcome.recv().unwrap().reason, Reason::Panicked);
+        let _again = post(&queue, "a");
+        assert_eq!(finish_next(&queue, Reason::Delivered, None), "a");
     }
 
     #[test]
-    fn finishing_one_job_leaves_a_newer_one_of_its_key_alone() {
-        let room = room(9, 0);
-        let _first = post(&room, "a");
-        let mut taken = room.take().unwrap();
-        let serial = taken.jobs()[0].serial;
-        taken.finish(|_| end_as(Reason::Transient, None));
-        let second = post(&room, "a");
-        let _running = room.take().unwrap();
-        assert_eq!(room.end(&DedupKey::of("a"), serial, end_as(Reason::Delivered, None)), 0);
+    fn finished_job_does_not_end_a_newer_one_of_its_key() {
+        let queue = queue(9, 0);
+        let _first = post(&queue, "a");
+        let mut lease = queue.take().unwrap();
+        lease.finish(&finish(Reason::Transient, None));
+        let second = post(&queue, "a");
+        let _running = queue.take().unwrap();
+        assert_eq!(queue.end(&lease.jobs()[0], finish(Reason::Delivered, None)), 0);
         assert!(second.outcome.try_recv().is_err());
     }
 
     #[test]
-    fn what_nobody_asks_for_again_is_dropped_and_its_posts_are_told() {
-        let room = room(9, 0);
+    fn job_that_is_not_posted_again_becomes_stale() {
+        let queue = queue(9, 1);
         let long_ago = Instant::now() - STALE - Duration::from_secs(1);
-        let parked = later(submit(&room, ask("a"), long_ago));
-        let asked_again = later(submit(&room, ask("b"), long_ago));
-        let _again = post(&room, "b");
-        assert_eq!(finish_one(&room, Reason::Delivered, None), "b");
-        assert_eq!(parked.outcome.recv().unwrap().reason, Reason::Stale);
-        assert_eq!(asked_again.outcome.recv().unwrap().reason, Reason::Delivered);
-        assert_eq!(room.stale(), 1);
+        let _posts = ["a", "b", "c"].map(|name| wait(queue.submit(submission(name), long_ago)));
+        let _again = ["b", "c"].map(|name| post(&queue, name));
+        let stale = queue.take().unwrap();
+        assert!(names(&stale) == ["a"] && stale.jobs()[0].is_stale, "alone, since it is not worth a digest");
+        let fresh = queue.take().unwrap();
+        assert!(names(&fresh) == ["b", "c"] && fresh.jobs().iter().all(|job| !job.is_stale));
     }
 
     #[test]
-    fn a_closed_room_refuses_what_waits_and_lets_what_runs_be_joined() {
-        let room = room(9, 0);
-        let running = post(&room, "a");
-        let mut taken = room.take().unwrap();
-        let waiting = post(&room, "b");
-        assert_eq!(room.close(), 1);
+    fn closed_queue_refuses_what_waits_and_lets_posts_join_what_runs() {
+        let queue = queue(9, 0);
+        let running = post(&queue, "a");
+        let mut lease = queue.take().unwrap();
+        let waiting = post(&queue, "b");
+        assert_eq!(queue.close(), 1);
         assert_eq!(waiting.outcome.recv().unwrap().reason, Reason::Draining);
-        assert_eq!(now(submit(&room, ask("c"), Instant::now())), Reason::Draining);
-        let late = post(&room, "a");
-        assert_eq!(room.load().running, 1);
-        taken.finish(|_| end_as(Reason::Delivered, Some(Duration::from_secs(600))));
-        assert_eq!(room.load().running, 0);
-        for parked in [running, late] {
-            assert_eq!(parked.outcome.recv().unwrap().reason, Reason::Delivered);
+        assert_eq!(refusal(queue.submit(submission("c"), Instant::now())), Reason::Draining);
+        let late = post(&queue, "a");
+        assert_eq!(queue.load().running, 1);
+        lease.finish(&finish(Reason::Delivered, Some(Duration::from_secs(600))));
+        assert_eq!(queue.load().running, 0);
+        for ticket in [running, late] {
+            assert_eq!(ticket.outcome.recv().unwrap().reason, Reason::Delivered);
         }
-        assert_eq!(now(submit(&room, ask("a"), Instant::now())), Reason::Remembered);
-        assert!(room.take().is_none());
+        assert_eq!(refusal(queue.submit(submission("a"), Instant::now())), Reason::Remembered);
+        assert!(queue.take().is_none());
     }
 
     #[test]
-    fn more_than_digest_at_are_taken_together_by_lane() {
-        let names = ["a", "b", "c", "d", "e", "f"];
-        let room = room(99, 4);
-        let _parked: Vec<_> = names.iter().take(4).map(|name| post(&room, name)).collect();
-        let mut taken = room.take().unwrap();
-        assert_eq!(taken.jobs().len(), 1, "4 are not more than 4");
-        taken.finish(|_| end_as(Reason::Transient, None));
-        let _more: Vec<_> = ["e", "f"].map(|name| post(&room, name)).into();
-        let _other = later(submit(&room, Ask { lane: "touser=x".into(), ..ask("x") }, Instant::now()));
-        let taken = room.take().unwrap();
-        assert_eq!(taken.jobs().iter().map(|job| job.item).collect::<Vec<_>>(), ["b", "c", "d", "e", "f"]);
+    fn more_than_digest_at_are_leased_together_by_digest_key() {
+        let queue = queue(99, 4);
+        let _posts = ["a", "b", "c", "d"].map(|name| post(&queue, name));
+        let mut lease = queue.take().unwrap();
+        assert_eq!(names(&lease), ["a"], "4 are not more than 4");
+        lease.finish(&finish(Reason::Transient, None));
+        let _more = ["e", "f"].map(|name| post(&queue, name));
+        let other = Submission { digest_key: "touser=x".into(), ..submission("x") };
+        let _other = wait(queue.submit(other, Instant::now()));
+        assert_eq!(names(&queue.take().unwrap()), ["b", "c", "d", "e", "f"]);
     }
 
     #[test]
-    fn what_was_refused_in_company_goes_alone() {
-        let room = room(99, 1);
-        let _parked: Vec<_> = ["a", "b"].map(|name| post(&room, name)).into();
-        let mut digest = room.take().unwrap();
+    fn member_of_a_refused_digest_is_retried_alone() {
+        let queue = queue(99, 1);
+        let _posts = ["a", "b"].map(|name| post(&queue, name));
+        let mut digest = queue.take().unwrap();
         assert_eq!(digest.jobs().len(), 2);
-        digest.finish(|_| Finish { company: Company::Alone, ..end_as(Reason::Transient, None) });
-        let _again: Vec<_> = ["a", "b"].map(|name| post(&room, name)).into();
-        assert_eq!(room.take().unwrap().jobs().len(), 1);
-    }
-
-    #[test]
-    fn what_is_remembered_is_bounded() {
-        let room = room(9, 0);
-        let mut state = room.lock();
-        let record = |bytes| Record {
-            id: JobId(1),
-            age: 0,
-            bytes,
-            verdict: None,
-            kept: 0,
-            kept_until: Instant::now(),
-            company: Company::Welcome,
-        };
-        for number in 0..2 * REMEMBERED {
-            state.remember(&DedupKey::of(&number.to_string()), record(1));
-        }
-        assert_eq!((state.remembered.len(), state.by_age.len()), (REMEMBERED, REMEMBERED));
-        assert!(!state.remembered.contains_key(&DedupKey::of("0")), "the oldest goes first");
-        state.remember(&DedupKey::of("larger than half"), record(REMEMBERED_BYTES / 2 + 1));
-        assert_eq!(state.remembered.len(), REMEMBERED, "it is not remembered, and nothing is forgotten for it");
-        for large in ["a", "b", "c"] {
-            state.remember(&DedupKey::of(large), record(REMEMBERED_BYTES / 2));
-        }
-        assert_eq!((state.remembered.len(), state.remembered_bytes), (2, REMEMBERED_BYTES));
+        digest.finish(&Finish { digestible: false, ..finish(Reason::Transient, None) });
+        let _again = ["a", "b"].map(|name| post(&queue, name));
+        assert_eq!(queue.take().unwrap().jobs().len(), 1);
     }
 }

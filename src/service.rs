@@ -1,4 +1,4 @@
-//! The caretaker: the threads and the drain.
+//! The service: threads, signals, the drain, and systemd's notifications.
 
 use std::io::{self, ErrorKind, Read as _};
 use std::net::SocketAddr;
@@ -17,30 +17,30 @@ use crate::http::{Deadlines, Limits, STACK, Server};
 use crate::metrics::{self, Metrics};
 use crate::outcome::Reason;
 use crate::pipeline::Pipeline;
-use crate::queue::{Bounds, Inflight, JOINED};
-use crate::webhook::{Door, MAX_BODY_BYTES, Readiness};
-use crate::worker::Crew;
+use crate::queue::{self, JOINED, Queue};
+use crate::webhook::{MAX_BODY_BYTES, Readiness, Webhook};
+use crate::worker::{Worker, send_notices};
 
-/// What runs was finished, and the service stops.
+/// What ran was finished.
 pub const EXIT_DRAINED: i32 = 0;
-/// The server failed: the address could not be taken, or the system gave no thread.
+/// The server failed: the address could not be bound, or the system gave no thread.
 pub const EXIT_SERVER: i32 = 70;
-/// Work was cut off, by a second signal or at the end of the drain's time. Alertmanager posts it again.
+/// Work was cut off, by a second signal or at the end of `DRAIN_TIMEOUT`. Alertmanager posts it again.
 pub const EXIT_CUT_OFF: i32 = 75;
 /// The configuration is wrong.
 pub const EXIT_CONFIG: i32 = 78;
 
-/// Connections beside those of the posts that may wait: scrapes, probes, idle ones and new ones.
+/// Connections beside those of waiting posts: scrapes, probes, idle ones and new ones.
 const SPARE_CONNECTIONS: usize = 64;
 /// Connections of the metrics' address: a Prometheus or two, a kubelet, a person.
 const METRICS_CONNECTIONS: usize = 32;
 /// Bytes of the bodies that are being read, all connections together: four of the largest.
 const BODY_BYTES: usize = 4 * MAX_BODY_BYTES;
-/// Descriptors beside the connections': listeners, log, pipes, files that are read now and then.
+/// File descriptors beside the connections': listeners, log, pipes, secret files.
 const SPARE_DESCRIPTORS: u64 = 48;
-/// What a failed job has rendered serves its retries for so long at least: one comes at every `group_interval`.
+/// A failed job's draft is kept for so long at least: a retry comes at every `group_interval`.
 const RETRIED_WITHIN: Duration = Duration::from_secs(60 * 60);
-/// How long answers that are due may take to be written when the service stops.
+/// Time to write the answers that are due when the service stops.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Serves until a signal, and returns the process's exit code.
@@ -64,13 +64,13 @@ pub fn run(config: Config) -> i32 {
     let connections = queue_size + workers + JOINED + SPARE_CONNECTIONS;
     warn_of_descriptors(connections, workers);
     let metrics = Arc::new(Metrics::new(job_timeout));
-    let remember_kept = pipeline.analysis_ttl.max(RETRIED_WITHIN);
+    let keep_draft = pipeline.analysis_ttl.max(RETRIED_WITHIN);
     let pipeline = Pipeline::new(pipeline, Arc::clone(&metrics));
-    let inflight = Inflight::new(Bounds { queue_size, workers, digest_at, remember_kept });
+    let queue = Queue::new(queue::Limits { queue_size, workers, digest_at, keep_draft });
     let limits = Limits { connections, buffered_bytes: BODY_BYTES };
     let bind = |variable, address: SocketAddr, limits| {
         Server::bind(address, limits, Deadlines::default()).map_err(|error| {
-            let hint = way_to_listen(&error, address.port());
+            let hint = listen_hint(&error, address.port());
             log::error!("cannot listen on {address} ({variable}): {error}; {hint}");
         })
     };
@@ -89,57 +89,58 @@ pub fn run(config: Config) -> i32 {
         }
     };
     let readiness = Readiness::default();
-    let (notices, to_tell) = channel();
-    let crew = Crew { inflight: &inflight, pipeline: &pipeline, metrics: &metrics, job_timeout, notices };
-    let door = Door {
-        crew: &crew,
+    let (notices, due_notices) = channel();
+    let worker = Worker { queue: &queue, pipeline: &pipeline, metrics: &metrics, job_timeout, notices };
+    let webhook = Webhook {
+        queue: &queue,
+        pipeline: &pipeline,
+        metrics: &metrics,
         server: &server,
         token: webhook_token.as_ref(),
         readiness: &readiness,
         default_recipients: Arc::new(pipeline.wecom().default_recipients().clone()),
         queue_capacity: queue_size,
         workers,
+        job_timeout,
     };
     thread::scope(|scope| {
         for number in 0..workers {
-            start(scope, format!("worker-{number}"), || crew.work());
+            start(scope, format!("worker-{number}"), || worker.run());
         }
-        let teller = &pipeline;
-        start(scope, "notices".into(), move || Crew::tell_notices(teller, to_tell));
-        start(scope, "accept".into(), || server.serve(|exchange| door.answer(exchange)));
+        start(scope, "notices".into(), || send_notices(&pipeline, due_notices));
+        start(scope, "accept".into(), || server.serve(|exchange| webhook.answer(exchange)));
         if let Some(server) = &metrics_server {
             log::info!("metrics on http://{}", server.local_addr());
-            start(scope, "metrics".into(), || server.serve(|exchange| door.answer_page(exchange)));
+            start(scope, "metrics".into(), || server.serve(|exchange| webhook.answer_page(exchange)));
         }
-        readiness.ready();
+        readiness.set(true);
         log::info!("listening on http://{}", server.local_addr());
-        tell_systemd("READY=1");
+        notify_systemd("READY=1");
 
-        // The main thread has nothing else to do than to wait for the end. An error means that the signals' thread is
-        // gone, which is the end as well.
+        // An error means that the signals' thread is gone: stop then, too.
         let _ = stop.recv();
-        tell_systemd("STOPPING=1");
-        readiness.stopping();
-        let load = inflight.load();
+        notify_systemd("STOPPING=1");
+        readiness.set(false);
+        let load = queue.load();
         log::info!("stopping: {} running are finished, {} waiting are answered 503", load.running, load.queued);
-        let refused = inflight.close();
+        let refused = queue.close();
         (0..refused).for_each(|_| metrics.ended(Reason::Draining));
-        if !inflight.wait_until_idle(drain_timeout) {
+        if !queue.wait_until_idle(drain_timeout) {
             log::error!(
                 "DRAIN_TIMEOUT is over: {} jobs are cut off; Alertmanager posts them again",
-                inflight.load().running
+                queue.load().running
             );
-            // Their posts see the connection end; nobody waits for answers that will not come.
+            // Their posts see the connection end.
             exit(EXIT_CUT_OFF);
         }
         let unanswered = server.shutdown(LAST_ANSWERS);
         log::info!("drained, {unanswered} clients did not read their answer");
-        // Not by returning: a client that reads slowly may not hold the process.
+        // Not by returning: a client that reads slowly must not hold the process.
         exit(EXIT_DRAINED)
     })
 }
 
-/// Starts one of the threads that live as long as the service. Without them there is no service.
+/// Starts one of the threads that live as long as the service; without it the process ends.
 fn start<'s>(scope: &'s Scope<'s, '_>, name: String, run: impl FnOnce() + Send + 's) {
     if let Err(error) = thread::Builder::new().name(name).stack_size(STACK).spawn_scoped(scope, run) {
         log::error!("the system gives no thread: {error}; allow more, or set WORKERS lower");
@@ -169,10 +170,10 @@ fn signals() -> std::io::Result<Receiver<()>> {
     Ok(stop)
 }
 
-fn tell_systemd(state: &str) {
+fn notify_systemd(state: &str) {
     let notify_socket = std::env::var("NOTIFY_SOCKET").ok();
     if let Err(error) = sd_notify(notify_socket.as_deref(), state) {
-        log::warn!("systemd could not be told {state}: {error}");
+        log::warn!("systemd could not be notified of {state}: {error}");
     }
 }
 
@@ -187,8 +188,8 @@ fn sd_notify(notify_socket: Option<&str>, state: &str) -> io::Result<()> {
     UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address).map(drop)
 }
 
-/// What to do about an address that cannot be taken.
-fn way_to_listen(error: &io::Error, port: u16) -> String {
+/// What to do about an address that cannot be bound.
+fn listen_hint(error: &io::Error, port: u16) -> String {
     let kind = error.kind();
     if kind == ErrorKind::AddrInUse {
         format!("another process has it: `ss -ltnp sport = :{port}` names it; stop it or choose another port")

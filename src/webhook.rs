@@ -1,27 +1,27 @@
-//! The door: routes, credentials, decoding, and the JSON answer that steers Alertmanager.
+//! The webhook: routes, credentials, decoding, and the JSON answer that steers Alertmanager.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tiny_http::Method;
 
 use crate::alertmanager::Notification;
-use crate::http::{Body, Exchange, Reply, Server, Unread, Waited};
-use crate::metrics::Gauges;
+use crate::http::{Exchange, Reply, Server, Unread, Waited};
+use crate::metrics::{Counter, Metrics, Sample};
 use crate::outcome::{Outcome, Reason};
-use crate::pipeline::Post;
-use crate::queue::{Answer, Ask, JobId, Joined, STALE, Urgency};
+use crate::pipeline::Pipeline;
+use crate::queue::{JobId, Queue, STALE, Submission, Submitted};
 use crate::redact;
 use crate::secret::Secret;
 use crate::wecom::{EVERYONE, Recipients};
-use crate::worker::{Crew, Ended, LOGGED_CHARS, logged};
+use crate::worker::{group_field, log_outcome};
 
 /// Bytes of a notification: 5,000 alerts of 3 KiB each.
 pub(crate) const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
-/// A word that was sent and is told has this many bytes at most.
+/// Bytes of a word of a request that is repeated in an answer or in the log.
 const WORD_BYTES: usize = 24;
-/// What a notification of nothing but recoveries is answered.
+/// The answer to a notification of nothing but recoveries.
 const NOTHING_FIRING: &str = "告警恢复通知,不做处理";
 
 /// Whether the service takes new work.
@@ -29,56 +29,47 @@ const NOTHING_FIRING: &str = "告警恢复通知,不做处理";
 pub(crate) struct Readiness(AtomicBool);
 
 impl Readiness {
-    /// It takes work now.
-    pub(crate) fn ready(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    pub(crate) fn set(&self, ready: bool) {
+        self.0.store(ready, Ordering::Relaxed);
     }
 
-    /// It stops.
-    pub(crate) fn stopping(&self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
-
-    fn is_ready(&self) -> bool {
+    fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// The door of the webhook, and what stands behind it.
+/// What the handlers of requests need.
 #[derive(Debug)]
-pub(crate) struct Door<'d, 'c> {
-    /// Who runs jobs, and the rooms behind.
-    pub crew: &'d Crew<'c>,
-    /// The server itself, for its numbers.
-    pub server: &'d Server,
+pub(crate) struct Webhook<'w> {
+    pub(crate) queue: &'w Queue,
+    pub(crate) pipeline: &'w Pipeline,
+    pub(crate) metrics: &'w Metrics,
+    /// For its figures.
+    pub(crate) server: &'w Server,
     /// The token that a post must carry.
-    pub token: Option<&'d Secret>,
-    /// Whether new work is taken.
-    pub readiness: &'d Readiness,
+    pub(crate) token: Option<&'w Secret>,
+    pub(crate) readiness: &'w Readiness,
     /// Who gets a message whose URL names nobody.
-    pub default_recipients: Arc<Recipients>,
+    pub(crate) default_recipients: Arc<Recipients>,
     /// `QUEUE_SIZE`.
-    pub queue_capacity: usize,
+    pub(crate) queue_capacity: usize,
     /// `WORKERS`.
-    pub workers: usize,
+    pub(crate) workers: usize,
+    /// `JOB_TIMEOUT`.
+    pub(crate) job_timeout: Duration,
 }
 
-impl<'c> Door<'_, 'c> {
-    /// Answers one request of the webhook's address.
+impl Webhook<'_> {
+    /// Answers one request to `LISTEN_ADDR`.
     pub(crate) fn answer(&self, exchange: &mut Exchange<'_>) {
-        if exchange.path() == "/handle_alert" {
-            let (reply, ended) = self.handle_alert(exchange);
-            exchange.answer(&reply);
-            if let Some(ended) = ended {
-                self.crew.tell(ended);
-            }
-        } else {
-            let page = self.page(exchange, "post to /handle_alert");
-            exchange.answer(&page);
-        }
+        let reply = match exchange.path() {
+            "/handle_alert" => self.handle_alert(exchange).unwrap_or_else(|refused| refused),
+            _ => self.page(exchange, "post to /handle_alert"),
+        };
+        exchange.answer(&reply);
     }
 
-    /// Answers one request of the pages alone: all that `METRICS_ADDR` serves.
+    /// Answers one request to `METRICS_ADDR`, which serves the pages alone.
     pub(crate) fn answer_page(&self, exchange: &mut Exchange<'_>) {
         let page = self.page(exchange, "here are /metrics, /-/healthy and /-/ready; the webhook is at LISTEN_ADDR");
         exchange.answer(&page);
@@ -87,117 +78,88 @@ impl<'c> Door<'_, 'c> {
     fn page(&self, exchange: &Exchange<'_>, hint: &str) -> Reply {
         let page = match exchange.path() {
             "/-/healthy" => Reply::text(200, "healthy\n"),
-            "/-/ready" if self.readiness.is_ready() => Reply::text(200, "ready\n"),
+            "/-/ready" if self.readiness.get() => Reply::text(200, "ready\n"),
             "/-/ready" => Reply::text(503, "stopping\n"),
             "/metrics" => Reply {
                 content_type: "text/plain; version=0.0.4; charset=utf-8",
-                ..Reply::text(200, self.crew.metrics.render(&self.gauges()))
+                ..Reply::text(200, self.metrics.render(&self.samples()))
             },
             path => {
                 let mut names = path.trim_start_matches('/').splitn(2, '/');
                 let name = word(names.next().unwrap_or_default());
                 let more = if names.next().is_some() { "/…" } else { "" };
-                let message = format!("no such path: /{name}{more}; {hint}");
-                return self.refuse(&Outcome::new(Reason::NotFound, message));
+                return self.refuse(Reason::NotFound, format!("no such path: /{name}{more}; {hint}"));
             }
         };
         if matches!(exchange.method(), Method::Get | Method::Head) { page } else { self.refuse_method("GET, HEAD") }
     }
 
-    /// The answer, and the job that was run for it here, if one was.
-    fn handle_alert(&self, exchange: &mut Exchange<'_>) -> (Reply, Option<Ended<'c>>) {
-        match self.admit(exchange) {
-            Ok((notification, body, recipients)) => self.submit(notification, body, recipients, exchange),
-            Err(reply) => (reply, None),
-        }
-    }
-
-    /// Checks and decodes a post, or says how it is refused.
-    fn admit<'x>(&self, exchange: &mut Exchange<'x>) -> Result<(Notification, Body<'x>, Arc<Recipients>), Reply> {
+    /// The answer to a post; an `Err` is one that did not come as far as the queue.
+    fn handle_alert(&self, exchange: &mut Exchange<'_>) -> Result<Reply, Reply> {
         if *exchange.method() != Method::Post {
             return Err(self.refuse_method("POST"));
         }
         if !self.is_authorized(exchange.header("Authorization")) {
             let message = "the Bearer token is missing or wrong; set authorization.credentials in Alertmanager";
-            let outcome = Outcome::new(Reason::Unauthorized, message);
-            return Err(self.refuse(&outcome).with_header("WWW-Authenticate", "Bearer"));
+            return Err(self.refuse(Reason::Unauthorized, message).with_header("WWW-Authenticate", "Bearer"));
         }
-        let no_notification = |message| self.refuse(&Outcome::new(Reason::NotANotification, message));
-        let recipients = self.recipients(exchange.query()).map_err(no_notification)?;
-        let body = exchange.read_body(MAX_BODY_BYTES).map_err(|unread| self.refuse_body(&unread))?;
-        // It may quote the body.
-        let quoting = |message: String| no_notification(redact::mask_text(&message).0.into_owned());
-        let notification = Notification::decode(&body).map_err(quoting)?;
-        Ok((notification, body, recipients))
-    }
-
-    /// `body` is held until its notification waits in the room, which has its own bound: so the bound on bodies is one
-    /// on what is made of them as well, and on how many are masked at once.
-    fn submit(
-        &self,
-        mut notification: Notification,
-        body: Body<'_>,
-        recipients: Arc<Recipients>,
-        exchange: &mut Exchange<'_>,
-    ) -> (Reply, Option<Ended<'c>>) {
+        let malformed = |message| self.refuse(Reason::NotANotification, message);
         let query = exchange.query().unwrap_or_default();
+        let recipients = self.recipients(query).map_err(malformed)?;
+        // Held until its notification is in the queue, which has a bound of its own: so the bound on bodies is one on what
+        // is decoded from them as well.
+        let body = exchange.read_body(MAX_BODY_BYTES).map_err(|unread| self.refuse_body(&unread))?;
+        // The message may quote the body.
+        let mut notification =
+            Notification::decode(&body).map_err(|message| malformed(redact::mask_text(&message).0.into_owned()))?;
         notification.retain_firing();
         if notification.alerts.is_empty() {
-            return (self.ignore(&notification), None);
+            return Ok(self.ignore(&notification));
         }
-        let (key, group) = (notification.dedup_key(query), notification.group_id(query));
-        let urgency = if notification.is_critical() { Urgency::Critical } else { Urgency::Normal };
-        self.crew.metrics.redacted(redact::mask(&mut notification));
-        let group_key: String = notification.group_key.chars().take(LOGGED_CHARS).collect();
-        let at_once = |outcome: &Outcome, id| {
-            if outcome.reason == Reason::Remembered {
-                self.crew.metrics.remembered();
-            }
-            self.log_at_door(outcome, &format!(" group_key={:?}", logged(&group_key)));
-            (reply(outcome, id), None)
-        };
-        // In this order: a job of the same key that says it in between is known then, and answers with its own name.
-        if self.crew.pipeline.has_said(&group, &notification) && !self.crew.inflight.knows(&key) {
-            // Here already, so that a recovery stands in no digest.
-            return at_once(&Outcome::new(Reason::Remembered, "delivered already"), None);
-        }
-        let ask = Ask {
-            key,
-            group: group.clone(),
-            lane: self.lane(query, urgency),
-            urgency,
-            weight: notification.weight(),
-            item: Post { notification, recipients, group },
-        };
-        let now = Instant::now();
-        let answer = self.crew.inflight.submit(ask, now);
+        let submitted = self.submit(notification, query, recipients);
         drop(body);
-        let (parked, ended) = match answer {
-            Answer::Now(outcome, id) => return at_once(&outcome, id),
-            Answer::Later(parked, joined) => {
-                if joined == Joined::Yes {
-                    self.crew.metrics.joined();
-                }
-                (parked, None)
-            }
-            Answer::Yours(taken, parked) => (parked, Some(self.crew.run(taken))),
+        let (ticket, joined) = match submitted {
+            Submitted::Answered(outcome, id) => return Ok(reply(&outcome, id)),
+            Submitted::Waits { ticket, joined } => (ticket, joined),
         };
-        // Longer than a job can wait and run: whoever is still here then is told so.
-        let until = now + STALE + self.crew.job_timeout + STALE;
-        // Its connection makes room for others as well then.
-        let reply = match exchange.wait(&parked.outcome, until, || parked.leave_seat()) {
-            Waited::Ready(outcome) => reply(&outcome, Some(parked.id)),
+        self.metrics.add(Counter::Joined, usize::from(joined));
+        // Longer than a job can wait and run.
+        let until = Instant::now() + STALE + self.job_timeout + STALE;
+        Ok(match exchange.wait(&ticket.outcome, until, || ticket.release_slot()) {
+            Waited::Ready(outcome) => reply(&outcome, Some(ticket.id)),
             Waited::TimedOut | Waited::Gone | Waited::Disconnected => {
-                reply(&Outcome::new(Reason::Timeout, format!("{}: no outcome in time", parked.id)), None)
+                reply(&Outcome::new(Reason::Timeout, format!("{}: no outcome in time", ticket.id)), None)
             }
-        };
-        (reply, ended)
+        })
     }
 
-    /// Who shares a digest: the same readers, and with a budget only those that are analysed whatever was spent or only
+    /// Masks and submits a notification; what is answered at once is logged and counted here.
+    fn submit(&self, mut notification: Notification, query: &str, recipients: Arc<Recipients>) -> Submitted {
+        let (key, group) = (notification.dedup_key(query), notification.group_id(query));
+        self.metrics.add(Counter::Redactions, redact::mask(&mut notification));
+        let group_field = group_field(&notification.group_key);
+        // In this order: a job of the same key that delivers it in between is known then, and answers with its own id.
+        let submitted = if self.pipeline.already_delivered(&group, &notification) && !self.queue.knows(&key) {
+            // Not queued, so that a recovery stands in no digest.
+            Submitted::Answered(Outcome::new(Reason::Remembered, "delivered already"), None)
+        } else {
+            let is_urgent = notification.is_urgent();
+            let digest_key = self.digest_key(query, is_urgent);
+            let submission = Submission { key, group, digest_key, is_urgent, notification, recipients };
+            self.queue.submit(submission, Instant::now())
+        };
+        if let Submitted::Answered(outcome, _) = &submitted {
+            self.metrics.add(Counter::Remembered, usize::from(outcome.reason == Reason::Remembered));
+            self.metrics.ended(outcome.reason);
+            log_outcome(outcome, &group_field);
+        }
+        submitted
+    }
+
+    /// Who shares a digest: the same recipients, and with a budget only those that are analysed whatever was spent, or only
     /// those that are not then. The tokens may be spent by the time the digest is taken.
-    fn lane(&self, query: &str, urgency: Urgency) -> Arc<str> {
-        if urgency == Urgency::Normal && self.crew.pipeline.budget().is_set() {
+    fn digest_key(&self, query: &str, is_urgent: bool) -> Arc<str> {
+        if !is_urgent && self.pipeline.budget().is_set() {
             return format!("{query} within the budget").into();
         }
         query.into()
@@ -205,16 +167,14 @@ impl<'c> Door<'_, 'c> {
 
     fn ignore(&self, notification: &Notification) -> Reply {
         let outcome = Outcome::new(Reason::NothingFiring, NOTHING_FIRING);
-        let group_key = logged(&notification.group_key);
+        self.metrics.ended(outcome.reason);
+        let group_key = group_field(&notification.group_key);
         match notification.truncated_alerts {
-            0 => self.log_at_door(&outcome, &format!(" group_key={group_key:?}")),
-            truncated => {
-                self.crew.metrics.ended(outcome.reason);
-                log::warn!(
-                    "notification outcome=ignored reason=nothing_firing group_key={group_key:?} truncated={truncated}: \
-                     max_alerts of this receiver cut {truncated} alerts away, which may fire; set max_alerts: 0"
-                );
-            }
+            0 => log_outcome(&outcome, &group_key),
+            truncated => log::warn!(
+                "notification outcome=ignored reason=nothing_firing {group_key} truncated={truncated}: \
+                 max_alerts of this receiver cut {truncated} alerts away, which may fire; set max_alerts: 0"
+            ),
         }
         reply(&outcome, None)
     }
@@ -226,24 +186,22 @@ impl<'c> Door<'_, 'c> {
     }
 
     /// Who gets the message: whom the query names, else the configured ones.
-    fn recipients(&self, query: Option<&str>) -> Result<Arc<Recipients>, String> {
-        let Some(query) = query.filter(|query| !query.is_empty()) else {
+    fn recipients(&self, query: &str) -> Result<Arc<Recipients>, String> {
+        if query.is_empty() {
             return Ok(Arc::clone(&self.default_recipients));
-        };
-        if !self.crew.pipeline.wecom().takes_recipients() {
+        }
+        if !self.pipeline.wecom().takes_recipients() {
             return Err("a group robot has no recipients; drop the query".into());
         }
         parse_recipients(query).map(Arc::new)
     }
 
     fn refuse_method(&self, allow: &'static str) -> Reply {
-        let message = format!("this path takes only {allow}");
-        self.refuse(&Outcome::new(Reason::MethodNotAllowed, message)).with_header("Allow", allow)
+        self.refuse(Reason::MethodNotAllowed, format!("this path takes only {allow}")).with_header("Allow", allow)
     }
 
-    fn refuse(&self, outcome: &Outcome) -> Reply {
-        self.log_at_door(outcome, "");
-        reply(outcome, None)
+    fn refuse(&self, reason: Reason, message: impl Into<String>) -> Reply {
+        reply(&self.refused(reason, message), None)
     }
 
     fn refuse_body(&self, unread: &Unread) -> Reply {
@@ -253,38 +211,45 @@ impl<'c> Door<'_, 'c> {
             Unread::Late | Unread::Lost => Reason::Timeout,
             Unread::NoLength | Unread::EndedEarly | Unread::ReadBefore => Reason::NotANotification,
         };
-        self.log_at_door(&Outcome::new(reason, unread.to_string()), "");
+        self.refused(reason, unread.to_string());
         unread.reply()
     }
 
-    fn log_at_door(&self, outcome: &Outcome, more: &str) {
-        self.crew.metrics.ended(outcome.reason);
-        let row = outcome.reason.row();
-        let message = &outcome.message;
-        log::log!(row.level, "notification outcome={} reason={}{more} message={message:?}", row.outcome, row.label);
+    /// Logs and counts a request that is no notification.
+    fn refused(&self, reason: Reason, message: impl Into<String>) -> Outcome {
+        let outcome = Outcome::new(reason, message);
+        self.metrics.ended(reason);
+        log_outcome(&outcome, "");
+        outcome
     }
 
-    fn gauges(&self) -> Gauges {
-        let load = self.crew.inflight.load();
-        let budget = self.crew.pipeline.budget();
-        Gauges {
-            queue_length: load.queued,
-            queue_capacity: self.queue_capacity,
-            jobs_running: load.running,
-            workers: self.workers,
-            posts_parked: load.parked,
-            connections: self.server.connections(),
-            connections_evicted: self.server.evicted(),
-            requests_refused: self.server.refused() + self.server.turned_away(),
-            stale_dropped: self.crew.inflight.stale(),
-            closed_gates: self.crew.pipeline.closed_gates(),
-            budget_tokens_limit: budget.limit(),
-            budget_tokens_spent: budget.spent(jiff::Timestamp::now()),
-        }
+    /// The figures that are read when the metrics are asked for.
+    fn samples(&self) -> Vec<Sample> {
+        let (load, server) = (self.queue.load(), self.server);
+        let mut samples = vec![
+            Sample::gauge("queue_length", "Notifications that wait.", load.queued),
+            Sample::gauge("queue_capacity", "Notifications that may wait (QUEUE_SIZE).", self.queue_capacity),
+            Sample::gauge("jobs_running", "Jobs that run.", load.running),
+            Sample::gauge("workers", "Jobs that may run at once (WORKERS).", self.workers),
+            Sample::gauge("posts_parked", "Posts that wait for their job.", load.parked),
+            Sample::gauge("connections", "Open connections.", server.connections()),
+            Sample::counter(
+                "connections_evicted_total",
+                "Connections closed to make room for others.",
+                server.evicted(),
+            ),
+            Sample::counter(
+                "requests_refused_total",
+                "Requests that were no HTTP within the bounds.",
+                server.refused() + server.turned_away(),
+            ),
+        ];
+        samples.extend(self.pipeline.samples());
+        samples
     }
 }
 
-/// What Alertmanager is told. The job's id stands in a header too, since a success has no message.
+/// The answer to Alertmanager. The job's id stands in a header too, since a success has no message.
 fn reply(outcome: &Outcome, id: Option<JobId>) -> Reply {
     let row = outcome.reason.row();
     let message = (row.outcome != "success").then_some(outcome.message.as_str());
@@ -295,7 +260,7 @@ fn reply(outcome: &Outcome, id: Option<JobId>) -> Reply {
     }
 }
 
-/// A name for the log and the answer, when it is a word. What is none may be a token that was put in the wrong place.
+/// A name for the log and the answer, when it is a word. What is none may be a token in the wrong place.
 fn word(name: &str) -> &str {
     let is_word =
         name.len() <= WORD_BYTES && name.bytes().all(|byte| byte.is_ascii_lowercase() || b"_-".contains(&byte));

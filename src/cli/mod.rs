@@ -1,4 +1,4 @@
-//! What an operator runs by hand: `check`, `test`, `prompt`, `health`. They print to stdout as they go.
+//! The commands that an operator runs by hand: `check`, `test`, `prompt`, `health`. They print to stdout as they go.
 
 mod check;
 
@@ -19,33 +19,33 @@ use crate::alertmanager::Notification;
 use crate::config::Config;
 use crate::deepseek::ModelSettings;
 use crate::metrics::Metrics;
-use crate::pipeline::{Kept, OnAnalysisFailure, Pipeline, Post, PromptSettings, Report};
-use crate::queue::{Answer, Ask, Bounds, Inflight, Urgency};
+use crate::pipeline::{OnAnalysisFailure, Pipeline, PromptSettings, Report};
+use crate::queue::{self, Queue, Submission};
 use crate::redact;
 use crate::webhook::MAX_BODY_BYTES;
 
 /// Time for one step of `check`.
 pub(crate) const STEP: Duration = Duration::from_secs(30);
-/// Time for `health`: a probe that takes longer has its answer.
+/// Time for `health`.
 const HEALTH: Duration = Duration::from_secs(3);
 
-/// How often `test` says that it still waits.
+/// How often `test` prints that it still waits.
 const TICK: Duration = Duration::from_secs(10);
 
-/// What `test` sends: a notification like any other. Its name, which heads the message, marks it as a test.
+/// What `test` sends. Its alertname, which stands in the message's first lines, marks it as a test.
 const TEST_NOTIFICATION: &str = r#"{"version":"4","receiver":"wechat-with-deepseek","groupKey":"{}:{alertname=\"【测试】SidecarTest\"}",
 "alerts":[{"status":"firing","labels":{"alertname":"【测试】SidecarTest","severity":"none","instance":"test-host:9100","job":"node"},
 "annotations":{"summary":"【测试】这是 wechat-with-deepseek 的测试通知,请忽略","description":"【测试】节点 test-host 的 CPU 使用率为 92%,阈值 80%"},
 "startsAt":"STARTS_AT","fingerprint":"0000000000000000","generatorURL":""}],"externalURL":"","truncatedAlerts":0}"#;
 
-/// Prints a line of a verb. A closed stdout (a pager that was left) is no fault of ours.
+/// Prints a line. A closed stdout (a pager that was left) is ignored.
 pub(crate) fn say(line: impl Display) {
     let mut stdout = std::io::stdout().lock();
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
 /// Prints the request body that DeepSeek would get for the notification in `file` (`-` is stdin) when it is posted for
-/// the first time, byte for byte. Calls nobody. Exit code 0 or 1.
+/// the first time, byte for byte. Makes no call. Exit code 0 or 1.
 #[must_use]
 pub fn prompt((model, settings): (ModelSettings, PromptSettings), file: &str) -> i32 {
     let mut body = Vec::new();
@@ -117,12 +117,12 @@ fn ask_ready(address: SocketAddr) -> std::io::Result<()> {
 #[must_use]
 pub fn test(mut config: Config) -> i32 {
     let job_timeout = config.job_timeout;
-    // A plain alert that was delivered would hide that DeepSeek does not work.
+    // A delivered plain alert would hide that DeepSeek does not work.
     config.pipeline.on_analysis_failure = OnAnalysisFailure::Retry;
     let metrics = Arc::new(Metrics::new(job_timeout));
     let pipeline = Pipeline::new(config.pipeline, metrics);
-    let inflight: Inflight<Post, Kept> =
-        Inflight::new(Bounds { queue_size: 1, workers: 1, digest_at: 0, remember_kept: Duration::ZERO });
+    let limits = queue::Limits { queue_size: 1, workers: 1, digest_at: 0, keep_draft: Duration::ZERO };
+    let queue = Queue::new(limits);
 
     say("…     WeCom: is there a way to send?");
     let started = Instant::now();
@@ -142,46 +142,49 @@ pub fn test(mut config: Config) -> i32 {
     };
     let (key, group) = (notification.dedup_key(""), notification.group_id(""));
     let recipients = Arc::new(pipeline.wecom().default_recipients().clone());
-    let (lane, weight, urgency) = ("".into(), notification.weight(), Urgency::Normal);
-    let item = Post { notification, recipients, group: group.clone() };
-    let ask = Ask { key, group, lane, urgency, weight, item };
-    let Answer::Yours(mut taken, _parked) = inflight.submit(ask, Instant::now()) else { return 1 };
-    say(format!("…     DeepSeek: explains the test alert, for {} s at most (JOB_TIMEOUT)", job_timeout.as_secs()));
-    let report = ticking(|| pipeline.run_watched(taken.jobs(), Instant::now() + job_timeout, &told));
+    let submission = Submission { key, group, digest_key: "".into(), is_urgent: false, notification, recipients };
+    let _ticket = queue.submit(submission, Instant::now());
+    let Some(lease) = queue.take() else { return 1 };
+    say(format!(
+        "…     DeepSeek explains the test alert, and WeCom gets it: {} s at most (JOB_TIMEOUT)",
+        job_timeout.as_secs()
+    ));
+    let report = ticking(|| pipeline.run(lease.jobs(), Instant::now() + job_timeout));
+    say_steps(&report);
     let outcome = &report.outcome;
     let is_success = outcome.reason.is_success();
-    if !report.partial.is_empty() {
-        say(format!("note  WeCom: not everybody got it: {}", report.partial));
-    }
     if is_success {
         say(format!("ok    {}; look at the phone", outcome.message));
     } else {
         say(format!("FAIL  {} (Alertmanager would be answered {})", outcome.message, outcome.reason.row().status));
     }
-    taken.finish(|_| pipeline.finish(&report, &[]));
     i32::from(!is_success)
 }
 
-/// Tells the step that is over, and the one that begins.
-fn told(report: &Report) {
-    let (taken, parts) = (report.parts_taken(), report.parts);
-    if taken == 0 {
-        let (took, calls, tokens) = (report.deepseek.as_millis(), report.model_calls, report.usage.total());
-        say(format!("ok    DeepSeek: {took} ms, {calls} call(s), {tokens} tokens"));
-    } else {
-        say(format!("ok    WeCom: part {taken} of {parts}, {} ms so far", report.wecom.as_millis()));
+/// Prints the steps that succeeded, with what they took.
+fn say_steps(report: &Report) {
+    let Report { draft, partial, model, wecom, .. } = report;
+    let Some(draft) = draft else { return };
+    say(format!(
+        "ok    DeepSeek: {} ms, {} call(s), {} tokens",
+        model.took.as_millis(),
+        model.calls,
+        model.usage.total()
+    ));
+    if draft.taken > 0 {
+        say(format!("ok    WeCom: part {} of {}, {} ms", draft.taken, draft.parts.len(), wecom.took.as_millis()));
     }
-    if taken < parts {
-        say(format!("…     WeCom: part {} of {parts}", taken + 1));
+    if !partial.is_empty() {
+        say(format!("note  WeCom: not everybody got it: {partial}"));
     }
 }
 
-/// Runs something long, and says every now and then that it still runs.
+/// Runs something long, and prints the elapsed time at every [`TICK`].
 fn ticking<T>(run: impl FnOnce() -> T) -> T {
     let (running, over) = channel::<()>();
     let started = Instant::now();
     thread::scope(|scope| {
-        // Without the thread there is only less to read.
+        // Without the thread only these lines are missing.
         let _ = thread::Builder::new().name("ticking".into()).spawn_scoped(scope, move || {
             while over.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
                 say(format!("…     {} s", started.elapsed().as_secs()));

@@ -128,6 +128,28 @@ pub enum CallResult {
     Failed(Reason),
 }
 
+impl CallResult {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Ok,
+        Self::Empty,
+        Self::Failed(Reason::Prompt),
+        Self::Failed(Reason::Configuration),
+        Self::Failed(Reason::Credentials),
+        Self::Failed(Reason::Balance),
+        Self::Failed(Reason::RateLimited),
+        Self::Failed(Reason::Transient),
+        Self::Failed(Reason::Timeout),
+    ];
+
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Empty => "empty",
+            Self::Failed(reason) => reason.row().label,
+        }
+    }
+}
+
 /// What asking took, and what came of it.
 #[derive(Debug)]
 pub struct Asked {

@@ -22,6 +22,17 @@ pub enum Api {
     Send,
 }
 
+impl Api {
+    pub(crate) const ALL: [Self; 2] = [Self::GetToken, Self::Send];
+
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::GetToken => "gettoken",
+            Self::Send => "send",
+        }
+    }
+}
+
 /// What an answer, or its absence, means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {

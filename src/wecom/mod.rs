@@ -8,7 +8,7 @@ mod rate_limit;
 mod token;
 
 pub use errcode::{Api, Class};
-pub use rate_limit::{APP_LIMIT, BURST, Denied, ROBOT_LIMIT, RateLimiter};
+pub use rate_limit::{APP_LIMIT, BURST, Denied, ROBOT_LIMIT, RateLimiter, Turn as RatePermit};
 
 use std::time::{Duration, Instant};
 

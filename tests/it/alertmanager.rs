@@ -39,7 +39,7 @@ fn a_recovery_is_no_message() {
 }
 
 #[test]
-fn what_passes_is_posted_again_within_seconds() {
+fn transient_failure_is_posted_again_within_seconds() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     for _ in 0..3 {
         wecom.reply_once(Api::Send, Reply::Errcode(-1));
@@ -55,7 +55,7 @@ fn what_passes_is_posted_again_within_seconds() {
 }
 
 #[test]
-fn what_a_person_must_mend_is_posted_once_a_group_interval() {
+fn permanent_failure_is_posted_once_a_group_interval() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer(error(402, "Insufficient Balance"));
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
@@ -69,7 +69,7 @@ fn what_a_person_must_mend_is_posted_once_a_group_interval() {
 }
 
 #[test]
-fn a_token_is_what_its_configuration_calls_credentials() {
+fn token_is_sent_as_authorization_credentials() {
     let token = "t0ken-of-the-webhook-7f3a";
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).env("WEBHOOK_TOKEN", token).start();

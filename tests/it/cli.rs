@@ -1,4 +1,4 @@
-//! What an operator runs by hand tells what is wrong and the way out, shows no secret, and ends with the right code.
+//! The commands name what is wrong and the way out, show no secret, and exit with the right code.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -55,7 +55,7 @@ fn check_rows(rows: &[Row]) {
 }
 
 #[test]
-fn check_says_ok_of_every_step() {
+fn check_prints_ok_for_every_step() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let finished = Sidecar::with(&deepseek, &wecom).arg("check").run();
     assert_eq!(finished.code, 0, "{finished:?}");
@@ -169,7 +169,7 @@ fn check_says_that_a_robot_can_only_be_tried_by_sending() {
 }
 
 #[test]
-fn check_goes_through_the_proxy_and_tells_no_password_of_it() {
+fn check_goes_through_the_proxy_and_prints_no_password_of_it() {
     let (deepseek, wecom, proxy) = (DeepSeek::start(), WeCom::start(), Proxy::start());
     let address = format!("http://operator:hunter2-of-the-proxy@{}", proxy.address);
     let finished = Sidecar::with(&deepseek, &wecom)
@@ -286,7 +286,7 @@ fn test_fails_where_a_step_fails() {
 }
 
 #[test]
-fn test_says_who_did_not_get_it() {
+fn test_names_recipients_that_did_not_get_it() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let answer = json!({ "errcode": 0, "errmsg": "ok", "invaliduser": "zhangsan", "msgid": "1" });
     wecom.reply(Api::Send, Reply::Done(Answer::json(200, &answer)));
@@ -296,7 +296,7 @@ fn test_says_who_did_not_get_it() {
 }
 
 #[test]
-fn health_is_zero_while_the_service_takes_work() {
+fn health_exits_zero_while_the_service_takes_work() {
     let (deepseek, wecom, latch) = (DeepSeek::start(), WeCom::start(), Latch::shut());
     let shut = latch.clone();
     deepseek.answer_with(move |_| {

@@ -1,4 +1,4 @@
-//! What two features do to each other: digest, repeat, recovery, budget, gate, plain delivery, log and counters.
+//! How two features act together: digest, repeat, recovery, budget, gate, plain delivery, log and counters.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,9 +28,9 @@ fn storm(sidecar: &Sidecar, deepseek: &DeepSeek, latch: &Latch, blocker: &Value,
     });
 }
 
-/// what runs is told; its recovery waited meanwhile and is then explained again in a digest.
+/// Fault: a job is delivered, and its recovery, which waited meanwhile, is explained again in a digest.
 #[test]
-fn a_recovery_that_waited_for_its_own_group_stands_in_no_digest() {
+fn recovery_that_waited_for_its_own_group_is_in_no_digest() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let latch = hold(&deepseek, "DiskWillFill");
     let sidecar = Sidecar::with(&deepseek, &wecom).env("WORKERS", "1").env("DIGEST_AT", "2").start();
@@ -44,9 +44,9 @@ fn a_recovery_that_waited_for_its_own_group_stands_in_no_digest() {
     assert_eq!(about, 1, "the recovery is a second message: {}", told[1].text);
 }
 
-/// an operator who greps for a member's groupKey or id finds nothing.
+/// Fault: an operator who greps for a member's groupKey or id finds nothing.
 #[test]
-fn each_member_of_a_digest_is_found_in_the_log() {
+fn each_member_of_a_digest_has_a_log_line() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let latch = hold(&deepseek, "Blocker");
     let sidecar =
@@ -61,9 +61,9 @@ fn each_member_of_a_digest_is_found_in_the_log() {
     assert!(!lines.is_empty(), "id {id:?} and group MemberThree are in no line of their delivery:\n{log}");
 }
 
-/// a repeat that a digest took makes the paid analysis forgotten.
+/// Fault: a repeat in a digest drops the paid analysis.
 #[test]
-fn a_repeat_in_a_storm_forgets_no_analysis() {
+fn repeat_in_a_digest_keeps_its_analysis() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let latch = hold(&deepseek, "Blocker");
     let sidecar =
@@ -88,7 +88,7 @@ fn a_repeat_in_a_storm_forgets_no_analysis() {
     assert!(last.contains("仍未恢复"), "{last}");
 }
 
-/// a plain draft that WeCom never took is sent although DeepSeek works again.
+/// Fault: a plain draft that WeCom never took is sent although DeepSeek works again.
 #[test]
 fn a_plain_draft_that_was_not_taken_is_explained_when_deepseek_is_back() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
@@ -105,7 +105,7 @@ fn a_plain_draft_that_was_not_taken_is_explained_when_deepseek_is_back() {
         .start();
     let alert = notification("DiskWillFill").build();
     assert_eq!(sidecar.post(&alert).status, 503);
-    // A new key opens the gate.
+    // A new key closes the breaker.
     deepseek.take_key("sk-another");
     file.write("sk-another");
     let other = notification("Other").build();
@@ -116,7 +116,7 @@ fn a_plain_draft_that_was_not_taken_is_explained_when_deepseek_is_back() {
     assert!(!text.contains("未经 AI 分析"), "DeepSeek works: {text}");
 }
 
-/// a notice is a message that WeCom took.
+/// Fault: a notice is no message in the counters.
 #[test]
 fn a_notice_is_counted_among_the_messages_sent() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
@@ -129,9 +129,9 @@ fn a_notice_is_counted_among_the_messages_sent() {
     assert_eq!((page.value("messages_sent_total"), page.value("parts_sent_total")), (1.0, 1.0));
 }
 
-/// the notice that DeepSeek is back cannot be sent: the log says that a person is needed.
+/// Fault: when the notice that DeepSeek is back cannot be sent, the log says that a person is needed.
 #[test]
-fn a_lost_all_clear_is_not_told_as_a_need_for_a_person() {
+fn failed_all_clear_is_not_logged_as_a_need_for_a_person() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let file = TempFile::new("sk-old");
     let sidecar =
@@ -148,11 +148,11 @@ fn a_lost_all_clear_is_not_told_as_a_need_for_a_person() {
         }
     });
     assert_eq!(sidecar.post(&alert).status, 200);
-    let line = sidecar.wait_log("could not be told");
+    let line = sidecar.wait_log("could not be sent");
     assert!(!line.contains("needs a person"), "{line}");
 }
 
-/// 64 MiB are held, not QUEUE_SIZE notifications.
+/// Fault: a refusal for bytes blames QUEUE_SIZE.
 #[test]
 fn what_is_refused_for_its_bytes_does_not_blame_queue_size() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
@@ -183,9 +183,9 @@ fn what_is_refused_for_its_bytes_does_not_blame_queue_size() {
     assert!(refused.contains("MiB") && !refused.contains("QUEUE_SIZE"), "{refused}");
 }
 
-/// five passing failures, the half minute is over, the upstream works: the metric says closed for as long as nobody posts.
+/// Fault: after a breaker opened by transient failures is due, its metric says closed for as long as nobody posts.
 #[test]
-fn a_gate_whose_time_is_over_is_not_told_closed() {
+fn breaker_that_is_due_is_not_reported_closed() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer(error(500, "oops"));
     let sidecar = Sidecar::with(&deepseek, &wecom).env("DIGEST_AT", "0").start();
@@ -200,9 +200,9 @@ fn a_gate_whose_time_is_over_is_not_told_closed() {
     assert_eq!(sidecar.metrics().value("gate_closed{upstream=\"deepseek\"}"), 0.0, "nothing has failed for 40 s");
 }
 
-/// a repeat of what is left sends the analysis of what has recovered, and calls its host an invention.
+/// Fault: a repeat of what is left sends the analysis of what has recovered, and marks its host as invented.
 #[test]
-fn a_repeat_of_the_rest_does_not_explain_what_has_recovered() {
+fn repeat_of_the_rest_does_not_explain_what_has_recovered() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer_with(|question| {
         let is_of_both = question.user().contains("10.0.0.1:");
@@ -222,7 +222,7 @@ fn a_repeat_of_the_rest_does_not_explain_what_has_recovered() {
     assert!(!text.contains("10.0.0.1"), "{text}");
 }
 
-/// after ANALYSIS_TTL a recovery in a group explains the rest again.
+/// Fault: after ANALYSIS_TTL a recovery in a group explains the rest again.
 #[test]
 fn a_recovery_after_the_ttl_explains_nothing_again() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
@@ -236,7 +236,7 @@ fn a_recovery_after_the_ttl_explains_nothing_again() {
     assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 1));
 }
 
-/// what waits when the budget is spent rides along with a critical one.
+/// Fault: what waits when the budget is spent is analysed in the digest of a critical alert.
 #[test]
 fn what_waited_when_the_budget_was_spent_is_not_analysed_beside_a_critical_one() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
@@ -258,7 +258,7 @@ fn what_waited_when_the_budget_was_spent_is_not_analysed_beside_a_critical_one()
     drop(wecom);
 }
 
-/// a budget draft that WeCom did not take is sent plain on the next day.
+/// Fault: a draft over budget that WeCom did not take is sent plain on the next day.
 #[test]
 fn after_midnight_a_plain_draft_that_was_not_taken_is_analysed() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
@@ -283,9 +283,9 @@ fn after_midnight_a_plain_draft_that_was_not_taken_is_analysed() {
     assert!(!text.contains("预算"), "zone {zone}, the new day's budget is untouched: {text}");
 }
 
-/// with ON_ANALYSIS_FAILURE=deliver one poisoned alert takes the analysis from every member of its digest.
+/// Fault: with ON_ANALYSIS_FAILURE=deliver one refused prompt takes the analysis from every member of its digest.
 #[test]
-fn a_poisoned_member_hurts_itself_only_where_plain_alerts_are_delivered() {
+fn refused_member_costs_only_itself_where_plain_alerts_are_delivered() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let latch = Latch::shut();
     let own = latch.clone();
@@ -338,9 +338,9 @@ fn a_poisoned_member_hurts_itself_only_where_plain_alerts_are_delivered() {
     );
 }
 
-/// the gate's time is over, WeCom still refuses: one job tries, and no more is paid.
+/// Fault: when the send breaker is due and WeCom still refuses, each worker pays for a model call.
 #[test]
-fn a_trial_of_wecoms_gate_pays_one_model_call() {
+fn probe_of_the_send_breaker_pays_one_model_call() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     wecom.reply(Api::Send, WeComReply::Errcode(60_020));
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
@@ -360,9 +360,9 @@ fn a_trial_of_wecoms_gate_pays_one_model_call() {
     assert!(deepseek.calls() <= 2, "{} model calls were paid, {} sends", deepseek.calls() - 1, wecom.sends().len() - 1);
 }
 
-/// a group that shrinks while it waits is told twice by two digests.
+/// Fault: a group that shrinks while it waits is delivered twice by two digests.
 #[test]
-fn a_group_that_shrinks_while_it_waits_is_told_once() {
+fn group_that_shrinks_while_it_waits_is_delivered_once() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let latch = hold(&deepseek, "Blocker");
     let sidecar = Sidecar::with(&deepseek, &wecom).env("WORKERS", "1").env("DIGEST_AT", "2").start();

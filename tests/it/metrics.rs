@@ -1,4 +1,4 @@
-//! What happened stands on `/metrics`, in a format that Prometheus takes, and nothing there grows with alerts.
+//! `/metrics` has the figures in a format that Prometheus takes, and nothing there grows with alerts.
 
 use std::env;
 use std::fs;
@@ -53,9 +53,9 @@ const FAMILIES: [(&str, &str); 31] = [
     ("process_start_time_seconds", "gauge"),
 ];
 
-/// What the answers of a scripted run leave behind.
+/// The figures after a scripted run.
 #[test]
-fn a_run_leaves_its_figures() {
+fn scripted_run_gives_exact_figures() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom)
         .env("WORKERS", "1")
@@ -118,7 +118,7 @@ fn a_run_leaves_its_figures() {
         ]
     );
 
-    // What never was a notification, and what has nothing to say.
+    // Requests that are no notification, and a notification without firing alerts.
     assert_eq!(sidecar.request("POST", "/handle_alert", b"no JSON").status, 400);
     assert_eq!(sidecar.get("/nowhere").status, 404);
     assert_eq!(sidecar.get("/handle_alert").status, 405);
@@ -171,7 +171,7 @@ fn a_run_leaves_its_figures() {
 }
 
 #[test]
-fn what_waits_and_runs_is_told_while_it_does() {
+fn gauges_count_what_waits_and_runs() {
     let (deepseek, wecom, latch) = (DeepSeek::start(), WeCom::start(), Latch::shut());
     let shut = latch.clone();
     deepseek.answer_with(move |_| {
@@ -207,7 +207,7 @@ fn what_waits_and_runs_is_told_while_it_does() {
 }
 
 #[test]
-fn the_process_tells_of_itself() {
+fn process_metrics_have_their_usual_names() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
@@ -222,7 +222,7 @@ fn the_process_tells_of_itself() {
 }
 
 #[test]
-fn the_page_answers_while_every_worker_is_blocked() {
+fn metrics_answer_while_every_worker_is_blocked() {
     let (deepseek, wecom, latch) = (DeepSeek::start(), WeCom::start(), Latch::shut());
     let shut = latch.clone();
     deepseek.answer_with(move |_| {
@@ -245,7 +245,7 @@ fn the_page_answers_while_every_worker_is_blocked() {
 }
 
 #[test]
-fn a_second_address_serves_the_pages_alone_and_asks_for_no_token() {
+fn metrics_address_serves_only_pages_and_needs_no_token() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom)
         .env("METRICS_ADDR", "127.0.0.1:0")
@@ -269,7 +269,7 @@ fn a_second_address_serves_the_pages_alone_and_asks_for_no_token() {
     assert_eq!(sidecar.post(&notification("DiskWillFill").build()).status, 401, "the webhook still asks");
 }
 
-/// A program, if it is on the PATH. A variable of this name set to 1 makes its absence a failure; else it is said.
+/// A program, if it is on the PATH. A variable of this name set to 1 makes its absence a failure; else a line is printed.
 fn program(name: &str, required: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let found = env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());

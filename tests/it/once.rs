@@ -12,7 +12,7 @@ use crate::support::notification::notification;
 use crate::support::standins::deepseek::error;
 use crate::support::standins::{Answer, Api, DeepSeek, Reply as WeComReply, WeCom, says};
 
-/// How often a test that can only ask again asks again.
+/// The pause between two looks of a test that must poll.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Posts on a thread of its own.
@@ -57,7 +57,7 @@ fn twenty_posts_while_the_job_runs_are_one_call_and_one_message() {
 }
 
 #[test]
-fn what_does_not_change_what_fires_makes_no_other_notification() {
+fn annotations_and_peers_do_not_make_another_notification() {
     let alert = notification("DiskWillFill").instances(["db-1", "db-2"]);
     let mut peer = alert.build();
     peer["externalURL"] = json!("http://the-other-peer.example:9093");
@@ -89,7 +89,7 @@ fn what_does_not_change_what_fires_makes_no_other_notification() {
 }
 
 #[test]
-fn what_changes_what_fires_or_who_reads_it_is_another_notification() {
+fn other_firing_alerts_or_recipients_make_another_notification() {
     let alert = notification("DiskWillFill").group_key("{}:{alertname=\"DiskWillFill\"}");
     let rows = [
         ("the first", "/handle_alert", alert.build()),
@@ -140,10 +140,10 @@ fn the_retry_of_a_repeat_that_failed_sends_it_once() {
 }
 
 #[test]
-fn no_repeat_is_swallowed_by_wecoms_duplicate_check() {
+fn repeats_pass_wecoms_duplicate_check() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).env("DEDUPE_WINDOW", "1s").start();
-    // It has fired for so long that its message tells the hours only: two repeats have the same words.
+    // It has fired for so long that its message counts only hours, so two repeats have the same text.
     let alert = notification("DiskWillFill").starts_at("2026-01-05T00:00:00Z").build();
     let start = Instant::now();
     while wecom.sends().len() < 4 {
@@ -240,7 +240,7 @@ fn a_client_that_hangs_up_cancels_nothing() {
 }
 
 #[test]
-fn a_job_that_nobody_waits_for_is_remembered() {
+fn job_without_waiting_posts_is_remembered() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let latch = hold(&deepseek, "DiskWillFill");
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
@@ -273,7 +273,7 @@ fn a_recovery_in_a_group_does_not_explain_the_rest_again() {
 }
 
 #[test]
-fn a_recovery_in_a_group_that_a_digest_explained_explains_nothing_again() {
+fn recovery_in_a_group_delivered_in_a_digest_explains_nothing_again() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let latch = hold(&deepseek, "Blocker");
     let sidecar = Sidecar::with(&deepseek, &wecom).env("WORKERS", "1").env("DIGEST_AT", "1").start();
@@ -308,7 +308,7 @@ fn a_recovery_in_a_group_that_was_delivered_plain_is_no_second_message() {
 }
 
 #[test]
-fn what_a_robot_may_have_posted_is_not_posted_again_by_the_same_job() {
+fn job_does_not_repeat_a_robot_post_that_may_have_arrived() {
     let rows = [
         ("closed", Answer::close()),
         ("cut", Answer::html(200).claiming(1000)),
@@ -334,7 +334,7 @@ fn what_a_robot_may_have_posted_is_not_posted_again_by_the_same_job() {
 }
 
 #[test]
-fn an_old_message_that_arrives_late_does_not_hide_a_newer_one() {
+fn late_delivery_of_an_old_message_does_not_hide_a_newer_one() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let both = notification("DiskWillFill").instances(["db-1", "db-2"]).build();
@@ -350,7 +350,7 @@ fn an_old_message_that_arrives_late_does_not_hide_a_newer_one() {
 }
 
 #[test]
-fn a_poisoned_alert_hurts_itself_only() {
+fn refused_prompt_costs_only_its_own_notification() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer_with(|question| {
         let poisoned = question.user().contains("Poisoned");
@@ -363,7 +363,7 @@ fn a_poisoned_alert_hurts_itself_only() {
         assert_eq!((reply.status, reply.outcome()), (422, "failed"), "{}", reply.text);
     }
     assert_eq!(deepseek.calls(), 1, "it is asked once an hour, whoever posts it");
-    // It has not become two: the same alert for other people, and in a group that grew.
+    // The same alert for other recipients, and in a group that grew, are no second refusal.
     assert_eq!(sidecar.post_to("/handle_alert?touser=a", &poisoned.build()).status, 422);
     assert_eq!(sidecar.post(&poisoned.clone().firing("db-2").build()).status, 422);
     let reply = sidecar.post(&notification("DiskWillFill").build());
@@ -385,7 +385,7 @@ fn a_model_slower_than_the_group_interval_is_one_call_and_one_message() {
 }
 
 #[test]
-fn alerts_without_a_fingerprint_are_told_apart_by_their_labels() {
+fn alerts_without_a_fingerprint_differ_by_their_labels() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     for name in ["DiskFull", "NodeDown"] {
@@ -397,14 +397,14 @@ fn alerts_without_a_fingerprint_are_told_apart_by_their_labels() {
 }
 
 #[test]
-fn what_was_told_is_not_told_again_when_a_newcomer_recovers_before_its_message_arrived() {
+fn delivered_alerts_are_not_sent_again_when_an_alert_that_joined_recovers_first() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).env("DEDUPE_WINDOW", "1s").start();
     let both = notification("DiskWillFill").instances(["db-1", "db-2"]).build();
     assert_eq!(sidecar.post(&without(&both, &["db-2"])).status, 200);
     busy_once(&wecom);
     assert_eq!(sidecar.post(&both).status, 503);
-    // Beyond the window, so that it is not for that alone.
+    // Beyond the window, so that the window is not the reason.
     thread::sleep(Duration::from_millis(1100));
     let mut recovered = both;
     recovered["alerts"][1]["status"] = json!("resolved");
@@ -414,7 +414,7 @@ fn what_was_told_is_not_told_again_when_a_newcomer_recovers_before_its_message_a
 }
 
 #[test]
-fn a_retry_of_what_was_delivered_is_told_the_name_of_its_job() {
+fn retry_after_delivery_returns_original_job_id() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let alert = notification("DiskWillFill").build();
@@ -423,7 +423,7 @@ fn a_retry_of_what_was_delivered_is_told_the_name_of_its_job() {
 }
 
 #[test]
-fn an_old_message_is_not_sent_when_a_newer_one_has_told_all_of_it() {
+fn old_message_is_not_sent_when_a_newer_one_delivered_all_of_it() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let both = notification("DiskWillFill").instances(["db-1", "db-2"]).build();
@@ -437,7 +437,7 @@ fn an_old_message_is_not_sent_when_a_newer_one_has_told_all_of_it() {
 }
 
 #[test]
-fn what_was_explained_and_never_told_is_as_new_as_what_joins_it() {
+fn explained_but_undelivered_alerts_are_as_new_as_those_that_join() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let both = notification("DiskWillFill").instances(["db-1", "db-2"]).build();
@@ -450,7 +450,7 @@ fn what_was_explained_and_never_told_is_as_new_as_what_joins_it() {
 }
 
 #[test]
-fn the_largest_group_is_remembered_like_any_other() {
+fn largest_group_is_remembered_like_any_other() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let mut alert = notification("DiskWillFill").build();
@@ -463,7 +463,7 @@ fn the_largest_group_is_remembered_like_any_other() {
 }
 
 #[test]
-fn a_retry_sends_what_is_kept_however_short_an_analysis_serves() {
+fn retry_sends_the_kept_draft_however_short_analysis_ttl_is() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer(says(&"结论：磁盘将满，原因有很多。\n".repeat(120)));
     wecom.reply_once(Api::Send, WeComReply::Natural);

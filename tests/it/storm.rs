@@ -556,16 +556,17 @@ fn zero_never_digests() {
 }
 
 #[test]
-fn what_waits_is_taken_critical_first_then_oldest() {
+fn urgent_jobs_are_taken_first_then_the_oldest() {
     let held = held(|builder| builder, |_| says(ANSWER));
     let waiting = [
         warning("OldWarning"),
         warning("NewWarning"),
         notification("OldCritical").build(),
-        notification("NewCritical").build(),
+        notification("Page").severity("page").build(),
+        notification("Chinese").severity("").label("级别", "紧急").build(),
     ];
-    assert_eq!(statuses(&held.storm_of(&waiting)), [200; 4]);
-    let order = ["OldCritical", "NewCritical", "OldWarning", "NewWarning"];
+    assert_eq!(statuses(&held.storm_of(&waiting)), [200; 5]);
+    let order = ["OldCritical", "Page", "Chinese", "OldWarning", "NewWarning"];
     let questions = held.questions();
     assert_eq!(questions.len(), order.len());
     for (question, name) in questions.iter().zip(order) {
@@ -574,7 +575,7 @@ fn what_waits_is_taken_critical_first_then_oldest() {
 }
 
 #[test]
-fn when_the_days_tokens_are_spent_only_the_critical_are_analysed() {
+fn when_the_days_tokens_are_spent_only_urgent_alerts_are_analysed() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     // A question costs 997 by the stand-in's usage.
     let sidecar = Sidecar::with(&deepseek, &wecom).env("DAILY_TOKEN_BUDGET", "1000").start();
@@ -585,15 +586,25 @@ fn when_the_days_tokens_are_spent_only_the_critical_are_analysed() {
     let plain = &wecom.delivered()[2].text;
     assert!(plain.contains("今日 token 预算") && plain.contains("未经 AI 分析"), "{plain}");
     assert!(plain.contains("Third on 10.0.0.5:9100"), "it says what the alert says: {plain}");
-    assert_eq!(sidecar.post(&notification("Critical").build()).status, 200);
-    assert_eq!(deepseek.calls(), 3);
-    assert!(wecom.delivered()[4].text.contains("结论"), "critical is analysed");
+    let urgent = [
+        ("severity", "critical"),
+        ("severity", "P0"),
+        ("severity", "emergency"),
+        ("severity", "严重"),
+        ("level", "致命"),
+    ];
+    for (number, (label, word)) in urgent.into_iter().enumerate() {
+        let alert = notification(&format!("Urgent{number}")).severity("").label(label, word);
+        assert_eq!(sidecar.post(&alert.build()).status, 200);
+        assert_eq!(deepseek.calls(), 3 + number, "{label}={word} is analysed");
+        assert!(wecom.delivered()[4 + number].text.contains("结论"), "{label}={word} is analysed");
+    }
 
     let page = sidecar.metrics();
     assert_eq!(page.value("notifications_total{outcome=\"success\",reason=\"delivered_over_budget\"}"), 2.0);
-    assert_eq!(page.value("notifications_total{outcome=\"success\",reason=\"delivered\"}"), 3.0);
+    assert_eq!(page.value("notifications_total{outcome=\"success\",reason=\"delivered\"}"), 7.0);
     assert_eq!(page.value("budget_tokens_limit"), 1000.0);
-    assert_eq!(page.value("budget_tokens_spent"), 3.0 * 997.0);
+    assert_eq!(page.value("budget_tokens_spent"), 7.0 * 997.0);
 }
 
 #[test]
