@@ -35,4 +35,5 @@ pub mod alertmanager;
 mod bounded_map;
 pub mod logger;
 mod outcome;
+mod percent;
 pub mod secret;

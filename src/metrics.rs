@@ -9,8 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::deepseek::{Asked, CallResult};
 use crate::outcome::Reason;
-use crate::wecom::CallRecord;
-use crate::wecom::{Api, Class};
+use crate::wecom::{Api, CallRecord, Class};
 
 const PREFIX: &str = "wechat_with_deepseek_";
 /// Upper bounds of the histograms in seconds; the job's deadline is added, since nothing takes longer.
@@ -157,8 +156,8 @@ impl Metrics {
     }
 
     pub(crate) fn called_wecom(&self, calls: &[CallRecord]) {
-        for (api, class) in calls {
-            add(&self.wecom_calls[*api as usize][*class as usize], 1);
+        for call in calls {
+            add(&self.wecom_calls[call.api as usize][call.class as usize], 1);
         }
     }
 
@@ -325,7 +324,8 @@ mod tests {
         for reason in Reason::ALL {
             metrics.ended(reason);
         }
-        metrics.called_wecom(&[(Api::Send, Class::Unknown), (Api::GetToken, Class::Ok)]);
+        let call = |api, class| CallRecord { api, class, errcode: None };
+        metrics.called_wecom(&[call(Api::Send, Class::Unknown), call(Api::GetToken, Class::Ok)]);
         metrics.ran(7, Duration::from_secs(500));
         let after = metrics.render(&samples);
         assert_eq!(names(&before), names(&after));

@@ -18,7 +18,7 @@ use crate::outcome::{Outcome, Reason};
 use crate::prompt::{self, Aliases, ChatMessage, Subject};
 use crate::queue::{Draft, Finish, Job};
 use crate::upstream::{CircuitBreaker, Permit};
-use crate::wecom::{self, Denied, RateLimiter, RatePermit, Recipients, WeCom};
+use crate::wecom::{self, Denied, Failure, RateLimiter, RatePermit, Recipients, WeCom};
 
 /// A prompt that DeepSeek refused is refused again for so long without a call: Alertmanager posts it at every
 /// `group_interval`.
@@ -244,17 +244,17 @@ impl Pipeline {
 
     /// Checks that WeCom can be reached: its breaker, and an app's token.
     fn prepare(&self, has_draft: bool, deadline: Instant) -> (Result<(), Outcome>, WeComUse) {
-        self.wecom.look_for_a_new_secret();
-        let breaker = self.wecom.send_gate();
-        let checked = if has_draft { breaker.look(Instant::now()) } else { breaker.look_ahead(Instant::now()) };
+        self.wecom.check_for_new_secret();
+        let breaker = &self.wecom.send_breaker;
+        let checked = if has_draft { breaker.check(Instant::now()) } else { breaker.reserve_probe(Instant::now()) };
         if let Err(outcome) = checked {
             return (Err(outcome), WeComUse::default());
         }
         let started = Instant::now();
         let ready = self.wecom.ready(deadline);
         self.metrics.called_wecom(&ready.calls);
-        let wecom = WeComUse { took: started.elapsed(), errcode: ready.errcode };
-        (ready.result.map(drop).map_err(|(outcome, _)| outcome), wecom)
+        let wecom = WeComUse { took: started.elapsed(), errcode: ready.errcode() };
+        (ready.result.map(drop).map_err(|failure| failure.outcome), wecom)
     }
 
     /// Has the alerts explained and the message rendered.
@@ -312,7 +312,7 @@ impl Pipeline {
             return without_call(Outcome::new(Reason::DeliveredOverBudget, message));
         }
         self.look_for_a_new_key();
-        let permit = match self.deepseek_breaker.enter(Instant::now()) {
+        let permit = match self.deepseek_breaker.acquire(Instant::now()) {
             Ok(permit) => permit,
             Err(outcome) => return without_call(outcome),
         };
@@ -328,8 +328,8 @@ impl Pipeline {
         let answer = self.second_refusal(jobs, asked.answer);
         let trouble = answer.as_ref().err().filter(|outcome| !self.refuses_only_this(outcome));
         match trouble {
-            None => permit.passed(),
-            Some(outcome) => permit.failed(outcome, deepseek::verdict(outcome.reason), Instant::now()),
+            None => permit.succeeded(),
+            Some(outcome) => permit.failed(outcome, deepseek::severity(outcome.reason), Instant::now()),
         }
         let notice = self.notice(trouble, jobs);
         let analysis = answer.map(|mut analysis| {
@@ -347,8 +347,8 @@ impl Pipeline {
     /// While DeepSeek is known to refuse, a key that was changed in its file is tried at once: it may be another
     /// account's, with a balance and models of its own.
     fn look_for_a_new_key(&self) {
-        if self.deepseek_breaker.closed_for().is_some_and(deepseek::needs_a_person) && self.deepseek.has_new_key() {
-            self.deepseek_breaker.try_now(Instant::now());
+        if self.deepseek_breaker.open_reason().is_some_and(deepseek::needs_a_person) && self.deepseek.has_new_key() {
+            self.deepseek_breaker.probe_now(Instant::now());
         }
     }
 
@@ -379,7 +379,7 @@ impl Pipeline {
     /// Whether DeepSeek works and refuses this prompt alone. Where refused prompts have opened the breaker, one more of
     /// them does not show that.
     fn refuses_only_this(&self, outcome: &Outcome) -> bool {
-        outcome.reason == Reason::Prompt && self.deepseek_breaker.closed_for() != Some(Reason::Configuration)
+        outcome.reason == Reason::Prompt && self.deepseek_breaker.open_reason() != Some(Reason::Configuration)
     }
 
     /// The notice that is due: one when DeepSeek needs a person, however often it is tried, and one when it works again.
@@ -427,21 +427,21 @@ impl Pipeline {
         while let (Ok(()), Some(part)) = (&result, draft.parts.get(draft.taken)) {
             let sent = self.wecom.send(part, recipients, deadline);
             self.metrics.called_wecom(&sent.calls);
-            errcode = sent.errcode.or(errcode);
+            errcode = sent.errcode().or(errcode);
             match sent.result {
                 Ok(not_reached) => {
                     draft.taken += 1;
                     partial = not_reached;
                     self.metrics.add(Counter::PartsSent, 1);
                 }
-                Err((outcome, severity)) => {
+                Err(Failure { outcome, severity }) => {
                     permit.failed(&outcome, severity, Instant::now());
                     result = Err(outcome);
                 }
             }
         }
         if result.is_ok() {
-            permit.passed();
+            permit.succeeded();
             self.metrics.add(Counter::MessagesSent, 1);
             self.metrics.add(Counter::PartialRecipients, usize::from(!partial.is_empty()));
         }
@@ -453,8 +453,8 @@ impl Pipeline {
     fn send_permits(&self, parts: usize, deadline: Instant) -> Result<(RatePermit<'_>, Permit<'_>), Outcome> {
         // A permit is no use without the time to send.
         let left = deadline.saturating_duration_since(Instant::now());
-        let rate_permit = self.rate_limiter.turn(parts, deadline - SENDING.min(left / 4)).map_err(denied)?;
-        Ok((rate_permit, self.wecom.send_gate().enter(Instant::now())?))
+        let rate_permit = self.rate_limiter.acquire(parts, deadline - SENDING.min(left / 4)).map_err(denied)?;
+        Ok((rate_permit, self.wecom.send_breaker.acquire(Instant::now())?))
     }
 
     /// Sends a notice, once. Call it when the job is answered.
@@ -504,10 +504,10 @@ impl Pipeline {
         let now = Instant::now();
         let breakers = [
             ("deepseek", &self.deepseek_breaker),
-            ("gettoken", self.wecom.gettoken_gate()),
-            ("send", self.wecom.send_gate()),
+            ("gettoken", &self.wecom.gettoken_breaker),
+            ("send", &self.wecom.send_breaker),
         ];
-        let closed = breakers.map(|(upstream, breaker)| (upstream, u64::from(breaker.is_closed(now))));
+        let closed = breakers.map(|(upstream, breaker)| (upstream, u64::from(breaker.is_open(now))));
         vec![
             Sample::gauges(
                 "gate_closed", "Whether calls to an upstream are held back: 0 open, 1 closed.", "upstream", &closed,
@@ -530,10 +530,10 @@ impl Report {
 /// Where the rate is why, Alertmanager posts again at its next `group_interval`, else within seconds.
 fn denied(denied: Denied) -> Outcome {
     match denied {
-        Denied::Paced { wait } => {
+        Denied::Limited { wait } => {
             Outcome::new(Reason::Paced, format!("WECHAT_RATE leaves no turn for the next {} s", wait.as_secs()))
         }
-        Denied::Missed => Outcome::new(Reason::Timeout, "no time was left for this message's turn at WeCom"),
+        Denied::Late => Outcome::new(Reason::Timeout, "no time was left for this message's turn at WeCom"),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::alertmanager::Notification;
 use crate::http::{Exchange, Reply, Server, Unread, Waited};
 use crate::metrics::{Counter, Metrics, Sample};
 use crate::outcome::{Outcome, Reason};
+use crate::percent;
 use crate::pipeline::Pipeline;
 use crate::queue::{JobId, Queue, STALE, Submission, Submitted};
 use crate::redact;
@@ -281,7 +282,7 @@ fn parse_recipients(query: &str) -> Result<Recipients, String> {
         if !list.is_empty() {
             return Err(format!("{name} stands twice; join the recipients with | in one"));
         }
-        *list = percent_decode(value).ok_or_else(|| format!("{name} is not percent-encoded UTF-8"))?;
+        *list = percent::decode(value).ok_or_else(|| format!("{name} is not percent-encoded UTF-8"))?;
         if list.is_empty() {
             return Err(format!("{name} names nobody"));
         }
@@ -291,20 +292,6 @@ fn parse_recipients(query: &str) -> Result<Recipients, String> {
     }
     recipients.check()?;
     Ok(recipients)
-}
-
-fn percent_decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(if byte == b'%' {
-            let mut digit = || char::from(rest.next()?).to_digit(16);
-            u8::try_from(digit()? * 16 + digit()?).ok()?
-        } else {
-            byte
-        });
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

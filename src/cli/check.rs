@@ -1,6 +1,7 @@
-//! The verb `check`: goes the whole way without sending a message, a line a step, each with the way out.
+//! `check`: tries each step of a delivery but the message itself, and prints a line a step, with a hint for each failure.
 
 use std::fmt::Display;
+use std::net::ToSocketAddrs as _;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -12,24 +13,21 @@ use crate::config::Config;
 use crate::deepseek::{self, CallResult, DeepSeek};
 use crate::prompt::{ChatMessage, Role};
 use crate::upstream::{self, CallError, Received};
-use crate::upstream::{Resolver, host_and_port};
 use crate::wecom::{self, WeCom};
 
 /// A clock that is off by more makes certificates and times in messages wrong.
 const MAX_SKEW: Duration = Duration::from_secs(60);
-/// Tokens that the trial completion may take. Thinking counts in it, so that the answer may be empty: it is the status
-/// that matters.
-const TRIAL_TOKENS: u64 = 16;
+/// Tokens of the completion. Reasoning counts in it, so the answer may be empty: the status is what matters.
+const MAX_TOKENS: u64 = 16;
 /// Models that are named when the one asked for is not listed: aggregators list hundreds.
 const SHOWN_MODELS: usize = 12;
 
-/// The lines, and whether all were ok.
 struct Steps {
     failed: usize,
 }
 
 impl Steps {
-    /// Says what is done now, since it may take a while.
+    /// For a step that may take a while.
     fn begin(&self, step: &str, what: impl Display) -> Instant {
         say(format!("…     {step}: {what}"));
         Instant::now()
@@ -80,17 +78,18 @@ fn reach(steps: &mut Steps, upstream: &str, base_url: &str, settings: &upstream:
         return;
     }
     let Ok(uri) = base_url.parse::<ureq::http::Uri>() else { return };
-    let (host, port) = host_and_port(&uri);
-    match Resolver::default().addresses(host, port, Instant::now() + STEP) {
+    let host = uri.host().unwrap_or_default();
+    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+    match format!("{host}:{port}").to_socket_addrs() {
         Ok(addresses) => {
-            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            let addresses: Vec<String> = addresses.map(|address| address.to_string()).collect();
             steps.ok(&step, format!("direct; {host} is {}", addresses.join(", ")));
         }
         Err(_) => steps.bad(&step, format!("{host} cannot be resolved; check the address and this machine's DNS")),
     }
 }
 
-/// What became of the connection: TLS is its first test.
+/// Reports a connection, which TLS has verified.
 fn connected(steps: &Steps, step: &str, base_url: &str, started: Instant) {
     let scheme = base_url.split_once("://").map_or("", |(scheme, _)| scheme);
     let how = if scheme.eq_ignore_ascii_case("https") { "TLS" } else { "without TLS, as the address says" };
@@ -101,7 +100,7 @@ fn check_deepseek(steps: &mut Steps, settings: deepseek::Settings) {
     let small = deepseek::ModelSettings {
         model: settings.model.model.clone(),
         // An endpoint that wants no max_tokens (0) gets none here either.
-        max_tokens: settings.model.max_tokens.map(|most| most.min(TRIAL_TOKENS)),
+        max_tokens: settings.model.max_tokens.map(|most| most.min(MAX_TOKENS)),
         extra: settings.model.extra.clone(),
     };
     let base_url = settings.base_url.clone();
@@ -111,7 +110,7 @@ fn check_deepseek(steps: &mut Steps, settings: deepseek::Settings) {
         Ok(received) => {
             connected(steps, "DeepSeek connection", &base_url, started);
             skew(steps, "DeepSeek clock", received.date.as_deref());
-            if judge_models(steps, deepseek.model(), &received) == Key::Refused {
+            if !check_models(steps, deepseek.model(), &received) {
                 return;
             }
         }
@@ -137,15 +136,8 @@ fn check_deepseek(steps: &mut Steps, settings: deepseek::Settings) {
     }
 }
 
-/// What the list of models says of the key.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Key {
-    Refused,
-    /// Good, or the list does not tell.
-    NotRefused,
-}
-
-fn judge_models(steps: &mut Steps, model: &str, received: &Received) -> Key {
+/// Whether the key may be good: false when it is refused.
+fn check_models(steps: &mut Steps, model: &str, received: &Received) -> bool {
     let listed: Option<Vec<String>> = serde_json::from_slice::<Value>(&received.body).ok().and_then(|list| {
         let models = list.get("data")?.as_array()?;
         Some(models.iter().filter_map(|model| Some(model.get("id")?.as_str()?.to_owned())).collect())
@@ -162,12 +154,12 @@ fn judge_models(steps: &mut Steps, model: &str, received: &Received) -> Key {
         }
         (401, _) => {
             steps.bad("DeepSeek key", "answered 401: the key is refused; check DEEPSEEK_API_KEY");
-            return Key::Refused;
+            return false;
         }
-        // Not every endpoint lists its models, or to every key: the completion decides.
+        // Not every endpoint lists its models, or not to every key. The completion decides.
         (status, _) => steps.note("DeepSeek models", format!("the endpoint lists no models (status {status})")),
     }
-    Key::NotRefused
+    true
 }
 
 fn check_wecom(steps: &mut Steps, settings: wecom::Settings) {

@@ -126,7 +126,7 @@ pub fn test(mut config: Config) -> i32 {
 
     say("…     WeCom: is there a way to send?");
     let started = Instant::now();
-    if let Err((failure, _)) = pipeline.wecom().ready(Instant::now() + STEP).result {
+    if let Err(failure) = pipeline.wecom().ready(Instant::now() + STEP).result.map_err(|failure| failure.outcome) {
         say(format!("FAIL  {}", failure.message));
         return 1;
     }

@@ -1,191 +1,184 @@
-//! The gate before an upstream: while it is known to refuse, nobody calls it; then one job tries.
+//! A circuit breaker: while an upstream is known to refuse, it is not called. Then one job probes it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::outcome::{Outcome, Reason};
 
-/// So many jobs in a row must fail in passing before the gate closes: fewer may be chance.
+/// Transient failures of so many jobs in a row open it: fewer may be chance.
 const TRANSIENT_JOBS: u32 = 5;
-/// How long it then stays closed.
-const TRANSIENT_CLOSED: Duration = Duration::from_secs(30);
-/// A frequency limit (45009) closes it longer each time: the limit is a minute's, then an hour's.
+/// How long transient failures keep it open.
+const TRANSIENT_OPEN: Duration = Duration::from_secs(30);
+/// How long a frequency limit (45009) keeps it open, longer each time: the limit is a minute's, then an hour's.
 /// <https://developer.work.weixin.qq.com/document/path/90312>
-const LATER_CLOSED: [Duration; 3] =
-    [Duration::from_secs(60), Duration::from_secs(5 * 60), Duration::from_secs(60 * 60)];
+const LIMIT_OPEN: [Duration; 3] = [Duration::from_secs(60), Duration::from_secs(5 * 60), Duration::from_secs(60 * 60)];
+/// How long a reservation of the probe lasts: a model's answer takes about as long.
+const RESERVED: Duration = Duration::from_secs(60);
 
-/// How long a job may work for its trial before another may: a model's answer takes about as long.
-const AHEAD: Duration = Duration::from_secs(60);
-
-/// What a failed job says about the upstream.
+/// What a failure says about the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Severity {
-    /// Nothing: this prompt, this message, these recipients.
-    Untold,
-    /// It may be over with the next call.
+pub(crate) enum Severity {
+    /// Nothing: only this prompt, this message or these recipients are refused.
+    Unrelated,
+    /// The next call may succeed.
     Transient,
     /// A frequency limit.
-    Later,
-    /// It lasts until a person mends it; closed for this long, then one job tries.
+    Limit,
+    /// It lasts until a person acts. A probe is worth it after this time.
     Lasting(Duration),
 }
 
-/// A gate. Nobody waits at it: a closed one answers at once with the failure that closed it.
+/// Lets calls through until an upstream is known to refuse; then it answers at once with the failure that opened it.
 #[derive(Debug, Default)]
-pub struct CircuitBreaker(Mutex<State>);
+pub(crate) struct CircuitBreaker(Mutex<BreakerState>);
 
 #[derive(Debug, Default)]
-struct State {
-    /// Jobs that failed in passing since the last success.
-    transient: u32,
+struct BreakerState {
+    /// Jobs that failed with [`Severity::Transient`] since the last success.
+    transient_jobs: u32,
     /// Frequency limits since the last success.
-    later: usize,
-    closed: Option<Closed>,
+    limits: usize,
+    open: Option<Open>,
 }
 
 #[derive(Debug)]
-struct Closed {
+struct Open {
     until: Instant,
-    trial: Trial,
     failure: Outcome,
-    /// Until a person mends it.
-    lasts: bool,
-    /// Until then a job works for the trial.
-    ahead_until: Instant,
+    lasting: bool,
+    probe: Probe,
 }
 
+/// Who makes the one call that is allowed when the time is up.
 #[derive(Debug, PartialEq, Eq)]
-enum Trial {
-    NotYet,
+enum Probe {
+    Free,
+    /// A job prepares for it until then. One that is ready sooner may go first.
+    ReservedUntil(Instant),
     Running,
 }
 
-/// The right to call. It is given back by dropping it; a trial without a report lets the next job try.
+/// The right to call, and the duty to report once. A probe that is dropped without a report frees the probe.
 #[derive(Debug)]
-pub struct Permit<'g> {
-    gate: &'g CircuitBreaker,
-    trial: bool,
+pub(crate) struct Permit<'b> {
+    breaker: &'b CircuitBreaker,
+    is_probe: bool,
+}
+
+impl Open {
+    fn refuses(&self, now: Instant) -> bool {
+        now < self.until || self.probe == Probe::Running
+    }
 }
 
 impl CircuitBreaker {
-    /// Asks to go through.
+    /// Asks for the right to call now.
     ///
     /// # Errors
-    /// The failure that closed the gate, while it is closed or another job tries. The caller answers it; it calls nobody.
-    pub fn enter(&self, now: Instant) -> Result<Permit<'_>, Outcome> {
+    /// The failure that opened it, while it is open or another job probes.
+    pub(crate) fn acquire(&self, now: Instant) -> Result<Permit<'_>, Outcome> {
         let mut state = self.lock();
-        let trial = match &mut state.closed {
-            None => false,
-            Some(closed) if now >= closed.until && closed.trial == Trial::NotYet => {
-                closed.trial = Trial::Running;
-                true
+        if let Some(open) = &mut state.open {
+            if open.refuses(now) {
+                return Err(open.failure.clone());
             }
-            Some(closed) => return Err(closed.failure.clone()),
-        };
-        drop(state);
-        Ok(Permit { gate: self, trial })
+            open.probe = Probe::Running;
+        }
+        Ok(Permit { breaker: self, is_probe: state.open.is_some() })
     }
 
-    /// Asks whether it is worth coming soon.
+    /// Asks whether [`Self::acquire`] would succeed, and changes nothing.
     ///
     /// # Errors
-    /// The failure that closed the gate, while nobody may try yet.
-    pub fn look(&self, now: Instant) -> Result<(), Outcome> {
-        match &self.lock().closed {
-            Some(closed) if now < closed.until || closed.trial == Trial::Running => Err(closed.failure.clone()),
+    /// As of `acquire`.
+    pub(crate) fn check(&self, now: Instant) -> Result<(), Outcome> {
+        match &self.lock().open {
+            Some(open) if open.refuses(now) => Err(open.failure.clone()),
             Some(_) | None => Ok(()),
         }
     }
 
-    /// Asks whether it is worth coming later: for a job that has long and dear work to do before it calls. While the gate
-    /// waits for its trial, only one at a time is told so.
+    /// The same for a job that has slow and costly work to do before it calls: only one at a time prepares for the probe.
     ///
     /// # Errors
-    /// The failure that closed the gate, while nobody may try yet, or another job works for its trial.
-    pub fn look_ahead(&self, now: Instant) -> Result<(), Outcome> {
-        self.look(now)?;
-        if let Some(closed) = &mut self.lock().closed {
-            if now < closed.ahead_until {
-                return Err(closed.failure.clone());
+    /// As of `acquire`, and while another job has reserved the probe.
+    pub(crate) fn reserve_probe(&self, now: Instant) -> Result<(), Outcome> {
+        if let Some(open) = &mut self.lock().open {
+            if open.refuses(now) || matches!(open.probe, Probe::ReservedUntil(until) if now < until) {
+                return Err(open.failure.clone());
             }
-            closed.ahead_until = now + AHEAD;
+            open.probe = Probe::ReservedUntil(now + RESERVED);
         }
         Ok(())
     }
 
-    /// Whether it is closed, a trial included. One that was closed in passing is open when its time is over, though nobody
-    /// may have come by since.
-    #[must_use]
-    pub fn is_closed(&self, now: Instant) -> bool {
-        let state = self.lock();
-        state.closed.as_ref().is_some_and(|closed| now < closed.until || closed.lasts || closed.trial == Trial::Running)
+    /// Whether calls are held back, for the metrics. What needs a person counts until a probe has succeeded; other
+    /// failures count until their time is up, since a quiet night brings no probe.
+    pub(crate) fn is_open(&self, now: Instant) -> bool {
+        self.lock().open.as_ref().is_some_and(|open| open.lasting || open.refuses(now))
     }
 
-    /// Why it is closed.
-    #[must_use]
-    pub fn closed_for(&self) -> Option<Reason> {
-        self.lock().closed.as_ref().map(|closed| closed.failure.reason)
+    /// Why it is open.
+    pub(crate) fn open_reason(&self) -> Option<Reason> {
+        self.lock().open.as_ref().map(|open| open.failure.reason)
     }
 
-    /// Lets the next job try at once: what closed the gate was changed (a secret was rotated).
-    pub fn try_now(&self, now: Instant) {
-        if let Some(closed) = &mut self.lock().closed {
-            closed.until = closed.until.min(now);
+    /// Allows a probe at once: what opened it was changed, such as a rotated secret.
+    pub(crate) fn probe_now(&self, now: Instant) {
+        if let Some(open) = &mut self.lock().open {
+            open.until = open.until.min(now);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, BreakerState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Permit<'_> {
-    /// The upstream works, it did what was asked or refused this alone: the gate is open. A job that went in before the
-    /// gate was closed says nothing about why it was.
-    pub fn passed(&self) {
-        let mut state = self.gate.lock();
-        if self.trial || state.closed.is_none() {
-            *state = State::default();
+    /// The upstream works: it did what was asked, or refused this request alone. A job that started before the breaker
+    /// opened does not close it.
+    pub(crate) fn succeeded(&self) {
+        let mut state = self.breaker.lock();
+        if self.is_probe || state.open.is_none() {
+            *state = BreakerState::default();
         }
     }
 
-    /// The job failed here. A job reports once, whatever it tried.
-    pub fn failed(&self, failure: &Outcome, verdict: Severity, now: Instant) {
-        let mut state = self.gate.lock();
-        let closed_for = match verdict {
-            Severity::Untold => None,
+    /// The job failed.
+    pub(crate) fn failed(&self, failure: &Outcome, severity: Severity, now: Instant) {
+        let mut state = self.breaker.lock();
+        // A job that started before the breaker opened does not prolong it, and a limit that two jobs met counts once.
+        let counts = self.is_probe || state.open.is_none();
+        let open_for = match severity {
+            Severity::Unrelated => return,
             Severity::Transient => {
-                state.transient = state.transient.saturating_add(1);
-                // A trial that fails closes it again: it was closed for a reason.
-                (state.transient >= TRANSIENT_JOBS || self.trial).then_some(TRANSIENT_CLOSED)
-            }
-            Severity::Later => {
-                let closed_for = LATER_CLOSED[state.later.min(LATER_CLOSED.len() - 1)];
-                // Jobs that ran side by side met the same limit: it counts once.
-                if state.closed.is_none() || self.trial {
-                    state.later += 1;
+                state.transient_jobs = state.transient_jobs.saturating_add(1);
+                if state.transient_jobs < TRANSIENT_JOBS && !self.is_probe {
+                    return;
                 }
-                Some(closed_for)
+                TRANSIENT_OPEN
             }
-            Severity::Lasting(closed_for) => Some(closed_for),
+            Severity::Limit => {
+                let open_for = LIMIT_OPEN[state.limits.min(LIMIT_OPEN.len() - 1)];
+                state.limits += usize::from(counts);
+                open_for
+            }
+            Severity::Lasting(open_for) => open_for,
         };
-        // While it is closed, the reports of jobs that went in before change nothing.
-        if let Some(closed_for) = closed_for
-            && (state.closed.is_none() || self.trial)
-        {
-            let (until, trial, failure) = (now + closed_for, Trial::NotYet, failure.clone());
-            let lasts = matches!(verdict, Severity::Lasting(_));
-            state.closed = Some(Closed { until, trial, failure, lasts, ahead_until: now });
+        if counts {
+            let lasting = matches!(severity, Severity::Lasting(_));
+            state.open = Some(Open { until: now + open_for, failure: failure.clone(), lasting, probe: Probe::Free });
         }
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        if self.trial
-            && let Some(closed) = &mut self.gate.lock().closed
+        if self.is_probe
+            && let Some(open) = &mut self.breaker.lock().open
         {
-            closed.trial = Trial::NotYet;
+            open.probe = Probe::Free;
         }
     }
 }
@@ -194,113 +187,114 @@ impl Drop for Permit<'_> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn one_job_at_a_time_works_for_a_trial() {
-        let gate = CircuitBreaker::default();
-        let now = Instant::now();
-        assert!(gate.look_ahead(now).is_ok() && gate.look_ahead(now).is_ok(), "it is open");
-        let lasting = Severity::Lasting(Duration::from_secs(60));
-        gate.enter(now).unwrap().failed(&Outcome::new(Reason::Configuration, ""), lasting, now);
-        assert!(gate.look_ahead(now).is_err() && gate.is_closed(now));
-        let due = now + Duration::from_secs(60);
-        assert!(gate.look_ahead(due).is_ok() && gate.look_ahead(due).is_err());
-        assert!(gate.look(due).is_ok(), "what is rendered may try");
-        assert!(gate.is_closed(due), "it needs a person");
-        assert!(gate.look_ahead(due + AHEAD).is_ok(), "the first one never came");
-        gate.enter(due).unwrap().passed();
-        assert!(gate.look_ahead(due).is_ok() && gate.look_ahead(due).is_ok());
-    }
-
     const MINUTE: Duration = Duration::from_secs(60);
+    const LASTING: Severity = Severity::Lasting(MINUTE);
 
     fn refused() -> Outcome {
         Outcome::new(Reason::Credentials, "key refused")
     }
 
     #[test]
-    fn a_success_that_began_before_leaves_the_gate_closed() {
-        let (gate, start) = (CircuitBreaker::default(), Instant::now());
-        let (older, limited) = (gate.enter(start).unwrap(), gate.enter(start).unwrap());
-        limited.failed(&refused(), Severity::Later, start);
-        older.passed();
-        assert!(gate.enter(start).is_err());
-        let trial = gate.enter(start + LATER_CLOSED[0]).unwrap();
-        trial.failed(&refused(), Severity::Later, start + LATER_CLOSED[0]);
-        drop(trial);
-        assert!(gate.enter(start + 2 * LATER_CLOSED[0]).is_err(), "longer, the second time");
+    fn one_job_at_a_time_reserves_the_probe() {
+        let (breaker, now) = (CircuitBreaker::default(), Instant::now());
+        assert!(breaker.reserve_probe(now).is_ok() && breaker.reserve_probe(now).is_ok(), "it is closed");
+        breaker.acquire(now).unwrap().failed(&refused(), LASTING, now);
+        assert!(breaker.reserve_probe(now).is_err() && breaker.is_open(now));
+        let due = now + MINUTE;
+        assert!(breaker.reserve_probe(due).is_ok() && breaker.reserve_probe(due).is_err());
+        assert!(breaker.check(due).is_ok(), "a rendered message may probe");
+        assert!(breaker.is_open(due), "it needs a person");
+        assert!(breaker.reserve_probe(due + RESERVED).is_ok(), "the reservation has expired");
+        breaker.acquire(due).unwrap().succeeded();
+        assert!(breaker.reserve_probe(due).is_ok() && breaker.reserve_probe(due).is_ok());
     }
 
     #[test]
-    fn a_lasting_failure_closes_at_once_and_one_job_tries_later() {
-        let (gate, start) = (CircuitBreaker::default(), Instant::now());
-        gate.enter(start).unwrap().failed(&refused(), Severity::Lasting(MINUTE), start);
-        assert_eq!(gate.enter(start).unwrap_err(), refused());
-        let trial = gate.enter(start + MINUTE).unwrap();
-        assert!(gate.enter(start + MINUTE).is_err(), "one job tries, not two");
-        trial.failed(&refused(), Severity::Lasting(MINUTE), start + MINUTE);
-        drop(trial);
-        assert!(gate.enter(start + MINUTE + MINUTE / 2).is_err(), "closed again");
-        let trial = gate.enter(start + 2 * MINUTE).unwrap();
-        trial.passed();
-        assert!(!gate.is_closed(Instant::now()));
-        assert!(gate.enter(start + 2 * MINUTE).is_ok());
+    fn success_of_an_older_job_leaves_it_open() {
+        let (breaker, start) = (CircuitBreaker::default(), Instant::now());
+        let (older, limited) = (breaker.acquire(start).unwrap(), breaker.acquire(start).unwrap());
+        limited.failed(&refused(), Severity::Limit, start);
+        older.succeeded();
+        assert!(breaker.acquire(start).is_err());
+        let probe = breaker.acquire(start + LIMIT_OPEN[0]).unwrap();
+        probe.failed(&refused(), Severity::Limit, start + LIMIT_OPEN[0]);
+        drop(probe);
+        assert!(breaker.acquire(start + 2 * LIMIT_OPEN[0]).is_err(), "longer, the second time");
     }
 
     #[test]
-    fn a_trial_without_a_report_lets_the_next_job_try() {
-        let (gate, start) = (CircuitBreaker::default(), Instant::now());
-        gate.enter(start).unwrap().failed(&refused(), Severity::Lasting(MINUTE), start);
-        drop(gate.enter(start + MINUTE).unwrap());
-        assert!(gate.enter(start + MINUTE).is_ok());
+    fn lasting_failure_opens_at_once_and_one_job_probes_later() {
+        let (breaker, start) = (CircuitBreaker::default(), Instant::now());
+        breaker.acquire(start).unwrap().failed(&refused(), LASTING, start);
+        assert_eq!(breaker.acquire(start).unwrap_err(), refused());
+        let probe = breaker.acquire(start + MINUTE).unwrap();
+        assert!(breaker.acquire(start + MINUTE).is_err(), "one job probes, not two");
+        probe.failed(&refused(), LASTING, start + MINUTE);
+        drop(probe);
+        assert!(breaker.acquire(start + MINUTE + MINUTE / 2).is_err(), "open again");
+        breaker.acquire(start + 2 * MINUTE).unwrap().succeeded();
+        assert!(!breaker.is_open(start + 2 * MINUTE));
+        assert!(breaker.acquire(start + 2 * MINUTE).is_ok());
     }
 
     #[test]
-    fn five_transient_jobs_in_a_row_close_it_for_half_a_minute() {
-        let (gate, start) = (CircuitBreaker::default(), Instant::now());
+    fn probe_without_a_report_frees_the_probe() {
+        let (breaker, start) = (CircuitBreaker::default(), Instant::now());
+        breaker.acquire(start).unwrap().failed(&refused(), LASTING, start);
+        drop(breaker.acquire(start + MINUTE).unwrap());
+        assert!(breaker.acquire(start + MINUTE).is_ok());
+    }
+
+    #[test]
+    fn changed_secret_is_probed_at_once() {
+        let (breaker, start) = (CircuitBreaker::default(), Instant::now());
+        breaker.acquire(start).unwrap().failed(&refused(), LASTING, start);
+        assert_eq!(breaker.open_reason(), Some(Reason::Credentials));
+        breaker.probe_now(start);
+        assert!(breaker.acquire(start).is_ok());
+    }
+
+    #[test]
+    fn five_transient_jobs_in_a_row_open_it_for_half_a_minute() {
+        let (breaker, start) = (CircuitBreaker::default(), Instant::now());
         let failure = Outcome::new(Reason::Transient, "reset");
-        for _ in 0..4 {
-            gate.enter(start).unwrap().failed(&failure, Severity::Transient, start);
-            assert!(!gate.is_closed(Instant::now()));
-        }
-        gate.enter(start).unwrap().passed();
-        for _ in 0..4 {
-            gate.enter(start).unwrap().failed(&failure, Severity::Transient, start);
-        }
-        gate.enter(start).unwrap().failed(&failure, Severity::Transient, start);
-        assert!(gate.enter(start + Duration::from_secs(29)).is_err());
-        let trial = gate.enter(start + Duration::from_secs(30)).unwrap();
-        trial.failed(&failure, Severity::Transient, start + Duration::from_secs(30));
-        drop(trial);
-        assert!(gate.enter(start + Duration::from_secs(59)).is_err(), "a failed trial closes it again");
+        let fail = |at| breaker.acquire(at).unwrap().failed(&failure, Severity::Transient, at);
+        (0..4).for_each(|_| fail(start));
+        assert!(!breaker.is_open(start));
+        breaker.acquire(start).unwrap().succeeded();
+        (0..5).for_each(|_| fail(start));
+        assert!(breaker.acquire(start + Duration::from_secs(29)).is_err());
+        fail(start + Duration::from_secs(30));
+        assert!(breaker.acquire(start + Duration::from_secs(59)).is_err(), "a failed probe opens it again");
     }
 
     #[test]
-    fn a_frequency_limit_closes_it_longer_each_time() {
-        let (gate, mut now) = (CircuitBreaker::default(), Instant::now());
+    fn frequency_limits_open_it_longer_each_time() {
+        let (breaker, mut now) = (CircuitBreaker::default(), Instant::now());
         let failure = Outcome::new(Reason::RateLimited, "45009");
         for seconds in [60, 300, 3600, 3600] {
-            gate.enter(now).unwrap().failed(&failure, Severity::Later, now);
-            assert!(gate.enter(now + Duration::from_secs(seconds - 1)).is_err(), "{seconds}");
+            breaker.acquire(now).unwrap().failed(&failure, Severity::Limit, now);
+            assert!(breaker.acquire(now + Duration::from_secs(seconds - 1)).is_err(), "{seconds}");
             now += Duration::from_secs(seconds);
         }
     }
 
     #[test]
-    fn jobs_side_by_side_close_it_once() {
-        let (gate, start) = (CircuitBreaker::default(), Instant::now());
-        let (first, second) = (gate.enter(start).unwrap(), gate.enter(start).unwrap());
-        first.failed(&refused(), Severity::Lasting(MINUTE), start);
-        second.failed(&refused(), Severity::Lasting(MINUTE), start + MINUTE / 2);
+    fn jobs_that_fail_side_by_side_open_it_once() {
+        let (breaker, start) = (CircuitBreaker::default(), Instant::now());
+        let (first, second) = (breaker.acquire(start).unwrap(), breaker.acquire(start).unwrap());
+        first.failed(&refused(), LASTING, start);
+        second.failed(&refused(), LASTING, start + MINUTE / 2);
         drop((first, second));
-        assert!(gate.enter(start + MINUTE).is_ok(), "the second report does not keep it closed longer");
+        assert!(breaker.acquire(start + MINUTE).is_ok(), "the second report does not prolong it");
     }
 
     #[test]
-    fn what_tells_nothing_of_the_upstream_leaves_it_open() {
-        let (gate, start) = (CircuitBreaker::default(), Instant::now());
+    fn unrelated_failures_leave_it_closed() {
+        let (breaker, start) = (CircuitBreaker::default(), Instant::now());
         for _ in 0..9 {
-            gate.enter(start).unwrap().failed(&refused(), Severity::Untold, start);
+            breaker.acquire(start).unwrap().failed(&refused(), Severity::Unrelated, start);
         }
-        assert!(!gate.is_closed(Instant::now()));
+        assert!(!breaker.is_open(start));
     }
 }

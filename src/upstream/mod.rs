@@ -1,51 +1,54 @@
-//! What both upstreams share: the ureq agent and its route, one bounded call, the wording of its failures, credentials.
+//! What all upstreams share: the HTTP client and its route, one bounded call, the wording of its failures, credentials.
 
 mod breaker;
-mod dns;
-mod wire;
 
-pub use breaker::{CircuitBreaker, Permit, Severity};
-pub(crate) use dns::{Resolver, host_and_port};
+pub(crate) use breaker::{CircuitBreaker, Permit, Severity};
 
 use std::fmt;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ureq::Agent;
+use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER};
+use ureq::http::{Request, Response};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
-use ureq::unversioned::transport::{Connector as _, DefaultConnector};
+use ureq::{Agent, Body, SendBody};
 
+use crate::percent;
 use crate::redact;
 use crate::secret::Secret;
-use wire::WholeRequests;
 
-/// Time to connect, TLS included: three lost SYNs (1 + 2 + 4 s) still fit.
+/// Time to resolve a name, and time to connect, TLS included: three lost SYNs (1 + 2 + 4 s) still fit.
 const CONNECT: Duration = Duration::from_secs(10);
 /// Time to send a body: the largest prompt is below 64 KiB.
 const SEND_BODY: Duration = Duration::from_secs(30);
-/// How long an idle connection is used again. Short, since a server that closes it as a request meets it costs a retry.
-const REUSE: Duration = Duration::from_secs(15);
-/// Idle connections kept an upstream: one a worker is all that can be used.
+/// How long an idle connection is reused. Short, since one that the server closes as a request arrives costs a retry.
+const MAX_IDLE_AGE: Duration = Duration::from_secs(15);
+/// Idle connections kept for an upstream: one a worker is all that can be used.
 const IDLE_CONNECTIONS: usize = 64;
-/// Characters of an upstream's words that are quoted in a log line or an answer.
+/// Bytes of a connection's buffers, and the bound of an answer's head. With ureq's 128 KiB, 64 connections would keep
+/// 32 MiB.
+const BUFFER: usize = 16 * 1024;
+/// Characters of an upstream's answer that are quoted in a log line or an error.
 const QUOTED_CHARS: usize = 200;
-/// A secret's file may have this many bytes.
+/// Bytes that are read of a secret's file.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
+/// What a name that does not resolve is reported as.
+const NO_SUCH_NAME: &str = "the host's name cannot be resolved; check the address and this machine's DNS";
 
 /// How an upstream is reached.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// The HTTP proxy on the way, if any.
-    pub proxy: Option<ProxyRoute>,
-    /// The certificates that are trusted, instead of the built-in ones.
-    pub roots: Option<Roots>,
+    pub(crate) proxy: Option<ProxyRoute>,
+    /// The certificates that are trusted instead of the built-in ones.
+    pub(crate) roots: Option<Roots>,
 }
 
 /// Certificates that are trusted for one upstream.
 #[derive(Clone)]
-pub struct Roots(Vec<Certificate<'static>>);
+pub(crate) struct Roots(Vec<Certificate<'static>>);
 
 impl fmt::Debug for Roots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -58,7 +61,7 @@ impl Roots {
     ///
     /// # Errors
     /// One line that says what is wrong; the caller reports it with the file's name.
-    pub fn from_pem(pem: &str) -> Result<Self, String> {
+    pub(crate) fn from_pem(pem: &str) -> Result<Self, String> {
         let mut certificates = Vec::new();
         for item in ureq::tls::parse_pem(pem.as_bytes()) {
             if let PemItem::Certificate(certificate) = item.map_err(|_| "it is not PEM".to_owned())? {
@@ -74,7 +77,7 @@ impl Roots {
 
 /// A proxy that ureq can use; its address may hold a password, so it is never printed whole.
 #[derive(Clone)]
-pub struct ProxyRoute(ureq::Proxy);
+pub(crate) struct ProxyRoute(ureq::Proxy);
 
 impl fmt::Debug for ProxyRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,7 +97,7 @@ impl ProxyRoute {
     /// # Errors
     /// One line that says what is wrong, without the address, which may hold a password. A SOCKS proxy is refused:
     /// without that feature ureq would silently go direct.
-    pub fn parse(address: &str) -> Result<Self, String> {
+    pub(crate) fn parse(address: &str) -> Result<Self, String> {
         let scheme = address.split_once("://").map_or("http", |(scheme, _)| scheme).to_ascii_lowercase();
         if scheme != "http" && scheme != "https" {
             return Err(format!("a {scheme}:// proxy is not built in; give an http:// proxy"));
@@ -110,15 +113,13 @@ impl ProxyRoute {
 }
 
 /// Whether a host is this machine: it is never reached through a proxy.
-#[must_use]
-pub fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Whether `NO_PROXY` names a host: `*`, the host itself, or a domain above it, with or without its leading dot.
-#[must_use]
-pub fn is_in_no_proxy(host: &str, list: &str) -> bool {
+pub(crate) fn is_in_no_proxy(host: &str, list: &str) -> bool {
     let host = host.to_ascii_lowercase();
     list.split(',').map(|item| item.trim().to_ascii_lowercase()).filter(|item| !item.is_empty()).any(|item| {
         let domain = item.trim_start_matches('*').trim_start_matches('.');
@@ -128,7 +129,8 @@ pub fn is_in_no_proxy(host: &str, list: &str) -> bool {
     })
 }
 
-/// A secret for an upstream, and the file it came from: a refused one is read again, so that it can be rotated.
+/// A secret for an upstream, and the file it came from: when it is refused the file is read again, so that it can be
+/// rotated without a restart.
 #[derive(Debug)]
 pub struct Credential {
     file: Option<PathBuf>,
@@ -136,7 +138,7 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// A secret given by value; it never changes.
+    /// A secret given by value, which never changes.
     #[must_use]
     pub fn of(value: String) -> Self {
         Self { file: None, value: Mutex::new(Secret::new(value)) }
@@ -145,20 +147,19 @@ impl Credential {
     /// A secret given by a file.
     ///
     /// # Errors
-    /// The file cannot be read, is larger than 64 KiB, or is not UTF-8.
-    pub fn from_file(path: &Path) -> std::io::Result<Self> {
+    /// The file cannot be read, or its first 64 KiB are not UTF-8.
+    pub(crate) fn from_file(path: &Path) -> std::io::Result<Self> {
         Ok(Self { file: Some(path.to_owned()), value: Mutex::new(read_secret(path)?) })
     }
 
     /// The secret as it was read last.
-    #[must_use]
-    pub fn get(&self) -> Secret {
-        self.value.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn get(&self) -> Secret {
+        self.lock().clone()
     }
 
-    /// Reads the file again. True when another secret than `refused` is in force now, also when another thread read it.
-    pub fn renew(&self, refused: &Secret) -> bool {
-        let mut value = self.value.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Reads the file again. True when the secret is now another one than `refused`, also when another thread read it.
+    pub(crate) fn renew(&self, refused: &Secret) -> bool {
+        let mut value = self.lock();
         if let Some(Ok(read)) = self.file.as_deref().map(read_secret)
             && !read.expose().is_empty()
             && read.expose().bytes().all(|byte| byte.is_ascii_graphic())
@@ -166,6 +167,10 @@ impl Credential {
             *value = read;
         }
         *value != *refused
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Secret> {
+        self.value.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -178,73 +183,74 @@ fn read_secret(path: &Path) -> std::io::Result<Secret> {
 
 /// Whether a connection may serve a second call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reuse {
-    /// Yes: what fails on a stale connection may be sent again.
+pub(crate) enum Reuse {
     Yes,
-    /// No: what was sent may not be sent twice (the robot has no duplicate check).
+    /// An idle connection may turn out closed when the request is on its way; a robot, which has no duplicate check,
+    /// could not send it again.
     No,
 }
 
-/// One upstream, as HTTP sees it. Clones share their connections.
-#[derive(Debug, Clone)]
-pub struct Client {
+/// The HTTP client of one upstream.
+#[derive(Debug)]
+pub(crate) struct Client {
     agent: Agent,
 }
 
 /// One call.
 #[derive(Debug)]
-pub struct Call<'c> {
-    /// The address, which may hold a secret in its query: it is never told.
-    pub url: &'c Secret,
-    /// The Bearer token.
-    pub bearer: Option<&'c Secret>,
+pub(crate) struct Call<'c> {
+    /// Its query may hold a secret, so it is never logged.
+    pub(crate) url: &'c Secret,
+    pub(crate) bearer: Option<&'c Secret>,
     /// A JSON body to POST; without one it is a GET.
-    pub json: Option<&'c [u8]>,
-    /// Bytes an answer's body may have; a larger one is a [`CallError`].
-    pub max_bytes: u64,
-    /// When it must be over.
-    pub deadline: Instant,
+    pub(crate) json: Option<&'c [u8]>,
+    /// Bytes of an answer's body; a larger one is a [`CallError`].
+    pub(crate) max_bytes: u64,
+    pub(crate) deadline: Instant,
 }
 
-/// What came back, whatever its status.
+/// An answer, whatever its status.
 #[derive(Debug)]
-pub struct Received {
-    /// The HTTP status.
-    pub status: u16,
+pub(crate) struct Received {
+    pub(crate) status: u16,
     /// `Retry-After`, when it is in seconds.
-    pub retry_after: Option<Duration>,
+    pub(crate) retry_after: Option<Duration>,
     /// `Date`, for the clock's skew.
-    pub date: Option<String>,
-    /// The body.
-    pub body: Vec<u8>,
+    pub(crate) date: Option<String>,
+    pub(crate) body: Vec<u8>,
 }
 
-/// Why nothing came back. Its text names no address, since addresses hold secrets.
-#[derive(Debug)]
-pub struct CallError {
-    /// What is known of the request's fate.
-    pub fate: Fate,
-    /// What happened, one line.
-    pub text: String,
+/// Why there is no whole answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CallError {
+    pub(crate) sent: Sent,
+    pub(crate) kind: CallErrorKind,
+    /// One line without the address, which may hold a secret.
+    pub(crate) text: String,
 }
 
-/// What became of a request that got no answer.
+/// Whether the upstream may have acted on the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// It never left.
-    NotSent,
-    /// The connection ended before a byte of an answer.
+pub(crate) enum Sent {
+    No,
+    /// The answer began.
+    Yes,
+    /// Some of the body was sent, or it was a GET.
+    Unknown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallErrorKind {
+    /// The connection ended before an answer, as an idle one does that the server closes when a request arrives. A retry
+    /// need not wait.
     Closed,
-    /// The answer broke off, or was no HTTP, or was too large.
-    Broken,
-    /// The time was up; whether it was served is unknown.
+    /// The call's deadline has passed.
     TimedOut,
+    Other,
 }
 
 impl Client {
-    /// An agent for one upstream.
-    #[must_use]
-    pub fn new(settings: &Settings, reuse: Reuse) -> Self {
+    pub(crate) fn new(settings: &Settings, reuse: Reuse) -> Self {
         let roots = match &settings.roots {
             Some(Roots(certificates)) => RootCerts::new_with_certs(certificates),
             None => RootCerts::WebPki,
@@ -257,148 +263,128 @@ impl Client {
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
+            .timeout_resolve(Some(CONNECT))
             .timeout_connect(Some(CONNECT))
             .timeout_send_body(Some(SEND_BODY))
             .max_idle_connections(idle)
             .max_idle_connections_per_host(idle)
-            .max_idle_age(REUSE)
-            .input_buffer_size(wire::BUFFER)
-            .output_buffer_size(wire::BUFFER)
-            // A larger one would fill the buffer and never be whole.
-            .max_response_header_size(wire::BUFFER - 1)
+            .max_idle_age(MAX_IDLE_AGE)
+            .input_buffer_size(BUFFER)
+            .output_buffer_size(BUFFER)
+            // A larger head would fill the buffer and never be whole.
+            .max_response_header_size(BUFFER - 1)
             .proxy(settings.proxy.clone().map(|ProxyRoute(proxy)| proxy))
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .user_agent(concat!("wechat-with-deepseek/", env!("CARGO_PKG_VERSION")))
             .build();
-        let connector = DefaultConnector::default().chain(WholeRequests);
-        Self { agent: Agent::with_parts(config, connector, Resolver::default()) }
+        Self { agent: Agent::new_with_config(config) }
     }
 
-    /// Makes one call.
+    /// Makes one call. Whether it is made again is the caller's decision.
     ///
     /// # Errors
-    /// No whole answer within the deadline. The caller decides whether the call is made again; after [`Fate::Closed`] it
-    /// may be at once, since most likely an idle connection was closed by the server as the request met it.
-    pub fn call(&self, call: &Call<'_>) -> Result<Received, CallError> {
-        let left = call.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(CallError { fate: Fate::NotSent, text: "no time was left for the call".into() });
-        }
-        let bearer = call.bearer.map(|bearer| format!("Bearer {}", bearer.expose()));
-        let sent = match call.json {
-            Some(json) => {
-                let mut request = self.agent.post(call.url.expose()).header("Content-Type", "application/json");
-                if let Some(bearer) = &bearer {
-                    request = request.header("Authorization", bearer);
-                }
-                request.config().timeout_global(Some(left)).build().send(json)
-            }
-            None => {
-                let mut request = self.agent.get(call.url.expose());
-                if let Some(bearer) = &bearer {
-                    request = request.header("Authorization", bearer);
-                }
-                request.config().timeout_global(Some(left)).build().call()
+    /// There is no whole answer within the deadline.
+    pub(crate) fn call(&self, call: &Call<'_>) -> Result<Received, CallError> {
+        let mut unread = call.json.unwrap_or_default();
+        let answered = catch_unwind(AssertUnwindSafe(|| self.send(call, &mut unread)));
+        // ureq reads the body when it has connected and sent the head, so a body that it has not read was not sent.
+        let sent = if call.json.is_some_and(|json| json.len() == unread.len()) { Sent::No } else { Sent::Unknown };
+        let mut response = match answered {
+            Ok(response) => response.map_err(|error| describe(&error, sent))?,
+            // ureq panics when the system gives no thread for a lookup. The panic hook has logged it.
+            Err(_) => {
+                let text = "the HTTP client panicked; does the system give no more threads?".into();
+                return Err(CallError { sent, kind: CallErrorKind::Other, text });
             }
         };
-        let mut response = sent.map_err(|error| word(&error, Answered::No))?;
-        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let (retry_after, date) = (header("retry-after"), header("date"));
-        // What is longer makes its room as it comes.
-        let mut body = Vec::with_capacity(wire::BUFFER);
+        let mut body = Vec::new();
         let read = response.body_mut().with_config().limit(call.max_bytes).reader().read_to_end(&mut body);
+        read.map_err(|error| describe(&error.into(), Sent::Yes))?;
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         Ok(Received {
             status: response.status().as_u16(),
-            retry_after: retry_after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs),
-            date,
-            body: read.map(|_| body).map_err(|error| word(&error.into(), Answered::InPart))?,
+            retry_after: header(RETRY_AFTER).and_then(|text| text.trim().parse().ok()).map(Duration::from_secs),
+            date: header(DATE).map(str::to_owned),
+            body,
         })
+    }
+
+    /// Sends the request and reads the answer's head. `unread` is what ureq has not read of the body.
+    fn send(&self, call: &Call<'_>, unread: &mut &[u8]) -> Result<Response<Body>, ureq::Error> {
+        // The timeouts of the phases would add up.
+        let left = Some(call.deadline.saturating_duration_since(Instant::now()));
+        let mut request = Request::builder().uri(call.url.expose());
+        if let Some(bearer) = call.bearer {
+            request = request.header(AUTHORIZATION, format!("Bearer {}", bearer.expose()));
+        }
+        if let Some(json) = call.json {
+            let request = request.method("POST").header(CONTENT_TYPE, "application/json");
+            let request = request.header(CONTENT_LENGTH, json.len()).body(SendBody::from_reader(unread))?;
+            self.agent.run(self.agent.configure_request(request).timeout_global(left).build())
+        } else {
+            self.agent.run(self.agent.configure_request(request.body(())?).timeout_global(left).build())
+        }
     }
 }
 
-/// How far the answer came before the error.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Answered {
-    No,
-    InPart,
-}
-
-/// The one place where an error of ureq becomes words: ureq's own may hold the address, and with it a secret.
-#[expect(clippy::wildcard_enum_match_arm, reason = "errors of packages gain variants; what is unknown has its wording")]
-fn word(error: &ureq::Error, answered: Answered) -> CallError {
-    use std::io::ErrorKind;
-    let closed = match answered {
-        Answered::No => Fate::Closed,
-        Answered::InPart => Fate::Broken,
-    };
-    let (fate, text) = match error {
-        ureq::Error::Timeout(ureq::Timeout::Resolve) => {
-            (Fate::NotSent, "the name could not be resolved in time".into())
-        }
-        ureq::Error::Timeout(ureq::Timeout::Connect) => (Fate::NotSent, "no connection in time".into()),
-        ureq::Error::Timeout(_) => (Fate::TimedOut, "no whole answer in time".into()),
-        ureq::Error::HostNotFound => {
-            (Fate::NotSent, "the host's name cannot be resolved; check the address and this machine's DNS".into())
-        }
-        ureq::Error::Rustls(error) => (Fate::NotSent, tls_failed(&error.to_string())),
-        ureq::Error::Tls(text) => (Fate::NotSent, tls_failed(text)),
-        ureq::Error::ConnectProxyFailed(_) => (Fate::NotSent, "the proxy refused to connect".into()),
-        ureq::Error::ConnectionFailed => (Fate::NotSent, "no connection".into()),
-        ureq::Error::BodyExceedsLimit(limit) => (Fate::Broken, format!("the answer is larger than {limit} bytes")),
-        ureq::Error::LargeResponseHeader(..) => (Fate::Broken, "the answer's head is too large".into()),
-        ureq::Error::Protocol(_) => (Fate::Broken, "the answer is not HTTP, or broke off".into()),
+/// The only place where an error of ureq becomes text: ureq's own may hold the address, and with it a secret.
+#[expect(clippy::wildcard_enum_match_arm, reason = "errors of packages gain variants, which the last arm describes")]
+fn describe(error: &ureq::Error, sent: Sent) -> CallError {
+    use CallErrorKind::{Closed, Other, TimedOut};
+    let (kind, text) = match error {
+        ureq::Error::Timeout(ureq::Timeout::Resolve) => (Other, "the name could not be resolved in time".into()),
+        ureq::Error::Timeout(ureq::Timeout::Connect) => (Other, "no connection in time".into()),
+        ureq::Error::Timeout(_) if sent == Sent::No => (TimedOut, "no connection in time".into()),
+        ureq::Error::Timeout(_) => (TimedOut, "no whole answer in time".into()),
+        ureq::Error::HostNotFound => (Other, NO_SUCH_NAME.into()),
+        ureq::Error::Rustls(error) => (Other, describe_tls(&error.to_string())),
+        ureq::Error::Tls(text) => (Other, describe_tls(text)),
+        ureq::Error::ConnectProxyFailed(_) => (Other, "the proxy refused to connect".into()),
+        ureq::Error::ConnectionFailed => (Other, "no connection".into()),
+        ureq::Error::BodyExceedsLimit(limit) => (Other, format!("the answer is larger than {limit} bytes")),
+        ureq::Error::LargeResponseHeader(..) => (Other, "the answer's head is too large".into()),
+        ureq::Error::Protocol(_) => (Other, "the answer is not HTTP, or broke off".into()),
         ureq::Error::Io(error) => match error.kind() {
             ErrorKind::ConnectionReset
             | ErrorKind::ConnectionAborted
             | ErrorKind::BrokenPipe
-            | ErrorKind::UnexpectedEof => (closed, ended(error)),
-            // rustls' errors come wrapped: a certificate that does not verify is one.
-            ErrorKind::InvalidData => (Fate::NotSent, tls_failed(&error.to_string())),
-            ErrorKind::TimedOut | ErrorKind::WouldBlock => (Fate::TimedOut, "no whole answer in time".into()),
-            kind => (Fate::NotSent, format!("no connection ({kind})")),
+            | ErrorKind::UnexpectedEof => {
+                let kind = if sent == Sent::Yes { Other } else { Closed };
+                (kind, "the connection was closed before the whole answer".into())
+            }
+            // rustls' errors arrive as these, such as one of a certificate that does not verify.
+            ErrorKind::InvalidData => (Other, describe_tls(&error.to_string())),
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => (TimedOut, "no whole answer in time".into()),
+            // std has no kind for a failed lookup, only these words.
+            _ if error.to_string().starts_with("failed to lookup address") => (Other, NO_SUCH_NAME.into()),
+            kind => (Other, format!("no connection ({kind})")),
         },
-        // The rest names addresses or belongs to features that are not built in.
-        _ => (Fate::Broken, "the HTTP client failed".into()),
+        _ => (Other, "the HTTP client failed".into()),
     };
-    CallError { fate, text }
+    CallError { sent, kind, text }
 }
 
-/// How a connection ended behind the request: with TLS' words, where it has some ([`wire`] wraps what came then).
-fn ended(error: &std::io::Error) -> String {
-    let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<std::io::Error>());
-    match cause.filter(|cause| cause.kind() == std::io::ErrorKind::InvalidData) {
-        Some(cause) => tls_failed(&cause.to_string()),
-        None => "the connection was closed before the whole answer".into(),
-    }
-}
-
-/// rustls' words, but for what they hardly tell: bytes that are no TLS at all.
-fn tls_failed(said: &str) -> String {
-    if said.contains("InvalidContentType") {
+fn describe_tls(error: &str) -> String {
+    if error.contains("InvalidContentType") {
         return "TLS failed: what answers there does not speak TLS; is the address an http:// one?".into();
     }
-    format!("TLS failed: {said}")
+    format!("TLS failed: {error}")
 }
 
-/// The pause before the retry with this number (from 0): doubled each time, and stretched by up to a half by chance, so
-/// that workers that failed together do not come back together.
-#[must_use]
-pub fn backoff(first: Duration, retry: u32) -> Duration {
+/// The pause before the retry with this number, from 0: doubled each time, and up to a half longer by chance, so that
+/// workers that failed together do not retry together.
+pub(crate) fn backoff(first: Duration, retry: u32) -> Duration {
     use std::hash::{BuildHasher as _, RandomState};
-    // std's only source of chance: a new RandomState hashes the same thing differently.
+    // The only source of chance in std: each new RandomState hashes the same value differently.
     let chance = RandomState::new().hash_one(()) % 512;
     let pause = first.saturating_mul(1 << retry.min(6));
     pause.saturating_add(pause.mul_f64(0.001 * chance as f64))
 }
 
-/// An upstream's own words for one line of a log or an answer: one line, short, without any of `secrets` and without
-/// what looks like one.
-#[must_use]
-pub fn quote(text: &str, secrets: &[&Secret]) -> String {
-    if text.is_empty() {
-        return String::new();
-    }
-    // First of all, and in the whole of it: what is cut off could be the end of a secret, whose beginning is none then.
+/// An upstream's own words for a log line or an answer: one short line without any of `secrets`, in whatever form, and
+/// without anything that looks like a secret.
+pub(crate) fn quote(text: &str, secrets: &[&Secret]) -> String {
+    // Before anything is cut: what is left of a secret could not be found.
     let mut text = text.to_owned();
     for form in secrets.iter().flat_map(|secret| forms(secret.expose())).filter(|form| !form.is_empty()) {
         text = text.replace(&form, "***");
@@ -412,23 +398,17 @@ pub fn quote(text: &str, secrets: &[&Secret]) -> String {
     text.trim().to_owned()
 }
 
-/// How an upstream may show a secret that it was sent: as it is, percent-encoded as our own addresses have it (and as a
-/// server writes these again, in lower case), within JSON, within HTML.
+/// How an upstream may show a secret that it was sent: as it is, percent-encoded with upper or lower case digits, in JSON,
+/// in HTML.
 fn forms(secret: &str) -> [String; 5] {
-    let encoded = |hex: fn(u8) -> String| {
-        secret.bytes().fold(String::new(), |mut text, byte| {
-            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                text.push(char::from(byte));
-            } else {
-                text.push_str(&hex(byte));
-            }
-            text
-        })
+    let lower_case = |byte| match percent::encode_byte(byte) {
+        escape if escape.len() > 1 => escape.to_ascii_lowercase(),
+        character => character,
     };
     [
         secret.to_owned(),
-        encoded(|byte| format!("%{byte:02X}")),
-        encoded(|byte| format!("%{byte:02x}")),
+        percent::encode(secret),
+        secret.bytes().map(lower_case).collect(),
         secret.replace('\\', "\\\\").replace('"', "\\\""),
         secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;"),
     ]
@@ -437,39 +417,171 @@ fn forms(secret: &str) -> [String; 5] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{self, Write as _};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::thread;
 
-    /// Posts `json` to a server that reads until `is_whole` and answers `answer`.
-    fn post(json: &[u8], answer: &str, is_whole: fn(&[u8]) -> bool) -> Result<Received, CallError> {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = Secret::new(format!("http://{}/", listener.local_addr().unwrap()));
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let (mut stream, _) = listener.accept().unwrap();
-                let (mut bytes, mut space) = (Vec::new(), vec![0; 256 * 1024]);
-                while !is_whole(&bytes) {
-                    let read = stream.read(&mut space).unwrap();
-                    bytes.extend_from_slice(&space[..read]);
-                }
-                std::io::Write::write_all(&mut stream, answer.as_bytes()).unwrap();
-            });
-            let deadline = Instant::now() + Duration::from_secs(20);
-            let call = Call { url: &url, bearer: None, json: Some(json), max_bytes: 1024 * 1024, deadline };
-            Client::new(&Settings::default(), Reuse::Yes).call(&call)
-        })
+    type Serve = fn(&mut TcpStream) -> io::Result<()>;
+
+    /// The JSON of [`post`].
+    const JSON: &[u8] = br#"{"a":1}"#;
+
+    fn post(url: &str, json: &[u8], time: Duration) -> Result<Received, CallError> {
+        let (url, deadline) = (Secret::new(url), Instant::now() + time);
+        let call = Call { url: &url, bearer: None, json: Some(json), max_bytes: 1024 * 1024, deadline };
+        Client::new(&Settings::default(), Reuse::Yes).call(&call)
+    }
+
+    /// Serves one connection.
+    fn server(serve: impl FnOnce(&mut TcpStream) -> io::Result<()> + Send + 'static) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || serve(&mut listener.accept()?.0));
+        address
+    }
+
+    /// Reads a request up to the end of `json`.
+    fn read_request(stream: &mut TcpStream, json: &[u8]) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(json) {
+            let mut piece = [0; 4096];
+            match stream.read(&mut piece)? {
+                0 => return Err(ErrorKind::UnexpectedEof.into()),
+                length => bytes.extend_from_slice(&piece[..length]),
+            }
+        }
+        Ok(())
     }
 
     #[test]
-    fn a_long_question_and_a_long_answer_are_whole() {
+    fn failed_call_knows_whether_the_request_was_sent() {
+        use CallErrorKind::{Closed, Other, TimedOut};
+        let rows: [(&str, &str, Serve, Sent, CallErrorKind, &str); 10] = [
+            (
+                "silent in the handshake",
+                "https",
+                |stream| stream.read_to_end(&mut Vec::new()).map(drop),
+                Sent::No,
+                TimedOut,
+                "in time",
+            ),
+            ("closed in the handshake", "https", |_| Ok(()), Sent::No, Closed, "closed"),
+            (
+                "no TLS",
+                "https",
+                |stream| {
+                    let _ = stream.read(&mut [0; 1024])?;
+                    stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                },
+                Sent::No,
+                Other,
+                "does not speak TLS",
+            ),
+            (
+                "silent",
+                "http",
+                |stream| stream.read_to_end(&mut Vec::new()).map(drop),
+                Sent::Unknown,
+                TimedOut,
+                "in time",
+            ),
+            (
+                "reset after the request",
+                "http",
+                |stream| {
+                    // What is left unread makes the end of the connection a reset.
+                    stream.read_exact(&mut [0; 16])
+                },
+                Sent::Unknown,
+                Closed,
+                "closed",
+            ),
+            ("closed after the request", "http", |stream| read_request(stream, JSON), Sent::Unknown, Closed, "closed"),
+            (
+                "closed in the head",
+                "http",
+                |stream| {
+                    read_request(stream, JSON)?;
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-")
+                },
+                Sent::Unknown,
+                Closed,
+                "closed",
+            ),
+            (
+                "another protocol",
+                "http",
+                |stream| {
+                    read_request(stream, JSON)?;
+                    stream.write_all(b"220 mail.example ESMTP\r\n")
+                },
+                Sent::Unknown,
+                Other,
+                "not HTTP",
+            ),
+            (
+                "closed in the body",
+                "http",
+                |stream| {
+                    read_request(stream, JSON)?;
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+                },
+                Sent::Yes,
+                Other,
+                "closed",
+            ),
+            (
+                "silent in the body",
+                "http",
+                |stream| {
+                    read_request(stream, JSON)?;
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")?;
+                    stream.read_to_end(&mut Vec::new()).map(drop)
+                },
+                Sent::Yes,
+                TimedOut,
+                "in time",
+            ),
+        ];
+        for (name, scheme, serve, sent, kind, text) in rows {
+            let error = post(&format!("{scheme}://{}/", server(serve)), JSON, Duration::from_millis(700)).unwrap_err();
+            assert_eq!((error.sent, error.kind), (sent, kind), "{name}: {}", error.text);
+            assert!(error.text.contains(text), "{name}: {}", error.text);
+        }
+        let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        for (url, text) in [
+            (format!("http://{nobody}/"), "refused"),
+            ("http://no-such-name.invalid/".into(), "cannot be resolved"),
+            ("https://no-such-name.invalid/".into(), "cannot be resolved"),
+        ] {
+            let error = post(&url, JSON, Duration::from_secs(20)).unwrap_err();
+            assert_eq!((error.sent, error.kind), (Sent::No, Other), "{url}: {}", error.text);
+            assert!(error.text.contains(text), "{url}: {}", error.text);
+        }
+        let error = post(&format!("http://{nobody}/"), JSON, Duration::ZERO).unwrap_err();
+        assert_eq!((error.sent, error.kind), (Sent::No, TimedOut), "{}", error.text);
+    }
+
+    #[test]
+    fn long_request_and_long_answer_are_whole() {
         let text = "0123456789".repeat(20_000);
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
-        let received = post(text.as_bytes(), &answer, |request| request.len() > 200_000 && request.ends_with(b"9"));
+        let json = text.clone();
+        let address = server(move |stream| {
+            read_request(stream, json.as_bytes())?;
+            stream.write_all(answer.as_bytes())
+        });
+        let received = post(&format!("http://{address}/"), text.as_bytes(), Duration::from_secs(20));
         assert_eq!(received.unwrap().body, text.as_bytes());
     }
 
     #[test]
-    fn an_answer_whose_head_does_not_end_is_told() {
-        let answer = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(2 * wire::BUFFER));
-        let received = post(b"{}", &answer, |request| request.ends_with(b"{}"));
+    fn head_that_does_not_end_is_reported_as_too_large() {
+        let address = server(|stream| {
+            read_request(stream, JSON)?;
+            stream.write_all(format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(2 * BUFFER)).as_bytes())
+        });
+        let received = post(&format!("http://{address}/"), JSON, Duration::from_secs(20));
         assert_eq!(received.unwrap_err().text, "the answer's head is too large");
     }
 
@@ -490,7 +602,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socks_proxy_is_refused_and_no_password_is_told() {
+    fn socks_proxy_is_refused_and_no_error_holds_a_password() {
         for address in ["socks5://u:hunter2@h:1", "socks4://h:1", "ftp://u:hunter2@h"] {
             let error = ProxyRoute::parse(address).unwrap_err();
             assert!(!error.contains("hunter2"), "{error}");
@@ -500,26 +612,26 @@ mod tests {
     }
 
     #[test]
-    fn a_quote_is_one_short_line_without_secrets() {
+    fn quote_is_one_short_line_without_secrets() {
         let key = Secret::new("k-123");
         assert_eq!(quote("bad key k-123\nsee docs", &[&key]), "bad key *** see docs");
         assert!(quote(&"长".repeat(9_000), &[]).chars().count() <= QUOTED_CHARS + 1);
     }
 
     #[test]
-    fn a_secret_is_found_in_every_form_that_an_upstream_shows() {
+    fn quote_masks_a_secret_in_every_form() {
         let key = Secret::new(r#"a+b/c"d\e&f<g"#);
-        for said in [
+        for text in [
             r#"wrong a+b/c"d\e&f<g"#, "GET /x/a%2Bb%2Fc%22d%5Ce%26f%3Cg", "GET /x/a%2bb%2fc%22d%5ce%26f%3cg",
-            r#"{"said":"a+b/c\"d\\e&f<g"}"#, "<b>a+b/c&quot;d\\e&amp;f&lt;g</b>",
+            r#"{"error":"a+b/c\"d\\e&f<g"}"#, "<b>a+b/c&quot;d\\e&amp;f&lt;g</b>",
         ] {
-            let quoted = quote(said, &[&key]);
-            assert!(quoted.contains("***") && !quoted.contains("d\\e") && !quoted.contains("22d"), "{said}: {quoted}");
+            let quoted = quote(text, &[&key]);
+            assert!(quoted.contains("***") && !quoted.contains("d\\e") && !quoted.contains("22d"), "{text}: {quoted}");
         }
     }
 
     #[test]
-    fn a_quote_ends_within_no_secret() {
+    fn quote_is_not_cut_inside_a_secret() {
         // So often that the last one stands where the text is cut.
         let key = Secret::new("k".repeat(40) + "-end");
         let quoted = quote(&format!("{} ", key.expose()).repeat(500), &[&key]);
@@ -527,7 +639,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rotated_secret_is_read_again() {
+    fn rotated_secret_is_read_again() {
         let path = std::env::temp_dir().join(format!("credential-{}", std::process::id()));
         std::fs::write(&path, "old\n").unwrap();
         let credential = Credential::from_file(&path).unwrap();

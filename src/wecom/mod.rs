@@ -1,4 +1,4 @@
-//! WeCom's words: the access token, an app's or a robot's message, and what it answers.
+//! WeCom: an app's or a robot's message, and what the answer means.
 //!
 //! <https://developer.work.weixin.qq.com/document/path/91039> (gettoken), <…/path/90236> (message/send),
 //! <…/path/91770> (group robot).
@@ -8,16 +8,19 @@ mod rate_limit;
 mod token;
 
 pub use errcode::{Api, Class};
-pub use rate_limit::{APP_LIMIT, BURST, Denied, ROBOT_LIMIT, RateLimiter, Turn as RatePermit};
+pub(crate) use rate_limit::{APP_LIMIT, BURST, Denied, ROBOT_LIMIT, RateLimiter, RatePermit};
 
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::outcome::{Outcome, Reason};
+use crate::percent;
 use crate::secret::Secret;
-use crate::upstream::{self, Call, CallError, Client, Credential, Fate, Received, Reuse, quote};
-use crate::upstream::{CircuitBreaker, Severity};
+use crate::upstream::{
+    self, Call, CallError, CallErrorKind, CircuitBreaker, Client, Credential, Received, Reuse, Sent, Severity, quote,
+};
 use token::{AccessToken, SharedToken};
 
 /// Bytes (UTF-8) of one text; WeCom silently cuts what is over.
@@ -31,55 +34,44 @@ const MAX_USERS: usize = 1000;
 const MAX_PARTIES: usize = 100;
 /// What people write between recipients instead of `|`; no id holds one.
 const NO_SEPARATORS: [char; 7] = [' ', ',', ';', '，', '；', '、', '｜'];
-/// For so long WeCom does not deliver the same request twice: its maximum, since a retry may come hours later.
+/// WeCom does not deliver the same request twice within this time: its maximum, since a retry may come hours later.
 const DUPLICATE_CHECK_SECONDS: u32 = 4 * 60 * 60;
-/// Calls to send one part, or to fetch one token, when each fails in passing.
-const TRIES: u32 = 3;
+/// Calls to send one part, or to fetch one token.
+const TRIES: usize = 3;
 /// The pause before the second of them.
 const BACKOFF: Duration = Duration::from_millis(300);
-/// The longest that one call may take: WeCom answers in a tenth of a second, and the job has others to make.
+/// Time for one call: WeCom answers in a tenth of a second, and the job has other calls to make.
 const CALL: Duration = Duration::from_secs(15);
-/// Bytes an answer may have: the lists of invalid recipients are its largest part.
+/// Bytes of an answer: the lists of invalid recipients are its largest part.
 const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
-/// A token is given up so long before it expires, that no message meets its end on the way.
+/// A token is replaced so long before it expires, so that it does not expire under way.
 const TOKEN_MARGIN: Duration = Duration::from_secs(60);
-/// A token is not used for longer, whatever its answer says: WeCom's live for two hours.
+/// A token is not used for longer, whatever the answer says: WeCom's are valid for two hours.
 const LONGEST_TOKEN: Duration = Duration::from_secs(24 * 60 * 60);
 /// Bytes of a token at most: WeCom asks for room for 512. <https://developer.work.weixin.qq.com/document/path/91039>
 const MAX_TOKEN_BYTES: usize = 4096;
-/// Characters of a list of invalid recipients that the log shows.
+/// Characters of a list of invalid recipients in the log.
 const SHOWN_INVALID: usize = 120;
 
-/// What the room needs.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Settings {
-    /// How WeCom is reached.
     pub upstream: upstream::Settings,
-    /// WeCom's address without `/cgi-bin` and without a trailing slash.
+    /// Without `/cgi-bin` and without a trailing slash.
     pub api_url: String,
-    /// Who sends.
     pub account: Account,
-    /// Who gets it, where the receiver's URL names nobody.
+    /// Who gets a message when the receiver's URL names nobody.
     pub recipients: Recipients,
 }
 
 /// Who sends.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "the names are WeCom's")]
 pub enum Account {
     /// An app of the company.
-    App {
-        /// corpid (企业ID).
-        corp_id: String,
-        /// The app's secret.
-        secret: Credential,
-        /// The app's AgentId.
-        agent_id: u64,
-    },
+    App { corp_id: String, secret: Credential, agent_id: u64 },
     /// A robot in a group chat: no token, no recipients, no duplicate check.
-    Robot {
-        /// Its key, a secret.
-        key: Credential,
-    },
+    Robot { key: Credential },
 }
 
 /// Who gets a message: lists joined by `|`, "" for none.
@@ -98,7 +90,7 @@ impl Recipients {
     ///
     /// # Errors
     /// One line that says which list is wrong and how.
-    pub fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         if self.touser != EVERYONE && self.touser.split('|').any(|user| user.eq_ignore_ascii_case(EVERYONE)) {
             return Err("touser mixes @all with others; @all is everyone already".into());
         }
@@ -121,24 +113,44 @@ impl Recipients {
     }
 }
 
-/// How one call ended, for the metrics.
-pub type CallRecord = (Api, Class);
-
-/// What one part's delivery, or a token's fetching, took.
-#[derive(Debug)]
-pub struct Sent {
-    /// The calls that were made, in order.
-    pub calls: Vec<CallRecord>,
-    /// The last errcode; `None` when no call was answered with one.
-    pub errcode: Option<i64>,
-    /// Delivered, perhaps with recipients that WeCom does not know; or why not, and what that says about WeCom.
-    pub result: Result<Partial, (Outcome, Severity)>,
+/// How one call ended.
+#[derive(Debug, Clone, Copy)]
+pub struct CallRecord {
+    pub(crate) api: Api,
+    pub(crate) class: Class,
+    /// `None` when the call was not answered with one.
+    pub(crate) errcode: Option<i64>,
 }
 
-/// The recipients that did not get a message that others got, for the log; "" when all did.
-pub type Partial = String;
+/// The calls of a step, and what they brought.
+type WithCalls<T> = (Vec<CallRecord>, Result<T, Outcome>);
 
-/// The sender.
+/// How a step with WeCom ended, and the calls that it took.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The calls in order.
+    pub(crate) calls: Vec<CallRecord>,
+    /// The recipients that did not get the message though others did, "" when all did; or why nobody got it.
+    pub result: Result<String, Failure>,
+}
+
+impl Delivery {
+    /// The last errcode.
+    pub(crate) fn errcode(&self) -> Option<i64> {
+        self.calls.iter().rev().find_map(|call| call.errcode)
+    }
+}
+
+/// Why WeCom did not do what it was asked.
+#[derive(Debug)]
+pub struct Failure {
+    /// How the job ends.
+    pub outcome: Outcome,
+    /// What it says about WeCom itself.
+    pub(crate) severity: Severity,
+}
+
+/// A client of an app or a robot.
 #[derive(Debug)]
 pub struct WeCom {
     client: Client,
@@ -146,22 +158,25 @@ pub struct WeCom {
     account: Account,
     recipients: Recipients,
     token: SharedToken,
-    gettoken_gate: CircuitBreaker,
-    send_gate: CircuitBreaker,
+    /// This client acquires it itself.
+    pub(crate) gettoken_breaker: CircuitBreaker,
+    /// The caller acquires it, once for all parts of a message.
+    pub(crate) send_breaker: CircuitBreaker,
 }
 
-/// One answer, read.
+/// The answer to a call.
 struct Answered {
     class: Class,
     errcode: Option<i64>,
-    said: String,
-    answer: Answer,
-    /// What became of the request when no whole answer came.
-    fate: Option<Fate>,
+    errmsg: String,
+    fields: Fields,
+    /// An idle connection was closed: a retry need not wait.
+    is_stale: bool,
+    may_be_delivered: bool,
 }
 
 impl WeCom {
-    /// Spends the settings.
+    /// Connects to nothing yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let Settings { upstream, api_url, account, recipients } = settings;
@@ -175,248 +190,224 @@ impl WeCom {
             account,
             recipients,
             token: SharedToken::default(),
-            gettoken_gate: CircuitBreaker::default(),
-            send_gate: CircuitBreaker::default(),
+            gettoken_breaker: CircuitBreaker::default(),
+            send_breaker: CircuitBreaker::default(),
         }
     }
 
-    /// Who gets a message whose receiver's URL names nobody.
-    #[must_use]
-    pub fn default_recipients(&self) -> &Recipients {
+    /// Who gets a message when the receiver's URL names nobody.
+    pub(crate) fn default_recipients(&self) -> &Recipients {
         &self.recipients
     }
 
     /// Whether messages can be addressed: a robot's go to its group.
-    #[must_use]
-    pub fn takes_recipients(&self) -> bool {
+    pub(crate) fn takes_recipients(&self) -> bool {
         matches!(self.account, Account::App { .. })
     }
 
-    /// The gate before gettoken, entered inside [`Self::ready`].
-    #[must_use]
-    pub fn gettoken_gate(&self) -> &CircuitBreaker {
-        &self.gettoken_gate
-    }
-
-    /// The gate before sending: the caller enters it for its whole job.
-    #[must_use]
-    pub fn send_gate(&self) -> &CircuitBreaker {
-        &self.send_gate
-    }
-
-    /// While WeCom is known to refuse a secret, one that was changed in its file is tried at once.
-    pub fn look_for_a_new_secret(&self) {
-        let (gate, refused, secret) = match &self.account {
-            Account::App { secret, .. } => (&self.gettoken_gate, Reason::Credentials, secret),
-            Account::Robot { key } => (&self.send_gate, Reason::Configuration, key),
+    /// When WeCom refuses a secret that has since changed in its file, the new one is tried at once.
+    pub(crate) fn check_for_new_secret(&self) {
+        let (breaker, refused, secret) = match &self.account {
+            Account::App { secret, .. } => (&self.gettoken_breaker, Reason::Credentials, secret),
+            Account::Robot { key } => (&self.send_breaker, Reason::Configuration, key),
         };
-        if gate.closed_for() == Some(refused) && secret.renew(&secret.get()) {
-            gate.try_now(Instant::now());
+        if breaker.open_reason() == Some(refused) && secret.renew(&secret.get()) {
+            breaker.probe_now(Instant::now());
         }
     }
 
-    /// Makes sure that a message could be sent, before anything is paid for: an app has its token.
-    #[must_use]
-    pub fn ready(&self, deadline: Instant) -> Sent {
-        let mut sent = Sent { calls: Vec::new(), errcode: None, result: Ok(Partial::new()) };
-        if let Account::App { corp_id, secret, .. } = &self.account
-            && let Err(failure) = self.access_token(corp_id, secret, deadline, &mut sent)
-        {
-            // The gettoken gate has taken its report; the send gate has nothing to learn from it.
-            sent.result = Err((failure, Severity::Untold));
-        }
-        sent
+    /// Makes sure that a message could be sent, before an analysis is paid for: an app has its token.
+    pub(crate) fn ready(&self, deadline: Instant) -> Delivery {
+        let Account::App { corp_id, secret, .. } = &self.account else {
+            return Delivery { calls: Vec::new(), result: Ok(String::new()) };
+        };
+        let (calls, token) = self.access_token(corp_id, secret, deadline);
+        Delivery { calls, result: token.map(|_| String::new()).map_err(no_token) }
     }
 
-    /// Sends one part of at most [`TEXT_BYTES`]. The same part sent again, after whatever failure, has the same bytes,
-    /// so that WeCom's duplicate check holds it.
+    /// Sends one part of at most [`TEXT_BYTES`]. The same part has the same bytes whenever it is sent again, so that
+    /// WeCom's duplicate check finds it.
     #[must_use]
-    pub fn send(&self, text: &str, recipients: &Recipients, deadline: Instant) -> Sent {
-        let mut sent = Sent { calls: Vec::new(), errcode: None, result: Ok(Partial::new()) };
-        sent.result = match &self.account {
+    pub fn send(&self, text: &str, recipients: &Recipients, deadline: Instant) -> Delivery {
+        match &self.account {
             Account::App { corp_id, secret, agent_id } => {
-                let body = app_message(text, recipients, *agent_id);
-                self.send_as_app(corp_id, secret, &body, deadline, &mut sent)
+                self.send_as_app(corp_id, secret, &app_message(text, recipients, *agent_id), deadline)
             }
-            Account::Robot { key } => self.send_as_robot(key, &robot_message(text), deadline, &mut sent),
-        };
-        sent
+            Account::Robot { key } => self.send_as_robot(key, &robot_message(text), deadline),
+        }
     }
 
-    fn send_as_app(
-        &self,
-        corp_id: &str,
-        secret: &Credential,
-        body: &[u8],
-        deadline: Instant,
-        sent: &mut Sent,
-    ) -> Result<Partial, (Outcome, Severity)> {
-        let mut renewed = false;
+    fn send_as_app(&self, corp_id: &str, secret: &Credential, json: &[u8], deadline: Instant) -> Delivery {
+        let (mut calls, mut renewed) = (Vec::new(), false);
         loop {
-            let token =
-                self.access_token(corp_id, secret, deadline, sent).map_err(|failure| (failure, Severity::Untold))?;
-            let url = format!("{}/cgi-bin/message/send?access_token={}", self.api_url, query_value(token.expose()));
-            let answered = self.try_call(Api::Send, &Secret::new(url), Some(body), &[&token], deadline, sent);
+            let (made, token) = self.access_token(corp_id, secret, deadline);
+            calls.extend(made);
+            let token = match token {
+                Ok(token) => token,
+                Err(failure) => return Delivery { calls, result: Err(no_token(failure)) },
+            };
+            let url = self.url(&format!("message/send?access_token={}", percent::encode(token.expose())));
+            let (made, answered) = self.call(Api::Send, &url, Some(json), &token, deadline);
+            calls.extend(made);
             if answered.class != Class::StaleToken || renewed {
-                return answered.delivered("message/send");
+                return Delivery { calls, result: answered.delivered("message/send") };
             }
             self.token.forget(&token);
             renewed = true;
         }
     }
 
-    fn send_as_robot(
-        &self,
-        key: &Credential,
-        body: &[u8],
-        deadline: Instant,
-        sent: &mut Sent,
-    ) -> Result<Partial, (Outcome, Severity)> {
+    fn send_as_robot(&self, key: &Credential, json: &[u8], deadline: Instant) -> Delivery {
+        let mut calls = Vec::new();
         loop {
             let used = key.get();
-            let url = format!("{}/cgi-bin/webhook/send?key={}", self.api_url, used.expose());
-            let answered = self.try_call(Api::Send, &Secret::new(url), Some(body), &[&used], deadline, sent);
-            // 93000: the key is refused. A rotated one is tried at once.
+            let url = self.url(&format!("webhook/send?key={}", percent::encode(used.expose())));
+            let (made, answered) = self.call(Api::Send, &url, Some(json), &used, deadline);
+            calls.extend(made);
+            // 93000 refuses the key, which may have been rotated.
             if !(answered.class == Class::Configuration && key.renew(&used)) {
-                return answered.delivered("webhook/send");
+                return Delivery { calls, result: answered.delivered("webhook/send") };
             }
         }
     }
 
-    /// The token in force. `sent` gets the calls of a fetch, when this job is the one that fetches it.
-    fn access_token(
-        &self,
-        corp_id: &str,
-        secret: &Credential,
-        deadline: Instant,
-        sent: &mut Sent,
-    ) -> Result<Secret, Outcome> {
-        self.token.get(deadline, || self.fetch_token(corp_id, secret, deadline, sent))
+    /// The valid token, and the calls of its fetch when this job fetched it.
+    fn access_token(&self, corp_id: &str, secret: &Credential, deadline: Instant) -> WithCalls<Secret> {
+        let mut calls = Vec::new();
+        let token = self.token.get(deadline, || {
+            let (made, fetched) = self.fetch_token(corp_id, secret, deadline);
+            calls = made;
+            fetched
+        });
+        (calls, token)
     }
 
-    fn fetch_token(
-        &self,
-        corp_id: &str,
-        secret: &Credential,
-        deadline: Instant,
-        sent: &mut Sent,
-    ) -> Result<AccessToken, Outcome> {
-        let mut used = secret.get();
-        let pass = self.gettoken_gate.enter(Instant::now())?;
+    fn fetch_token(&self, corp_id: &str, secret: &Credential, deadline: Instant) -> WithCalls<AccessToken> {
+        let mut calls = Vec::new();
+        let permit = match self.gettoken_breaker.acquire(Instant::now()) {
+            Ok(permit) => permit,
+            Err(failure) => return (calls, Err(failure)),
+        };
         loop {
-            let (corp_id, corp_secret) = (query_value(corp_id), query_value(used.expose()));
-            let url = format!("{}/cgi-bin/gettoken?corpid={corp_id}&corpsecret={corp_secret}", self.api_url);
-            let answered = self.try_call(Api::GetToken, &Secret::new(url), None, &[&used], deadline, sent);
-            match (answered.class, &answered.answer.access_token) {
+            let used = secret.get();
+            let query = format!("corpid={}&corpsecret={}", percent::encode(corp_id), percent::encode(used.expose()));
+            let (made, answered) =
+                self.call(Api::GetToken, &self.url(&format!("gettoken?{query}")), None, &used, deadline);
+            calls.extend(made);
+            match (answered.class, &answered.fields.access_token) {
                 (Class::Ok, Some(value)) => {
-                    pass.passed();
-                    let expires_in = Duration::from_secs(answered.answer.expires_in).min(LONGEST_TOKEN);
-                    // A short-lived one serves half its life at least.
+                    permit.succeeded();
+                    let expires_in = Duration::from_secs(answered.fields.expires_in).min(LONGEST_TOKEN);
+                    // A short-lived one is used for half its life at least.
                     let good_for = expires_in.saturating_sub(TOKEN_MARGIN).max(expires_in / 2);
-                    return Ok(AccessToken { value: Secret::new(value), good_until: Instant::now() + good_for });
+                    let token = AccessToken { value: Secret::new(value), good_until: Instant::now() + good_for };
+                    return (calls, Ok(token));
                 }
-                (Class::Credentials, _) if secret.renew(&used) => used = secret.get(),
+                (Class::Credentials, _) if secret.renew(&used) => {}
                 _ => {
-                    let (failure, verdict) = answered.failure("gettoken");
-                    pass.failed(&failure, verdict, Instant::now());
-                    return Err(failure);
+                    let Failure { outcome, severity } = answered.failure("gettoken");
+                    permit.failed(&outcome, severity, Instant::now());
+                    return (calls, Err(outcome));
                 }
             }
         }
     }
 
-    /// Makes a call, again while it fails in passing.
-    fn try_call(
+    /// Makes a call, again while it fails in a way that may pass.
+    fn call(
         &self,
         api: Api,
         url: &Secret,
         json: Option<&[u8]>,
-        secrets: &[&Secret],
+        secret: &Secret,
         deadline: Instant,
-        sent: &mut Sent,
-    ) -> Answered {
-        let mut tries = 0;
+    ) -> (Vec<CallRecord>, Answered) {
+        let mut calls = Vec::new();
         loop {
-            let call_deadline = deadline.min(Instant::now() + CALL);
-            let call = Call { url, bearer: None, json, max_bytes: MAX_ANSWER_BYTES, deadline: call_deadline };
-            let answered = read(api, self.client.call(&call), secrets);
-            sent.calls.push((api, answered.class));
-            sent.errcode = answered.errcode.or(sent.errcode);
-            tries += 1;
-            // An idle connection that the server closed as the request met it: that is over, there is nothing to wait for.
-            let is_stale = answered.fate == Some(Fate::Closed) && tries == 1;
-            let pause = if is_stale { Duration::ZERO } else { upstream::backoff(BACKOFF, tries - 1) };
-            // What a robot was sent may stand in the group; it has no duplicate check, so once more is up to Alertmanager.
-            // What answers without an errcode is a proxy, which may have lost WeCom's own answer.
-            let may_be_delivered = match answered.fate {
-                Some(fate) => fate != Fate::NotSent,
-                None => answered.errcode.is_none(),
-            };
-            let passes = matches!(answered.class, Class::Transient | Class::Timeout)
-                && !(may_be_delivered && matches!(self.account, Account::Robot { .. }));
-            if !passes || tries == TRIES || Instant::now() + pause >= deadline {
-                return answered;
+            let received = self.call_once(url, json, deadline.min(Instant::now() + CALL));
+            let answered = read(api, &received, secret);
+            calls.push(CallRecord { api, class: answered.class, errcode: answered.errcode });
+            let retry = u32::try_from(calls.len()).unwrap_or(u32::MAX) - 1;
+            let is_stale = answered.is_stale && retry == 0;
+            let pause = if is_stale { Duration::ZERO } else { upstream::backoff(BACKOFF, retry) };
+            // A robot has no duplicate check: what may have been delivered is not sent again before Alertmanager posts it.
+            let may_repeat = matches!(self.account, Account::App { .. }) || !answered.may_be_delivered;
+            let may_pass = matches!(answered.class, Class::Transient | Class::Timeout);
+            if !(may_pass && may_repeat) || calls.len() == TRIES || Instant::now() + pause >= deadline {
+                return (calls, answered);
             }
             std::thread::sleep(pause);
         }
     }
 
-    /// Asks for the app's name and visible range: for the verb `check`.
-    ///
-    /// # Errors
-    /// Why there is no answer. `None` for a robot, which has neither.
-    pub fn agent(&self, deadline: Instant) -> Option<Result<serde_json::Value, Outcome>> {
-        let Account::App { corp_id, secret, agent_id } = &self.account else { return None };
-        let mut sent = Sent { calls: Vec::new(), errcode: None, result: Ok(Partial::new()) };
-        let asked = self.access_token(corp_id, secret, deadline, &mut sent).and_then(|token| {
-            let url = format!("{}/cgi-bin/agent/get?access_token={}&agentid={agent_id}", self.api_url, token.expose());
-            let url = Secret::new(url);
-            let call = Call { url: &url, bearer: None, json: None, max_bytes: MAX_ANSWER_BYTES, deadline };
-            let received = self.client.call(&call);
-            let body = received.as_ref().map(|received| received.body.clone()).unwrap_or_default();
-            let answered = read(Api::Send, received, &[&token]);
-            if answered.class != Class::Ok {
-                return Err(answered.failure("agent/get").0);
-            }
-            Ok(serde_json::from_slice(&body).unwrap_or_default())
-        });
-        Some(asked)
+    fn call_once(&self, url: &Secret, json: Option<&[u8]>, deadline: Instant) -> Result<Received, CallError> {
+        self.client.call(&Call { url, bearer: None, json, max_bytes: MAX_ANSWER_BYTES, deadline })
     }
 
-    /// The `Date` of WeCom's answer to a request that needs no right: for the verb `check`.
+    fn url(&self, path: &str) -> Secret {
+        Secret::new(format!("{}/cgi-bin/{path}", self.api_url))
+    }
+
+    /// The app's name and visible range, for `check`; `None` for a robot, which has neither.
     ///
     /// # Errors
-    /// No answer came.
-    pub fn reach(&self, deadline: Instant) -> Result<Received, CallError> {
-        let url = Secret::new(format!("{}/cgi-bin/gettoken", self.api_url));
-        self.client.call(&Call { url: &url, bearer: None, json: None, max_bytes: MAX_ANSWER_BYTES, deadline })
+    /// Why there is no answer.
+    pub(crate) fn agent(&self, deadline: Instant) -> Option<Result<Value, Outcome>> {
+        let Account::App { corp_id, secret, agent_id } = &self.account else { return None };
+        let (_, token) = self.access_token(corp_id, secret, deadline);
+        Some(token.and_then(|token| {
+            let url =
+                self.url(&format!("agent/get?access_token={}&agentid={agent_id}", percent::encode(token.expose())));
+            let received = self.call_once(&url, None, deadline);
+            let answered = read(Api::Send, &received, &token);
+            match received {
+                Ok(received) if answered.class == Class::Ok => {
+                    Ok(serde_json::from_slice(&received.body).unwrap_or_default())
+                }
+                Ok(_) | Err(_) => Err(answered.failure("agent/get").outcome),
+            }
+        }))
     }
+
+    /// Any answer of WeCom's, to a request that needs no permission, for `check`.
+    ///
+    /// # Errors
+    /// There is no whole answer.
+    pub(crate) fn reach(&self, deadline: Instant) -> Result<Received, CallError> {
+        self.call_once(&self.url("gettoken"), None, deadline)
+    }
+}
+
+/// The breaker of gettoken has counted it; it says nothing about sending.
+fn no_token(outcome: Outcome) -> Failure {
+    Failure { outcome, severity: Severity::Unrelated }
 }
 
 impl Answered {
-    fn delivered(self, api: &str) -> Result<Partial, (Outcome, Severity)> {
-        if self.class == Class::Ok { Ok(self.answer.invalid()) } else { Err(self.failure(api)) }
+    fn delivered(self, api: &str) -> Result<String, Failure> {
+        if self.class == Class::Ok { Ok(self.fields.invalid_recipients()) } else { Err(self.failure(api)) }
     }
 
-    fn failure(&self, api: &str) -> (Outcome, Severity) {
-        let said = match self.errcode {
-            Some(errcode) => format!("WeCom {api} answered {errcode}: {}{}", self.said, self.class.hint()),
-            None => format!("WeCom {api}: {}", self.said),
+    fn failure(&self, api: &str) -> Failure {
+        let meaning = self.class.meaning();
+        let message = match self.errcode {
+            Some(errcode) => format!("WeCom {api} answered {errcode}: {}{}", self.errmsg, meaning.hint),
+            None => format!("WeCom {api}: {}", self.errmsg),
         };
-        (Outcome::new(self.class.reason(), said), self.class.verdict())
+        Failure { outcome: Outcome::new(meaning.reason, message), severity: meaning.severity }
     }
 }
 
-/// Whether WeCom did what it was asked. It is read alone, so that no other field can make a delivery look like none.
+/// Read apart from [`Fields`], so that no odd field makes a delivered message look undelivered.
 #[derive(Deserialize)]
-struct Done {
+struct Errcode {
     errcode: i64,
 }
 
-/// What WeCom answers besides; a field that is absent or null is empty.
+/// The other fields of an answer. One that is absent or null is empty.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Answer {
+struct Fields {
     errmsg: Option<String>,
     access_token: Option<String>,
     expires_in: u64,
@@ -426,8 +417,8 @@ struct Answer {
     unlicenseduser: Option<String>,
 }
 
-impl Answer {
-    fn invalid(&self) -> Partial {
+impl Fields {
+    fn invalid_recipients(&self) -> String {
         let lists = [
             ("invaliduser", &self.invaliduser),
             ("invalidparty", &self.invalidparty),
@@ -442,103 +433,65 @@ impl Answer {
     }
 }
 
-fn read(api: Api, received: Result<Received, CallError>, secrets: &[&Secret]) -> Answered {
-    let without_errcode = |class, said| Answered { class, errcode: None, said, answer: Answer::default(), fate: None };
-    let received = match received {
+fn read(api: Api, received: &Result<Received, CallError>, secret: &Secret) -> Answered {
+    // An answer without an errcode is a proxy's, which may have lost WeCom's own.
+    let without_errcode = |class, errmsg| Answered {
+        class,
+        errcode: None,
+        errmsg,
+        fields: Fields::default(),
+        is_stale: false,
+        may_be_delivered: true,
+    };
+    let Received { status, body, .. } = match received {
         Ok(received) => received,
-        Err(CallError { fate, text }) => {
-            let class = if fate == Fate::TimedOut { Class::Timeout } else { Class::Transient };
-            return Answered { fate: Some(fate), ..without_errcode(class, text) };
+        Err(CallError { sent, kind, text }) => {
+            let class = if *kind == CallErrorKind::TimedOut { Class::Timeout } else { Class::Transient };
+            let (is_stale, may_be_delivered) = (*kind == CallErrorKind::Closed, *sent != Sent::No);
+            return Answered { is_stale, may_be_delivered, ..without_errcode(class, text.clone()) };
         }
     };
-    let status = received.status;
-    match serde_json::from_slice::<Done>(&received.body) {
-        Ok(Done { errcode }) if (200..300).contains(&status) => {
-            let answer: Answer = serde_json::from_slice(&received.body).unwrap_or_default();
-            let class = Class::of(api, errcode);
-            // It is none: a failure of this class would end the job as delivered.
-            let lacks_token = api == Api::GetToken && !answer.access_token.as_deref().is_some_and(is_token);
-            let class = if class == Class::Ok && lacks_token { Class::Transient } else { class };
-            // Of a success nothing is told.
-            let said = answer.errmsg.as_deref().filter(|_| class != Class::Ok).unwrap_or_default();
-            let said = if errcode == 0 && class != Class::Ok { "no access_token that could be used" } else { said };
-            Answered { class, errcode: Some(errcode), said: quote(said, secrets), answer, fate: None }
+    let errcode = match serde_json::from_slice(body) {
+        Ok(Errcode { errcode }) if (200..300).contains(status) => errcode,
+        Ok(_) | Err(_) => {
+            let text = quote(&String::from_utf8_lossy(body), &[secret]);
+            return without_errcode(Class::Transient, format!("status {status} without an errcode: {text}"));
         }
-        _ => {
-            let said = quote(&String::from_utf8_lossy(&received.body), secrets);
-            without_errcode(Class::Transient, format!("status {status} without an errcode: {said}"))
-        }
+    };
+    let fields: Fields = serde_json::from_slice(body).unwrap_or_default();
+    let (mut class, mut errmsg) =
+        (Class::of(api, errcode), quote(fields.errmsg.as_deref().unwrap_or_default(), &[secret]));
+    if api == Api::GetToken && class == Class::Ok && !fields.access_token.as_deref().is_some_and(is_token) {
+        (class, errmsg) = (Class::Transient, "no access_token that could be used".into());
     }
+    Answered { class, errcode: Some(errcode), errmsg, fields, is_stale: false, may_be_delivered: false }
 }
 
-/// Whether an address can hold it. What cannot would be kept for two hours, and no message sent meanwhile.
+/// Whether it fits in an address. One that does not would be kept for two hours in which no message could be sent.
 fn is_token(text: &str) -> bool {
     (1..=MAX_TOKEN_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// The body of message/send.
-#[derive(Serialize)]
-struct Message<'m> {
-    #[serde(skip_serializing_if = "str::is_empty")]
-    touser: &'m str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    toparty: &'m str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    totag: &'m str,
-    msgtype: &'static str,
-    agentid: u64,
-    text: Text<'m>,
-    safe: u8,
-    enable_duplicate_check: u8,
-    duplicate_check_interval: u32,
-}
-
-/// The body of a robot's webhook/send.
-#[derive(Serialize)]
-struct RobotMessage<'m> {
-    msgtype: &'static str,
-    text: Text<'m>,
-}
-
-#[derive(Serialize)]
-struct Text<'m> {
-    content: &'m str,
-}
-
 fn app_message(content: &str, recipients: &Recipients, agentid: u64) -> Vec<u8> {
     let Recipients { touser, toparty, totag } = recipients;
-    to_json(&Message {
-        touser,
-        toparty,
-        totag,
-        msgtype: "text",
-        agentid,
-        text: Text { content },
-        safe: 0,
-        enable_duplicate_check: 1,
-        duplicate_check_interval: DUPLICATE_CHECK_SECONDS,
-    })
+    let mut message = json!({
+        "msgtype": "text",
+        "agentid": agentid,
+        "text": { "content": content },
+        "safe": 0,
+        "enable_duplicate_check": 1,
+        "duplicate_check_interval": DUPLICATE_CHECK_SECONDS,
+    });
+    for (name, list) in [("touser", touser), ("toparty", toparty), ("totag", totag)] {
+        if !list.is_empty() {
+            message[name] = json!(list);
+        }
+    }
+    message.to_string().into_bytes()
 }
 
 fn robot_message(content: &str) -> Vec<u8> {
-    to_json(&RobotMessage { msgtype: "text", text: Text { content } })
-}
-
-fn to_json(message: &impl Serialize) -> Vec<u8> {
-    // Strings and numbers: nothing in it can fail to be JSON.
-    serde_json::to_vec(message).unwrap_or_default()
-}
-
-/// A value for a query: what is not unreserved is percent-encoded.
-fn query_value(value: &str) -> String {
-    value.bytes().fold(String::new(), |mut encoded, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-        encoded
-    })
+    json!({ "msgtype": "text", "text": { "content": content } }).to_string().into_bytes()
 }
 
 #[cfg(test)]
@@ -546,7 +499,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_names_only_the_recipients_there_are() {
+    fn message_holds_only_the_configured_recipient_lists() {
         let recipients = Recipients { touser: String::new(), toparty: "2".into(), totag: String::new() };
         let message: serde_json::Value = serde_json::from_slice(&app_message("文", &recipients, 7)).unwrap();
         assert_eq!(
@@ -554,11 +507,6 @@ mod tests {
             serde_json::json!({"toparty":"2","msgtype":"text","agentid":7,"text":{"content":"文"},"safe":0,
                 "enable_duplicate_check":1,"duplicate_check_interval":14400})
         );
-    }
-
-    #[test]
-    fn a_query_value_cannot_add_to_the_query() {
-        assert_eq!(query_value("a&b=c/é"), "a%26b%3Dc%2F%C3%A9");
     }
 
     #[test]

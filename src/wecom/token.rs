@@ -1,4 +1,4 @@
-//! An app's access token: one job fetches it; who needs it meanwhile waits for that fetch and shares its outcome.
+//! An app's access token. One job fetches it; jobs that need it meanwhile wait for that fetch and share its outcome.
 
 use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -7,50 +7,48 @@ use std::time::Instant;
 use crate::outcome::{Outcome, Reason};
 use crate::secret::Secret;
 
-/// A token and its end.
 #[derive(Debug, Clone)]
 pub(crate) struct AccessToken {
     pub(crate) value: Secret,
     pub(crate) good_until: Instant,
 }
 
-/// The token of all jobs. Its lock is held for single steps, never while a token is fetched.
+/// The token of all jobs. The lock is not held while a token is fetched.
 #[derive(Debug, Default)]
 pub(crate) struct SharedToken {
-    state: Mutex<State>,
+    state: Mutex<TokenState>,
     ended: Condvar,
 }
 
 #[derive(Debug, Default)]
-enum State {
+enum TokenState {
     #[default]
     Missing,
     Fetching,
     Fetched(AccessToken),
-    /// The last fetch failed. Who waited for it is told so, who comes later fetches.
+    /// The last fetch failed, and so does each job that waited for it. A later job fetches again.
     Failed(Outcome),
 }
 
-/// The fetch that others may wait for. It ends when this is dropped, also by a panic, or they would wait for nothing.
+/// A running fetch. Dropping it, also by a panic, wakes the jobs that wait for it.
 struct Fetch<'t> {
     token: &'t SharedToken,
-    end: State,
+    end: TokenState,
 }
 
 impl SharedToken {
-    /// The token in force. Without one, `fetch` gets one for this job and for those that come meanwhile; it keeps to
-    /// its own job's deadline.
+    /// The valid token. Without one, `fetch` gets it for this job and for those that ask meanwhile.
     ///
     /// # Errors
-    /// Why the fetch failed, this job's or the one that it waited for; [`Reason::Timeout`] at `deadline`, when that one
-    /// takes longer.
+    /// The fetch failed, this job's or the one that it waited for; or that one has not ended at `deadline`
+    /// ([`Reason::Timeout`]).
     pub(crate) fn get(
         &self,
         deadline: Instant,
         fetch: impl FnOnce() -> Result<AccessToken, Outcome>,
     ) -> Result<Secret, Outcome> {
         let mut state = self.lock();
-        let is_fetching = |state: &mut State| matches!(state, State::Fetching);
+        let is_fetching = |state: &mut TokenState| matches!(state, TokenState::Fetching);
         let waits = is_fetching(&mut state);
         if waits {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -58,21 +56,21 @@ impl SharedToken {
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         match &*state {
-            State::Fetched(token) if Instant::now() < token.good_until => return Ok(token.value.clone()),
-            State::Failed(failure) if waits => return Err(failure.clone()),
-            State::Fetching => {
+            TokenState::Fetched(token) if Instant::now() < token.good_until => return Ok(token.value.clone()),
+            TokenState::Failed(failure) if waits => return Err(failure.clone()),
+            TokenState::Fetching => {
                 let message = "WeCom gettoken: no answer in time to the job that fetches the token";
                 return Err(Outcome::new(Reason::Timeout, message));
             }
-            State::Missing | State::Fetched(_) | State::Failed(_) => *state = State::Fetching,
+            TokenState::Missing | TokenState::Fetched(_) | TokenState::Failed(_) => *state = TokenState::Fetching,
         }
         drop(state);
         let panicked = Outcome::new(Reason::Panicked, "the job that fetched the access token panicked");
-        let mut running = Fetch { token: self, end: State::Failed(panicked) };
+        let mut running = Fetch { token: self, end: TokenState::Failed(panicked) };
         let fetched = fetch();
         running.end = match &fetched {
-            Ok(token) => State::Fetched(token.clone()),
-            Err(failure) => State::Failed(failure.clone()),
+            Ok(token) => TokenState::Fetched(token.clone()),
+            Err(failure) => TokenState::Failed(failure.clone()),
         };
         fetched.map(|token| token.value)
     }
@@ -80,12 +78,12 @@ impl SharedToken {
     /// Forgets a refused token, unless another job has fetched a new one since.
     pub(crate) fn forget(&self, refused: &Secret) {
         let mut state = self.lock();
-        if matches!(&*state, State::Fetched(token) if token.value == *refused) {
-            *state = State::Missing;
+        if matches!(&*state, TokenState::Fetched(token) if token.value == *refused) {
+            *state = TokenState::Missing;
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, TokenState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -118,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_while_it_is_fetched_fetches_none() {
+    fn job_that_asks_during_a_fetch_shares_its_token() {
         let token = SharedToken::default();
         let (started, has_started) = channel();
         thread::scope(|scope| {
@@ -135,21 +133,21 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_gives_up_at_its_deadline() {
-        let token = SharedToken { state: Mutex::new(State::Fetching), ended: Condvar::new() };
+    fn wait_ends_at_the_deadline() {
+        let token = SharedToken { state: Mutex::new(TokenState::Fetching), ended: Condvar::new() };
         assert_eq!(token.get(Instant::now(), never).unwrap_err().reason, Reason::Timeout);
     }
 
     #[test]
-    fn a_fetch_that_panics_ends_and_the_next_job_fetches() {
+    fn next_job_fetches_after_a_panic() {
         let token = SharedToken::default();
         catch_unwind(AssertUnwindSafe(|| token.get(far(), never))).unwrap_err();
-        assert!(matches!(&*token.lock(), State::Failed(failure) if failure.reason == Reason::Panicked));
+        assert!(matches!(&*token.lock(), TokenState::Failed(failure) if failure.reason == Reason::Panicked));
         assert_eq!(token.get(far(), || good("new")).unwrap().expose(), "new");
     }
 
     #[test]
-    fn a_token_that_is_over_or_refused_is_fetched_anew() {
+    fn expired_or_refused_token_is_fetched_again() {
         let token = SharedToken::default();
         let over = || Ok(AccessToken { value: Secret::new("over"), good_until: Instant::now() });
         assert_eq!(token.get(far(), over).unwrap().expose(), "over");

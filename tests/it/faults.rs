@@ -1,4 +1,4 @@
-//! Whatever an upstream does wrong: an answer within the job's deadline, and the next job works.
+//! Whatever an upstream does wrong, the answer comes within the job's deadline, and the next job works.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -24,30 +24,30 @@ enum Upstream {
     Send,
 }
 
-/// How DeepSeek and WeCom answer an answer that is none: what Alertmanager is told, and what the next job meets.
+/// How the job ends, and how the next one ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Told {
+struct Expected {
     status: u16,
     next: u16,
 }
 
-/// It passes: 503, and the next job is delivered.
-const PASSES: Told = Told { status: 503, next: 200 };
-/// A person must mend it: the gate stays closed.
-const LASTS: Told = Told { status: 422, next: 422 };
+/// 503, and the next job is delivered.
+const TRANSIENT: Expected = Expected { status: 503, next: 200 };
+/// A person must repair it: the breaker is open.
+const LASTING: Expected = Expected { status: 422, next: 422 };
 
 struct Row {
     name: &'static str,
     answer: Answer,
-    by_deepseek: Told,
-    by_wecom: Told,
+    by_deepseek: Expected,
+    by_wecom: Expected,
 }
 
 fn row(name: &'static str, answer: Answer) -> Row {
-    Row { name, answer, by_deepseek: PASSES, by_wecom: PASSES }
+    Row { name, answer, by_deepseek: TRANSIENT, by_wecom: TRANSIENT }
 }
 
-/// Something that would be right, were it whole.
+/// An answer that would be right if it were whole.
 fn right() -> Answer {
     let body = r#"{"choices":[{"message":{"content":"结论：好了。"},"finish_reason":"stop"}],"errcode":0,"errmsg":"ok","access_token":"tok-0-never-whole","expires_in":7200}"#;
     Answer::new(200, "application/json", body)
@@ -87,13 +87,13 @@ fn rows() -> Vec<Row> {
         row("answers 200 with a million of everything", many(200, r#"{"errcode":["#, "0,", "0]}")),
         row("answers 500 with a list of a million", many(500, r#"{"error":["#, "0,", "0]}")),
         row("answers 502 with HTML", Answer::html(502)),
-        Row { by_deepseek: LASTS, ..row("redirects", Answer::redirect(302, "http://127.0.0.1:1/elsewhere")) },
-        Row { by_deepseek: LASTS, ..row("redirects in a loop", Answer::redirect(307, "/v1/chat/completions")) },
+        Row { by_deepseek: LASTING, ..row("redirects", Answer::redirect(302, "http://127.0.0.1:1/elsewhere")) },
+        Row { by_deepseek: LASTING, ..row("redirects in a loop", Answer::redirect(307, "/v1/chat/completions")) },
     ]
 }
 
 #[test]
-fn whatever_is_answered_ends_in_time_and_the_next_job_works() {
+fn faulty_answer_ends_in_time_and_the_next_job_works() {
     let rows = rows();
     let table: Vec<(&Row, Upstream)> = rows
         .iter()
@@ -113,17 +113,17 @@ fn whatever_is_answered_ends_in_time_and_the_next_job_works() {
             let sidecar = start(Sidecar::with(&deepseek, &wecom));
             assert_eq!(sidecar.get("/-/healthy").status, 200);
             let memory = sidecar.process().peak_rss_bytes();
-            let told = if *upstream == Upstream::DeepSeek { row.by_deepseek } else { row.by_wecom };
-            assert_told(&sidecar.post(&notification("Fault").build()), told.status);
+            let expected = if *upstream == Upstream::DeepSeek { row.by_deepseek } else { row.by_wecom };
+            assert_reply(&sidecar.post(&notification("Fault").build()), expected.status);
             let cost = (sidecar.process().peak_rss_bytes() - memory) / 1024;
             assert!(cost < 16 * 1024, "{cost} KiB");
-            // No answer that was none was believed. (A notice that DeepSeek needs a person may have been sent.)
+            // None was taken for an answer. (A notice that DeepSeek needs a person may have been sent.)
             assert!(!wecom.delivered().iter().any(|message| message.text.contains("Fault")));
 
             deepseek.answer(says("结论：好了。"));
             wecom.reply(Api::GetToken, Reply::Natural);
             wecom.reply(Api::Send, Reply::Natural);
-            assert_told(&sidecar.post(&notification("Next").build()), told.next);
+            assert_reply(&sidecar.post(&notification("Next").build()), expected.next);
             assert!(!sidecar.log().contains("panic"));
         },
     );
@@ -134,30 +134,30 @@ fn start(builder: Builder) -> Sidecar {
 }
 
 #[track_caller]
-fn assert_told(reply: &Answered, status: u16) {
+fn assert_reply(reply: &Answered, status: u16) {
     assert_eq!(reply.status, status, "{}", reply.text);
     assert!(reply.took < JOB + BUSY, "{:?}", reply.took);
     assert!(reply.text.len() < 1_000, "{} bytes", reply.text.len());
 }
 
 #[test]
-fn a_token_with_an_absurd_lifetime_is_a_token() {
+fn token_with_an_absurd_lifetime_is_used() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = start(Sidecar::with(&deepseek, &wecom));
     let token = r#"{"errcode":0,"access_token":"tok-0-unknown-to-wecom","expires_in":18446744073709551615}"#;
     wecom.reply_once(Api::GetToken, Reply::Instead(Answer::new(200, "application/json", token)));
     // WeCom refuses it and gives another one.
-    assert_told(&sidecar.post(&notification("Absurd").build()), 200);
+    assert_reply(&sidecar.post(&notification("Absurd").build()), 200);
     assert!(!sidecar.log().contains("panic"), "{}", sidecar.log());
 }
 
-/// A port where nobody listens, for now.
+/// A port without a listener.
 fn closed_port() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
 #[test]
-fn a_connection_that_closes_as_the_request_meets_it_costs_a_call_and_no_time() {
+fn stale_connection_is_retried_at_once() {
     for upstream in [Upstream::DeepSeek, Upstream::Send] {
         let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
         match upstream {
@@ -176,7 +176,7 @@ fn a_connection_that_closes_as_the_request_meets_it_costs_a_call_and_no_time() {
         }
         let sidecar = start(Sidecar::with(&deepseek, &wecom));
         for round in 0..4 {
-            assert_told(&sidecar.post(&notification("Pooled").build()), 200);
+            assert_reply(&sidecar.post(&notification("Pooled").build()), 200);
             assert_eq!(wecom.delivered_count(), round + 1);
         }
         let times: Vec<(u64, Instant)> = match upstream {
@@ -193,18 +193,18 @@ fn a_connection_that_closes_as_the_request_meets_it_costs_a_call_and_no_time() {
 }
 
 #[test]
-fn a_server_that_hangs_up_after_each_answer_is_met_on_a_new_connection() {
+fn connection_that_the_server_closed_is_not_reused() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer(says("结论：好了。").hanging_up());
     let sidecar = start(Sidecar::with(&deepseek, &wecom));
     for _ in 0..5 {
-        assert_told(&sidecar.post(&notification("HungUp").build()), 200);
+        assert_reply(&sidecar.post(&notification("HungUp").build()), 200);
     }
     assert_eq!(deepseek.server().connections(), deepseek.calls() as u64);
 }
 
 #[test]
-fn a_connection_that_is_refused_is_503_and_served_when_somebody_listens() {
+fn refused_connection_is_503_until_the_upstream_listens() {
     for upstream in [Upstream::DeepSeek, Upstream::GetToken] {
         let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
         let address = closed_port();
@@ -214,21 +214,21 @@ fn a_connection_that_is_refused_is_503_and_served_when_somebody_listens() {
         };
         let sidecar = start(Sidecar::with(&deepseek, &wecom).env(variable, &format!("http://{address}")));
         let reply = sidecar.post(&notification("Refused").build());
-        assert_told(&reply, 503);
+        assert_reply(&reply, 503);
         assert!(reply.message().contains("refused"), "{}", reply.text);
         let _relay = Relay::forward(address, target);
-        assert_told(&sidecar.post(&notification("Next").build()), 200);
+        assert_reply(&sidecar.post(&notification("Next").build()), 200);
     }
 }
 
 #[test]
-fn a_name_that_cannot_be_resolved_is_503_in_time() {
+fn name_that_cannot_be_resolved_is_503_in_time() {
     for variable in ["DEEPSEEK_BASE_URL", "WECHAT_API_URL"] {
         let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
         let sidecar = start(Sidecar::with(&deepseek, &wecom).env(variable, "http://upstream.invalid"));
         for _ in 0..2 {
             let reply = sidecar.post(&notification("Nameless").build());
-            assert_told(&reply, 503);
+            assert_reply(&reply, 503);
             assert!(reply.message().contains("resolved"), "{}", reply.text);
         }
     }
@@ -248,7 +248,7 @@ fn tls_of(upstream: Upstream, deepseek: &DeepSeek, wecom: &WeCom) -> Relay {
 }
 
 #[test]
-fn a_certificate_that_does_not_verify_is_503_and_its_authority_makes_it_work() {
+fn untrusted_certificate_is_503_and_its_ca_file_makes_it_trusted() {
     let authority = TempFile::new(AUTHORITY);
     for (upstream, url, ca) in TLS {
         let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
@@ -259,26 +259,26 @@ fn a_certificate_that_does_not_verify_is_503_and_its_authority_makes_it_work() {
         let sidecar = start(at("localhost"));
         for _ in 0..2 {
             let reply = sidecar.post(&notification("Untrusted").build());
-            assert_told(&reply, 503);
+            assert_reply(&reply, 503);
             assert!(reply.message().contains("TLS failed"), "{}", reply.text);
         }
         for host in ["localhost", "127.0.0.1"] {
             let sidecar = start(at(host).env(ca, authority.path()));
             for _ in 0..2 {
-                assert_told(&sidecar.post(&notification("Trusted").build()), 200);
+                assert_reply(&sidecar.post(&notification("Trusted").build()), 200);
             }
         }
         // Of the right authority, and for another name.
         let names = Relay::forward(SocketAddr::from(([127, 0, 0, 2], 0)), relay.address());
         let other = Sidecar::with(&deepseek, &wecom).env(url, &format!("https://{}", names.address()));
         let reply = start(other.env(ca, authority.path())).post(&notification("OtherName").build());
-        assert_told(&reply, 503);
+        assert_reply(&reply, 503);
         assert!(reply.message().contains("TLS failed"), "{}", reply.text);
     }
 }
 
 #[test]
-fn tls_that_breaks_behind_a_robots_message_does_not_send_it_twice() {
+fn robot_message_is_not_sent_again_when_tls_breaks_after_it() {
     let authority = TempFile::new(AUTHORITY);
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let relay = Relay::tls_that_breaks(wecom.server().address());
@@ -286,13 +286,82 @@ fn tls_that_breaks_behind_a_robots_message_does_not_send_it_twice() {
         .env("WECHAT_API_URL", &format!("https://{}", relay.address()))
         .env("WECHAT_CA_FILE", authority.path());
     let reply = start(sidecar).post(&notification("Broken").build());
-    assert_told(&reply, 503);
+    assert_reply(&reply, 503);
     assert!(reply.message().contains("TLS failed"), "{}", reply.text);
     assert_eq!(wecom.delivered_count(), 1, "it has no duplicate check");
 }
 
 #[test]
-fn what_speaks_no_tls_is_503_in_time() {
+fn robot_message_is_sent_again_only_when_it_was_not_sent() {
+    type Serve = fn(&std::net::TcpStream) -> io::Result<()>;
+    let rows: [(&str, &str, Serve, f64); 7] = [
+        ("plain HTTP instead of TLS", "https", |mut stream| stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n"), 3.0),
+        ("closed in the TLS handshake", "https", |mut stream| stream.read(&mut [0; 1024]).map(drop), 3.0),
+        ("closed after the head", "http", |stream| read_head(stream).map(drop), 1.0),
+        ("silent after the head", "http", |mut stream| stream.read_to_end(&mut Vec::new()).map(drop), 1.0),
+        (
+            "another protocol",
+            "http",
+            |mut stream| {
+                read_head(stream)?;
+                stream.write_all(b"220 mail.example ESMTP\r\n")
+            },
+            1.0,
+        ),
+        (
+            "cut in the body",
+            "http",
+            |mut stream| {
+                read_head(stream)?;
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"errcode\":0")
+            },
+            1.0,
+        ),
+        (
+            "a gateway's error",
+            "http",
+            |mut stream| {
+                read_head(stream)?;
+                stream.write_all(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+            },
+            1.0,
+        ),
+    ];
+    let check = |url: &str, calls: f64| {
+        let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+        let sidecar = start(Sidecar::with_robot(&deepseek, &wecom).env("WECHAT_API_URL", url));
+        assert_reply(&sidecar.post(&notification("Robot").build()), 503);
+        let page = sidecar.metrics();
+        let calls_of = |class: &str| page.value(&format!("wecom_calls_total{{api=\"send\",class=\"{class}\"}}"));
+        assert_eq!(calls_of("transient") + calls_of("timeout"), calls);
+    };
+    each(
+        &rows,
+        |(name, ..)| (*name).into(),
+        |(_, scheme, serve, calls)| {
+            let relay = Relay::start(*serve);
+            check(&format!("{scheme}://{}", relay.address()), *calls);
+        },
+    );
+    check(&format!("http://{}", closed_port()), 3.0);
+    check("http://upstream.invalid", 3.0);
+    let untrusted = Relay::tls(WeCom::start().server().address());
+    check(&format!("https://{}", untrusted.address()), 3.0);
+}
+
+#[test]
+fn system_without_threads_is_a_reported_failure() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    // Each lookup has a thread with a stack of the default size. No system gives one of this size.
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("RUST_MIN_STACK", &(1_u64 << 60).to_string());
+    let finished = sidecar.arg("check").run();
+    assert_eq!(finished.code, 1, "{}", finished.stdout);
+    let lines = finished.stdout.lines().filter(|line| line.starts_with("FAIL"));
+    assert_eq!(lines.filter(|line| line.contains("does the system give no more threads")).count(), 2);
+}
+
+#[test]
+fn upstream_without_tls_is_503_in_time() {
     type Serve = fn(&std::net::TcpStream) -> io::Result<()>;
     let rows: [(&str, Serve); 4] = [
         ("silent in the handshake", |mut stream| stream.read_to_end(&mut Vec::new()).map(drop)),
@@ -319,14 +388,14 @@ fn what_speaks_no_tls_is_503_in_time() {
             let relay = Relay::start(*serve);
             let sidecar = start(Sidecar::with(&deepseek, &wecom).env(url, &format!("https://{}", relay.address())));
             let reply = sidecar.post(&notification("NoTls").build());
-            assert_told(&reply, 503);
+            assert_reply(&reply, 503);
             assert_eq!(reply.message().contains("does not speak TLS"), *name == "plain HTTP", "{}", reply.text);
         },
     );
 }
 
 #[test]
-fn a_head_that_drips_or_is_no_http_is_503_in_time() {
+fn slow_or_malformed_head_is_503_in_time() {
     type Serve = fn(&std::net::TcpStream) -> io::Result<()>;
     let rows: [(&str, Serve); 5] = [
         ("a drip of a status line", |mut stream| {
@@ -369,14 +438,14 @@ fn a_head_that_drips_or_is_no_http_is_503_in_time() {
             let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
             let relay = Relay::start(*serve);
             let sidecar = start(Sidecar::with(&deepseek, &wecom).env(url, &format!("http://{}", relay.address())));
-            assert_told(&sidecar.post(&notification("NoHead").build()), 503);
+            assert_reply(&sidecar.post(&notification("NoHead").build()), 503);
             assert!(!sidecar.log().contains("panic"));
         },
     );
 }
 
 #[test]
-fn a_proxy_is_used_where_it_is_set_and_nowhere_else() {
+fn proxy_is_used_only_where_it_is_set() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let (to_deepseek, asked_deepseek) = Relay::proxy(deepseek.server().address());
     let (to_wecom, asked_wecom) = Relay::proxy(wecom.server().address());
@@ -390,29 +459,29 @@ fn a_proxy_is_used_where_it_is_set_and_nowhere_else() {
 
     // Each has its own.
     let sidecar = start(names().env("DEEPSEEK_PROXY", &of(&to_deepseek)).env("WECHAT_PROXY", &of(&to_wecom)));
-    assert_told(&sidecar.post(&notification("Proxied").build()), 200);
+    assert_reply(&sidecar.post(&notification("Proxied").build()), 200);
     assert!(lock(&asked_deepseek)[0].starts_with("CONNECT api.deepseek.invalid:80 "), "{asked_deepseek:?}");
     assert!(lock(&asked_wecom)[0].starts_with("CONNECT qyapi.weixin.invalid:80 "), "{asked_wecom:?}");
 
     // The usual variable serves one, the other one's own outranks it.
     let sidecar = start(names().env("HTTP_PROXY", &of(&to_deepseek)).env("WECHAT_PROXY", &of(&to_wecom)));
-    assert_told(&sidecar.post(&notification("Usual").build()), 200);
+    assert_reply(&sidecar.post(&notification("Usual").build()), 200);
 
     // `none` goes direct, and so does what this machine is.
     let asked = lock(&asked_deepseek).len();
     let direct = Sidecar::with(&deepseek, &wecom).env("DEEPSEEK_PROXY", "none").env("HTTP_PROXY", &dead);
-    assert_told(&start(direct.env("ALL_PROXY", &dead)).post(&notification("Direct").build()), 200);
+    assert_reply(&start(direct.env("ALL_PROXY", &dead)).post(&notification("Direct").build()), 200);
 
     // NO_PROXY: that name is not asked of the proxy, so it cannot be resolved.
     let bypassed = names().env("HTTP_PROXY", &of(&to_deepseek)).env("NO_PROXY", "x, .deepseek.invalid");
     let reply = start(bypassed.env("WECHAT_PROXY", &of(&to_wecom))).post(&notification("Bypassed").build());
-    assert_told(&reply, 503);
+    assert_reply(&reply, 503);
     assert!(reply.message().contains("DeepSeek") && reply.message().contains("resolved"), "{}", reply.text);
     assert_eq!(lock(&asked_deepseek).len(), asked);
 }
 
 #[test]
-fn tls_through_a_proxy_is_verified_by_the_upstreams_name() {
+fn tls_through_a_proxy_is_verified_by_the_name_of_the_upstream() {
     let authority = TempFile::new(AUTHORITY);
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let tls = Relay::tls(deepseek.server().address());
@@ -423,15 +492,15 @@ fn tls_through_a_proxy_is_verified_by_the_upstreams_name() {
             .env("DEEPSEEK_PROXY", &format!("http://{}", proxy.address()))
             .env("DEEPSEEK_CA_FILE", authority.path())
     };
-    assert_told(&start(through("localhost")).post(&notification("Tunnelled").build()), 200);
+    assert_reply(&start(through("localhost")).post(&notification("Tunnelled").build()), 200);
     assert!(lock(&asked)[0].starts_with("CONNECT localhost:443 "), "{asked:?}");
     let reply = start(through("api.deepseek.invalid")).post(&notification("OtherName").build());
-    assert_told(&reply, 503);
+    assert_reply(&reply, 503);
     assert!(reply.message().contains("TLS failed"), "{}", reply.text);
 }
 
 #[test]
-fn a_proxy_that_fails_is_503_in_time_and_its_password_stays_secret() {
+fn failing_proxy_is_503_in_time_and_its_password_stays_secret() {
     type Serve = fn(&std::net::TcpStream) -> io::Result<()>;
     let rows: [(&str, Serve); 6] = [
         ("silent", |mut stream| stream.read_to_end(&mut Vec::new()).map(drop)),
@@ -477,7 +546,7 @@ fn a_proxy_that_fails_is_503_in_time_and_its_password_stays_secret() {
                 .env("RUST_LOG", "trace");
             let sidecar = start(sidecar);
             let reply = sidecar.post(&notification("NoProxy").build());
-            assert_told(&reply, 503);
+            assert_reply(&reply, 503);
             // As it is, and as it stands in the header.
             for secret in [password, "dXNlcjpwcjB4eS1wYXNzdzByZC05OQ=="] {
                 assert!(!reply.text.contains(secret), "{}", reply.text);
@@ -488,7 +557,7 @@ fn a_proxy_that_fails_is_503_in_time_and_its_password_stays_secret() {
 }
 
 #[test]
-fn a_secret_that_is_shown_in_another_form_stays_secret() {
+fn secret_in_another_form_stays_secret() {
     // As it stands in the query, and as a page may show it.
     let secret = r#"aB3+/"x"&y=%<z>-7f3a"#;
     let shown = ["aB3%2B%2F%22x%22%26y%3D%25%3Cz%3E-7f3a", "aB3%2b%2f%22x%22%26y%3d%25%3cz%3e-7f3a"];
@@ -498,7 +567,7 @@ fn a_secret_that_is_shown_in_another_form_stays_secret() {
         wecom.reply(Api::GetToken, Reply::Instead(Answer::new(404, "text/html", text)));
         let sidecar = start(Sidecar::with(&deepseek, &wecom).env("WECHAT_API_SECRET", secret).env("RUST_LOG", "trace"));
         let reply = sidecar.post(&notification("Shown").build());
-        assert_told(&reply, 503);
+        assert_reply(&reply, 503);
         sidecar.wait_log("outcome=failed");
         for part in ["aB3", "-7f3a"] {
             assert!(!reply.text.contains(part), "{}", reply.text);

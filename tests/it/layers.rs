@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["upstream"],
     &["redact"],
     &["alertmanager", "http", "logger"],
-    &["outcome", "secret", "bounded_map"],
+    &["outcome", "percent", "secret", "bounded_map"],
 ];
 
 /// The modules that each module of `src` uses, read off `crate::`.

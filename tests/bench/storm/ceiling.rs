@@ -65,6 +65,6 @@ impl Ceiling {
         let asked = self.deepseek.ask(&self.last.question, deadline);
         asked.answer.map_err(|failure| format!("the bare loop: {}", failure.message))?;
         let sent = self.wecom.send(&self.last.text, &self.recipients, deadline);
-        sent.result.map(drop).map_err(|(failure, _)| format!("the bare loop: {}", failure.message))
+        sent.result.map(drop).map_err(|failure| format!("the bare loop: {}", failure.outcome.message))
     }
 }
