@@ -1,4 +1,4 @@
-//! While an upstream is known to refuse, nobody calls it: answers come at once, and a person is told.
+//! While an upstream is known to refuse, it is not called: answers come at once, and a person gets a notice.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::support::standins::deepseek::error;
 use crate::support::standins::wecom::Delivered;
 use crate::support::standins::{Answer, Api, DeepSeek, Latch, Reply as WeComReply, WeCom, says};
 
-/// What calls nobody is answered within this, on a busy machine.
+/// An answer without any call takes no longer, on a busy machine.
 const AT_ONCE: Duration = Duration::from_millis(800);
 /// The words of a notice that the analysis is off, and of one that it is back.
 const OFF: &str = "AI 分析已停用";
@@ -39,13 +39,13 @@ fn assert_all(replies: &[Reply], status: u16) {
 }
 
 /// How many messages hold these words.
-fn said(wecom: &WeCom, words: &str) -> usize {
+fn count_of(wecom: &WeCom, words: &str) -> usize {
     let says = |message: &&Delivered| message.text.contains(words);
     wecom.delivered().iter().filter(says).count()
 }
 
 #[test]
-fn a_wrong_secret_is_tried_twice_at_most_and_no_model_is_paid() {
+fn wrong_secret_is_tried_twice_at_most_and_deepseek_is_not_asked() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let builder = Sidecar::with(&deepseek, &wecom).env("WECHAT_API_SECRET", "the-secret-of-another-app");
     let sidecar = builder.env("DIGEST_AT", "0").start();
@@ -57,7 +57,7 @@ fn a_wrong_secret_is_tried_twice_at_most_and_no_model_is_paid() {
 }
 
 #[test]
-fn what_a_person_must_mend_at_deepseek_is_told_once_and_answered_at_once() {
+fn lasting_failure_of_deepseek_is_one_notice_and_answered_at_once() {
     let rows = [
         ("401", error(401, "Authentication Fails"), "DEEPSEEK_API_KEY"),
         ("402", error(402, "Insufficient Balance"), "充值"),
@@ -66,7 +66,7 @@ fn what_a_person_must_mend_at_deepseek_is_told_once_and_answered_at_once() {
     each(
         &rows,
         |(name, ..)| (*name).into(),
-        |(_, answer, way_out)| {
+        |(_, answer, hint)| {
             let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
             deepseek.answer(answer.clone());
             let sidecar = Sidecar::with(&deepseek, &wecom).env("DIGEST_AT", "0").start();
@@ -74,7 +74,7 @@ fn what_a_person_must_mend_at_deepseek_is_told_once_and_answered_at_once() {
             let (first, others) = alerts.split_first().unwrap();
             assert_all(&[sidecar.post(first)], 422);
             let notice = wecom.wait_delivered(1, PATIENCE).remove(0);
-            assert!(notice.text.contains(OFF) && notice.text.contains(way_out), "{}", notice.text);
+            assert!(notice.text.contains(OFF) && notice.text.contains(hint), "{}", notice.text);
             for alert in others {
                 let reply = sidecar.post(alert);
                 assert_all(std::slice::from_ref(&reply), 422);
@@ -104,7 +104,7 @@ fn jobs_that_fail_side_by_side_are_one_notice() {
 }
 
 #[test]
-fn when_deepseek_works_again_that_is_told_once() {
+fn recovery_of_deepseek_is_one_notice() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let file = TempFile::new("sk-the-key-of-yesterday");
     let builder = Sidecar::with(&deepseek, &wecom).without("DEEPSEEK_API_KEY");
@@ -114,19 +114,19 @@ fn when_deepseek_works_again_that_is_told_once() {
     wecom.wait_delivered(1, PATIENCE);
     file.write("sk-the-key-of-another-account");
     assert_all(&[sidecar.post(&alert)], 422);
-    assert_eq!(deepseek.calls(), 2, "a failed trial");
+    assert_eq!(deepseek.calls(), 2, "the probe failed");
     file.write(deepseek.key());
     assert_eq!(sidecar.post(&alert).status, 200);
     wecom.wait_delivered(3, PATIENCE);
     for alert in alerts(3) {
         assert_eq!(sidecar.post(&alert).status, 200);
     }
-    assert_eq!((said(&wecom, OFF), said(&wecom, ON)), (1, 1), "a failed trial is no new closing");
+    assert_eq!((count_of(&wecom, OFF), count_of(&wecom, ON)), (1, 1), "a failed probe is no further notice");
     assert_eq!(wecom.delivered_count(), 6, "two notices and four alerts");
 }
 
 #[test]
-fn the_key_of_another_account_is_tried_when_the_balance_is_empty() {
+fn key_of_another_account_is_tried_when_the_balance_is_empty() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.take_key("sk-the-key-of-an-empty-account");
     deepseek.answer_with(|question| {
@@ -144,7 +144,7 @@ fn the_key_of_another_account_is_tried_when_the_balance_is_empty() {
 }
 
 #[test]
-fn a_notice_delays_no_job_of_its_group() {
+fn notice_does_not_delay_the_jobs_of_its_group() {
     let (deepseek, wecom, latch) = (DeepSeek::start(), WeCom::start(), Latch::shut());
     let shut = latch.clone();
     deepseek.answer_with(move |question| {
@@ -170,13 +170,13 @@ fn a_notice_delays_no_job_of_its_group() {
         latch.open();
         assert_eq!(first.join().unwrap().status, 422);
         let answered = Instant::now();
-        assert_eq!(second.join().unwrap().status, 422, "the gate is closed");
+        assert_eq!(second.join().unwrap().status, 422, "the breaker is open");
         assert!(answered.elapsed() < Duration::from_secs(5), "{:?}", answered.elapsed());
     });
 }
 
 #[test]
-fn when_wecom_refuses_too_that_is_a_log_line() {
+fn undeliverable_notice_is_logged() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer(error(402, "Insufficient Balance"));
     wecom.reply(Api::Send, WeComReply::Errcode(60_020));
@@ -191,7 +191,7 @@ fn when_wecom_refuses_too_that_is_a_log_line() {
 }
 
 #[test]
-fn five_passing_failures_in_a_row_close_the_gate_and_what_then_needs_a_person_is_told() {
+fn five_transient_failures_open_the_breaker_and_a_lasting_failure_of_the_probe_is_a_notice() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer(error(500, "oops"));
     let sidecar = Sidecar::with(&deepseek, &wecom).env("DIGEST_AT", "0").start();
@@ -205,10 +205,10 @@ fn five_passing_failures_in_a_row_close_the_gate_and_what_then_needs_a_person_is
         assert!(reply.took < AT_ONCE, "{:?}", reply.took);
     }
     assert_eq!(deepseek.calls(), calls);
-    // The account ran dry meanwhile. Who asks until the half minute is over is answered, at last by a trial.
+    // The balance is spent meanwhile. The first post after half a minute is the probe.
     deepseek.answer(error(402, "Insufficient Balance"));
     while deepseek.calls() == calls {
-        assert!(closed.elapsed() < 2 * PATIENCE, "nobody tries");
+        assert!(closed.elapsed() < 2 * PATIENCE, "no probe");
         sidecar.post(&alert);
         thread::park_timeout(Duration::from_millis(250));
     }
@@ -216,11 +216,11 @@ fn five_passing_failures_in_a_row_close_the_gate_and_what_then_needs_a_person_is
     assert!(took > Duration::from_secs(28) && took < Duration::from_secs(35), "{took:?}");
     wecom.wait_delivered(1, PATIENCE);
     assert_all(&[sidecar.post(&alert)], 422);
-    assert_eq!((deepseek.calls(), said(&wecom, OFF)), (calls + 1, 1), "one job tried");
+    assert_eq!((deepseek.calls(), count_of(&wecom, OFF)), (calls + 1, 1), "one probe");
 }
 
 #[test]
-fn a_success_between_passing_failures_keeps_the_gate_open() {
+fn success_between_transient_failures_keeps_the_breaker_closed() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).env("DIGEST_AT", "0").start();
     for _ in 0..2 {
@@ -240,14 +240,14 @@ fn two_different_refused_prompts_in_a_row_are_the_configuration() {
     for alert in &alerts {
         assert_all(&[sidecar.post(alert)], 422);
     }
-    assert_eq!(deepseek.calls(), 2, "the gate is closed");
+    assert_eq!(deepseek.calls(), 2, "the breaker is open");
     let notice = &wecom.wait_delivered(1, PATIENCE)[0];
     assert!(notice.text.contains(OFF) && notice.text.contains("DEEPSEEK_MODEL"), "{}", notice.text);
     assert_eq!(wecom.delivered_count(), 1);
 }
 
 #[test]
-fn two_refused_prompts_with_an_answer_between_them_are_two_poisoned_alerts() {
+fn two_refused_prompts_with_an_answer_between_them_are_the_alerts() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer_with(|question| {
         let poisoned = question.user().contains("Poisoned");
@@ -261,8 +261,8 @@ fn two_refused_prompts_with_an_answer_between_them_are_two_poisoned_alerts() {
     assert_eq!((deepseek.calls(), wecom.delivered_count()), (4, 2));
 }
 
-/// A sidecar that DeepSeek's stand-in has refused for its key, whose file holds the right one now: the next job tries.
-fn about_to_try(deepseek: &DeepSeek, wecom: &WeCom) -> (Sidecar, TempFile) {
+/// A sidecar that DeepSeek's stand-in has refused for its key, whose file holds the right one now: the next job is the probe.
+fn before_a_probe(deepseek: &DeepSeek, wecom: &WeCom) -> (Sidecar, TempFile) {
     let file = TempFile::new("sk-the-key-of-yesterday");
     let builder = Sidecar::with(deepseek, wecom).without("DEEPSEEK_API_KEY");
     let sidecar = builder.env("DEEPSEEK_API_KEY_FILE", file.path()).start();
@@ -274,25 +274,25 @@ fn about_to_try(deepseek: &DeepSeek, wecom: &WeCom) -> (Sidecar, TempFile) {
 }
 
 #[test]
-fn a_prompt_that_a_trial_has_refused_shows_that_deepseek_works() {
+fn refused_prompt_of_a_probe_closes_the_breaker() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer_once(error(400, "Content Exists Risk"));
-    let (sidecar, _file) = about_to_try(&deepseek, &wecom);
+    let (sidecar, _file) = before_a_probe(&deepseek, &wecom);
     let poisoned = notification("Poisoned").build();
     assert_all(&[sidecar.post(&poisoned)], 422);
     assert_eq!(sidecar.metrics().value("gate_closed{upstream=\"deepseek\"}"), 0.0);
     wecom.wait_delivered(2, PATIENCE);
     assert_all(&[sidecar.post(&poisoned)], 422);
     assert_eq!(sidecar.post(&notification("InodesWillFill").build()).status, 200);
-    assert_eq!((said(&wecom, OFF), said(&wecom, ON)), (1, 1), "each is told once");
+    assert_eq!((count_of(&wecom, OFF), count_of(&wecom, ON)), (1, 1), "one notice each");
     assert_eq!((deepseek.calls(), wecom.delivered_count()), (3, 3));
 }
 
 #[test]
-fn a_prompt_that_is_refused_again_shows_nothing_when_refused_prompts_have_closed_the_gate() {
+fn refused_prompt_of_a_probe_keeps_a_breaker_open_that_refused_prompts_opened() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer(error(400, "unsupported parameter: top_k"));
-    let (sidecar, file) = about_to_try(&deepseek, &wecom);
+    let (sidecar, file) = before_a_probe(&deepseek, &wecom);
     let [first, second] = ["First", "Second"].map(|name| notification(name).build());
     assert_all(&[sidecar.post(&first)], 422);
     wecom.wait_delivered(2, PATIENCE);
@@ -303,11 +303,11 @@ fn a_prompt_that_is_refused_again_shows_nothing_when_refused_prompts_have_closed
     assert_all(&[sidecar.post(&second)], 422);
     assert_eq!(deepseek.calls(), 4, "it was tried");
     assert_eq!(sidecar.metrics().value("gate_closed{upstream=\"deepseek\"}"), 1.0);
-    assert_eq!((said(&wecom, OFF), said(&wecom, ON)), (2, 1));
+    assert_eq!((count_of(&wecom, OFF), count_of(&wecom, ON)), (2, 1));
 }
 
 #[test]
-fn what_wecom_refuses_to_everyone_is_not_tried_again_and_costs_no_model() {
+fn lasting_failure_of_wecom_is_not_retried_and_deepseek_is_not_asked() {
     let rows = [("a foreign address", 60_020, 422, "企业可信IP"), ("a frequency limit", 45_009, 429, "45009")];
     each(
         &rows,
@@ -329,7 +329,7 @@ fn what_wecom_refuses_to_everyone_is_not_tried_again_and_costs_no_model() {
 }
 
 #[test]
-fn five_passing_failures_of_wecom_close_its_gate_and_no_model_is_paid() {
+fn five_transient_failures_of_wecom_open_its_breaker_and_deepseek_is_not_asked() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     wecom.reply(Api::Send, WeComReply::Errcode(-1));
     let sidecar = Sidecar::with(&deepseek, &wecom).env("DIGEST_AT", "0").start();
@@ -344,7 +344,7 @@ fn five_passing_failures_of_wecom_close_its_gate_and_no_model_is_paid() {
 }
 
 #[test]
-fn a_trial_of_wecoms_gate_does_not_wait_for_the_model() {
+fn probe_of_wecom_does_not_wait_for_deepseek() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let latch = hold(&deepseek, "Slow");
     wecom.reply(Api::Send, WeComReply::Errcode(-1));
@@ -353,19 +353,19 @@ fn a_trial_of_wecoms_gate_does_not_wait_for_the_model() {
     assert_all(&post_all(&sidecar, &rendered), 503);
     wecom.reply(Api::Send, WeComReply::Natural);
     let slow = notification("Slow").build();
-    // The gate is closed for 30 s.
+    // The breaker is open for 30 s.
     thread::sleep(Duration::from_secs(31));
     thread::scope(|scope| {
         let slow = scope.spawn(|| sidecar.post(&slow));
         deepseek.wait_calls(6, PATIENCE);
-        assert_eq!(sidecar.post(&rendered[0]).status, 200, "a message that is rendered is the trial");
+        assert_eq!(sidecar.post(&rendered[0]).status, 200, "a rendered message is the probe");
         latch.open();
         assert_eq!(slow.join().unwrap().status, 200);
     });
 }
 
 #[test]
-fn the_plain_alert_is_delivered_where_that_is_wanted() {
+fn plain_alert_is_delivered_where_configured() {
     let rows = [
         ("key", error(401, "no"), "20s", 1),
         ("balance", error(402, "no"), "20s", 1),
@@ -374,7 +374,7 @@ fn the_plain_alert_is_delivered_where_that_is_wanted() {
         ("limit", error(429, "slow").header("Retry-After", "600"), "20s", 0),
         ("silence", Answer::silence(), "4s", 0),
         ("server", error(500, "oops"), "20s", 0),
-        ("nothing said", says(""), "20s", 0),
+        ("empty", says(""), "20s", 0),
     ];
     each(
         &rows,
@@ -398,7 +398,7 @@ fn the_plain_alert_is_delivered_where_that_is_wanted() {
 }
 
 #[test]
-fn behind_a_closed_gate_plain_alerts_go_out_at_once() {
+fn plain_alerts_are_sent_at_once_while_the_breaker_is_open() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer(error(402, "Insufficient Balance"));
     let builder = Sidecar::with(&deepseek, &wecom).env("ON_ANALYSIS_FAILURE", "deliver");
@@ -409,7 +409,7 @@ fn behind_a_closed_gate_plain_alerts_go_out_at_once() {
         assert!(reply.took < AT_ONCE, "{:?}", reply.took);
     }
     wecom.wait_delivered(6, PATIENCE);
-    assert_eq!((deepseek.calls(), said(&wecom, OFF), said(&wecom, "未经 AI 分析")), (1, 1, 5));
+    assert_eq!((deepseek.calls(), count_of(&wecom, OFF), count_of(&wecom, "未经 AI 分析")), (1, 1, 5));
 }
 
 #[test]
@@ -435,7 +435,7 @@ fn two_hundred_groups_at_once_are_all_answered() {
 }
 
 #[test]
-fn a_full_queue_is_told_within_a_second() {
+fn full_queue_is_answered_within_a_second() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let latch = deepseek.hold(says("结论：磁盘将满"));
     let builder = Sidecar::with(&deepseek, &wecom).env("WORKERS", "1").env("QUEUE_SIZE", "4");
@@ -458,11 +458,11 @@ fn a_full_queue_is_told_within_a_second() {
         assert!(replies.iter().all(|reply| reply.status == 200), "{replies:?}");
         assert_eq!(runs.join().unwrap().status, 200);
     });
-    assert!(post_all(&sidecar, &late[..4]).iter().all(|reply| reply.status == 200), "and then there is room");
+    assert!(post_all(&sidecar, &late[..4]).iter().all(|reply| reply.status == 200), "the queue has room again");
 }
 
 #[test]
-fn a_low_limit_of_descriptors_is_a_warning_with_its_number() {
+fn low_limit_of_descriptors_is_logged_with_its_number() {
     let rows = [("too low", "256", true), ("high enough", "4096", false)];
     each(
         &rows,

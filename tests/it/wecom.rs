@@ -1,4 +1,4 @@
-//! What WeCom answers decides how often it is called, what Alertmanager is told, and whether the next notification
+//! What WeCom answers decides how often it is called, what Alertmanager gets, and whether the next notification
 //! calls it again.
 
 use std::thread;
@@ -12,7 +12,7 @@ use crate::support::standins::deepseek::error;
 use crate::support::standins::wecom::AGENT_ID;
 use crate::support::standins::{Answer, Api, DeepSeek, Latch, Reply, WeCom};
 
-/// What becomes of the next notification, when WeCom would take it.
+/// What happens to the next notification, when WeCom would accept it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     /// It is delivered.
@@ -84,7 +84,7 @@ fn check(rows: &[Row]) {
 }
 
 #[test]
-fn a_stale_token_is_renewed_exactly_once() {
+fn stale_token_is_renewed_exactly_once() {
     let mut rows = Vec::new();
     for errcode in [40_014, 42_001, 41_001, 40_001] {
         rows.push(once(Api::Send, format!("{errcode} once"), Reply::Errcode(errcode), 2, 2));
@@ -95,14 +95,14 @@ fn a_stale_token_is_renewed_exactly_once() {
 }
 
 #[test]
-fn refused_credentials_are_not_tried_again() {
+fn refused_credentials_are_not_retried() {
     let rows = [40_001, 40_013, 41_002, 41_004]
         .map(|errcode| gettoken(format!("{errcode} on gettoken"), Reply::Errcode(errcode), 1, 422, Next::IsRefused));
     check(&rows);
 }
 
 #[test]
-fn a_fault_of_the_configuration_closes_the_gate() {
+fn configuration_errcode_opens_the_breaker() {
     let codes = [60_020, 40_056, 41_011, 301_002, 48_002, 48_004, 48_006, 50_002, 50_003, 301_007];
     let row = |errcode: i64| send(errcode.to_string(), Reply::Errcode(errcode), 1, 422, Next::IsRefused);
     let mut rows: Vec<Row> = codes.into_iter().map(row).collect();
@@ -111,7 +111,7 @@ fn a_fault_of_the_configuration_closes_the_gate() {
 }
 
 #[test]
-fn unknown_recipients_and_refused_messages_are_no_fault_of_others() {
+fn unknown_recipients_and_refused_messages_leave_the_breaker_closed() {
     let recipients = [81_013, 81_012, 82_001, 40_003, 40_031, 40_032, 60_011, 60_111];
     let message = [40_008, 40_058, 40_063, 44_004, 45_002];
     let codes = recipients.into_iter().chain(message).chain([99_999]);
@@ -120,7 +120,7 @@ fn unknown_recipients_and_refused_messages_are_no_fault_of_others() {
 }
 
 #[test]
-fn what_passes_is_tried_twice_more() {
+fn transient_failure_is_retried_twice() {
     use Next::IsDelivered;
     let instead = |answer| Reply::Instead(answer);
     let not_json = || Answer::new(200, "text/plain", "upstream connect error");
@@ -147,7 +147,7 @@ fn what_passes_is_tried_twice_more() {
 }
 
 #[test]
-fn a_frequency_limit_is_for_later() {
+fn frequency_limit_is_429_and_opens_the_breaker() {
     check(&[
         send("45009", Reply::Errcode(45_009), 1, 429, Next::IsRefused),
         gettoken("45009 on gettoken", Reply::Errcode(45_009), 1, 429, Next::IsRefused),
@@ -155,7 +155,7 @@ fn a_frequency_limit_is_for_later() {
 }
 
 #[test]
-fn bad_recipients_among_good_ones_are_a_warning() {
+fn invalid_recipients_among_valid_ones_are_logged() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let answer = json!({ "errcode": 0, "errmsg": "ok", "invaliduser": "zhangsan", "msgid": "1" });
     wecom.reply(Api::Send, Reply::Done(Answer::json(200, &answer)));
@@ -169,22 +169,22 @@ fn bad_recipients_among_good_ones_are_a_warning() {
 }
 
 #[test]
-fn an_unknown_errcode_is_logged_with_its_words() {
+fn unknown_errcode_is_logged_with_its_errmsg() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     wecom.reply(
         Api::Send,
-        Reply::Instead(Answer::json(200, &json!({ "errcode": 99_999, "errmsg": "a word of the future" }))),
+        Reply::Instead(Answer::json(200, &json!({ "errcode": 99_999, "errmsg": "an errmsg of a later version" }))),
     );
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let reply = sidecar.post(&notification("DiskWillFill").build());
     assert_eq!(reply.status, 422);
     assert!(reply.message().contains("99999"), "{}", reply.text);
-    let line = sidecar.wait_log("a word of the future");
+    let line = sidecar.wait_log("an errmsg of a later version");
     assert!(line.contains("99999"), "{line}");
 }
 
 #[test]
-fn a_send_that_nobody_answered_is_repeated_byte_for_byte() {
+fn unanswered_send_is_repeated_byte_for_byte() {
     let rows = [("closed after it was taken", Answer::close()), ("silent after it was taken", Answer::silence())];
     each(
         &rows,
@@ -208,7 +208,7 @@ fn a_send_that_nobody_answered_is_repeated_byte_for_byte() {
 }
 
 #[test]
-fn a_token_serves_until_it_expires() {
+fn token_is_used_until_it_expires() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     for name in ["One", "Two", "Three"] {
@@ -229,7 +229,7 @@ fn a_token_serves_until_it_expires() {
 }
 
 #[test]
-fn a_token_is_fetched_by_one_worker_for_all() {
+fn token_is_fetched_by_one_worker_for_all() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     wecom.reply_with(Api::GetToken, |_| Reply::Late(Duration::from_millis(300)));
     let sidecar = Sidecar::with(&deepseek, &wecom).env("DIGEST_AT", "0").start();
@@ -252,7 +252,7 @@ fn a_token_is_fetched_by_one_worker_for_all() {
 }
 
 #[test]
-fn who_waits_for_a_token_shares_the_outcome_of_that_fetch() {
+fn jobs_that_wait_for_a_token_share_the_outcome_of_its_fetch() {
     let (deepseek, wecom, latch) = (DeepSeek::start(), WeCom::start(), Latch::shut());
     let shut = latch.clone();
     wecom.reply_with(Api::GetToken, move |_| {
@@ -274,7 +274,7 @@ fn who_waits_for_a_token_shares_the_outcome_of_that_fetch() {
 }
 
 #[test]
-fn who_waits_for_a_token_gives_up_at_its_own_deadline() {
+fn job_that_waits_for_a_token_ends_at_its_own_deadline() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     wecom.expires_in(Duration::from_secs(1));
     let latch = deepseek.hold(error(402, "Insufficient Balance"));
@@ -297,7 +297,7 @@ fn who_waits_for_a_token_gives_up_at_its_own_deadline() {
 }
 
 #[test]
-fn recipients_are_those_of_the_configuration_or_of_the_url() {
+fn recipients_come_from_the_configuration_or_the_url() {
     struct Row {
         name: &'static str,
         variables: &'static [(&'static str, &'static str)],
@@ -306,7 +306,7 @@ fn recipients_are_those_of_the_configuration_or_of_the_url() {
         to: [&'static str; 3],
     }
     let rows = [
-        Row { name: "nobody named", variables: &[], query: "", to: ["@all", "", ""] },
+        Row { name: "none named", variables: &[], query: "", to: ["@all", "", ""] },
         Row { name: "users", variables: &[("WECHAT_TO_USER", "a|b")], query: "", to: ["a|b", "", ""] },
         Row { name: "a party", variables: &[("WECHAT_TO_PARTY", "2")], query: "", to: ["", "2", ""] },
         Row { name: "a tag", variables: &[("WECHAT_TO_TAG", "3")], query: "", to: ["", "", "3"] },
@@ -341,7 +341,7 @@ fn recipients_are_those_of_the_configuration_or_of_the_url() {
 }
 
 #[test]
-fn everybody_cannot_be_named_in_a_url() {
+fn everyone_in_a_url_is_rejected() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     for query in ["touser=@all", "touser=%40all", "touser=a|@all", "touser=@all&toparty=2"] {
@@ -352,7 +352,7 @@ fn everybody_cannot_be_named_in_a_url() {
 }
 
 #[test]
-fn the_address_is_taken_with_and_without_cgi_bin_and_slash() {
+fn api_url_works_with_and_without_cgi_bin_and_slash() {
     each(
         &["", "/", "/cgi-bin", "/cgi-bin/"],
         |suffix| format!("suffix {suffix:?}"),
@@ -366,7 +366,7 @@ fn the_address_is_taken_with_and_without_cgi_bin_and_slash() {
 }
 
 #[test]
-fn the_agent_is_a_number_and_the_secret_is_the_apps() {
+fn agentid_is_a_number_and_gettoken_gets_the_secret() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     assert_eq!(sidecar.post(&notification("DiskWillFill").build()).status, 200);
@@ -375,9 +375,9 @@ fn the_agent_is_a_number_and_the_secret_is_the_apps() {
 }
 
 #[test]
-fn a_group_robot_is_called_with_its_key() {
+fn robot_is_called_with_its_key() {
     use Next::{IsDelivered, IsRefused};
-    // A name, the reply, how often the robot is called, the status, and what becomes of the next one.
+    // A name, the reply, how often the robot is called, the status, and what happens to the next notification.
     let rows = [
         ("0", Reply::Natural, 1, 200, IsDelivered),
         ("93000", Reply::Errcode(93_000), 1, 422, IsRefused),
@@ -406,7 +406,7 @@ fn a_group_robot_is_called_with_its_key() {
 }
 
 #[test]
-fn a_gettoken_that_succeeds_without_a_token_is_no_delivery() {
+fn gettoken_success_without_a_token_is_503() {
     let rows = [
         ("absent", json!({ "errcode": 0, "errmsg": "ok" })),
         ("null", json!({ "errcode": 0, "errmsg": "ok", "access_token": null, "expires_in": 7200 })),
@@ -430,7 +430,7 @@ fn a_gettoken_that_succeeds_without_a_token_is_no_delivery() {
 }
 
 #[test]
-fn a_token_that_fits_in_no_address_is_not_kept() {
+fn token_that_does_not_fit_in_a_url_is_not_kept() {
     let rows =
         [("a space", "tok en".to_owned()), ("a line break", "tok\nen".to_owned()), ("long", "t".repeat(100_000))];
     each(
@@ -450,7 +450,7 @@ fn a_token_that_fits_in_no_address_is_not_kept() {
 }
 
 #[test]
-fn an_errcode_is_believed_whatever_stands_beside_it() {
+fn odd_fields_do_not_change_the_errcode() {
     let rows = [
         ("a list", json!({ "errcode": 0, "errmsg": "ok", "invaliduser": ["zhangsan"] })),
         ("a number", json!({ "errcode": 0, "errmsg": "ok", "invalidparty": 2 })),
