@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tiny_http::Method;
 
 use crate::alertmanager::Notification;
-use crate::http::{Exchange, Reply, Server, Unread, Waited};
+use crate::http::{Exchange, Reply, Server, Unread};
 use crate::metrics::{Counter, Metrics, Sample};
 use crate::outcome::{Outcome, Reason};
 use crate::percent;
@@ -62,18 +62,16 @@ pub(crate) struct Webhook<'w> {
 
 impl Webhook<'_> {
     /// Answers one request to `LISTEN_ADDR`.
-    pub(crate) fn answer(&self, exchange: &mut Exchange<'_>) {
-        let reply = match exchange.path() {
+    pub(crate) fn answer(&self, exchange: &mut Exchange<'_>) -> Reply {
+        match exchange.path() {
             "/handle_alert" => self.handle_alert(exchange).unwrap_or_else(|refused| refused),
             _ => self.page(exchange, "post to /handle_alert"),
-        };
-        exchange.answer(&reply);
+        }
     }
 
     /// Answers one request to `METRICS_ADDR`, which serves the pages alone.
-    pub(crate) fn answer_page(&self, exchange: &mut Exchange<'_>) {
-        let page = self.page(exchange, "here are /metrics, /-/healthy and /-/ready; the webhook is at LISTEN_ADDR");
-        exchange.answer(&page);
+    pub(crate) fn answer_page(&self, exchange: &mut Exchange<'_>) -> Reply {
+        self.page(exchange, "here are /metrics, /-/healthy and /-/ready; the webhook is at LISTEN_ADDR")
     }
 
     fn page(&self, exchange: &Exchange<'_>, hint: &str) -> Reply {
@@ -127,10 +125,8 @@ impl Webhook<'_> {
         // Longer than a job can wait and run.
         let until = Instant::now() + STALE + self.job_timeout + STALE;
         Ok(match exchange.wait(&ticket.outcome, until, || ticket.release_slot()) {
-            Waited::Ready(outcome) => reply(&outcome, Some(ticket.id)),
-            Waited::TimedOut | Waited::Gone | Waited::Disconnected => {
-                reply(&Outcome::new(Reason::Timeout, format!("{}: no outcome in time", ticket.id)), None)
-            }
+            Some(outcome) => reply(&outcome, Some(ticket.id)),
+            None => reply(&Outcome::new(Reason::Timeout, format!("{}: no outcome in time", ticket.id)), None),
         })
     }
 
@@ -201,8 +197,12 @@ impl Webhook<'_> {
         self.refuse(Reason::MethodNotAllowed, format!("this path takes only {allow}")).with_header("Allow", allow)
     }
 
+    /// Logs and counts a request that is no notification.
     fn refuse(&self, reason: Reason, message: impl Into<String>) -> Reply {
-        reply(&self.refused(reason, message), None)
+        let outcome = Outcome::new(reason, message);
+        self.metrics.ended(reason);
+        log_outcome(&outcome, "");
+        reply(&outcome, None)
     }
 
     fn refuse_body(&self, unread: &Unread) -> Reply {
@@ -210,18 +210,9 @@ impl Webhook<'_> {
             Unread::TooLarge { .. } => Reason::TooLarge,
             Unread::NoRoom => Reason::QueueFull,
             Unread::Late | Unread::Lost => Reason::Timeout,
-            Unread::NoLength | Unread::EndedEarly | Unread::ReadBefore => Reason::NotANotification,
+            Unread::NoLength | Unread::EndedEarly => Reason::NotANotification,
         };
-        self.refused(reason, unread.to_string());
-        unread.reply()
-    }
-
-    /// Logs and counts a request that is no notification.
-    fn refused(&self, reason: Reason, message: impl Into<String>) -> Outcome {
-        let outcome = Outcome::new(reason, message);
-        self.metrics.ended(reason);
-        log_outcome(&outcome, "");
-        outcome
+        self.refuse(reason, unread.to_string())
     }
 
     /// The figures that are read when the metrics are asked for.
@@ -242,7 +233,7 @@ impl Webhook<'_> {
             Sample::counter(
                 "requests_refused_total",
                 "Requests that were no HTTP within the bounds.",
-                server.refused() + server.turned_away(),
+                server.refused(),
             ),
         ];
         samples.extend(self.pipeline.samples());
