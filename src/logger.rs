@@ -1,90 +1,101 @@
-//! The log on stderr: `RUST_LOG` sets the level, and no level lets a package tell a secret.
+//! The log on stderr: `RUST_LOG` sets the level, no level lets a package log a secret, and logging never blocks.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, IsTerminal as _, Stderr, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use env_logger::{Builder, Env, Logger, Target};
 use log::{LevelFilter, Log, Metadata, Record};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::OFlags;
 
 /// Packages that log addresses at debug and trace, and addresses hold secrets: ureq logs queries with corpsecret and
 /// access_token. No directive of `RUST_LOG` lets more than warnings of these through.
-const TALKATIVE: [&str; 3] = ["ureq", "rustls", "webpki"];
+const LOG_ADDRESSES: [&str; 3] = ["ureq", "rustls", "webpki"];
 
 /// What is logged unless `RUST_LOG` says otherwise.
 const DEFAULT: &str = "info";
 
-/// Bytes that a pipe takes at once when it takes any: `PIPE_BUF` of Linux, pipe(7).
-const PIECE: usize = 4096;
+/// Lines that wait to be written, of [`LINE_BYTES`] at most: 4 MiB.
+const LINES: usize = 1024;
 
-/// Stderr that never waits. While nobody reads the pipe behind it, as when a log driver has stopped, a write would hold
-/// whoever logs, and with it a place, an answer, or the drain. So what cannot be written at once is left out and counted.
-struct Unwaiting {
-    stderr: Stderr,
-    /// The same terminal once more, where stderr is one: it says that it takes some bytes, however few, and then a longer
-    /// write waits. Opened anew it need not, and nobody who shares stderr is changed with it.
-    terminal: Option<File>,
-    /// Lines that were left out, or cut, since one was written.
-    lost: u64,
+/// Bytes of a line; what is longer is cut. A pipe takes as many at once (`PIPE_BUF` of Linux, pipe(7)).
+const LINE_BYTES: usize = 4096;
+
+/// How long the end of the process waits for the lines that are queued.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// The lines for the thread that writes to stderr. While nobody reads stderr, as when a log driver has stopped, only that
+/// thread blocks. Without a thread each line is written where it is logged.
+static QUEUE: OnceLock<SyncSender<Vec<u8>>> = OnceLock::new();
+
+/// Lines that are queued or being written.
+static UNWRITTEN: AtomicUsize = AtomicUsize::new(0);
+
+/// Lines that found no room since one did.
+static LOST: AtomicUsize = AtomicUsize::new(0);
+
+/// Writes a line at any level of the log: why the service does not start.
+pub fn write_line(line: &str) {
+    write(format!("{line}\n").into());
 }
 
-impl Unwaiting {
-    fn target() -> Target {
-        let stderr = io::stderr();
-        let flags = OFlags::NONBLOCK.union(OFlags::NOCTTY).bits().cast_signed();
-        let open = || OpenOptions::new().write(true).custom_flags(flags).open("/proc/self/fd/2").ok();
-        let terminal = stderr.is_terminal().then(open).flatten();
-        Target::Pipe(Box::new(Self { stderr, terminal, lost: 0 }))
+fn write(mut line: Vec<u8>) {
+    let Some(queue) = QUEUE.get() else {
+        let _ = io::stderr().write_all(&line);
+        return;
+    };
+    let lost = LOST.load(Ordering::SeqCst);
+    if lost > 0 {
+        // In one piece with the line, so that lines and not their counts fill a queue that is read slowly.
+        line.splice(..0, format!("[{lost} lines of the log are missing: nobody read it]\n").into_bytes());
     }
-
-    fn takes_more(&self) -> bool {
-        let mut stderr = [PollFd::new(&self.stderr, PollFlags::OUT)];
-        // What poll cannot tell, the write will.
-        poll(&mut stderr, Some(&Timespec::default())).map_or(true, |ready| ready > 0)
-    }
-
-    fn put(&mut self, piece: &[u8]) -> io::Result<()> {
-        match &self.terminal {
-            Some(terminal) => (&*terminal).write_all(piece),
-            None if self.takes_more() => self.stderr.write_all(piece),
-            None => Err(ErrorKind::WouldBlock.into()),
-        }
+    UNWRITTEN.fetch_add(1, Ordering::SeqCst);
+    if queue.try_send(line).is_ok() {
+        LOST.fetch_sub(lost, Ordering::SeqCst);
+    } else {
+        UNWRITTEN.fetch_sub(1, Ordering::SeqCst);
+        LOST.fetch_add(1, Ordering::SeqCst);
     }
 }
 
-impl Write for Unwaiting {
-    /// Takes a whole line, as env_logger gives it.
+/// Waits until what was logged is written, for a second at most. To be called before the process ends.
+pub fn flush() {
+    let end = Instant::now() + FLUSH;
+    while UNWRITTEN.load(Ordering::SeqCst) > 0 && Instant::now() < end {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Ends the process, and writes the log before.
+pub(crate) fn exit(code: i32) -> ! {
+    flush();
+    std::process::exit(code)
+}
+
+/// Gives the lines of env_logger, which come whole, to the queue.
+struct Line;
+
+impl Write for Line {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.lost > 0 {
-            let told = format!("[{} lines of the log are missing or cut: nobody read it]\n", self.lost);
-            if self.put(told.as_bytes()).is_ok() {
-                self.lost = 0;
-            }
-        }
-        for piece in line.chunks(PIECE) {
-            match self.put(piece) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.lost += 1;
-                    break;
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        let cut = match line.get(..LINE_BYTES) {
+            Some(start) => [String::from_utf8_lossy(start).trim_end_matches('\u{fffd}'), "…\n"].concat().into(),
+            None => line.to_vec(),
+        };
+        write(cut);
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.stderr.flush()
+        Ok(())
     }
 }
 
-/// A logger that stands before env_logger.
-struct Discreet(Logger);
+/// env_logger, without the lines that may hold a secret.
+struct Filtered(Logger);
 
-impl Log for Discreet {
+impl Log for Filtered {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         is_harmless(metadata) && self.0.enabled(metadata)
     }
@@ -96,43 +107,54 @@ impl Log for Discreet {
     }
 
     fn flush(&self) {
-        self.0.flush();
+        flush();
     }
 }
 
 fn is_harmless(metadata: &Metadata<'_>) -> bool {
-    metadata.level() <= log::Level::Warn || !TALKATIVE.iter().any(|package| metadata.target().starts_with(package))
+    metadata.level() <= log::Level::Warn || !LOG_ADDRESSES.iter().any(|package| metadata.target().starts_with(package))
 }
 
 /// Logs from now on, and logs panics as lines too. A second call changes nothing.
 ///
 /// A `RUST_LOG` that hides even this service's errors (env_logger takes a word that is no level for a package's name) is
-/// no wish to be followed: why the service does not start must be told. Then the log is at its default, and says so.
+/// not followed: why the service does not start must be logged. Then the log is at its default, and says so.
 pub fn init() {
-    let build = |mut builder: Builder| builder.format_target(false).target(Unwaiting::target()).build();
+    let build = |mut builder: Builder| builder.format_target(false).target(Target::Pipe(Box::new(Line))).build();
     let mut logger = build(Builder::from_env(Env::default().default_filter_or(DEFAULT)));
     let own_error = Metadata::builder().target(env!("CARGO_CRATE_NAME")).level(log::Level::Error).build();
-    let is_deaf = !logger.enabled(&own_error);
-    if is_deaf {
+    let hides_errors = !logger.enabled(&own_error);
+    if hides_errors {
         let mut builder = Builder::new();
         builder.parse_filters(DEFAULT);
         logger = build(builder);
     }
     let level = logger.filter();
-    if log::set_boxed_logger(Box::new(Discreet(logger))).is_ok() {
+    if log::set_boxed_logger(Box::new(Filtered(logger))).is_ok() {
         log::set_max_level(level.max(LevelFilter::Off));
+        let (sender, lines) = sync_channel::<Vec<u8>>(LINES);
+        let write = move || {
+            for line in lines {
+                let _ = io::stderr().write_all(&line);
+                UNWRITTEN.fetch_sub(1, Ordering::SeqCst);
+            }
+        };
+        if thread::Builder::new().name("log".into()).spawn(write).is_ok() {
+            let _ = QUEUE.set(sender);
+        }
     }
-    if is_deaf {
+    if hides_errors {
         let asked = std::env::var("RUST_LOG").unwrap_or_default();
         log::warn!(
             "RUST_LOG={asked:?} would hide even errors, so it is {DEFAULT}; write error, warn, info, debug or trace"
         );
     }
     std::panic::set_hook(Box::new(|panic| {
-        let payload = panic.payload();
-        let said = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+        let text = panic.payload_as_str().unwrap_or("no text");
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        log::error!("panic at {place}: {:?}", said.unwrap_or("no text"));
+        log::error!("panic at {place}: {text:?}");
+        // The process ends after this if it is the main thread, or a second panic.
+        flush();
     }));
 }
 
@@ -142,7 +164,7 @@ mod tests {
     use log::Level;
 
     #[test]
-    fn no_package_that_knows_addresses_logs_below_a_warning() {
+    fn packages_that_log_addresses_log_only_warnings() {
         for target in ["ureq::run", "ureq_proto::client", "ureq", "rustls::client", "webpki"] {
             for level in [Level::Trace, Level::Debug, Level::Info] {
                 assert!(!is_harmless(&Metadata::builder().target(target).level(level).build()), "{target} {level}");

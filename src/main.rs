@@ -1,4 +1,4 @@
-//! The street: arguments, logger, configuration, exit code.
+//! Arguments to commands, and exit codes.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -6,13 +6,19 @@ use std::process::ExitCode;
 use wechat_with_deepseek::config::{self, Config, ConfigError};
 use wechat_with_deepseek::{cli, logger, service};
 
-/// Written wrongly on the command line, as sysexits.h has it.
+/// A misspelt command line: `EX_USAGE` of sysexits.h.
 const EXIT_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
+    logger::init();
+    let code = run();
+    logger::flush();
+    code
+}
+
+fn run() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    logger::init();
     match arguments.as_slice() {
         [] => with(Config::read(vars()), service::run),
         ["check"] => with(Config::read(vars()), cli::check),
@@ -22,16 +28,16 @@ fn main() -> ExitCode {
         ["--help" | "-h" | "help"] => print(&config::help()),
         ["--version" | "-V"] => print(concat!("wechat-with-deepseek ", env!("CARGO_PKG_VERSION"), "\n")),
         _ => {
-            complain(&format!("unknown arguments: {}; --help shows the usage", arguments.join(" ")));
+            logger::write_line(&format!("unknown arguments: {}; --help shows the usage", arguments.join(" ")));
             ExitCode::from(EXIT_USAGE)
         }
     }
 }
 
-/// Runs a verb with its configuration, or tells what is wrong with it.
+/// Runs a command with its configuration, or logs what is wrong with it.
 fn with<C>(config: Result<C, ConfigError>, run: impl FnOnce(C) -> i32) -> ExitCode {
     let code = config.map(run).unwrap_or_else(|error| {
-        complain(&error.to_string());
+        logger::write_line(&error.to_string());
         service::EXIT_CONFIG
     });
     // Every code is one of the named ones, 0 to 78.
@@ -47,9 +53,4 @@ fn print(text: &str) -> ExitCode {
     // A closed stdout (a pager that was left) is no fault of ours.
     let _ = std::io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
-}
-
-/// Past the log, since no level of it may hide why the service does not start.
-fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }

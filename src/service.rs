@@ -4,7 +4,6 @@ use std::io::{self, ErrorKind, Read as _};
 use std::net::SocketAddr;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{self as unix, UnixDatagram, UnixStream};
-use std::process::exit;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, Scope};
@@ -14,6 +13,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::Config;
 use crate::http::{Deadlines, Limits, STACK, Server};
+use crate::logger::exit;
 use crate::metrics::{self, Metrics};
 use crate::outcome::Reason;
 use crate::pipeline::Pipeline;

@@ -1,7 +1,8 @@
 //! What an operator greps for.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::io::{BufRead as _, BufReader, PipeReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use crate::harness::{Builder, Sidecar};
@@ -11,7 +12,7 @@ use crate::support::standins::deepseek::error;
 use crate::support::standins::{Answer, Api, DeepSeek, Reply, Usage, WeCom, completion};
 
 #[test]
-fn a_notification_is_one_line_that_tells_its_story() {
+fn a_notification_logs_one_line() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let usage = Usage { prompt: 1711, cached: 1024, completion: 433, reasoning: 211 };
     let answer = completion("结论：磁盘将满", "stop", usage);
@@ -20,14 +21,14 @@ fn a_notification_is_one_line_that_tells_its_story() {
     let alert = notification("DiskWillFill").group_key("{}:{alertname=\"DiskWillFill\"}").instances(["a", "b"]);
     assert_eq!(sidecar.post(&alert.build()).status, 200);
     let line = sidecar.wait_log("DiskWillFill");
-    for said in ["INFO", "delivered", "1711", "433", "deepseek", "wecom"] {
-        assert!(line.to_lowercase().contains(&said.to_lowercase()), "{said} is not in {line}");
+    for text in ["INFO", "delivered", "1711", "433", "deepseek", "wecom"] {
+        assert!(line.to_lowercase().contains(&text.to_lowercase()), "{text} is not in {line}");
     }
     assert_eq!(sidecar.log().matches("DiskWillFill").count(), line.matches("DiskWillFill").count(), "one line");
 }
 
 #[test]
-fn a_failure_says_by_whom_it_was_refused_and_why() {
+fn a_failure_logs_the_upstream_and_the_reason() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer_once(error(402, "Insufficient Balance"));
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
@@ -44,53 +45,44 @@ fn a_failure_says_by_whom_it_was_refused_and_why() {
 }
 
 #[test]
-fn a_word_that_is_no_level_hides_nothing() {
+fn a_rust_log_without_a_level_is_ignored_with_a_warning() {
     for level in ["warning", "off"] {
         let finished = Builder::bare().env("RUST_LOG", level).arg("prompt").arg("/nonexistent").run();
         assert_eq!(finished.code, 1, "{finished:?}");
-        for said in ["/nonexistent", level, "RUST_LOG", "error, warn, info"] {
-            assert!(finished.stderr.contains(said), "{said} is not in {}", finished.stderr);
+        for text in ["/nonexistent", level, "RUST_LOG", "error, warn, info"] {
+            assert!(finished.stderr.contains(text), "{text} is not in {}", finished.stderr);
         }
     }
     let finished = Builder::bare().env("RUST_LOG", "warn").arg("prompt").arg("/nonexistent").run();
     assert!(finished.stderr.contains("/nonexistent") && !finished.stderr.contains("RUST_LOG"), "{finished:?}");
 }
 
-/// As behind a log driver that has stopped: the pipe is full, and every write to it blocks.
-#[test]
-fn a_log_that_nobody_reads_holds_nobody_up() {
-    let (reader, writer) = std::io::pipe().unwrap();
-    goes_on_unread(reader, writer.into());
-}
+/// More requests than their lines find room: a pipe holds 64 KiB on Linux, and the sidecar queues 1,024 lines.
+const REQUESTS: usize = 2_500;
 
-/// As in a container with `tty: true`.
-#[test]
-fn a_terminal_that_nobody_reads_holds_nobody_up() {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&terminal).unwrap();
-    unlockpt(&terminal).unwrap();
-    let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
-    let other_end = std::fs::OpenOptions::new().read(true).write(true).open(name).unwrap();
-    goes_on_unread(std::fs::File::from(terminal), other_end.into());
-}
-
-fn goes_on_unread(reader: impl std::io::Read, stderr: Stdio) {
+/// A sidecar whose log goes into a pipe that nobody reads, as behind a log driver that has stopped; and the pipe.
+fn unread() -> (Child, Client, BufReader<PipeReader>) {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
-    let mut child = Sidecar::with(&deepseek, &wecom).env("WORKERS", "2").spawn_logging_into(stderr);
+    let (reader, writer) = std::io::pipe().unwrap();
+    let child = Sidecar::with(&deepseek, &wecom).env("WORKERS", "2").spawn_logging_into(writer.into());
     let mut log = BufReader::new(reader);
     let mut line = String::new();
-    let address: std::net::SocketAddr = loop {
+    let address: SocketAddr = loop {
         line.clear();
         assert!(log.read_line(&mut line).unwrap() > 0, "it has ended");
         if let Some((_, address)) = line.trim().split_once("listening on http://") {
             break address.parse().unwrap();
         }
     };
-    // 64 KiB is a pipe's size on Linux.
     let client = || Client::new(address).patience(Duration::from_secs(10));
-    let answered = (0..1_000).take_while(|_| client().get("/nowhere").is_ok()).count();
-    let posted = client().post(&notification("DiskWillFill").build());
+    let answered = (0..REQUESTS).take_while(|_| client().get("/nowhere").is_ok()).count();
+    assert_eq!(answered, REQUESTS, "requests are answered");
+    assert_eq!(client().post(&notification("DiskWillFill").build()).unwrap().status, 200, "and notifications");
+    (child, client(), log)
+}
+
+/// Stops it, and gives the exit code.
+fn stop(mut child: Child) -> Option<i32> {
     let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert!(status.success());
     let start = Instant::now();
@@ -101,8 +93,27 @@ fn goes_on_unread(reader: impl std::io::Read, stderr: Stdio) {
     }
     let _ = child.kill();
     let _ = child.wait();
+    ended.and_then(|status| status.code())
+}
+
+#[test]
+fn a_log_that_nobody_reads_blocks_no_request_and_no_exit() {
+    let (child, _, log) = unread();
+    assert_eq!(stop(child), Some(0));
     drop(log);
-    assert_eq!(answered, 1_000, "requests are answered");
-    assert_eq!(posted.map(|reply| reply.status).ok(), Some(200), "a notification is delivered");
-    assert_eq!(ended.and_then(|status| status.code()), Some(0), "it stops when it is told to");
+}
+
+#[test]
+fn lines_that_found_no_room_are_counted() {
+    let (child, mut client, log) = unread();
+    let log = std::thread::spawn(move || std::io::read_to_string(log).unwrap());
+    assert_eq!(client.get("/nowhere").unwrap().status, 404);
+    assert_eq!(stop(child), Some(0));
+    let log = log.join().unwrap();
+    let written = log.lines().filter(|line| line.contains("reason=")).count();
+    let counts = log.lines().filter_map(|line| line.strip_prefix('[')?.split_once(" lines of the log are missing"));
+    let missing: usize = counts.map(|(count, _)| count.parse::<usize>().unwrap()).sum();
+    assert!(missing > 0, "{log}");
+    assert_eq!(written + missing, REQUESTS + 2, "one more request and a notification");
+    assert!(log.contains("drained"), "what is logged last is written before the exit");
 }
