@@ -184,7 +184,7 @@ fn undeliverable_notice_is_logged() {
     let reply = sidecar.post(&notification("DiskWillFill").build());
     assert_all(std::slice::from_ref(&reply), 422);
     assert!(reply.message().contains("402"), "{}", reply.text);
-    let line = sidecar.wait_log("could not be told");
+    let line = sidecar.wait_log("could not be sent");
     assert!(line.contains("ERROR") && line.contains("60020"), "{line}");
     assert_all(&[sidecar.post(&notification("InodesWillFill").build())], 422);
     assert_eq!((deepseek.calls(), wecom.sends().len()), (1, 1), "a notice is tried once");
