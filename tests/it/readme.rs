@@ -1,6 +1,6 @@
 //! What the README says of the variables is what the code says.
 
-use wechat_with_deepseek::config::{HasFile, VARIABLES};
+use wechat_with_deepseek::config::VARIABLES;
 
 /// The lines between which a README holds the table. `UPDATE_GOLDEN=1` writes the English one anew.
 const BEGIN: &str = "<!-- variables -->\n";
@@ -22,7 +22,7 @@ fn parts(name: &str) -> (String, String, String) {
 fn the_readme_has_the_table_of_the_code() {
     let mut table = String::from("\n| variable | default | |\n|---|---|---|\n");
     for variable in VARIABLES {
-        let file = if variable.file == HasFile::Yes { "(_FILE)" } else { "" };
+        let file = if variable.is_secret { "(_FILE)" } else { "" };
         let doc = variable.doc.replace('|', "\\|");
         table.push_str(&format!("| `{}{file}` | {} | {doc} |\n", variable.name, variable.default));
     }
