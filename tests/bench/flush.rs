@@ -1,9 +1,7 @@
-//! What Alertmanager does with one notification until it is delivered (measured with 0.25, read in the source of 0.34):
-//! a 5xx and a lost connection are tried again after 0.5 s x 1.5 (+-50 %, at most 60 s apart), a 4xx is dropped until
-//! the next flush, and at the end of a flush the socket is closed and the same body posted on a new connection.
-//!
-//! An example says `mod support;` and names this file by its path beside it.
-#![allow(dead_code, reason = "each example uses a part of it, and which part is for the example to say")]
+//! Alertmanager's retries of one notification until it is delivered (measured with 0.25, read in the source of 0.34):
+//! a 5xx and a lost connection are retried after 0.5 s x 1.5 (+-50 %, at most 60 s apart), a 4xx is dropped until the
+//! next flush, and at the end of a flush the socket is closed and the same body posted on a new connection.
+#![allow(dead_code, reason = "each bench uses a part of it")]
 
 use std::net::SocketAddr;
 use std::thread;
@@ -13,26 +11,26 @@ use crate::support::client::{Client, Reply};
 
 /// The first pause after a failed post. <https://pkg.go.dev/github.com/cenkalti/backoff/v4#pkg-constants>
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// A pause is so much longer than the one before it.
+/// The factor from one pause to the next.
 const GROWTH: f64 = 1.5;
-/// A pause is stretched or shortened by so much of it at most.
+/// The random part of a pause, in both directions.
 const SPREAD: f64 = 0.5;
 /// The longest pause, before it is spread.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// How long Alertmanager keeps trying, and when it begins anew.
+/// How long a notification is posted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
     /// `group_interval`: the deadline of a flush, and when a dropped notification is posted again.
     pub(crate) group_interval: Duration,
-    /// When to give up for good, which Alertmanager never does.
+    /// When to give up, which Alertmanager never does.
     pub(crate) until: Instant,
 }
 
 /// How a notification ended.
 #[derive(Debug, Clone)]
 pub(crate) struct Ended {
-    /// The 2xx; without one there was none in time.
+    /// The 2xx, if there was one in time.
     pub(crate) success: Option<Reply>,
     /// From the first post to the success, or to giving up.
     pub(crate) took: Duration,
@@ -42,12 +40,12 @@ pub(crate) struct Ended {
     pub(crate) unanswered: usize,
 }
 
-/// A seeded source of chance (SplitMix64): the same seed gives the same course, as far as threads allow one.
+/// A seeded random number generator (SplitMix64).
 #[derive(Debug, Clone)]
 pub(crate) struct Chance(u64);
 
 impl Chance {
-    /// The course of this seed.
+    /// A generator with this seed.
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -66,7 +64,7 @@ impl Chance {
         self.next() % end
     }
 
-    /// Whether something of this probability happens now.
+    /// True with this probability.
     pub(crate) fn happens(&mut self, probability: f64) -> bool {
         self.unit() < probability
     }
@@ -76,14 +74,14 @@ impl Chance {
         longest.mul_f64(self.unit())
     }
 
-    /// From 0 to 1.
+    /// A number from 0 to 1.
     fn unit(&mut self) -> f64 {
-        // 53 bits are what an f64 holds.
+        // An f64 holds 53 bits.
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 
-/// Posts `body` until a 2xx, as Alertmanager does. `before_post` is asked before each post, and may do harm.
+/// Posts `body` until a 2xx, as Alertmanager does. `before_post` runs ahead of each post.
 pub(crate) fn flush(
     address: SocketAddr,
     body: &[u8],

@@ -1,6 +1,4 @@
-//! The sidecar's command line in front of given upstreams: for the examples that load it.
-//!
-//! An example says `mod support;` and names this file by its path beside it.
+//! The sidecar's command with given upstreams.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -8,10 +6,10 @@ use std::process::{Command, Stdio};
 use crate::support::standins::wecom::AGENT_ID;
 use crate::support::standins::{DeepSeek, WeCom};
 
-/// What the sidecar writes in its log before the address it listens on.
+/// Precedes the address in the sidecar's log.
 pub(crate) const LISTENING: &str = "listening on http://";
 
-/// Where the upstreams are, and the credentials they take.
+/// The upstreams' addresses, and the credentials they take.
 #[derive(Debug, Clone)]
 pub(crate) struct Upstreams {
     /// `DEEPSEEK_BASE_URL`.
@@ -39,8 +37,7 @@ impl Upstreams {
     }
 }
 
-/// The sidecar on a free port with these variables, and with nothing else: the environment may hold the configuration
-/// of a real one.
+/// The sidecar on a free port with these variables only, since the environment may hold a real configuration.
 pub(crate) fn command(binary: &Path, upstreams: &Upstreams, variables: &[(&str, &str)]) -> Command {
     let Upstreams { deepseek_url, key, wecom_url, corp_id, secret } = upstreams;
     let mut command = Command::new(binary);

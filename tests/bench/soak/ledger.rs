@@ -1,4 +1,4 @@
-//! What was asked for, and whether each of it came exactly once.
+//! What was posted, and whether each message came exactly once.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Mutex;
@@ -9,13 +9,13 @@ use crate::mix::names_in;
 use crate::support::standins::journal::lock;
 use crate::support::standins::wecom::Delivered;
 
-/// So many faults are told; there may be thousands of one kind.
-const TOLD: usize = 20;
+/// How many faults are printed; there may be thousands of one kind.
+const PRINTED: usize = 20;
 
 /// What was posted, and what must have come of it.
 #[derive(Default)]
 pub(crate) struct Ledger {
-    /// The jobs whose messages must have come, by the alert they are about.
+    /// The jobs whose messages must have come, by the alert's name.
     jobs: Mutex<BTreeMap<String, BTreeSet<String>>>,
     faults: Mutex<Vec<String>>,
     counts: Counts,
@@ -34,8 +34,8 @@ pub(crate) struct Counts {
     pub(crate) unanswered: AtomicUsize,
     /// Clients that went away in the middle of a post.
     pub(crate) killed: AtomicUsize,
-    /// Requests that were no notification.
-    pub(crate) nonsense: AtomicUsize,
+    /// Malformed requests.
+    pub(crate) malformed: AtomicUsize,
 }
 
 impl Ledger {
@@ -83,7 +83,7 @@ impl Ledger {
         }
     }
 
-    /// It must have been answered 200 at once.
+    /// It must have been answered 200 by its first post.
     pub(crate) fn expect_memory(&self, name: &str, ended: &Ended) {
         if ended.statuses != [200] {
             self.fault(format!("{name}: delivered, and then answered {:?} instead of 200 at once", ended.statuses));
@@ -98,9 +98,9 @@ impl Ledger {
         }
     }
 
-    /// Nonsense must have been answered by one of `right`.
-    pub(crate) fn nonsense(&self, bytes: &str, right: &[u16], status: Option<u16>) {
-        self.counts.nonsense.fetch_add(1, Ordering::Relaxed);
+    /// A malformed request must have been answered by one of `right`.
+    pub(crate) fn malformed(&self, bytes: &str, right: &[u16], status: Option<u16>) {
+        self.counts.malformed.fetch_add(1, Ordering::Relaxed);
         if !status.is_some_and(|status| right.contains(&status)) {
             let begin: String = bytes.chars().take(80).collect();
             self.fault(format!("{begin:?} was answered {status:?}, not {right:?}"));
@@ -117,7 +117,7 @@ impl Ledger {
         for message in delivered {
             match (names_in(&message.text).next(), Part::of(&message.text)) {
                 (Some(name), Some(part)) => *came.entry(name).or_default().entry(part).or_default() += 1,
-                // The service's own notices name no alert.
+                // The service's notices name no alert.
                 _ if message.text.contains("DeepSeek") => {}
                 _ => self.fault(format!("a message of nothing that was posted: {:?}", message.text)),
             }
@@ -156,14 +156,14 @@ impl Ledger {
         self.faults()
     }
 
-    /// What went wrong so far; of many the first ones and their number.
+    /// The faults so far: the first ones and the number of the others.
     pub(crate) fn faults(&self) -> Vec<String> {
         let faults = lock(&self.faults);
-        let mut told: Vec<String> = faults.iter().take(TOLD).cloned().collect();
-        if faults.len() > TOLD {
-            told.push(format!("and {} more", faults.len() - TOLD));
+        let mut first: Vec<String> = faults.iter().take(PRINTED).cloned().collect();
+        if faults.len() > PRINTED {
+            first.push(format!("and {} more", faults.len() - PRINTED));
         }
-        told
+        first
     }
 }
 

@@ -1,28 +1,28 @@
-//! Hours of trouble in minutes: `cargo bench --bench soak -- --minutes 20`.
+//! A load with faults everywhere: `cargo bench --bench soak -- --minutes 20`.
 //!
-//! It posts a mix of new, repeated, resolved and malformed notifications to the real binary as Alertmanager does, in front
-//! of upstreams that fail in every way that passes, while clients go away and connections are cut. At the end each
-//! notification must have been delivered exactly once, and memory, threads and descriptors must be where they were after
-//! the warm-up. A second, shorter part does the same with digests, where every notification must be explained and
-//! answered. It exits with 1 when anything was not so.
+//! It posts a mix of new, repeated, resolved and malformed notifications to the real binary as Alertmanager does, while
+//! upstreams fail, clients go away and connections are cut. At the end each notification must have been delivered exactly
+//! once, and memory, threads and descriptors must be as after the warm-up. A second, shorter part does the same with
+//! digests, where every notification must be explained and answered. It exits with 1 when one of these is violated.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a program for a terminal")]
 
 #[path = "../../../examples/support/mod.rs"]
 mod support;
 
+mod faults;
 #[path = "../flush.rs"]
 mod flush;
 #[path = "../launch.rs"]
 mod launch;
 mod ledger;
 mod mix;
-mod weather;
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use faults::FaultyUpstreams;
 use flush::Chance;
 use launch::{LISTENING, Upstreams};
 use ledger::{Counts, Ledger};
@@ -30,44 +30,43 @@ use mix::{Client, GROUP_INTERVAL};
 use support::process::Process;
 use support::sibling;
 use support::standins::Api;
-use weather::Weather;
 
 const USAGE: &str = "usage: soak [--minutes N] [--seed S] [--binary PATH]
   --minutes   how long [2]
-  --seed      another course of events [1]; threads and sockets add their own chance to it
+  --seed      of the random events [1]; threads and sockets add their own randomness
   --binary    another build of the sidecar than target/release's own";
 
-/// Clients that post side by side.
+/// Concurrent clients.
 const CLIENTS: usize = 64;
 /// `WORKERS`: some of them hang in upstreams that do not answer.
 const WORKERS: usize = 32;
 /// `JOB_TIMEOUT`, below the clients' `group_interval`.
 const JOB_TIMEOUT: &str = "8s";
-/// Of all the time so much goes to the digests.
+/// The share of the time for the part with digests.
 const DIGESTS: f64 = 0.2;
-/// The warm-up in the sun is over when so many notifications were delivered: more than the sidecar remembers.
+/// The warm-up without faults ends when so many notifications were delivered: more than the sidecar remembers.
 const WARM: usize = 8_000;
-/// Or when so much of the time is over.
+/// Or after this share of the time.
 const WARM_AT_MOST: f64 = 0.25;
-/// Behind it so much of the time goes to a warm-up in the rain, since failures need memory of their own.
-const WARM_RAIN: f64 = 0.1;
-/// How often a row is printed.
+/// The share of the time for a warm-up with faults after it, since failures need memory of their own.
+const WARM_FAULTS: f64 = 0.1;
+/// The interval of the printed rows.
 const ROW: Duration = Duration::from_secs(30);
-/// How long connections may take to end when their clients have gone.
+/// How long connections may take to end after their clients have gone.
 const SETTLE: Duration = Duration::from_secs(20);
-/// Memory may differ by so much: an allocator keeps what it had in hand.
+/// Memory may grow by this factor: an allocator keeps some of what it freed.
 const MEMORY_SLACK: f64 = 1.2;
-/// And by so many bytes, that a small figure's jitter counts for nothing.
+/// And by so many bytes, for the jitter of small figures.
 const MEMORY_SLACK_BYTES: usize = 2 * 1024 * 1024;
 
-/// What the command line says.
+/// The command line.
 struct Arguments {
     time: Duration,
     seed: u64,
     binary: Option<std::path::PathBuf>,
 }
 
-/// What the sidecar holds when nothing is going on.
+/// The sidecar's resources at rest.
 #[derive(Debug, Clone, Copy)]
 struct Rest {
     memory: usize,
@@ -131,20 +130,20 @@ struct Part {
     time: Duration,
 }
 
-/// The sidecar and everything around it.
-struct Scene {
-    weather: Weather,
+/// A running sidecar, its upstreams and the expectations.
+struct Run {
+    upstreams: FaultyUpstreams,
     sidecar: Process,
     address: std::net::SocketAddr,
     ledger: Ledger,
-    /// Numbers the clients, so that each has a course of its own.
+    /// The number of the next client, part of its seed.
     clients: AtomicUsize,
 }
 
 impl Part {
-    /// Runs it and tells what went wrong.
+    /// Runs it and returns what went wrong.
     fn run(&self, binary: &std::path::Path, digest_at: &str) -> Result<Vec<String>, String> {
-        let weather = Weather::start(self.seed);
+        let upstreams = FaultyUpstreams::start(self.seed);
         let workers = WORKERS.to_string();
         let variables = [
             ("WORKERS", &*workers),
@@ -153,44 +152,44 @@ impl Part {
             ("JOB_TIMEOUT", JOB_TIMEOUT),
             ("DEDUPE_WINDOW", "10m"),
         ];
-        let mut command = launch::command(binary, &Upstreams::of(&weather.deepseek, &weather.wecom), &variables);
+        let mut command = launch::command(binary, &Upstreams::of(&upstreams.deepseek, &upstreams.wecom), &variables);
         let sidecar = Process::start(&mut command).map_err(|error| format!("cannot start the sidecar: {error}"))?;
         let address = sidecar.wait_address(LISTENING, Duration::from_secs(10))?;
-        let scene = Scene { weather, sidecar, address, ledger: Ledger::default(), clients: AtomicUsize::new(0) };
+        let run = Run { upstreams, sidecar, address, ledger: Ledger::default(), clients: AtomicUsize::new(0) };
         println!(
-            "| {} | notifications | posts | refused | no answer | hung up | nonsense | model calls | sends | messages | \
+            "| {} | notifications | posts | refused | no answer | hung up | malformed | model calls | sends | messages | \
              memory | threads | descriptors |\n|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
             self.part
         );
         let start = Instant::now();
         let warm = || {
-            scene.ledger.counts().ended.load(Ordering::Relaxed) >= WARM
+            run.ledger.counts().ended.load(Ordering::Relaxed) >= WARM
                 || start.elapsed() >= self.time.mul_f64(WARM_AT_MOST)
         };
-        scene.load(self.seed, start, warm);
-        let rain = Instant::now();
-        scene.load_in_the_rain(self.seed, start, || rain.elapsed() >= self.time.mul_f64(WARM_RAIN));
-        let before = scene.rest(start, "warm");
-        scene.load_in_the_rain(self.seed, start, || start.elapsed() >= self.time);
-        let after = scene.rest(start, "end");
+        run.load(self.seed, start, warm);
+        let faults_from = Instant::now();
+        run.load_with_faults(self.seed, start, || faults_from.elapsed() >= self.time.mul_f64(WARM_FAULTS));
+        let before = run.rest(start, "warm");
+        run.load_with_faults(self.seed, start, || start.elapsed() >= self.time);
+        let after = run.rest(start, "end");
         println!();
-        let mut faults = scene.faults(digest_at);
+        let mut faults = run.faults(digest_at);
         faults.extend(after.compare(before));
         Ok(faults)
     }
 }
 
-impl Scene {
-    /// The same, while the upstreams fail.
-    fn load_in_the_rain(&self, seed: u64, start: Instant, over: impl Fn() -> bool) {
-        self.weather.blow_soon();
+impl Run {
+    /// The same with faults.
+    fn load_with_faults(&self, seed: u64, start: Instant, over: impl Fn() -> bool) {
+        self.upstreams.arm();
         thread::scope(|scope| {
-            scope.spawn(|| self.weather.blow());
+            scope.spawn(|| self.upstreams.inject());
             self.load(seed, start, over);
         });
     }
 
-    /// Lets the clients post until `over`, and then finish what they have begun.
+    /// Lets the clients post until `over`, and then finish what they began.
     fn load(&self, seed: u64, start: Instant, over: impl Fn() -> bool) {
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -210,18 +209,18 @@ impl Scene {
                 }
             }
             stop.store(true, Ordering::Relaxed);
-            // It clears up, so that what was begun can end.
-            self.weather.clear();
+            // No more faults, so that what was begun can end.
+            self.upstreams.stop();
         });
     }
 
-    /// Waits until nothing goes on, and tells what the sidecar holds then.
+    /// Waits until the sidecar is at rest, and returns its resources then.
     fn rest(&self, start: Instant, when: &str) -> Rest {
-        // Connections of the pools to the upstreams are of chance: none is left.
-        self.weather.deepseek.server().hang_up();
-        self.weather.wecom.server().hang_up();
+        // How many pooled connections to the upstreams are left is random, so none is left.
+        self.upstreams.deepseek.server().hang_up();
+        self.upstreams.wecom.server().hang_up();
         let settling = Instant::now();
-        // Its own beside the workers are three: main, accept, signals. A client that was just killed leaves within seconds.
+        // Besides the workers: main, accept, signals. Connections of killed clients end within seconds.
         let busy = || self.sidecar.threads() > WORKERS + 3;
         while busy() && settling.elapsed() < SETTLE {
             thread::sleep(Duration::from_millis(50));
@@ -231,30 +230,30 @@ impl Scene {
     }
 
     fn row(&self, when: &str) -> String {
-        let Counts { ended, answered, refused, unanswered, killed, nonsense } = self.ledger.counts();
+        let Counts { ended, answered, refused, unanswered, killed, malformed } = self.ledger.counts();
         let counts =
-            [ended, answered, refused, unanswered, killed, nonsense].map(|count| count.load(Ordering::Relaxed));
+            [ended, answered, refused, unanswered, killed, malformed].map(|count| count.load(Ordering::Relaxed));
         let counts = counts.map(|count| count.to_string()).join(" | ");
         format!(
             "| {when} | {counts} | {} | {} | {} | {:.1} MiB | {} | {} |",
-            self.weather.deepseek.calls(),
-            self.weather.wecom.count(Api::Send),
-            self.weather.wecom.delivered_count(),
+            self.upstreams.deepseek.calls(),
+            self.upstreams.wecom.count(Api::Send),
+            self.upstreams.wecom.delivered_count(),
             self.sidecar.rss_bytes() as f64 / (1024.0 * 1024.0),
             self.sidecar.threads(),
             self.sidecar.fds(),
         )
     }
 
-    /// Everything that is wrong, but for leaks.
+    /// Everything that is wrong, without the leaks.
     fn faults(&self, digest_at: &str) -> Vec<String> {
-        let Weather { deepseek, wecom, .. } = &self.weather;
-        // A digest that fails after WeCom took a part of it is written anew for its members, alone or with others: what
-        // was explained and answered is all that can be asked of it.
+        let FaultyUpstreams { deepseek, wecom, .. } = &self.upstreams;
+        // A digest that fails after WeCom took a part of it is rendered again for its members, alone or with others, so
+        // only that each was explained and answered can be checked.
         let mut faults = if digest_at == "0" {
             self.ledger.close(&wecom.delivered())
         } else {
-            self.ledger.close_digests(&self.weather.asked())
+            self.ledger.close_digests(&self.upstreams.asked())
         };
         faults.extend(deepseek.violations().into_iter().chain(wecom.violations()).take(10));
         let log = self.sidecar.log();
@@ -262,19 +261,19 @@ impl Scene {
         if secrets.filter(|secret| !secret.is_empty()).any(|secret| log.contains(&secret)) {
             faults.push("the log holds a secret".into());
         }
-        for sign in ["panicked", "a bug of this program"] {
-            faults.extend(log.lines().find(|line| line.contains(sign)).map(|line| format!("the log says {line:?}")));
+        for text in ["panicked", "a bug of this program"] {
+            faults.extend(log.lines().find(|line| line.contains(text)).map(|line| format!("the log has {line:?}")));
         }
         faults
     }
 }
 
 impl Rest {
-    /// What has grown.
+    /// The resources that grew.
     fn compare(self, before: Self) -> Vec<String> {
         let mut faults = Vec::new();
         let memory = (before.memory as f64 * MEMORY_SLACK) as usize + MEMORY_SLACK_BYTES;
-        // A worker may hold a connection to each upstream.
+        // A worker may keep a connection to each upstream.
         let descriptors = before.descriptors + 2 * WORKERS;
         for (what, before, after, most) in [
             ("memory", before.memory, self.memory, memory),

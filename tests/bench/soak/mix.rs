@@ -1,4 +1,4 @@
-//! What is posted: new notifications, repeats, recoveries, growing groups, and what is none at all.
+//! The mix of posts: new notifications, repeats, recoveries, growing groups, malformed requests.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -12,20 +12,21 @@ use crate::flush::{Chance, Ended, Patience, flush};
 use crate::ledger::Ledger;
 use crate::support::notification::{Notification, notification};
 
-/// What every alert's name begins with; eight digits follow.
+/// The prefix of every alert's name; eight digits follow.
 const MARK: &str = "Soak";
-/// Digits behind it.
+/// Digits after it.
 const DIGITS: usize = 8;
 /// The receiver's `group_interval`: short, so that much is posted.
 pub(crate) const GROUP_INTERVAL: Duration = Duration::from_secs(10);
-/// Within this time every notification must be delivered: a gate that closes for 30 s, perhaps again, and a few flushes.
+/// Within this time every notification must be delivered: a breaker that trips for 30 s, perhaps twice, and a few
+/// flushes.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// How often a post is preceded by one whose client goes away in the middle.
+/// The share of posts before which a client posts the same and goes away in the middle.
 const KILLED: f64 = 0.15;
-/// The most that such a client waits before it goes.
+/// The longest time that such a client waits before it goes.
 const KILLED_AFTER: Duration = Duration::from_millis(300);
-/// How long a client waits for the answer to nonsense.
-const NONSENSE: Duration = Duration::from_secs(5);
+/// How long a client waits for the answer to a malformed request.
+const MALFORMED: Duration = Duration::from_secs(5);
 
 /// The names of alerts in a text.
 pub(crate) fn names_in(text: &str) -> impl Iterator<Item = String> + '_ {
@@ -36,13 +37,13 @@ pub(crate) fn names_in(text: &str) -> impl Iterator<Item = String> + '_ {
 pub(crate) struct Client<'c> {
     /// The sidecar.
     pub(crate) address: SocketAddr,
-    /// Where what is expected is written down.
+    /// The expectations.
     pub(crate) ledger: &'c Ledger,
-    /// Its own course.
+    /// Its source of randomness.
     pub(crate) chance: Chance,
 }
 
-/// What the sidecar must make of a post.
+/// The expected effect of a post.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expect {
     /// A message.
@@ -66,7 +67,7 @@ impl Client<'_> {
                 16 => self.recovering(),
                 17 => self.recovered(),
                 18 => self.large(),
-                _ => self.nonsense(),
+                _ => self.malformed(),
             }
         }
     }
@@ -84,14 +85,14 @@ impl Client<'_> {
         self.deliver(&name, &new, Expect::Memory);
     }
 
-    /// Delivered, and posted again after `repeat_interval`, as Alertmanager says from 0.32 on.
+    /// Delivered, and posted again after `repeat_interval`, as `notification_reason` shows from Alertmanager 0.32 on.
     fn wanted_repeat(&mut self) {
         let (name, new) = fresh();
         self.deliver(&name, &new.clone().reason("first notification"), Expect::Message);
         self.deliver(&name, &new.reason("repeat interval elapsed"), Expect::Message);
     }
 
-    /// Two Alertmanagers of a cluster.
+    /// Posted by two Alertmanagers of a cluster.
     fn twice_at_once(&mut self) {
         let (name, new) = fresh();
         let body = new.build();
@@ -107,14 +108,14 @@ impl Client<'_> {
         ledger.expect_same(&name, &one, &two);
     }
 
-    /// A group that another alert joins: that is news.
+    /// A group with a new alert: a new message.
     fn growing(&mut self) {
         let (name, new) = fresh();
         self.deliver(&name, &new, Expect::Message);
         self.deliver(&name, &new.firing("10.0.0.6:9100").reason("new alerts added"), Expect::Message);
     }
 
-    /// A group of which a part recovers: that is none.
+    /// A group of which a part is resolved: no message.
     fn recovering(&mut self) {
         let (name, new) = fresh();
         // The same alerts again, so that only the second one's status differs.
@@ -130,13 +131,13 @@ impl Client<'_> {
         self.deliver_body(&name, &part, Expect::Silence);
     }
 
-    /// Nothing fires any more.
+    /// All alerts are resolved.
     fn recovered(&mut self) {
         let (name, new) = fresh();
         self.deliver(&name, &new.all_resolved(), Expect::Silence);
     }
 
-    /// Many alerts, some of which have recovered.
+    /// Many alerts, some of them resolved.
     fn large(&mut self) {
         let (name, mut new) = fresh();
         for number in 0..self.chance.below(200) {
@@ -146,8 +147,8 @@ impl Client<'_> {
         self.deliver(&name, &new, Expect::Message);
     }
 
-    /// No notification, or no HTTP.
-    fn nonsense(&mut self) {
+    /// Not a notification, or not HTTP.
+    fn malformed(&mut self) {
         const HOST: &str = "HTTP/1.1\r\nHost: a\r\n";
         let long = "x".repeat(20_000);
         let (bytes, right): (String, &[u16]) = match self.chance.below(12) {
@@ -164,7 +165,7 @@ impl Client<'_> {
             10 => ("\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}\r\n\r\n".into(), &[400]),
             _ => (format!("GET /metrics {HOST}\r\n"), &[200]),
         };
-        self.ledger.nonsense(&bytes, right, answered(self.address, bytes.as_bytes()));
+        self.ledger.malformed(&bytes, right, answered(self.address, bytes.as_bytes()));
     }
 
     fn deliver(&mut self, name: &str, notification: &Notification, expect: Expect) {
@@ -181,7 +182,7 @@ impl Client<'_> {
     }
 }
 
-/// A notification about an alert that never was before.
+/// A notification about a new alert.
 fn fresh() -> (String, Notification) {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let name = format!("{MARK}{:0DIGITS$}", NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -189,7 +190,7 @@ fn fresh() -> (String, Notification) {
     (name, notification)
 }
 
-/// Posts until 200, as Alertmanager does, with clients that go away in the middle.
+/// Posts until 200, as Alertmanager does, with clients that go away in between.
 fn post(address: SocketAddr, ledger: &Ledger, body: &Value, chance: &mut Chance) -> Ended {
     let bytes = body.to_string().into_bytes();
     let patience = Patience { group_interval: GROUP_INTERVAL, until: Instant::now() + PATIENCE };
@@ -215,11 +216,11 @@ fn kill_in_the_middle(address: SocketAddr, body: &[u8], chance: &mut Chance) {
     thread::sleep(chance.up_to(KILLED_AFTER));
 }
 
-/// The status that comes for these bytes; none when the connection just ends.
+/// The status of the answer to these bytes; none when the connection ends without one.
 fn answered(address: SocketAddr, bytes: &[u8]) -> Option<u16> {
     let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(NONSENSE)).ok()?;
-    // It may be answered and closed before all of it was sent.
+    stream.set_read_timeout(Some(MALFORMED)).ok()?;
+    // It may be answered and closed before it is sent whole.
     let _ = stream.write_all(bytes);
     let _ = stream.shutdown(std::net::Shutdown::Write);
     let mut answer = Vec::new();

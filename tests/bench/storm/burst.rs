@@ -1,4 +1,4 @@
-//! A storm of alerts, against the defaults: what it costs in calls, messages, time, memory and threads.
+//! A storm of alerts against the default settings: its calls, messages, time, memory and threads.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -15,46 +15,50 @@ use crate::support::standins::journal::lock;
 use crate::support::standins::wecom::Delivered;
 use crate::support::standins::{DeepSeek, WeCom, says};
 
-/// What the model takes.
+/// The model's answer time.
 const MODEL: Duration = Duration::from_secs(1);
-/// As a model answers.
+/// A model's answer.
 const ANALYSIS: &str = include_str!("../../../examples/support/answer.md");
-/// The receiver's `group_interval`: Alertmanager drops a 4xx for so long.
+/// The receiver's `group_interval`, for which Alertmanager drops a 4xx.
 const GROUP_INTERVAL: Duration = Duration::from_secs(60);
 /// The storm whose promises are checked.
 const STORM: usize = 300;
 /// Within this time each of its notifications is answered 200.
 const STORM_OVER: Duration = Duration::from_secs(120);
-/// It costs so many model calls at most.
+/// It takes at most so many model calls.
 const STORM_CALLS: usize = 40;
-/// WeCom silently drops what is above so many messages a minute and member.
+/// WeCom silently drops messages above this number a minute and recipient.
 const A_MINUTE: usize = 30;
 /// Bursts whose cost is compared.
 const BURSTS: [usize; 4] = [10, 100, 1_000, 3_000];
-/// No burst is waited for longer.
+/// The timeout of a burst.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
 /// Alertmanager posts all its groups within so long.
 const SPREAD: Duration = Duration::from_millis(50);
-/// A client thread does little.
+/// How long connections and their threads take to end after the last answer.
+const SETTLE: Duration = Duration::from_secs(1);
+/// A client thread needs little stack.
 const STACK_BYTES: usize = 128 * 1024;
-/// What every alert's name begins with; six digits follow, so that no name is the beginning of another.
+/// The prefix of every alert's name; six digits follow, so that no name is a prefix of another.
 const MARK: &str = "Burst";
 
-/// What a burst came to.
+/// The result of a burst.
 struct Burst {
     size: usize,
     ended: Vec<Ended>,
     calls: usize,
     messages: Vec<Delivered>,
     dropped: usize,
-    /// The names that stood in a prompt.
+    /// The names in prompts.
     asked: HashSet<String>,
     peak_mib: f64,
+    /// Memory a second after the last answer: what the allocator keeps.
+    kept_mib: f64,
     peak_threads: usize,
     violations: Vec<String>,
 }
 
-/// Runs the storm and, unless it is to be quick, the bursts; prints what they cost.
+/// Runs the storm and, unless `quick`, the bursts, and prints a row for each.
 ///
 /// # Errors
 /// The promises that were broken.
@@ -62,8 +66,8 @@ pub(crate) fn measure(binary: &Path, quick: bool) -> Result<(), String> {
     println!(
         "A model of {MODEL:?}, default settings, all notifications at once, each on its own connection, posted until \
          200 as Alertmanager does (group_interval {GROUP_INTERVAL:?}):\n\n\
-         | notifications | 200 | seconds | median | posts | model calls | messages | in a minute | peak memory | peak threads |\n\
-         |--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+         | notifications | 200 | seconds | median | posts | model calls | messages | in a minute | peak memory | kept | peak threads |\n\
+         |--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     );
     let storm = Burst::run(binary, STORM)?;
     println!("{}", storm.row());
@@ -116,6 +120,7 @@ impl Burst {
             (ended, watch.join().expect("the watcher returns"))
         });
         let asked = lock(&asked).clone();
+        thread::sleep(SETTLE);
         Ok(Self {
             size,
             ended,
@@ -123,7 +128,8 @@ impl Burst {
             messages: wecom.delivered(),
             dropped: wecom.dropped().len(),
             asked,
-            peak_mib: sidecar.peak_rss_bytes() as f64 / (1024.0 * 1024.0),
+            peak_mib: mib(sidecar.peak_rss_bytes()),
+            kept_mib: mib(sidecar.rss_bytes()),
             peak_threads,
             violations: [deepseek.violations(), wecom.violations()].concat(),
         })
@@ -135,7 +141,7 @@ impl Burst {
         let median = took.get(took.len() / 2).copied().unwrap_or_default();
         let posts: usize = self.ended.iter().map(|ended| ended.statuses.len() + ended.unanswered).sum();
         format!(
-            "| {} | {} | {:.1} | {:.1} | {posts} | {} | {} | {} | {:.1} MiB | {} |",
+            "| {} | {} | {:.1} | {:.1} | {posts} | {} | {} | {} | {:.1} MiB | {:.1} MiB | {} |",
             self.size,
             self.delivered(),
             self.seconds(),
@@ -144,6 +150,7 @@ impl Burst {
             self.messages.len(),
             self.most_in_a_minute(),
             self.peak_mib,
+            self.kept_mib,
             self.peak_threads
         )
     }
@@ -156,12 +163,12 @@ impl Burst {
         self.ended.iter().map(|ended| ended.took).max().unwrap_or_default().as_secs_f64()
     }
 
-    /// Messages in the fullest 60 seconds, wherever they begin.
+    /// The most messages within any 60 seconds.
     fn most_in_a_minute(&self) -> usize {
         let mut times: Vec<Instant> = self.messages.iter().map(|message| message.at).collect();
         times.sort_unstable();
         let minute = Duration::from_secs(60);
-        // From the first one on, those that come less than a minute later.
+        // Those less than a minute after the first.
         let from = |first: usize| {
             times
                 .iter()
@@ -172,7 +179,7 @@ impl Burst {
         (0..times.len()).map(from).max().unwrap_or(0)
     }
 
-    /// What no burst may show, whatever its size.
+    /// The broken promises that hold for any size.
     fn faults(&self) -> Vec<String> {
         let size = self.size;
         let missing = size - (0..size).filter(|number| self.asked.contains(&format!("{MARK}{number:06}"))).count();
@@ -183,14 +190,14 @@ impl Burst {
             }
         };
         check(self.delivered() == size, format!("only {} were answered 200 within {LONGEST:?}", self.delivered()));
-        check(missing == 0, format!("{missing} alerts' names stood in no prompt"));
+        check(missing == 0, format!("{missing} alerts' names are in no prompt"));
         check(self.dropped == 0, format!("WeCom dropped {} messages", self.dropped));
         check(self.most_in_a_minute() <= A_MINUTE, format!("{} messages in a minute", self.most_in_a_minute()));
-        check(self.violations.is_empty(), format!("the upstreams complain: {}", self.violations.join("; ")));
+        check(self.violations.is_empty(), format!("violations: {}", self.violations.join("; ")));
         faults
     }
 
-    /// What the storm of 300 groups may not show.
+    /// The broken promises of the storm of 300 groups.
     fn broken_promises(&self) -> Vec<String> {
         let mut faults = self.faults();
         if self.seconds() > STORM_OVER.as_secs_f64() {
@@ -206,4 +213,8 @@ impl Burst {
 /// The names of this burst's alerts in a text.
 fn names_in(text: &str) -> impl Iterator<Item = String> + '_ {
     text.match_indices(MARK).filter_map(|(at, _)| text.get(at..at + MARK.len() + 6)).map(str::to_owned)
+}
+
+fn mib(bytes: usize) -> f64 {
+    bytes as f64 / (1024.0 * 1024.0)
 }

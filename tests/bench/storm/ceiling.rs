@@ -1,9 +1,8 @@
-//! The ceiling: the product's own agents in bare loops, with no server in front.
+//! The ceiling: the sidecar's upstream clients in bare loops, without a server.
 //!
-//! A loop makes the calls of one notification, one after the other: the same question to the model, the same message to
-//! WeCom, byte for byte what the sidecar sent, by the same code and settings, and it reads the answers by the same code.
-//! There are as many loops as notifications are in flight, since that is what a service without any cost of its own
-//! would be: each notification would run as soon as it came. The loops share their agents, as the sidecar's workers do.
+//! A loop makes the calls of one notification one after the other, with the bytes that the sidecar sent, by the same code
+//! and settings. There are as many loops as notifications in flight: a service without any cost of its own would start
+//! each notification as it came. The loops share their clients, as the sidecar's workers do.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use crate::upstream::Last;
 /// `JOB_TIMEOUT`'s default.
 const JOB_TIMEOUT: Duration = Duration::from_secs(4 * 60);
 
-/// What the bare loops use.
+/// The state of the bare loops.
 pub(crate) struct Ceiling {
     deepseek: DeepSeek,
     wecom: WeCom,
@@ -28,7 +27,7 @@ pub(crate) struct Ceiling {
 }
 
 impl Ceiling {
-    /// The sidecar's agents for these upstreams, which will send what it sent last.
+    /// Clients of these upstreams, which send the sidecar's last requests again.
     pub(crate) fn new(upstreams: Upstreams, last: Last) -> Self {
         let Upstreams { deepseek_url, key, wecom_url, corp_id, secret } = upstreams;
         let recipients = Recipients { touser: EVERYONE.into(), ..Recipients::default() };

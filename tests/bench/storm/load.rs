@@ -1,4 +1,4 @@
-//! Many threads that do one thing again and again, and what it took them.
+//! Threads that repeat one step, and the time of each step.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -9,52 +9,52 @@ use std::time::{Duration, Instant};
 
 use crate::support::notification::notification;
 
-/// A load's threads do little.
+/// A load's threads need little stack.
 const STACK_BYTES: usize = 256 * 1024;
-/// What stands before the number that makes a notification another one.
+/// Precedes the number that makes a notification new.
 const MARK: &str = "Storm";
 /// Digits of that number.
 const DIGITS: usize = 8;
-/// No answer takes longer: a lost one must end the run, not hang it.
+/// Timeout of an answer, so that a lost one ends the run instead of hanging it.
 const LONGEST_WAIT: Duration = Duration::from_secs(120);
 
 /// When a load is over.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Until {
-    /// After this time; `warm_up` goes before it and is not counted.
+    /// After this time; `warm_up` precedes it and is not counted.
     Time {
-        /// What is measured.
+        /// The measured time.
         measured: Duration,
-        /// What goes before it.
+        /// The time before it.
         warm_up: Duration,
     },
-    /// When so many steps were taken, all threads together.
+    /// After so many steps of all threads together.
     Count(usize),
 }
 
-/// What a load achieved.
+/// The result of a load.
 #[derive(Debug)]
 pub(crate) struct Measured {
     /// Steps a second, all threads together.
     pub(crate) per_second: f64,
-    /// What each step took, the shortest first.
+    /// The time of each step, the shortest first.
     took: Vec<Duration>,
-    /// From the first step's begin to the last one's end.
+    /// From the start of the first step to the end of the last.
     pub(crate) wall: Duration,
 }
 
 impl Measured {
-    /// The time that so many of a hundred steps did not exceed.
+    /// This percentile of the steps' times.
     pub(crate) fn percentile(&self, percent: usize) -> Duration {
         let at = (self.took.len() * percent / 100).min(self.took.len().saturating_sub(1));
         self.took.get(at).copied().unwrap_or_default()
     }
 }
 
-/// One thing done once.
+/// One step.
 pub(crate) type Step<'s> = Box<dyn FnMut() -> Result<(), String> + 's>;
 
-/// Runs `threads` threads, each of which takes its own step again and again until the load is over.
+/// Runs `threads` threads that each repeat a step of their own until the load is over.
 ///
 /// # Errors
 /// The first error of any step: then nothing was measured.
@@ -77,8 +77,8 @@ pub(crate) fn run<'s>(
                     step()?;
                 }
                 start = Instant::now();
-                // Each thread ends with a whole step, and has its own time: a step that is cut by the end of a common
-                // time would not count, and with many threads that is a good part.
+                // Each thread ends with a whole step and has its own time: steps cut by the end of a common time would
+                // not count, and with many threads these are many.
                 while start.elapsed() < measured {
                     let began = Instant::now();
                     step()?;
@@ -122,11 +122,11 @@ pub(crate) fn run<'s>(
     Ok(all)
 }
 
-/// Posts notifications on one kept connection, as Alertmanager does, each about another alert.
+/// Posts notifications on one connection, as Alertmanager does, each about a new alert.
 pub(crate) struct Poster {
     stream: TcpStream,
     request: Vec<u8>,
-    /// Where the number stands in the request.
+    /// The number's positions in the request.
     marks: Vec<usize>,
     answer: Vec<u8>,
 }
@@ -147,10 +147,10 @@ impl Poster {
         Ok(Self { stream, marks, request, answer: vec![0; 4096] })
     }
 
-    /// Posts the next notification of all and waits for its 200.
+    /// Posts the next notification and waits for its 200.
     ///
     /// # Errors
-    /// What came instead.
+    /// Another status, or no answer.
     pub(crate) fn post(&mut self) -> Result<(), String> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = format!("{:0DIGITS$}", NUMBER.fetch_add(1, Ordering::Relaxed));

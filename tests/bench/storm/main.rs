@@ -1,4 +1,4 @@
-//! How fast the sidecar is, and what a storm of alerts costs: `cargo bench --bench storm`.
+//! The sidecar's speed, and the cost of a storm of alerts: `cargo bench --bench storm`.
 //!
 //! Without arguments it measures the real binary against upstreams in a process of their own and prints two tables in
 //! Markdown (3 minutes; `--quick` 30 seconds). With `--burst` it posts bursts of 10 to 3,000 notifications as
@@ -32,10 +32,10 @@ const USAGE: &str = "usage: storm [--quick] [--burst] [--binary PATH] [--workers
   --binary    another build of the sidecar than target/release's own, such as the static one
   --workers   WORKERS where throughput is measured [64]";
 
-/// `WORKERS` where throughput is measured: enough that notifications do not wait for each other at a real model's pace.
+/// `WORKERS` where throughput is measured.
 const WORKERS: usize = 64;
 
-/// What the command line says.
+/// The command line.
 #[derive(Debug, Default)]
 struct Arguments {
     quick: bool,

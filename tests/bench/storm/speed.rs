@@ -1,4 +1,4 @@
-//! What the sidecar adds: time to a notification, processor, memory, bytes on disk.
+//! The sidecar's cost: latency, throughput, processor, memory, bytes on disk.
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -13,33 +13,33 @@ use crate::upstream::Upstream;
 
 /// Notifications in flight.
 const IN_FLIGHT: [usize; 4] = [1, 16, 64, MOST];
-/// As many notifications as may wait with the default `QUEUE_SIZE`.
+/// The default `QUEUE_SIZE`.
 const MOST: usize = 256;
-/// The sidecar's own default, with which memory and threads are looked at.
+/// The default `WORKERS`, with which memory and threads are measured.
 const DEFAULT_WORKERS: usize = 8;
-/// What the slow model takes.
+/// The slow model's answer time.
 const SLOW: Duration = Duration::from_secs(2);
 /// How long the sidecar may take to start.
 const STARTING: Duration = Duration::from_secs(10);
-/// In flight while the processor's time is taken.
+/// In flight while processor time is measured.
 const BUSY: usize = 16;
 
-/// How much is measured.
+/// What is measured.
 #[derive(Debug)]
 pub(crate) struct Plan {
     /// The sidecar.
     pub(crate) binary: PathBuf,
     /// `WORKERS` where throughput is measured.
     pub(crate) workers: usize,
-    /// Times that each throughput is measured.
+    /// How often each throughput is measured.
     pub(crate) repeats: usize,
-    /// How long each time.
+    /// For how long each time.
     pub(crate) measured: Duration,
-    /// Notifications whose processor time is taken.
+    /// Notifications whose processor time is measured.
     pub(crate) counted: usize,
-    /// Times that the sidecar is started.
+    /// How often the sidecar is started.
     pub(crate) starts: usize,
-    /// Whether the slow model meets the default `WORKERS` too, which takes a minute.
+    /// Whether the slow model is also measured with the default `WORKERS`, which takes a minute.
     pub(crate) slow_default: bool,
 }
 
@@ -84,7 +84,7 @@ impl Sidecar {
     }
 }
 
-/// Measures everything and gives the tables, in Markdown.
+/// Measures everything and returns the tables, in Markdown.
 ///
 /// # Errors
 /// What could not be measured.
@@ -210,22 +210,22 @@ fn cost(plan: &Plan, upstream: &mut Upstream) -> Result<String, String> {
     Ok(text)
 }
 
-/// Memory and threads while as many as possible wait for a slow model, with the default `WORKERS`.
+/// Memory and threads while [`MOST`] posts wait for a slow model, with the default `WORKERS`.
 fn parked(plan: &Plan, upstream: &Upstream) -> Result<(f64, usize), String> {
     let sidecar = Sidecar::start(&plan.binary, &upstream.upstreams(), DEFAULT_WORKERS)?;
     thread::scope(|scope| {
         let load = scope.spawn(|| sidecar.measure(MOST, Until::Count(MOST)));
-        // In the middle of the first round all have arrived and none was answered.
+        // Half way through the first round all have arrived and none is answered.
         thread::sleep(SLOW / 2);
         let seen = sidecar.memory_and_threads();
-        // Nobody waits for the other rounds: the load ends with an error, which says no more than that.
+        // The other rounds are not needed; the load ends with an error, which is ignored.
         sidecar.process.signal("KILL").map_err(|error| format!("cannot end the sidecar: {error}"))?;
         let _ = load.join();
         Ok(seen)
     })
 }
 
-/// Waits a moment for what should become true, and lets the table tell whether it did.
+/// Waits up to 3 s for `done`; the table shows whether it became true.
 fn wait_for(done: impl Fn() -> bool) {
     let start = Instant::now();
     while !done() && start.elapsed() < Duration::from_secs(3) {

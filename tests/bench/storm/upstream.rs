@@ -1,9 +1,7 @@
-//! DeepSeek and WeCom in a process of their own, as cheap as they can be: fixed answers, no checks.
+//! DeepSeek and WeCom in a process of their own, as cheap as possible: fixed answers, no checks, since they share the
+//! processor with what is measured.
 //!
-//! Whether the sidecar says the right things is for the tests' stand-ins to judge. These share the processor with what is
-//! measured, so whatever they spent would hide what the sidecar spends.
-//!
-//! The process is this program again with a hidden argument. It tells its address on stdout, takes a command a line
+//! The process is this program again with a hidden argument. It prints its address on stdout, takes a command a line
 //! from stdin, and ends with it.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -21,12 +19,12 @@ use crate::support::standins::{Usage, completion};
 
 /// The hidden argument that makes this program the upstreams.
 pub(crate) const ARGUMENT: &str = "--upstreams";
-/// As a model answers.
+/// A model's answer.
 const ANALYSIS: &str = include_str!("../../../examples/support/answer.md");
-/// Threads are many and do little.
+/// There are many threads, and they need little stack.
 const STACK_BYTES: usize = 128 * 1024;
 
-/// The upstreams' process. It ends when this is dropped.
+/// The upstreams' process, ended on drop.
 pub(crate) struct Upstream {
     child: Child,
     commands: ChildStdin,
@@ -34,12 +32,12 @@ pub(crate) struct Upstream {
     address: SocketAddr,
 }
 
-/// The bodies that were sent last.
+/// The bodies of the first notification.
 #[derive(Debug)]
 pub(crate) struct Last {
-    /// Of a question to DeepSeek.
+    /// The question to DeepSeek.
     pub(crate) question: Vec<u8>,
-    /// Of a message to WeCom: its text.
+    /// The text of the message to WeCom.
     pub(crate) text: String,
 }
 
@@ -47,7 +45,7 @@ impl Upstream {
     /// Starts the process.
     ///
     /// # Errors
-    /// One line: this program cannot be started again, or says nothing.
+    /// One line: this program cannot be started again, or prints no address.
     pub(crate) fn start() -> Result<Self, String> {
         let own = std::env::current_exe().map_err(|error| format!("cannot find this program's own file: {error}"))?;
         let mut command = Command::new(own);
@@ -59,11 +57,11 @@ impl Upstream {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let mut upstream = Self { child, commands, answers: BufReader::new(answers), address };
         let line = upstream.line()?;
-        upstream.address = line.parse().map_err(|error| format!("the upstreams said {line:?}: {error}"))?;
+        upstream.address = line.parse().map_err(|error| format!("the upstreams printed {line:?}: {error}"))?;
         Ok(upstream)
     }
 
-    /// Where they are; they take any credentials.
+    /// Their addresses; they take any credentials.
     pub(crate) fn upstreams(&self) -> Upstreams {
         Upstreams {
             deepseek_url: format!("http://{}/v1", self.address),
@@ -74,7 +72,7 @@ impl Upstream {
         }
     }
 
-    /// The model takes so long from now on.
+    /// Sets the model's answer time.
     ///
     /// # Errors
     /// The process has ended.
@@ -92,7 +90,7 @@ impl Upstream {
         Ok((numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)))
     }
 
-    /// What the sidecar sent last.
+    /// The bodies that the sidecar sent.
     ///
     /// # Errors
     /// The process has ended, or nothing was sent.
@@ -120,13 +118,13 @@ impl Upstream {
 
 impl Drop for Upstream {
     fn drop(&mut self) {
-        // An error says that it has ended already.
+        // An error means that it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What the connections share.
+/// The state shared by the connections.
 struct State {
     delay_ms: AtomicU64,
     questions: AtomicUsize,
@@ -138,7 +136,7 @@ struct State {
     taken: Vec<u8>,
 }
 
-/// The life of the process.
+/// Runs the process.
 ///
 /// # Errors
 /// No port, or stdout is closed.
@@ -149,7 +147,7 @@ pub(crate) fn serve() -> io::Result<()> {
     writeln!(stdout, "{}", listener.local_addr()?)?;
     thread::Builder::new().name("accept".into()).spawn(move || {
         for stream in listener.incoming().flatten() {
-            // An error is the client's going. Without a thread the client sees its connection closed.
+            // An error means that the client has gone. Without a thread its connection is closed.
             let _ = thread::Builder::new().stack_size(STACK_BYTES).spawn(move || state.attend(&stream));
         }
     })?;
@@ -202,7 +200,7 @@ impl State {
                 return Ok(());
             }
             filled += read;
-            // A client sends its next request when it has read the answer, so what came is one request at most.
+            // A client sends its next request after the answer, so this is one request at most.
             let request = bytes.get(..filled).unwrap_or_default();
             let Some(body_at) = whole(request) else { continue };
             let body = request.get(body_at..).unwrap_or_default();
@@ -214,7 +212,7 @@ impl State {
 
     fn answer(&self, request: &[u8], body: &[u8]) -> &[u8] {
         let note = |last: &Mutex<Vec<u8>>, count: &AtomicUsize| {
-            // The first ones are enough to know what is sent.
+            // Only the first bodies are kept.
             if count.fetch_add(1, Ordering::Relaxed) == 0 {
                 body.clone_into(&mut last.lock().unwrap_or_else(PoisonError::into_inner));
             }
@@ -240,7 +238,7 @@ fn answer(body: &Value) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into()
 }
 
-/// Where the body of a whole request begins; none while it is not whole.
+/// Where the body of a complete request begins; none while it is incomplete.
 fn whole(request: &[u8]) -> Option<usize> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut head = httparse::Request::new(&mut headers);

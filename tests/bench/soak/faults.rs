@@ -1,7 +1,7 @@
-//! What the upstreams do wrong, by chance: never what closes a gate for longer than half a minute.
+//! Upstreams with random transient faults.
 //!
-//! A wrong key, an unknown model, 45009 and their like close a gate for ten minutes and more; they have tests of their
-//! own. Here everything passes sooner or later, so that every notification must be delivered in the end.
+//! No fault trips a breaker for longer than half a minute (a wrong key, an unknown model or 45009 do so for ten minutes
+//! and more, and have tests of their own), so every notification must be delivered in the end.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,36 +16,36 @@ use crate::support::standins::journal::lock;
 use crate::support::standins::wecom::Call;
 use crate::support::standins::{Answer, Api, DeepSeek, Filler, Reply, Usage, WeCom, completion, says};
 
-/// How often a call fails while it rains.
-const RAIN: f64 = 0.25;
-/// How long an upstream that is away stays away: long enough to close its gate, which takes five jobs.
-const AWAY: Duration = Duration::from_secs(4);
-/// How long it rains before an upstream goes away. Its gate is closed for half a minute of that.
+/// The share of calls that fail.
+const FAULT_RATE: f64 = 0.25;
+/// How long an outage of an upstream lasts: long enough to trip its breaker, which takes five failed jobs.
+const OUTAGE: Duration = Duration::from_secs(4);
+/// The time between two outages, for half a minute of which a breaker is open.
 const BETWEEN: Duration = Duration::from_secs(76);
-/// How often every connection to one of the upstreams is cut.
+/// The interval at which every connection to one of the upstreams is cut.
 const HANG_UP: Duration = Duration::from_secs(3);
-/// How often every access token dies before its time.
+/// The interval at which every access token is revoked.
 const REVOKE: Duration = Duration::from_secs(7);
-/// The most that a late answer is late.
+/// The longest delay of an answer.
 const LATE: Duration = Duration::from_millis(1500);
-/// Lines of a usual answer, and of a long one, which fills more than one part of a message.
+/// Lines of a usual answer, and of a long one, whose message has several parts.
 const LINES: [usize; 2] = [6, 45];
 
-/// What goes wrong now.
+/// Which faults happen now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sky {
-    /// Nothing.
-    Sun,
-    /// A call now and then.
-    Rain,
-    /// Every call to DeepSeek.
+enum Mode {
+    /// None.
+    Off,
+    /// Random ones, at [`FAULT_RATE`].
+    Random,
+    /// Every call to DeepSeek fails.
     NoDeepSeek,
-    /// Every call to WeCom.
+    /// Every call to WeCom fails.
     NoWeCom,
 }
 
-/// The upstreams and what they do.
-pub(crate) struct Weather {
+/// The stand-ins and their faults.
+pub(crate) struct FaultyUpstreams {
     /// The stand-in for DeepSeek.
     pub(crate) deepseek: DeepSeek,
     /// The stand-in for WeCom.
@@ -54,24 +54,24 @@ pub(crate) struct Weather {
 }
 
 struct State {
-    sky: Mutex<Sky>,
+    mode: Mutex<Mode>,
     chance: Mutex<Chance>,
-    /// The alerts that stood in a question.
+    /// The alerts named in a question.
     asked: Mutex<HashSet<String>>,
     over: AtomicBool,
 }
 
-impl Weather {
-    /// Starts the upstreams in the sun.
+impl FaultyUpstreams {
+    /// Starts the upstreams, without faults.
     pub(crate) fn start(seed: u64) -> Self {
         let state = Arc::new(State {
-            sky: Mutex::new(Sky::Sun),
+            mode: Mutex::new(Mode::Off),
             chance: Mutex::new(Chance::new(seed)),
             asked: Mutex::default(),
             over: AtomicBool::new(false),
         });
         let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
-        // All questions are counted; keeping them would fill the memory in an hour.
+        // Keeping all questions would fill the memory in an hour.
         deepseek.keep(0);
         let own = Arc::clone(&state);
         deepseek.answer_with(move |request| own.explain(request));
@@ -82,34 +82,33 @@ impl Weather {
         Self { deepseek, wecom, state }
     }
 
-    /// Sets what goes wrong from now on.
-    pub(crate) fn set(&self, sky: Sky) {
-        *lock(&self.state.sky) = sky;
+    fn set(&self, mode: Mode) {
+        *lock(&self.state.mode) = mode;
     }
 
-    /// The alerts that stood in a question.
+    /// The alerts named in a question.
     pub(crate) fn asked(&self) -> HashSet<String> {
         lock(&self.state.asked).clone()
     }
 
-    /// What [`Self::clear`] ended may begin anew.
-    pub(crate) fn blow_soon(&self) {
+    /// Lets [`Self::inject`] run again after [`Self::stop`].
+    pub(crate) fn arm(&self) {
         self.state.over.store(false, Ordering::Relaxed);
     }
 
-    /// Rain, and an upstream that goes away now and then; until [`Self::clear`] is called by another thread.
-    pub(crate) fn blow(&self) {
-        let mut away = [Sky::NoDeepSeek, Sky::NoWeCom].into_iter().cycle();
-        let mut next_away = Instant::now() + BETWEEN / 4;
+    /// Random faults and outages, until another thread calls [`Self::stop`].
+    pub(crate) fn inject(&self) {
+        let mut outages = [Mode::NoDeepSeek, Mode::NoWeCom].into_iter().cycle();
+        let mut next_outage = Instant::now() + BETWEEN / 4;
         let (mut next_cut, mut next_revoke) = (Instant::now() + HANG_UP, Instant::now() + REVOKE);
-        self.set(Sky::Rain);
+        self.set(Mode::Random);
         while !self.state.over.load(Ordering::Relaxed) {
             let now = Instant::now();
-            if now >= next_away {
-                self.set(away.next().unwrap_or(Sky::Rain));
-                self.sleep(AWAY);
-                self.set(Sky::Rain);
-                next_away = Instant::now() + BETWEEN;
+            if now >= next_outage {
+                self.set(outages.next().unwrap_or(Mode::Random));
+                self.sleep(OUTAGE);
+                self.set(Mode::Random);
+                next_outage = Instant::now() + BETWEEN;
             }
             if now >= next_cut {
                 let server = if self.state.draw(|chance| chance.happens(0.5)) {
@@ -126,11 +125,11 @@ impl Weather {
             }
             self.sleep(Duration::from_millis(100));
         }
-        self.set(Sky::Sun);
+        self.set(Mode::Off);
     }
 
-    /// Ends [`Self::blow`].
-    pub(crate) fn clear(&self) {
+    /// Ends [`Self::inject`].
+    pub(crate) fn stop(&self) {
         self.state.over.store(true, Ordering::Relaxed);
     }
 
@@ -147,11 +146,11 @@ impl State {
         draw(&mut lock(&self.chance))
     }
 
-    /// Which of `kinds` faults happens, if any does; and how late, if it is that one.
-    fn fault(&self, away: Sky, kinds: u64) -> Option<(u64, Duration)> {
-        let sky = *lock(&self.sky);
+    /// Which of `kinds` faults happens, if any, and a delay for those that need one.
+    fn fault(&self, outage: Mode, kinds: u64) -> Option<(u64, Duration)> {
+        let mode = *lock(&self.mode);
         self.draw(|chance| {
-            let happens = sky == away || (sky != Sky::Sun && chance.happens(RAIN));
+            let happens = mode == outage || (mode != Mode::Off && chance.happens(FAULT_RATE));
             happens.then(|| (chance.below(kinds), chance.up_to(LATE)))
         })
     }
@@ -163,7 +162,7 @@ impl State {
         let lines = self.draw(|chance| LINES[usize::from(chance.happens(0.2))]);
         let explained = says(&analysis(&name, lines));
         let empty = |content, finish| Answer::json(200, &completion(content, finish, Usage::default()));
-        match self.fault(Sky::NoDeepSeek, 40) {
+        match self.fault(Mode::NoDeepSeek, 40) {
             None => explained,
             Some((0..=3, late)) => explained.after(late),
             Some((4, late)) => explained.after(late).filling(Filler::BlankLines, Duration::from_millis(50)),
@@ -183,13 +182,13 @@ impl State {
             Some((33..=34, _)) => Answer::html(502),
             Some((35..=37, _)) => explained.hanging_up(),
             Some((38, _)) => explained.chunked(),
-            // Nothing at all, until the job's time is up.
+            // No byte, until the job's deadline.
             Some(_) => Answer::silence(),
         }
     }
 
     fn reply(&self, call: &Call) -> Reply {
-        let fault = self.fault(Sky::NoWeCom, 40);
+        let fault = self.fault(Mode::NoWeCom, 40);
         match (call.api, fault) {
             (_, None) => Reply::Natural,
             (_, Some((0..=4, late))) => Reply::Late(late),
@@ -198,9 +197,9 @@ impl State {
             (_, Some((11..=13, _))) => Reply::Instead(Answer::html(502)),
             (_, Some((14..=16, _))) => Reply::Instead(Answer::reset()),
             (_, Some((17..=19, _))) => Reply::Instead(Answer::close()),
-            // A token that WeCom gave up without telling.
+            // WeCom revoked the token early.
             (Api::Send, Some((20..=22, _))) => Reply::Errcode(42_001),
-            // Below, the message reaches the phones and the sender does not learn it.
+            // Below, the message is delivered and the answer is lost.
             (Api::Send, Some((23..=25, _))) => Reply::Done(Answer::reset()),
             (Api::Send, Some((26..=28, _))) => Reply::Done(Answer::close()),
             (Api::Send, Some((29..=31, _))) => Reply::Done(Answer::html(504)),
@@ -212,7 +211,7 @@ impl State {
     }
 }
 
-/// An answer that names its alert in every line, so that each part of its message can be told from others.
+/// An answer that names its alert in every line, so that each part of its message can be attributed.
 fn analysis(name: &str, lines: usize) -> String {
     (1..=lines).map(|line| format!("{line}. {name}：磁盘将满，先看 df -h，再清理旧日志。\n")).collect()
 }
