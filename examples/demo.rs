@@ -1,7 +1,7 @@
-//! The main job on a machine without a key and an account: `cargo run --example demo`.
+//! One notification explained and delivered, without a key and an account: `cargo run --example demo`.
 //!
 //! It starts stand-ins for DeepSeek and WeCom on loopback and the sidecar in front of them, posts
-//! `examples/notification.json` as Alertmanager does, and prints what reaches the phone. With `DEEPSEEK_API_KEY` in the
+//! `examples/notification.json` as Alertmanager does, and prints the delivered message. With `DEEPSEEK_API_KEY` in the
 //! environment it asks the real DeepSeek (`DEEPSEEK_BASE_URL` and every other `DEEPSEEK_…` are passed on).
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a program for a terminal")]
 
@@ -19,12 +19,12 @@ use support::standins::wecom::{AGENT_ID, Delivered};
 use support::standins::{DeepSeek, WeCom, says};
 
 const NOTIFICATION: &str = include_str!("notification.json");
-/// As a model answers: in Markdown, whatever it was told.
+/// Markdown, as models answer despite the instructions.
 const ANSWER: &str = include_str!("support/answer.md");
-/// Columns of the frame, about those of a phone.
+/// Columns of the frame, about a phone's width.
 const COLUMNS: usize = 60;
-/// What a real model that thinks may take.
-const ANALYSIS: &str = "50s";
+/// `JOB_TIMEOUT`: enough for a real model that thinks.
+const JOB_TIMEOUT: &str = "50s";
 
 fn main() -> ExitCode {
     match demo() {
@@ -51,18 +51,18 @@ fn demo() -> Result<(), String> {
     let reply = Client::new(address)
         .post(&notification)
         .map_err(|error| format!("no answer from the sidecar: {error}\nits log:\n{}", sidecar.log()))?;
-    print_way(&deepseek, &wecom);
+    print_calls(&deepseek, &wecom);
     for message in wecom.delivered() {
         print_message(&message);
     }
     println!("Alertmanager  gets {} {} after {:.1?}", reply.status, reply.text.trim(), reply.took);
-    verdict(&reply, &deepseek, &wecom).map_err(|error| format!("{error}\nthe sidecar's log:\n{}", sidecar.log()))
+    check(&reply, &deepseek, &wecom).map_err(|error| format!("{error}\nthe sidecar's log:\n{}", sidecar.log()))
 }
 
-/// Starts the sidecar, in front of the real DeepSeek where there is a key.
+/// Starts the sidecar, with the real DeepSeek when there is a key.
 fn start(deepseek: &DeepSeek, wecom: &WeCom) -> Result<Process, String> {
     let mut command = Command::new(sibling::sidecar()?);
-    // The environment may hold a configuration for the real WeCom: nothing of it may reach the demo.
+    // A configuration for the real WeCom in the environment must not reach the demo.
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         if name.starts_with("WECHAT_") || name.starts_with("WEBHOOK_") {
@@ -71,7 +71,7 @@ fn start(deepseek: &DeepSeek, wecom: &WeCom) -> Result<Process, String> {
     }
     command
         .env("LISTEN_ADDR", "127.0.0.1:0")
-        .env("JOB_TIMEOUT", ANALYSIS)
+        .env("JOB_TIMEOUT", JOB_TIMEOUT)
         .env("WECHAT_CORP_ID", wecom.corp_id())
         .env("WECHAT_API_SECRET", wecom.secret())
         .env("WECHAT_AGENT_ID", AGENT_ID.to_string())
@@ -99,7 +99,7 @@ fn is_real() -> bool {
         .any(|name| env::var_os(name).is_some_and(|key| !key.is_empty()))
 }
 
-/// The recorded notification, as though its alerts had begun a moment ago.
+/// The recorded notification, its alerts begun 12 minutes ago.
 fn notification() -> Result<Value, String> {
     let mut notification: Value =
         serde_json::from_str(NOTIFICATION).map_err(|error| format!("notification: {error}"))?;
@@ -116,26 +116,26 @@ fn alerts(notification: &Value) -> usize {
     notification.get("alerts").and_then(Value::as_array).map_or(0, Vec::len)
 }
 
-fn print_way(deepseek: &DeepSeek, wecom: &WeCom) {
+fn print_calls(deepseek: &DeepSeek, wecom: &WeCom) {
     for request in deepseek.requests() {
         println!("sidecar       asks DeepSeek: {} characters of prompt", request.user().chars().count());
     }
     println!("sidecar       asks WeCom: gettoken {}, message/send {}\n", wecom.gettoken_calls(), wecom.sends().len());
 }
 
-/// A message as it stands on a phone.
+/// Prints a message in a frame.
 fn print_message(message: &Delivered) {
     let to = [("user", &message.touser), ("party", &message.toparty), ("tag", &message.totag)];
     let to: Vec<String> = to.iter().filter(|(_, to)| !to.is_empty()).map(|(kind, to)| format!("{kind} {to}")).collect();
     let title = format!(" WeCom, to {} ", to.join(", "));
-    // Open at the right: terminals do not agree on the width of an emoji.
+    // Open at the right, since terminals differ in the width of an emoji.
     println!("╭──{title}{}", "─".repeat(COLUMNS.saturating_sub(width(&title))));
     message.text.lines().flat_map(wrap).for_each(|line| println!("│ {line}"));
     let size = format!(" {} of 2048 bytes ", message.text.len());
     println!("╰──{size}{}\n", "─".repeat(COLUMNS.saturating_sub(width(&size))));
 }
 
-/// A line in pieces that fit the frame.
+/// Splits a line to fit the frame.
 fn wrap(line: &str) -> Vec<String> {
     let mut pieces = vec![String::new()];
     let mut used = 0;
@@ -155,7 +155,7 @@ fn width(text: &str) -> usize {
     text.chars().map(columns).sum()
 }
 
-/// How many columns of a terminal a character takes: two for those of East Asia and for emoji, none for joiners.
+/// Terminal columns of a character: two for East Asian ones and emoji, none for joiners.
 fn columns(character: char) -> usize {
     match u32::from(character) {
         0x200b..=0x200f | 0xfe00..=0xfe0f => 0,
@@ -165,17 +165,17 @@ fn columns(character: char) -> usize {
     }
 }
 
-/// What went wrong, if anything did.
-fn verdict(reply: &Reply, deepseek: &DeepSeek, wecom: &WeCom) -> Result<(), String> {
+/// Checks that the message was delivered without violations.
+fn check(reply: &Reply, deepseek: &DeepSeek, wecom: &WeCom) -> Result<(), String> {
     let violations: Vec<String> = deepseek.violations().into_iter().chain(wecom.violations()).collect();
     if reply.status != 200 {
         return Err(format!("the sidecar answered {}: {}", reply.status, reply.text.trim()));
     }
     if wecom.delivered().is_empty() {
-        return Err("no message reached the phone".into());
+        return Err("no message was delivered".into());
     }
     if !violations.is_empty() {
-        return Err(format!("the stand-ins were sent what the vendors forbid: {}", violations.join("; ")));
+        return Err(format!("requests violated the vendors' APIs: {}", violations.join("; ")));
     }
     Ok(())
 }

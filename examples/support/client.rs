@@ -1,6 +1,6 @@
 //! A plain HTTP/1.1 client for the sidecar, as Alertmanager's: one connection, kept alive.
 //!
-//! It reads an answer that comes before it has sent everything, so that a refused body is seen as the refusal it is.
+//! It also reads an answer that comes before the whole body is sent, such as a 413.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// What an answer may take, unless the client is told otherwise: a lost answer must fail a test, not hang it.
+/// Default timeout of an answer, so that a lost one fails a test instead of hanging it.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// Names and values as they came.
+/// Names and values.
 pub(crate) type Headers = Vec<(String, String)>;
 
 /// An answer, read whole.
@@ -46,7 +46,7 @@ impl Reply {
     }
 }
 
-/// A connection that is opened when it is needed and used again while the server keeps it.
+/// A connection that is opened on first use and reused while the server keeps it.
 pub(crate) struct Client {
     address: SocketAddr,
     headers: Headers,
@@ -55,13 +55,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A client of this server. Nothing is connected yet.
+    /// A client of this server, not connected yet.
     pub(crate) fn new(address: SocketAddr) -> Self {
         let headers = vec![("User-Agent".into(), "Alertmanager/0.25.0".into())];
         Self { address, headers, patience: LONGEST_WAIT, open: None }
     }
 
-    /// Waits so long for an answer, instead of a minute.
+    /// Sets the timeout of an answer.
     pub(crate) fn patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
@@ -111,7 +111,7 @@ impl Client {
                 Some(stream) => stream,
                 None => self.connect()?,
             };
-            // What fails to be sent may have been answered already.
+            // A failed write may still have been answered.
             let sent = stream.get_mut().write_all(&bytes);
             match read_reply(&mut stream, method, start) {
                 Ok((reply, keep)) => {
@@ -143,7 +143,7 @@ pub(crate) fn read_reply(stream: &mut BufReader<TcpStream>, method: &str, start:
     let mut keep = minor == 1 && value("connection").is_none_or(|value| !value.eq_ignore_ascii_case("close"));
     let mut body = Vec::new();
     if method == "HEAD" || status == 204 || status == 304 {
-        // These have no body, whatever the head says.
+        // These have no body, whatever Content-Length is.
     } else if value("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
         loop {
             let mut line = String::new();
@@ -152,7 +152,7 @@ pub(crate) fn read_reply(stream: &mut BufReader<TcpStream>, method: &str, start:
             }
             let size = usize::from_str_radix(line.trim(), 16).map_err(io::Error::other)?;
             let at = body.len();
-            // The chunk and the line's end behind it.
+            // The chunk and its CRLF.
             body.resize(at + size + 2, 0);
             stream.read_exact(body.get_mut(at..).unwrap_or_default())?;
             body.truncate(at + size);
@@ -173,7 +173,7 @@ pub(crate) fn read_reply(stream: &mut BufReader<TcpStream>, method: &str, start:
     Ok((Reply { status, headers, body, text, took }, keep))
 }
 
-/// Status, headers and minor version; interim answers (100) are read over.
+/// Status, headers and minor version; interim answers (100) are skipped.
 fn read_head(stream: &mut BufReader<TcpStream>) -> io::Result<(u16, Headers, u8)> {
     loop {
         let mut head = Vec::new();

@@ -1,12 +1,6 @@
-//! What the examples and the integration tests stand on: DeepSeek and WeCom as local servers, a plain HTTP client, a
-//! child process with its log, and notifications as Alertmanager writes them.
-//!
-//! An example says `mod support;`, the tests name this file by its path.
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "each example uses a part of it, and which part is for the example to say"
-)]
+//! Shared by the demo, the integration tests and the benches: DeepSeek and WeCom as local servers, a plain HTTP client, a
+//! child process with its log, and notifications as Alertmanager posts them.
+#![allow(dead_code, unused_imports, reason = "each program uses a part of it")]
 
 pub(crate) mod client;
 pub(crate) mod notification;

@@ -1,13 +1,13 @@
-//! Notifications as Alertmanager writes them, made to order.
+//! A builder of notifications as Alertmanager posts them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Map, Value, json};
 
-/// Counts what has to be unique.
+/// The source of unique numbers.
 static NUMBER: AtomicU64 = AtomicU64::new(1);
 
-/// A notification in the making: one firing alert of this name, in a group of its own, unless a method says otherwise.
+/// A builder: one firing alert, in a group of its own, until a method changes that.
 #[derive(Debug, Clone)]
 pub(crate) struct Notification {
     alertname: String,
@@ -118,7 +118,7 @@ impl Notification {
         self
     }
 
-    /// Says that `max_alerts` cut so many away.
+    /// Sets `truncatedAlerts`.
     pub(crate) fn truncated(mut self, alerts: u64) -> Self {
         self.truncated = alerts;
         self
@@ -184,7 +184,7 @@ fn object(pairs: &[(String, String)]) -> Map<String, Value> {
     pairs.iter().map(|(name, value)| (name.clone(), json!(value))).collect()
 }
 
-/// What all alerts have in `part` with the same value.
+/// The pairs of `part` that all alerts share.
 fn common(alerts: &[Value], part: &str) -> Map<String, Value> {
     let mut parts = alerts.iter().filter_map(|alert| alert.get(part)?.as_object());
     let mut common = parts.next().cloned().unwrap_or_default();

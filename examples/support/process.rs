@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use super::standins::journal::lock;
 
-/// A running child. It is killed when it is dropped.
+/// A running child, killed on drop.
 pub(crate) struct Process {
     child: Child,
     log: Arc<Log>,
 }
 
-/// What a process says on stderr.
+/// A process' stderr.
 struct Log {
     state: Mutex<State>,
     grown: Condvar,
@@ -25,12 +25,12 @@ struct Log {
 #[derive(Default)]
 struct State {
     text: String,
-    /// The process has closed its stderr, as it does when it ends.
+    /// The process has closed its stderr, so it has ended.
     ended: bool,
 }
 
 impl Process {
-    /// Starts it. Its stderr goes into [`Self::log`]; where stdout goes is the command's matter.
+    /// Starts it. Its stderr goes into [`Self::log`], its stdout where the command directs it.
     ///
     /// # Errors
     /// When the system cannot start it.
@@ -42,7 +42,7 @@ impl Process {
         let read = move || {
             let mut stderr = BufReader::new(stderr);
             let mut line = Vec::new();
-            // A line at a time, so that whoever waits for a word gets its whole line.
+            // By lines, so that wait_log returns whole ones.
             while stderr.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
                 lock(&own.state).text.push_str(&String::from_utf8_lossy(&line));
                 own.grown.notify_all();
@@ -65,12 +65,12 @@ impl Process {
         self.child.id()
     }
 
-    /// Everything it has said on stderr.
+    /// Its stderr so far.
     pub(crate) fn log(&self) -> String {
         lock(&self.log.state).text.clone()
     }
 
-    /// Blocks until its log holds `text`, and gives the line that does.
+    /// Blocks until its log holds `text`, and returns that line.
     ///
     /// # Errors
     /// With the log, when the time is up or the process has ended.
@@ -90,7 +90,7 @@ impl Process {
         }
     }
 
-    /// Blocks until it says where it listens: the address behind `mark` in its log.
+    /// Blocks until its log holds `mark`, and returns the address after it.
     ///
     /// # Errors
     /// With the log, when it does not.
@@ -117,7 +117,7 @@ impl Process {
             state = self.log.grown.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         drop(state);
-        // Its stderr is closed: what is left of its life is the kernel's work.
+        // Its stderr is closed, so it exits at once.
         self.child.wait().map_err(|error| format!("wait: {error}"))
     }
 
@@ -162,10 +162,10 @@ impl Process {
 
     /// The processor time it has used, its own and the kernel's for it.
     pub(crate) fn processor_time(&self) -> Duration {
-        /// Ticks a second: Linux tells every program 100, whatever the kernel counts.
+        /// USER_HZ is 100 on Linux.
         const TICK: Duration = Duration::from_millis(10);
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
-        // The name, in brackets, may hold spaces. Behind it come the state and, as the 12th and 13th, the times.
+        // The name in brackets may hold spaces. After it, utime and stime are fields 12 and 13.
         let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
         let ticks: u32 = rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
         TICK * ticks
@@ -185,7 +185,7 @@ fn kill(name: &str, pid: u32) -> io::Result<()> {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // An error says that it has ended already.
+        // An error means that it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,15 +1,15 @@
-//! A configuration is checked whole at the start, and a fault says which variable and what to do.
+//! The configuration is checked at the start; each fault names its variable and gives a hint.
 
 use crate::harness::{Builder, Finished, PATIENCE, Sidecar, TempFile, each};
 use crate::support::notification::notification;
 use crate::support::standins::{DeepSeek, WeCom};
 
-/// Bad configuration, as sysexits has it.
+/// `EX_CONFIG` of sysexits.h.
 const EX_CONFIG: i32 = 78;
-/// What has no default.
+/// Variables without a default.
 const REQUIRED: [&str; 4] = ["DEEPSEEK_API_KEY", "WECHAT_CORP_ID", "WECHAT_API_SECRET", "WECHAT_AGENT_ID"];
 
-/// A whole configuration whose upstreams are never called.
+/// A complete configuration whose upstreams are never called.
 fn whole() -> Builder {
     Builder::bare()
         .env("DEEPSEEK_API_KEY", "sk-0123456789abcdef")
@@ -22,7 +22,7 @@ fn with(builder: Builder, variables: &[(&str, &str)]) -> Builder {
     variables.iter().fold(builder, |builder, (name, value)| builder.env(name, value))
 }
 
-/// The lines of a refusal that are about this variable.
+/// The lines of the error that name this variable.
 fn lines_about<'a>(finished: &'a Finished, name: &str) -> Vec<&'a str> {
     let about = |line: &&str| {
         let words = line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
@@ -32,7 +32,7 @@ fn lines_about<'a>(finished: &'a Finished, name: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn everything_that_is_missing_is_named_at_once() {
+fn missing_variables_are_all_named() {
     let finished = Builder::bare().run();
     assert_eq!(finished.code, EX_CONFIG, "{finished:?}");
     for name in REQUIRED {
@@ -42,7 +42,7 @@ fn everything_that_is_missing_is_named_at_once() {
 }
 
 #[test]
-fn every_fault_is_reported_at_once() {
+fn all_faults_are_reported_at_once() {
     let faults = [
         ("LISTEN_ADDR", "nowhere"),
         ("DEEPSEEK_BASE_URL", "api.deepseek.com"),
@@ -62,7 +62,7 @@ fn every_fault_is_reported_at_once() {
 }
 
 #[test]
-fn a_faulty_value_is_refused_and_its_variable_named() {
+fn faulty_value_exits_78_and_names_its_variable() {
     let rows = [
         ("LISTEN_ADDR", ""),
         ("LISTEN_ADDR", "127.0.0.1"),
@@ -102,7 +102,7 @@ fn a_faulty_value_is_refused_and_its_variable_named() {
         &rows,
         |(name, value)| format!("{name}={value:?}"),
         |(name, value)| {
-            // An empty value counts as unset; what has no default is then missing.
+            // An empty value counts as unset, so a required variable is then missing.
             let builder = if value.is_empty() { whole().env("DEEPSEEK_API_KEY", "") } else { whole().env(name, value) };
             let name = if value.is_empty() { "DEEPSEEK_API_KEY" } else { name };
             let finished = builder.run();
@@ -115,7 +115,7 @@ fn a_faulty_value_is_refused_and_its_variable_named() {
 }
 
 #[test]
-fn variables_that_exclude_each_other_are_refused() {
+fn conflicting_variables_are_rejected() {
     let rows: [&[(&str, &str)]; 3] = [
         &[("WECHAT_TO_USER", "@all"), ("WECHAT_TO_PARTY", "2")],
         &[("WECHAT_ROBOT_KEY", "693a91f6-7xxx-4bc4-97a0-0ec2sifa5aaa")],
@@ -129,7 +129,7 @@ fn variables_that_exclude_each_other_are_refused() {
 }
 
 #[test]
-fn an_unknown_name_of_ours_is_a_fault() {
+fn unknown_name_with_own_prefix_is_a_fault() {
     for name in ["DEEPSEEK_APIKEY", "WECHAT_AGENTID", "WEBHOOK_SECRET", "DEEPSEEK_MODEL_FILE", "WECHAT_PORTS"] {
         let finished = whole().env(name, "1").run();
         assert_eq!(finished.code, EX_CONFIG, "{name}: {finished:?}");
@@ -138,7 +138,7 @@ fn an_unknown_name_of_ours_is_a_fault() {
 }
 
 #[test]
-fn names_that_kubernetes_sets_for_services_are_let_be() {
+fn service_variables_of_kubernetes_are_accepted() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let mut builder = Sidecar::with(&deepseek, &wecom);
     for service in ["DEEPSEEK", "WECHAT", "WEBHOOK", "WECHAT_WITH_DEEPSEEK", "DEEPSEEK_PROXY_2"] {
@@ -160,7 +160,7 @@ fn names_that_kubernetes_sets_for_services_are_let_be() {
 }
 
 #[test]
-fn a_secret_is_read_from_a_file_without_its_last_newline() {
+fn secret_file_is_read_without_trailing_newline() {
     for newline in ["", "\n", "\r\n"] {
         let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
         let key = TempFile::new(&format!("{}{newline}", deepseek.key()));
@@ -180,7 +180,7 @@ fn a_secret_is_read_from_a_file_without_its_last_newline() {
 }
 
 #[test]
-fn a_secret_is_given_once() {
+fn secret_with_value_and_file_or_unreadable_file_is_rejected() {
     let file = TempFile::new("sk-from-the-file-0123");
     let finished = whole().env("DEEPSEEK_API_KEY_FILE", file.path()).run();
     assert_eq!(finished.code, EX_CONFIG, "{finished:?}");
@@ -194,7 +194,7 @@ fn a_secret_is_given_once() {
 }
 
 #[test]
-fn durations_are_written_as_prometheus_writes_them() {
+fn prometheus_durations_are_accepted() {
     for value in ["30s", "4m", "1h30m", "90s", "1m30s", "1500ms"] {
         let sidecar = whole().env("JOB_TIMEOUT", value).start();
         assert_eq!(sidecar.get("/-/healthy").status, 200, "{value}");
@@ -202,7 +202,7 @@ fn durations_are_written_as_prometheus_writes_them() {
 }
 
 #[test]
-fn an_address_that_others_reach_without_a_token_is_a_warning() {
+fn address_beyond_loopback_without_token_logs_a_warning() {
     let warned = |builder: Builder| {
         let sidecar = builder.start();
         sidecar.wait_log("listening on");
@@ -215,7 +215,7 @@ fn an_address_that_others_reach_without_a_token_is_a_warning() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_named() {
+fn address_in_use_is_named() {
     let taken = whole().start();
     let address = taken.addr().to_string();
     let finished = whole().env("LISTEN_ADDR", &address).run();
@@ -224,7 +224,7 @@ fn an_address_that_is_taken_is_named() {
 }
 
 #[test]
-fn a_proxy_of_the_environment_is_honoured_but_not_for_loopback() {
+fn environment_proxy_is_used_except_for_loopback() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let proxies = [
         ("HTTP_PROXY", "http://127.0.0.1:1"),
@@ -232,9 +232,9 @@ fn a_proxy_of_the_environment_is_honoured_but_not_for_loopback() {
         ("ALL_PROXY", "http://127.0.0.1:1"),
     ];
     let sidecar = with(Sidecar::with(&deepseek, &wecom), &proxies).start();
-    assert_eq!(sidecar.post(&notification("DiskWillFill").build()).status, 200, "a local model needs no proxy");
+    assert_eq!(sidecar.post(&notification("DiskWillFill").build()).status, 200, "loopback is reached directly");
     let finished = whole().env("HTTPS_PROXY", "socks5://127.0.0.1:1080").run();
-    assert_eq!(finished.code, EX_CONFIG, "a proxy that would silently be bypassed: {finished:?}");
+    assert_eq!(finished.code, EX_CONFIG, "ureq would silently bypass a SOCKS proxy: {finished:?}");
     let sidecar = with(
         whole(),
         &[("HTTPS_PROXY", "socks5://127.0.0.1:1080"), ("DEEPSEEK_PROXY", "none"), ("WECHAT_PROXY", "none")],
@@ -261,14 +261,14 @@ fn help_and_version_need_no_configuration() {
 }
 
 #[test]
-fn an_unknown_argument_is_refused() {
+fn unknown_argument_is_rejected() {
     let finished = whole().arg("--serve").run();
     assert!(finished.code > 0, "{finished:?}");
     assert!(finished.stderr.contains("--serve") && finished.stderr.contains("--help"), "{finished:?}");
 }
 
 #[test]
-fn it_ends_in_time_when_it_is_told_to() {
+fn sigterm_and_sigint_exit_0() {
     for signal in ["TERM", "INT"] {
         let mut sidecar = whole().start();
         sidecar.signal(signal);

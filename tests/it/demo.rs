@@ -1,11 +1,11 @@
-//! The one command for who meets the project first.
+//! `cargo run --example demo`.
 
 use std::env;
 use std::process::{Command, Stdio};
 
 use crate::support::sibling;
 
-/// The demo as its reader runs it, with nothing configured.
+/// The demo as a new user runs it, with nothing configured.
 fn demo() -> Command {
     let own = env::current_exe().expect("the path of this test");
     // target/<profile>/deps/<this test>
@@ -23,8 +23,8 @@ fn demo() -> Command {
 }
 
 #[test]
-fn the_demo_shows_what_reaches_the_phone() {
-    // A proxy of the environment, and a configuration for the real WeCom, are none of its business.
+fn demo_prints_the_delivered_message() {
+    // It ignores proxies and a configuration for the real WeCom in the environment.
     let output = demo()
         .env("HTTP_PROXY", "http://127.0.0.1:1")
         .env("HTTPS_PROXY", "http://127.0.0.1:1")
@@ -34,14 +34,14 @@ fn the_demo_shows_what_reaches_the_phone() {
         .expect("cargo");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}{err}");
-    for said in ["deepseek 告警解析与处理建议:", "HostDiskWillFillIn4Hours", "结论", "200 {\"status\":\"success\"}"]
+    for part in ["deepseek 告警解析与处理建议:", "HostDiskWillFillIn4Hours", "结论", "200 {\"status\":\"success\"}"]
     {
-        assert!(out.contains(said), "{said} is not in {out}{err}");
+        assert!(out.contains(part), "{part} is not in {out}{err}");
     }
 }
 
 #[test]
-fn the_demo_says_when_the_real_deepseek_cannot_be_asked() {
+fn demo_fails_when_deepseek_is_unreachable() {
     let output = demo()
         .env("DEEPSEEK_API_KEY", "sk-0123456789abcdef")
         .env("DEEPSEEK_BASE_URL", "http://127.0.0.1:1/v1")

@@ -1,4 +1,4 @@
-//! Integration tests: the real binary between real local servers, a file per promise.
+//! Integration tests: the real binary between real local servers.
 
 #[path = "../../examples/support/mod.rs"]
 mod support;

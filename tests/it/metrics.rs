@@ -72,7 +72,7 @@ fn scripted_run_gives_exact_figures() {
         assert!(before.text.contains(&format!("# TYPE {name} {kind}\n")), "{family}: {}", before.text);
         assert!(before.text.contains(&format!("# HELP {name} ")), "{family} has no help");
     }
-    assert!(before.told("notifications_total").is_empty() && before.told("gate_closed").is_empty());
+    assert!(before.nonzero("notifications_total").is_empty() && before.nonzero("gate_closed").is_empty());
     let post = |name: &str| sidecar.post(&notification(name).build()).status;
 
     // Delivered, and again from memory.
@@ -82,12 +82,12 @@ fn scripted_run_gives_exact_figures() {
     assert_eq!((sidecar.post(&first).status, sidecar.post(&first).status), (200, 200));
     let page = sidecar.metrics();
     assert_eq!(
-        page.told("notifications_total"),
+        page.nonzero("notifications_total"),
         [("outcome=\"success\",reason=\"delivered\"", 1.0), ("outcome=\"success\",reason=\"remembered\"", 1.0)]
     );
-    assert_eq!(page.told("duplicates_total"), [("kind=\"remembered\"", 1.0)]);
+    assert_eq!(page.nonzero("duplicates_total"), [("kind=\"remembered\"", 1.0)]);
     assert_eq!(
-        page.told("deepseek_tokens_total"),
+        page.nonzero("deepseek_tokens_total"),
         [
             ("kind=\"cached\"", 400.0),
             ("kind=\"completion\"", 200.0),
@@ -110,7 +110,7 @@ fn scripted_run_gives_exact_figures() {
     assert_eq!((page.value("messages_sent_total"), page.value("parts_sent_total")), (3.0, parts + 1.0));
     assert_eq!(page.value("partial_recipients_total"), 1.0);
     assert_eq!(
-        page.told("wecom_calls_total"),
+        page.nonzero("wecom_calls_total"),
         [
             ("api=\"gettoken\",class=\"ok\"", 2.0),
             ("api=\"send\",class=\"ok\"", parts + 1.0),
@@ -138,7 +138,7 @@ fn scripted_run_gives_exact_figures() {
 
     let page = sidecar.metrics();
     assert_eq!(
-        page.told("notifications_total"),
+        page.nonzero("notifications_total"),
         [
             ("outcome=\"failed\",reason=\"balance\"", 1.0),
             ("outcome=\"failed\",reason=\"method_not_allowed\"", 1.0),
@@ -154,7 +154,7 @@ fn scripted_run_gives_exact_figures() {
         ]
     );
     assert_eq!(
-        page.told("deepseek_calls_total"),
+        page.nonzero("deepseek_calls_total"),
         [("result=\"balance\"", 1.0), ("result=\"empty\"", 2.0), ("result=\"ok\"", 5.0), ("result=\"prompt\"", 1.0)]
     );
     assert_eq!(page.value("deepseek_call_seconds_count"), deepseek.calls() as f64);
@@ -162,7 +162,7 @@ fn scripted_run_gives_exact_figures() {
     assert_eq!(page.value("deepseek_call_seconds_bucket{le=\"60\"}"), deepseek.calls() as f64, "the job's deadline");
     assert_eq!(page.value("wecom_calls_total{api=\"send\",class=\"recipients\"}"), 1.0);
     assert_eq!((page.value("panics_total"), page.value("redactions_total")), (1.0, 1.0));
-    assert_eq!(page.told("gate_closed"), [("upstream=\"deepseek\"", 1.0)]);
+    assert_eq!(page.nonzero("gate_closed"), [("upstream=\"deepseek\"", 1.0)]);
     assert_eq!((page.value("workers"), page.value("queue_capacity")), (1.0, 40.0));
     assert_eq!((page.value("budget_tokens_limit"), page.value("stale_dropped_total")), (1_000_000.0, 0.0));
     assert_eq!(page.value(concat!("build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}")), 1.0);

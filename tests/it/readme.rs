@@ -1,8 +1,8 @@
-//! What the README says of the variables is what the code says.
+//! The READMEs' tables of variables match the code.
 
 use wechat_with_deepseek::config::VARIABLES;
 
-/// The lines between which a README holds the table. `UPDATE_GOLDEN=1` writes the English one anew.
+/// The lines around the table in a README. `UPDATE_GOLDEN=1` rewrites the English one.
 const BEGIN: &str = "<!-- variables -->\n";
 const END: &str = "<!-- /variables -->";
 
@@ -10,7 +10,7 @@ fn path(name: &str) -> String {
     format!("{}/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A README as what stands before its table, the table, and what stands behind it.
+/// The text before the table, the table, and the text after it.
 fn parts(name: &str) -> (String, String, String) {
     let text = std::fs::read_to_string(path(name)).unwrap();
     let (before, rest) = text.split_once(BEGIN).unwrap_or_else(|| panic!("{name} has no {BEGIN}"));
@@ -19,7 +19,7 @@ fn parts(name: &str) -> (String, String, String) {
 }
 
 #[test]
-fn the_readme_has_the_table_of_the_code() {
+fn readme_table_matches_the_code() {
     let mut table = String::from("\n| variable | default | |\n|---|---|---|\n");
     for variable in VARIABLES {
         let file = if variable.is_secret { "(_FILE)" } else { "" };
@@ -31,22 +31,22 @@ fn the_readme_has_the_table_of_the_code() {
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(path("README.md"), format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
     } else {
-        assert_eq!(found, table, "write it anew: UPDATE_GOLDEN=1 cargo test readme");
+        assert_eq!(found, table, "rewrite it: UPDATE_GOLDEN=1 cargo test --test it readme::");
     }
 }
 
 #[test]
-fn the_chinese_readme_has_every_variable_with_its_default() {
+fn chinese_readme_lists_every_variable_with_its_default() {
     let (_, table, _) = parts("README.zh-CN.md");
     for variable in VARIABLES {
         let row = table.lines().find(|line| {
             line.starts_with(&format!("| `{}`", variable.name)) || line.starts_with(&format!("| `{}(", variable.name))
         });
         let row = row.unwrap_or_else(|| panic!("{} has no row", variable.name));
-        // Words stand translated; values stand as they are.
+        // Words are translated, values are not.
         if variable.default.starts_with(|c: char| c.is_ascii_digit() || c == '+' || c == '@' || c == 'h') {
             let value = variable.default.split(' ').next().unwrap();
-            assert!(row.contains(value), "{row} does not say {value}");
+            assert!(row.contains(value), "{value} is not in {row}");
         }
     }
     let rows = table.lines().filter(|line| line.starts_with("| `")).count();

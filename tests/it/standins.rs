@@ -1,4 +1,4 @@
-//! The stand-ins themselves: what stands on them is worth no more than they are.
+//! Tests of the stand-ins that the other tests rely on.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -48,8 +48,8 @@ fn send(wecom: &WeCom, token: &str, message: &Value) -> i64 {
 }
 
 #[test]
-fn a_fault_is_what_its_name_says() {
-    /// What a client gets: status and text, or an error.
+fn answer_faults_behave_as_named() {
+    /// The status and text that a client gets, or its error.
     type Sees = Result<(u16, &'static str), ErrorKind>;
     struct Row {
         name: &'static str,
@@ -109,7 +109,7 @@ fn a_fault_is_what_its_name_says() {
 }
 
 #[test]
-fn what_never_ends_ends_with_the_server() {
+fn unfinished_answers_end_with_the_server() {
     for answer in [Answer::silence(), Answer::json(200, &json!({})).stalling_after(1)] {
         let arrived = Arc::new(Barrier::new(2));
         let own = Arc::clone(&arrived);
@@ -127,7 +127,7 @@ fn what_never_ends_ends_with_the_server() {
 }
 
 #[test]
-fn a_connection_is_used_again_until_it_hangs_up() {
+fn connection_is_reused_until_hang_up() {
     let server = Server::start("again", |request| match request.nth {
         0 => Answer::new(200, "text/plain", "first"),
         _ => Answer::new(200, "text/plain", "last").hanging_up(),
@@ -139,7 +139,7 @@ fn a_connection_is_used_again_until_it_hangs_up() {
 }
 
 #[test]
-fn a_request_is_read_whole_however_it_comes() {
+fn request_is_read_whole_in_any_framing() {
     let server = Server::start("whole", |request| {
         let query = request.query.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(";");
         Answer::new(200, "text/plain", format!("{} {query} {}", request.path, request.body.len()))
@@ -160,13 +160,13 @@ fn a_request_is_read_whole_however_it_comes() {
 }
 
 #[test]
-fn a_huge_body_is_as_long_as_it_says() {
+fn huge_body_has_the_given_length() {
     let server = Server::start("huge", |_| Answer::huge(5_000_000));
     assert_eq!(Client::new(server.address()).get("/").unwrap().text.len(), 5_000_000);
 }
 
 #[test]
-fn deepseek_answers_its_key_only() {
+fn deepseek_accepts_only_its_key() {
     let deepseek = DeepSeek::start();
     let refused = ask(&deepseek, "sk-wrong-0000", &question());
     assert_eq!(refused.status, 401);
@@ -181,7 +181,7 @@ fn deepseek_answers_its_key_only() {
 }
 
 #[test]
-fn deepseek_tells_what_is_wrong_with_a_question() {
+fn deepseek_records_malformed_questions() {
     let rows = [
         ("no model", "/model", Value::Null),
         ("streamed", "/stream", json!(true)),
@@ -190,7 +190,7 @@ fn deepseek_tells_what_is_wrong_with_a_question() {
         ("content that is no string", "/messages/0/content", json!(["a"])),
         ("empty content", "/messages/0/content", json!("")),
         ("no user", "/messages/0/role", json!("system")),
-        ("no room for an answer", "/max_tokens", json!(0)),
+        ("no tokens for an answer", "/max_tokens", json!(0)),
     ];
     for (name, pointer, value) in rows {
         let deepseek = DeepSeek::start();
@@ -204,7 +204,7 @@ fn deepseek_tells_what_is_wrong_with_a_question() {
 }
 
 #[test]
-fn deepseek_has_the_models_it_has() {
+fn deepseek_rejects_unknown_models() {
     let deepseek = DeepSeek::start();
     deepseek.serve_models(&["qwen"]);
     let refused = ask(&deepseek, deepseek.key(), &question());
@@ -215,7 +215,7 @@ fn deepseek_has_the_models_it_has() {
 }
 
 #[test]
-fn answers_are_given_in_their_order_then_the_default() {
+fn scripted_answers_come_in_order_then_the_default() {
     let deepseek = DeepSeek::start();
     deepseek.answer_with(|request| Answer::new(200, "text/plain", format!("default for {}", request.user())));
     deepseek.answer_once(Answer::new(503, "text/plain", "first"));
@@ -225,7 +225,7 @@ fn answers_are_given_in_their_order_then_the_default() {
 }
 
 #[test]
-fn wecom_gives_a_token_for_its_secret_only() {
+fn wecom_issues_tokens_only_for_its_secret() {
     let wecom = WeCom::start();
     let (id, secret) = (wecom.corp_id(), wecom.secret());
     let rows = [
@@ -243,7 +243,7 @@ fn wecom_gives_a_token_for_its_secret_only() {
 }
 
 #[test]
-fn wecom_takes_a_living_token_only() {
+fn wecom_rejects_unknown_revoked_and_expired_tokens() {
     let wecom = WeCom::start();
     assert_eq!(send(&wecom, "", &message("a")), 41_001);
     assert_eq!(send(&wecom, "made-up", &message("a")), 40_014);
@@ -263,7 +263,7 @@ fn wecom_takes_a_living_token_only() {
 }
 
 #[test]
-fn wecom_delivers_the_same_request_once() {
+fn wecom_delivers_identical_requests_once() {
     let wecom = WeCom::start();
     let token = token(&wecom);
     for text in ["a", "a", "b", "a"] {
@@ -275,7 +275,7 @@ fn wecom_delivers_the_same_request_once() {
 }
 
 #[test]
-fn wecom_records_what_it_would_silently_do_wrong() {
+fn wecom_records_violations() {
     /// A name, the field, its wrong value, the errcode.
     type Row = (&'static str, &'static str, Value, i64);
     let rows: [Row; 12] = [
@@ -303,7 +303,7 @@ fn wecom_records_what_it_would_silently_do_wrong() {
 }
 
 #[test]
-fn wecom_drops_what_is_above_its_frequency() {
+fn wecom_drops_messages_above_its_frequency_limit() {
     let wecom = WeCom::start();
     wecom.drop_above(2);
     let token = token(&wecom);
@@ -314,7 +314,7 @@ fn wecom_drops_what_is_above_its_frequency() {
 }
 
 #[test]
-fn wecom_may_deliver_what_its_client_never_learns() {
+fn wecom_can_deliver_without_answering() {
     use crate::support::standins::Reply;
     let wecom = WeCom::start();
     let token = token(&wecom);
@@ -332,7 +332,7 @@ fn wecom_may_deliver_what_its_client_never_learns() {
 }
 
 #[test]
-fn the_robot_has_its_own_key_and_limits() {
+fn robot_has_its_own_key_and_limits() {
     let wecom = WeCom::start();
     let robot = |key: &str, kind: &str, text: String| {
         let body = json!({ "msgtype": kind, kind: { "content": text } });
@@ -351,7 +351,7 @@ fn the_robot_has_its_own_key_and_limits() {
 }
 
 #[test]
-fn an_agent_shows_its_range_to_its_token() {
+fn agent_get_returns_the_visible_range() {
     let wecom = WeCom::start();
     let token = token(&wecom);
     let target = format!("/cgi-bin/agent/get?access_token={token}&agentid={AGENT_ID}");
@@ -360,7 +360,7 @@ fn an_agent_shows_its_range_to_its_token() {
 }
 
 #[test]
-fn what_is_waited_for_comes_from_another_thread() {
+fn wait_calls_returns_calls_of_other_threads() {
     let deepseek = DeepSeek::start();
     let address: SocketAddr = deepseek.server().address();
     let key = deepseek.key().to_owned();
@@ -373,7 +373,7 @@ fn what_is_waited_for_comes_from_another_thread() {
 }
 
 #[test]
-fn a_made_notification_has_the_fields_of_a_recorded_one() {
+fn built_notification_has_the_fields_of_a_recorded_one() {
     let recorded: Value = serde_json::from_str(include_str!("payloads/one-firing.json")).unwrap();
     let made = notification("HostHighCpuLoad").build();
     let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();

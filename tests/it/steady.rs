@@ -1,4 +1,4 @@
-//! The doorframe of the real binary under clients that stall, flood, lie and die: it stays up, quick and small.
+//! The HTTP server under stalled, flooding, malformed and vanishing clients: it keeps answering within its memory.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -16,10 +16,10 @@ use crate::support::standins::{DeepSeek, Latch, WeCom, says};
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// Requests of the generator of malformed ones.
+/// How many malformed requests are generated.
 const MALFORMED: usize = 50_000;
 
-/// Only the log of what must not happen, and the line that says where it listens.
+/// Errors, and the line with the address.
 const ERRORS: &str = "error,wechat_with_deepseek::service=info";
 
 /// Tests with hundreds of connections take turns: a developer's machine may allow 1,024 descriptors a process.
@@ -28,7 +28,7 @@ fn crowd() -> MutexGuard<'static, ()> {
     CROWD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Blocks until a gauge says so.
+/// Blocks until `fact` holds.
 #[track_caller]
 fn until(what: &str, timeout: Duration, fact: impl Fn() -> bool) {
     let start = Instant::now();
@@ -46,13 +46,13 @@ fn read_all(mut stream: &TcpStream) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// The head of a post of so many bytes.
+/// The head of a post with this Content-Length.
 fn post_head(bytes: impl std::fmt::Display) -> String {
     format!("POST /handle_alert HTTP/1.1\r\nHost: a\r\nContent-Length: {bytes}\r\n\r\n")
 }
 
 #[test]
-fn five_hundred_stalled_connections_delay_nothing_cost_little_and_are_gone_in_time() {
+fn five_hundred_stalled_connections_delay_no_post_and_time_out() {
     let _crowd = crowd();
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
@@ -78,7 +78,7 @@ fn five_hundred_stalled_connections_delay_nothing_cost_little_and_are_gone_in_ti
 
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        // Two kinds get a byte a second: it prolongs nothing.
+        // Two kinds get a byte a second, which extends no deadline.
         let drip = scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 for kind in [2, 4] {
@@ -99,7 +99,7 @@ fn five_hundred_stalled_connections_delay_nothing_cost_little_and_are_gone_in_ti
         times.sort_unstable();
         assert!(times[1] < Duration::from_secs(1), "good posts took {times:?}");
 
-        // 10 s for a head, 30 s for a body, 2 s to read past what the client still sends, and a busy machine.
+        // 10 s for a head, 30 s for a body, 2 s to discard what the client still sends, and slack for a busy machine.
         until("300 silent and half heads are gone", Duration::from_secs(20).saturating_sub(start.elapsed()), || {
             sidecar.threads() <= threads + 200
         });
@@ -119,7 +119,7 @@ fn five_hundred_stalled_connections_delay_nothing_cost_little_and_are_gone_in_ti
 }
 
 #[test]
-fn posts_of_one_notification_do_not_take_the_connections_of_probes() {
+fn parked_posts_leave_connections_for_probes() {
     let _crowd = crowd();
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let latch = deepseek.hold(says("结论"));
@@ -145,7 +145,7 @@ fn posts_of_one_notification_do_not_take_the_connections_of_probes() {
 }
 
 #[test]
-fn a_header_of_100_megabytes_costs_less_than_one_and_is_answered_431() {
+fn header_of_100_mb_returns_431_and_takes_less_than_1_mb() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     assert_eq!(sidecar.get("/nowhere").status, 404);
@@ -162,7 +162,7 @@ fn a_header_of_100_megabytes_costs_less_than_one_and_is_answered_431() {
 }
 
 #[test]
-fn an_early_answer_reaches_a_client_that_looks_for_none_before_it_has_written_all() {
+fn early_answer_reaches_client_that_writes_its_whole_body_first() {
     struct Row {
         name: &'static str,
         head: &'static str,
@@ -218,7 +218,7 @@ fn an_early_answer_reaches_a_client_that_looks_for_none_before_it_has_written_al
 }
 
 #[test]
-fn with_64_descriptors_and_200_connections_it_serves_again_when_they_go() {
+fn service_recovers_from_200_connections_with_64_descriptors() {
     let _crowd = crowd();
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).descriptors(64).start();
@@ -227,7 +227,7 @@ fn with_64_descriptors_and_200_connections_it_serves_again_when_they_go() {
     for _ in 0..2 {
         let crowd: Vec<TcpStream> = (0..200).map(|_| sidecar.connect()).collect();
         sidecar.wait_log("cannot accept connections, trying on");
-        // While they are there, newcomers take the place of those that have been silent for longest.
+        // Meanwhile a new connection evicts the one that has been silent longest.
         let health = sidecar.client().patience(PATIENCE).get("/-/healthy").expect("an answer");
         assert_eq!(health.status, 200);
         drop(crowd);
@@ -237,16 +237,16 @@ fn with_64_descriptors_and_200_connections_it_serves_again_when_they_go() {
     }
     assert_eq!(wecom.delivered_count(), 2);
     let faults = sidecar.log().matches("cannot accept").count();
-    assert!(faults <= 6, "a flood of connections is no flood of lines: {faults}");
+    assert!(faults <= 6, "not a line for each failed accept: {faults}");
 }
 
 #[test]
-fn clients_connect_at_once_while_none_is_accepted() {
+fn backlog_takes_300_connections() {
     let _crowd = crowd();
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     sidecar.signal("STOP");
-    // Where the queue is full a client's SYN is dropped, and again when it comes a second later.
+    // With a full backlog a SYN is dropped, and its retry a second later as well.
     let connect = |_| TcpStream::connect_timeout(&sidecar.addr(), Duration::from_secs(2)).expect("a connection");
     let clients: Vec<_> = (0..300).map(connect).collect();
     sidecar.signal("CONT");
@@ -257,11 +257,11 @@ fn clients_connect_at_once_while_none_is_accepted() {
 }
 
 #[test]
-fn a_burst_of_connections_is_answered_to_the_last() {
+fn burst_of_300_connections_is_answered() {
     let _crowd = crowd();
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
-    // Held back, they all come at once.
+    // The stopped process accepts them all at once.
     sidecar.signal("STOP");
     let started = Barrier::new(301);
     thread::scope(|scope| {
@@ -283,7 +283,7 @@ fn a_burst_of_connections_is_answered_to_the_last() {
 }
 
 #[test]
-fn malformed_requests_cause_no_panic_and_leave_nothing_behind() {
+fn malformed_requests_cause_no_panic_and_no_leak() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).env("RUST_LOG", ERRORS).start();
     assert_eq!(sidecar.post(&notification("Before").build()).status, 200);
@@ -310,20 +310,20 @@ fn malformed_requests_cause_no_panic_and_leave_nothing_behind() {
     assert_eq!(sidecar.post(&notification("After").build()).status, 200);
 }
 
-/// Sends a malformed request and goes in one of three ways.
+/// Sends a malformed request and ends the connection in one of three ways.
 fn knock(sidecar: &Sidecar, request: &[u8], way: usize) {
     let mut stream = loop {
         match TcpStream::connect(sidecar.addr()) {
             Ok(stream) => break stream,
-            // Every port waits for its last connection to be forgotten.
+            // Every local port is in TIME_WAIT.
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => thread::sleep(Duration::from_millis(20)),
             Err(error) => panic!("{error}"),
         }
     };
-    // The sidecar may be quicker to refuse it than we are to send it.
+    // The sidecar may refuse it before it is sent whole.
     let _ = stream.write_all(request);
     match way {
-        // It hangs up at once, perhaps with an answer unread.
+        // Close at once, perhaps with an answer unread.
         0 => {}
         1 => drop(stream.shutdown(Shutdown::Both)),
         _ => {
@@ -336,7 +336,7 @@ fn knock(sidecar: &Sidecar, request: &[u8], way: usize) {
     }
 }
 
-/// A firing alert with nothing that is not needed, of about 200 bytes.
+/// A firing alert of about 200 bytes.
 fn small_alert(number: usize) -> Value {
     json!({
         "status": "firing", "labels": { "alertname": "A", "instance": number.to_string() }, "annotations": {},
@@ -346,7 +346,7 @@ fn small_alert(number: usize) -> Value {
 }
 
 #[test]
-fn a_group_of_5000_alerts_is_one_message() {
+fn group_of_5000_alerts_is_one_message() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let mut group = notification("Many").build();
@@ -357,11 +357,11 @@ fn a_group_of_5000_alerts_is_one_message() {
 }
 
 #[test]
-fn a_body_that_would_grow_in_memory_is_answered_and_kills_nothing() {
+fn body_that_expands_when_parsed_stays_within_memory() {
     let fill = |begin: &str, piece: &str, end: &str| {
-        let room = 16 * MIB - begin.len() - end.len();
-        let mut body = begin.to_owned() + &piece.repeat(room / piece.len());
-        // One separator too many.
+        let left = 16 * MIB - begin.len() - end.len();
+        let mut body = begin.to_owned() + &piece.repeat(left / piece.len());
+        // Drop the trailing separator.
         body.truncate(body.trim_end_matches(',').len());
         body + end
     };
@@ -392,12 +392,12 @@ fn a_body_that_would_grow_in_memory_is_answered_and_kills_nothing() {
 }
 
 #[test]
-fn bodies_over_the_total_budget_make_room_and_are_bounded() {
+fn unfinished_bodies_are_bounded_in_total() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     assert_eq!(sidecar.post(&notification("Before").build()).status, 200);
     let before = sidecar.process().peak_rss_bytes();
-    // Half as much again as there is room for, and never finished.
+    // 1.5 times the total bound, never finished.
     let (length, sent) = (16 * MIB, vec![b' '; 15 * MIB]);
     let stalled: Vec<TcpStream> = thread::scope(|scope| {
         let uploads: Vec<_> = (0..6)
@@ -406,7 +406,7 @@ fn bodies_over_the_total_budget_make_room_and_are_bounded() {
                     let mut stream = sidecar.connect();
                     stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
                     stream.write_all(post_head(length).as_bytes()).unwrap();
-                    // Those that make room for others are cut.
+                    // Evicted ones are cut.
                     let _ = stream.write_all(&sent);
                     stream
                 })
@@ -416,7 +416,7 @@ fn bodies_over_the_total_budget_make_room_and_are_bounded() {
     });
     let reply = sidecar.post(&notification("Good").build());
     assert_eq!(reply.status, 200, "{}", reply.text);
-    // Resolved, so that it is answered at the door.
+    // Resolved, so that no job is made of it.
     let mut large = notification("Large").all_resolved().build();
     large["commonAnnotations"]["padding"] = "x".repeat(15 * MIB).into();
     let reply = sidecar.post(&large);
@@ -427,7 +427,7 @@ fn bodies_over_the_total_budget_make_room_and_are_bounded() {
 }
 
 #[test]
-fn health_and_a_full_queue_are_answered_at_once_while_every_worker_is_blocked() {
+fn health_and_full_queue_are_answered_while_every_worker_blocks() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let latch = Arc::new(Latch::shut());
     let blocked = Arc::clone(&latch);
@@ -465,7 +465,7 @@ fn health_and_a_full_queue_are_answered_at_once_while_every_worker_is_blocked() 
 }
 
 #[test]
-fn two_hundred_groups_at_once_are_all_answered() {
+fn two_hundred_concurrent_groups_are_answered() {
     let _crowd = crowd();
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
@@ -515,7 +515,7 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn a_head_request_gets_no_body_and_its_connection_goes_on() {
+fn head_request_has_no_body_and_keeps_its_connection() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let mut client = sidecar.client();
@@ -525,7 +525,7 @@ fn a_head_request_gets_no_body_and_its_connection_goes_on() {
         let head = client.request("HEAD", target, b"").unwrap();
         assert_eq!((head.status, &*head.text), (status, ""), "{target}");
         let get = client.get(target).unwrap();
-        assert_eq!(get.status, status, "{target}: nothing of an unasked body is in the way");
+        assert_eq!(get.status, status, "{target}: no bytes of a body precede the next answer");
         if target != "/metrics" {
             assert_eq!(head.header("Content-Length"), get.header("Content-Length"), "{target}");
         }
@@ -533,9 +533,9 @@ fn a_head_request_gets_no_body_and_its_connection_goes_on() {
 }
 
 #[test]
-fn a_client_that_half_closes_after_its_post_gets_its_answer() {
+fn half_closed_client_gets_its_answer() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
-    // Longer than the sidecar takes to look for its clients.
+    // Longer than the interval at which the sidecar checks for clients that have gone.
     deepseek.answer(says("结论：好了。").after(Duration::from_millis(2_500)));
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let body = notification("HalfClosed").build().to_string();
@@ -547,18 +547,18 @@ fn a_client_that_half_closes_after_its_post_gets_its_answer() {
 }
 
 #[test]
-fn clients_that_have_gone_do_not_keep_others_out() {
+fn posts_of_gone_clients_free_their_places() {
     let _crowd = crowd();
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let latch = hold(&deepseek, "Slow");
     let sidecar = Sidecar::with(&deepseek, &wecom).env("WORKERS", "2").env("QUEUE_SIZE", "1").start();
     let body = notification("Slow").build().to_string();
     let post = post_head(body.len()) + &body;
-    // As an Alertmanager does whose flush ends before the model answers: it closes, and posts again.
+    // Alertmanager closes and posts again when its flush ends before the model answers.
     for _ in 0..250 {
         sidecar.connect().write_all(post.as_bytes()).unwrap();
     }
-    // Longer than the sidecar takes to look for its clients.
+    // Longer than the interval at which the sidecar checks for clients that have gone.
     thread::sleep(Duration::from_millis(2_500));
     let reply = sidecar.post(&notification("Other").build());
     assert_eq!(reply.status, 200, "a worker is free, and nothing waits: {}", reply.text);

@@ -1,4 +1,4 @@
-//! A storm of alerts becomes a few messages: paced, digested, the critical first, within the day's tokens.
+//! A storm of alerts becomes a few messages: rate limit, digests, critical first, the daily token budget.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::support::standins::deepseek::{RecordedRequest, error};
 use crate::support::standins::wecom::Delivered;
 use crate::support::standins::{Answer, Api, DeepSeek, Latch, Reply as Answered, WeCom, says};
 
-/// What the model says unless a test says otherwise.
+/// The model's answer unless a test sets another.
 const ANSWER: &str = "结论：交换机故障。\n处理步骤：先看交换机。";
 /// The alert that holds the only worker while others gather.
 const BLOCKER: &str = "Blocker";
@@ -49,13 +49,13 @@ fn statuses(replies: &[Reply]) -> Vec<u16> {
     replies.iter().map(|reply| reply.status).collect()
 }
 
-/// The name a message carries in each of its parts.
+/// The job id in the first line of each part.
 fn id(text: &str) -> &str {
     let first = text.lines().next().unwrap_or_default();
     first.rsplit_once('#').map_or("", |(_, id)| id.split_whitespace().next().unwrap_or_default())
 }
 
-/// Whole messages in the order in which they began, each with its parts joined.
+/// Whole messages, their parts joined, in the order of their first parts.
 fn messages(delivered: &[Delivered]) -> Vec<String> {
     let mut order: Vec<String> = Vec::new();
     let mut texts: BTreeMap<&str, String> = BTreeMap::new();
@@ -69,7 +69,7 @@ fn messages(delivered: &[Delivered]) -> Vec<String> {
     order.into_iter().map(|id| texts.remove(id.as_str()).unwrap()).collect()
 }
 
-/// A sidecar of one worker, which the model holds until the latch is opened.
+/// A sidecar with one worker, which waits for the model until the latch is opened.
 struct Held {
     deepseek: DeepSeek,
     wecom: WeCom,
@@ -96,7 +96,7 @@ fn held(
 }
 
 impl Held {
-    /// Has the worker held, all these waiting in this order, and then lets go. The blocker's own answer is dropped.
+    /// Queues all these in this order behind the blocker, opens the latch, and returns their answers.
     fn storm<'n>(&self, posts: impl IntoIterator<Item = (&'n str, &'n Value)>) -> Vec<Reply> {
         thread::scope(|scope| {
             let asked = self.deepseek.calls();
@@ -118,13 +118,13 @@ impl Held {
         self.storm(notifications.iter().map(|notification| ("/handle_alert", notification)))
     }
 
-    /// The questions behind the blocker's.
+    /// The questions, without the blocker's.
     fn questions(&self) -> Vec<RecordedRequest> {
         let asked = self.deepseek.requests().into_iter();
         asked.filter(|request| !request.user().contains(BLOCKER)).collect()
     }
 
-    /// The messages behind the blocker's.
+    /// The messages, without the blocker's.
     fn messages(&self) -> Vec<String> {
         let texts = messages(&self.wecom.delivered()).into_iter();
         texts.filter(|text| !text.contains(BLOCKER)).collect()
@@ -136,13 +136,13 @@ fn names_in(text: &str, names: &[String]) -> usize {
 }
 
 #[test]
-fn a_burst_of_eight_goes_at_once_and_the_rest_in_turn() {
+fn burst_of_eight_is_sent_at_once_and_the_rest_by_rate() {
     struct Row {
         name: &'static str,
         by: fn(&DeepSeek, &WeCom) -> Builder,
         rate: Option<&'static str>,
         messages: usize,
-        /// Between two messages behind the burst.
+        /// The time between two messages after the burst.
         turn: Duration,
     }
     let rows = [
@@ -189,7 +189,7 @@ fn a_burst_of_eight_goes_at_once_and_the_rest_in_turn() {
 }
 
 #[test]
-fn without_a_turn_in_time_it_is_for_later_and_what_is_rendered_is_kept() {
+fn rate_limited_job_returns_429_and_keeps_its_message() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).env("WECHAT_RATE", "6").env("JOB_TIMEOUT", "3s").start();
     assert!(statuses(&post_all(&sidecar, &warnings(8).1)).iter().all(|status| *status == 200));
@@ -202,9 +202,9 @@ fn without_a_turn_in_time_it_is_for_later_and_what_is_rendered_is_kept() {
     let name = reply.header("X-Job-Id").unwrap().to_owned();
     let page = sidecar.metrics();
     assert_eq!(page.value("notifications_total{outcome=\"failed\",reason=\"paced\"}"), 1.0);
-    assert_eq!(page.sum("gate_closed"), 0.0, "pacing closes no gate");
+    assert_eq!(page.sum("gate_closed"), 0.0, "the rate limiter trips no breaker");
 
-    // Alertmanager posts again at its next flush; a turn comes every 10 s.
+    // Alertmanager posts again at its next flush; one message is allowed every 10 s.
     let start = Instant::now();
     let reply = loop {
         let reply = sidecar.post(&late);
@@ -221,7 +221,7 @@ fn without_a_turn_in_time_it_is_for_later_and_what_is_rendered_is_kept() {
 }
 
 #[test]
-fn a_rate_of_one_still_lets_a_burst_go() {
+fn rate_of_one_allows_a_burst() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar =
         Sidecar::with(&deepseek, &wecom).env("WECHAT_RATE", "1").env("JOB_TIMEOUT", "2s").env("DIGEST_AT", "0").start();
@@ -231,7 +231,7 @@ fn a_rate_of_one_still_lets_a_burst_go() {
 }
 
 #[test]
-fn zero_is_unlimited() {
+fn rate_of_zero_is_unlimited() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).env("WECHAT_RATE", "0").env("DIGEST_AT", "0").start();
     let start = Instant::now();
@@ -241,7 +241,7 @@ fn zero_is_unlimited() {
 }
 
 #[test]
-fn the_parts_of_a_message_stand_together() {
+fn message_parts_are_sent_without_interleaving() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer_with(|request| says(&if request.user().contains("Long") { long() } else { ANSWER.into() }));
     wecom.reply(Api::Send, Answered::Late(Duration::from_millis(5)));
@@ -257,11 +257,11 @@ fn the_parts_of_a_message_stand_together() {
 }
 
 #[test]
-fn what_a_slow_message_of_several_parts_holds_up_is_for_another_try() {
+fn job_behind_slow_multipart_message_returns_503() {
     struct Row {
         name: &'static str,
         job_timeout: &'static str,
-        /// Messages of the burst of eight that are gone before.
+        /// Messages of the burst of eight that are already spent.
         before: usize,
         /// How WeCom answers the first part of the long message.
         first_part: Answered,
@@ -308,13 +308,13 @@ fn what_a_slow_message_of_several_parts_holds_up_is_for_another_try() {
             assert_eq!((reply.status, reply.outcome()), (503, "failed"), "{}", reply.text);
             let page = sidecar.metrics();
             assert_eq!(page.value("notifications_total{outcome=\"failed\",reason=\"paced\"}"), 0.0);
-            assert_eq!(page.sum("gate_closed"), 0.0, "whoever is slow reports it, not who waits");
+            assert_eq!(page.sum("gate_closed"), 0.0, "only the slow job reports a failure");
         },
     );
 }
 
 #[test]
-fn what_waits_above_digest_at_is_explained_as_one() {
+fn queue_above_digest_at_becomes_one_digest() {
     let held = held(|builder| builder, |_| says(ANSWER));
     let (mut names, mut notifications) = warnings(11);
     names.push("CoreSwitchDown".into());
@@ -340,7 +340,7 @@ fn what_waits_above_digest_at_is_explained_as_one() {
 }
 
 #[test]
-fn no_more_than_digest_at_are_explained_each() {
+fn queue_of_digest_at_is_explained_one_by_one() {
     let held = held(|builder| builder, |_| says(ANSWER));
     assert_eq!(statuses(&held.storm_of(&warnings(10).1)), [200; 10]);
     assert_eq!((held.questions().len(), held.messages().len()), (10, 10));
@@ -348,7 +348,7 @@ fn no_more_than_digest_at_are_explained_each() {
 }
 
 #[test]
-fn a_digest_has_fifty_members_at_most() {
+fn digest_has_at_most_fifty_members() {
     let held = held(|builder| builder, |_| says(ANSWER));
     let (names, notifications) = warnings(65);
     assert_eq!(statuses(&held.storm_of(&notifications)), [200; 65]);
@@ -359,7 +359,7 @@ fn a_digest_has_fifty_members_at_most() {
 }
 
 #[test]
-fn every_post_of_every_member_gets_the_outcome() {
+fn every_post_of_a_member_gets_the_outcome_of_its_digest() {
     let held = held(|builder| builder.env("DIGEST_AT", "2"), |_| says(ANSWER));
     let (_, notifications) = warnings(3);
     thread::scope(|scope| {
@@ -380,7 +380,7 @@ fn every_post_of_every_member_gets_the_outcome() {
 }
 
 #[test]
-fn recipients_are_never_mixed_in_a_digest() {
+fn digest_never_mixes_recipients() {
     let held = held(|builder| builder.env("DIGEST_AT", "2"), |_| says(ANSWER));
     let (names, notifications) = warnings(12);
     let target = |number| if number % 2 == 0 { "/handle_alert?touser=even" } else { "/handle_alert?touser=odd" };
@@ -398,7 +398,7 @@ fn recipients_are_never_mixed_in_a_digest() {
 }
 
 #[test]
-fn the_members_of_a_failed_digest_are_explained_anew() {
+fn members_of_a_failed_digest_are_explained_again() {
     let held = held(|builder| builder.env("DIGEST_AT", "2").env("JOB_TIMEOUT", "8s"), |_| error(500, "internal"));
     let (names, notifications) = warnings(4);
     assert_eq!(statuses(&held.storm_of(&notifications)), [503; 4]);
@@ -409,12 +409,12 @@ fn the_members_of_a_failed_digest_are_explained_anew() {
     assert_eq!(statuses(&post_all(&held.sidecar, &notifications)), [200; 4]);
     let questions = held.questions().split_off(failed);
     assert!(names.iter().all(|name| questions.iter().any(|question| question.user().contains(name))));
-    let told = held.messages().concat();
-    assert_eq!(names_in(&told, &names), 4, "{told}");
+    let text = held.messages().concat();
+    assert_eq!(names_in(&text, &names), 4, "{text}");
 }
 
 #[test]
-fn a_digest_that_is_half_delivered_is_explained_anew() {
+fn half_delivered_digest_is_explained_again() {
     let long = format!("结论：交换机故障。\n{}", "逐台检查上联端口的状态与光功率。\n".repeat(90));
     let held = held(|builder| builder.env("DIGEST_AT", "2"), move |_| says(&long));
     let (names, notifications) = warnings(4);
@@ -422,7 +422,7 @@ fn a_digest_that_is_half_delivered_is_explained_anew() {
         if call.text().contains("（2/") { Answered::Errcode(-1) } else { Answered::Natural }
     });
     assert_eq!(statuses(&held.storm_of(&notifications)), [503; 4]);
-    assert_eq!((held.questions().len(), held.messages().len()), (1, 1), "its first part is on the phone");
+    assert_eq!((held.questions().len(), held.messages().len()), (1, 1), "only its first part is delivered");
 
     held.wecom.reply(Api::Send, Answered::Natural);
     assert_eq!(statuses(&post_all(&held.sidecar, &notifications)), [200; 4]);
@@ -432,7 +432,7 @@ fn a_digest_that_is_half_delivered_is_explained_anew() {
 }
 
 #[test]
-fn a_poisoned_member_is_refused_and_the_others_are_explained() {
+fn member_with_refused_prompt_fails_alone() {
     let held = held(
         |builder| builder.env("DIGEST_AT", "2"),
         |request| {
@@ -442,7 +442,7 @@ fn a_poisoned_member_is_refused_and_the_others_are_explained() {
     );
     let (names, mut notifications) = warnings(5);
     notifications.insert(2, warning("Poisoned"));
-    assert_eq!(statuses(&held.storm_of(&notifications)), [503; 6], "whose fault it is is not known yet");
+    assert_eq!(statuses(&held.storm_of(&notifications)), [503; 6], "the refused member is not known yet");
     assert_eq!(held.questions().len(), 1);
     let page = held.sidecar.metrics();
     assert_eq!(page.value("notifications_total{outcome=\"failed\",reason=\"prompt\"}"), 0.0, "none was refused itself");
@@ -457,14 +457,14 @@ fn a_poisoned_member_is_refused_and_the_others_are_explained() {
     let questions = held.questions();
     assert_eq!(questions.len(), 7, "each alone");
     assert!(questions.iter().skip(1).all(|question| names_in(&question.user(), &names) <= 1));
-    assert_eq!(held.sidecar.metrics().sum("gate_closed"), 0.0, "a poisoned alert silences nobody");
+    assert_eq!(held.sidecar.metrics().sum("gate_closed"), 0.0, "a refused prompt trips no breaker");
 
     assert_eq!(statuses(&post_all(&held.sidecar, &notifications)), [200, 200, 422, 200, 200, 200]);
     assert_eq!(held.questions().len(), 7, "and all of it is remembered");
 }
 
 #[test]
-fn a_message_refused_in_company_is_sent_alone() {
+fn members_of_a_refused_digest_message_are_sent_alone() {
     let held = held(|builder| builder.env("DIGEST_AT", "2"), |_| says(ANSWER));
     held.wecom.reply_with(Api::Send, |call| {
         let refused = call.text().contains("Member00Down") && call.text().contains("Member01Down");
@@ -477,7 +477,7 @@ fn a_message_refused_in_company_is_sent_alone() {
 }
 
 #[test]
-fn a_member_refused_for_a_reason_nobody_knows_hurts_itself_only() {
+fn member_with_unknown_errcode_fails_alone() {
     let held = held(|builder| builder.env("DIGEST_AT", "2"), |_| says(ANSWER));
     held.wecom.reply_with(Api::Send, |call| {
         if call.text().contains("Member01Down") { Answered::Errcode(45_999) } else { Answered::Natural }
@@ -488,13 +488,13 @@ fn a_member_refused_for_a_reason_nobody_knows_hurts_itself_only() {
 }
 
 #[test]
-fn recoveries_in_many_groups_at_once_explain_nothing_again() {
+fn partial_recoveries_of_many_groups_are_not_explained_again() {
     let held = held(|builder| builder.env("DIGEST_AT", "1"), |_| says(ANSWER));
     let groups: Vec<Value> = (0..3).map(|_| notification("SwitchDown").instances(["a", "b"]).build()).collect();
     for group in &groups {
         assert_eq!(held.sidecar.post(group).status, 200);
     }
-    let told = (held.questions().len(), held.messages().len());
+    let before = (held.questions().len(), held.messages().len());
     let rest = groups.into_iter().map(|mut group| {
         group["alerts"].as_array_mut().unwrap().pop();
         group
@@ -509,11 +509,11 @@ fn recoveries_in_many_groups_at_once_explain_nothing_again() {
         held.latch.open();
         assert_eq!(blocker.join().unwrap(), 200);
     });
-    assert_eq!((held.questions().len(), held.messages().len()), told);
+    assert_eq!((held.questions().len(), held.messages().len()), before);
 }
 
 #[test]
-fn a_digest_names_every_member_on_the_phone() {
+fn digest_message_names_every_member() {
     let hosts: Vec<String> = (0..50).map(|number| format!("node-{number:02}.prod-bj.example.com:9100")).collect();
     let names: Vec<String> = (0..50).map(|number| format!("KubernetesPersistentVolume{number:02}FillingUp")).collect();
     let of_a_name = |name: &String| notification(name).instances([hosts[0].as_str()]).build();
@@ -522,19 +522,19 @@ fn a_digest_names_every_member_on_the_phone() {
         group["groupLabels"] = serde_json::json!({"alertname": "TargetDown", "instance": host});
         group
     };
-    for (told, notifications) in [
+    for (members, notifications) in [
         (&names, names.iter().map(of_a_name).collect::<Vec<_>>()),
         (&hosts, hosts.iter().map(of_a_host).collect::<Vec<_>>()),
     ] {
         let held = held(|builder| builder, |_| says(ANSWER));
         assert_eq!(statuses(&held.storm_of(&notifications)), [200; 50]);
         let messages = held.messages();
-        assert_eq!((messages.len(), names_in(&messages[0], told)), (1, 50), "{}", messages[0]);
+        assert_eq!((messages.len(), names_in(&messages[0], members)), (1, 50), "{}", messages[0]);
     }
 }
 
 #[test]
-fn a_repeat_of_a_member_is_a_notification_like_any_other() {
+fn repeat_of_a_member_is_explained_alone() {
     let held = held(|builder| builder.env("DIGEST_AT", "2"), |_| says(ANSWER));
     let of = |name: &str| notification(name).severity("warning");
     let members = ["First", "Second", "Third"].map(of);
@@ -544,12 +544,12 @@ fn a_repeat_of_a_member_is_a_notification_like_any_other() {
     let questions = held.questions();
     assert_eq!(questions.len(), 2, "it is explained by itself");
     assert!(questions[1].user().contains("Second") && !questions[1].user().contains("First"));
-    let told = held.messages();
-    assert!(told[1].contains("Second") && !told[1].contains("First"), "{told:?}");
+    let messages = held.messages();
+    assert!(messages[1].contains("Second") && !messages[1].contains("First"), "{messages:?}");
 }
 
 #[test]
-fn zero_never_digests() {
+fn digest_at_zero_never_digests() {
     let held = held(|builder| builder.env("DIGEST_AT", "0"), |_| says(ANSWER));
     assert_eq!(statuses(&held.storm_of(&warnings(15).1)), [200; 15]);
     assert_eq!((held.questions().len(), held.messages().len()), (15, 15));
@@ -570,12 +570,12 @@ fn urgent_jobs_are_taken_first_then_the_oldest() {
     let questions = held.questions();
     assert_eq!(questions.len(), order.len());
     for (question, name) in questions.iter().zip(order) {
-        assert!(question.user().contains(name), "{name} is not in its turn: {}", question.user());
+        assert!(question.user().contains(name), "{name} is out of order: {}", question.user());
     }
 }
 
 #[test]
-fn when_the_days_tokens_are_spent_only_urgent_alerts_are_analysed() {
+fn spent_budget_analyses_only_urgent_alerts() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     // A question costs 997 by the stand-in's usage.
     let sidecar = Sidecar::with(&deepseek, &wecom).env("DAILY_TOKEN_BUDGET", "1000").start();
@@ -585,7 +585,7 @@ fn when_the_days_tokens_are_spent_only_urgent_alerts_are_analysed() {
     }
     let plain = &wecom.delivered()[2].text;
     assert!(plain.contains("今日 token 预算") && plain.contains("未经 AI 分析"), "{plain}");
-    assert!(plain.contains("Third on 10.0.0.5:9100"), "it says what the alert says: {plain}");
+    assert!(plain.contains("Third on 10.0.0.5:9100"), "it quotes the alert: {plain}");
     let urgent = [
         ("severity", "critical"),
         ("severity", "P0"),
@@ -608,7 +608,7 @@ fn when_the_days_tokens_are_spent_only_urgent_alerts_are_analysed() {
 }
 
 #[test]
-fn what_is_over_budget_is_digested_in_a_storm_like_any_other() {
+fn over_budget_notifications_are_digested() {
     let held = held(|builder| builder.env("DAILY_TOKEN_BUDGET", "500"), |_| says(ANSWER));
     let (names, notifications) = warnings(12);
     assert_eq!(statuses(&held.storm_of(&notifications)), [200; 12]);
@@ -622,7 +622,7 @@ fn what_is_over_budget_is_digested_in_a_storm_like_any_other() {
 }
 
 #[test]
-fn what_is_over_budget_shares_no_digest_with_what_is_analysed() {
+fn over_budget_and_analysed_notifications_share_no_digest() {
     let held = held(|builder| builder.env("DAILY_TOKEN_BUDGET", "500").env("DIGEST_AT", "2"), |_| says(ANSWER));
     held.latch.open();
     assert_eq!(held.sidecar.post(&notification(BLOCKER).build()).status, 200, "it spends the day's tokens");
@@ -646,7 +646,7 @@ fn what_is_over_budget_shares_no_digest_with_what_is_analysed() {
     assert!(names_in(&messages[1], &names) == 4 && messages[1].contains("今日 token 预算"), "{}", messages[1]);
 }
 
-/// Posts until it is taken, with the pauses of Alertmanager's backoff.
+/// Posts until the answer is not a 5xx, with Alertmanager's backoff.
 fn post_as_alertmanager(sidecar: &Sidecar, notification: &Value) -> u16 {
     let mut pause = Duration::from_millis(500);
     let start = Instant::now();
@@ -661,7 +661,7 @@ fn post_as_alertmanager(sidecar: &Sidecar, notification: &Value) -> u16 {
 }
 
 #[test]
-fn a_hundred_groups_at_once_become_a_few_messages() {
+fn hundred_concurrent_groups_become_a_few_messages() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer(says(ANSWER).after(Duration::from_millis(300)));
     wecom.drop_above(29);
@@ -685,7 +685,7 @@ fn a_hundred_groups_at_once_become_a_few_messages() {
 }
 
 #[test]
-fn what_was_said_meanwhile_stands_in_no_digest() {
+fn digest_omits_alerts_delivered_meanwhile() {
     let down = Arc::new(AtomicBool::new(true));
     let own = Arc::clone(&down);
     let held = held(
@@ -697,10 +697,10 @@ fn what_was_said_meanwhile_stands_in_no_digest() {
     rest["alerts"].as_array_mut().unwrap().pop();
     assert_eq!(held.sidecar.post(&rest).status, 503);
     down.store(false, Ordering::SeqCst);
-    assert_eq!(held.sidecar.post(&both).status, 200, "so all of the first one is told");
+    assert_eq!(held.sidecar.post(&both).status, 200, "so all alerts of the first one are delivered");
     let (_, mut waiting) = warnings(2);
     waiting.insert(0, rest);
     assert_eq!(statuses(&held.storm_of(&waiting)), [200; 3]);
-    let told = held.messages();
-    assert_eq!(told.iter().filter(|text| text.contains("SwitchDown")).count(), 1, "{told:#?}");
+    let messages = held.messages();
+    assert_eq!(messages.iter().filter(|text| text.contains("SwitchDown")).count(), 1, "{messages:#?}");
 }

@@ -1,4 +1,4 @@
-//! Nothing is lost: not by a crash, not by a stop, not by a panic, and a rotated secret is found.
+//! Shutdown, crash, panic and secret rotation: no notification is lost.
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
@@ -13,7 +13,7 @@ use crate::support::client::Reply;
 use crate::support::notification::notification;
 use crate::support::standins::{Answer, Api, DeepSeek, WeCom, says};
 
-/// What ends at once may take so long on a busy machine.
+/// The bound of "at once" on a busy machine.
 const AT_ONCE: Duration = Duration::from_millis(800);
 /// Runs a command as PID 1 of a PID namespace.
 const UNSHARE: [&str; 5] = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
@@ -23,14 +23,14 @@ fn post<'s>(scope: &'s Scope<'s, '_>, sidecar: &'s Sidecar, notification: &'s Va
     scope.spawn(|| sidecar.post(notification))
 }
 
-/// Whether this machine lets a test be PID 1; else it is said on stderr.
+/// Whether this machine lets a test be PID 1; prints a line when not.
 fn may_unshare() -> bool {
     let (unshare, options) = UNSHARE.split_first().unwrap();
     let mut command = Command::new(unshare);
     let tried = command.args(options).arg("true").stdin(Stdio::null()).stderr(Stdio::null()).status();
     let may = tried.is_ok_and(|status| status.success());
     if !may {
-        #[expect(clippy::print_stderr, reason = "who runs the tests is told what was not tested")]
+        #[expect(clippy::print_stderr, reason = "skipped tests are reported")]
         {
             eprintln!("SKIPPED: this machine gives no PID namespace");
         }
@@ -38,54 +38,54 @@ fn may_unshare() -> bool {
     may
 }
 
-/// How a sidecar is run and told to stop.
+/// How a sidecar is run and signalled.
 #[derive(Clone, Copy)]
-enum Life {
+enum RunAs {
     Plain,
     /// As PID 1, which ignores a signal that it does not handle.
-    First,
+    Pid1,
 }
 
-impl Life {
+impl RunAs {
     fn start(self, builder: Builder) -> Sidecar {
         match self {
             Self::Plain => builder.start(),
-            Self::First => builder.under(&UNSHARE).start(),
+            Self::Pid1 => builder.under(&UNSHARE).start(),
         }
     }
 
     fn signal(self, sidecar: &Sidecar, name: &str) {
         match self {
             Self::Plain => sidecar.signal(name),
-            Self::First => sidecar.signal_inside(name),
+            Self::Pid1 => sidecar.signal_inside(name),
         }
     }
 }
 
-/// The lives that this machine has.
-fn lives() -> Vec<(&'static str, Life)> {
-    let first = may_unshare().then_some(("as PID 1", Life::First));
-    [("as any process", Life::Plain)].into_iter().chain(first).collect()
+/// The modes that this machine allows.
+fn run_modes() -> Vec<(&'static str, RunAs)> {
+    let pid1 = may_unshare().then_some(("as PID 1", RunAs::Pid1));
+    [("as any process", RunAs::Plain)].into_iter().chain(pid1).collect()
 }
 
 #[test]
-fn what_runs_is_finished_and_what_waits_is_refused() {
+fn drain_finishes_running_jobs_and_refuses_queued_ones() {
     let signals = ["TERM", "INT"];
-    let rows: Vec<_> = lives().into_iter().flat_map(|life| signals.map(|signal| (life, signal))).collect();
+    let rows: Vec<_> = run_modes().into_iter().flat_map(|mode| signals.map(|signal| (mode, signal))).collect();
     each(
         &rows,
-        |((life, _), signal)| format!("SIG{signal} {life}"),
-        |((_, life), signal)| {
+        |((mode, _), signal)| format!("SIG{signal} {mode}"),
+        |((_, mode), signal)| {
             let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
             let latch = deepseek.hold(says("结论：磁盘将满"));
-            let mut sidecar = life.start(Sidecar::with(&deepseek, &wecom).env("WORKERS", "1"));
+            let mut sidecar = mode.start(Sidecar::with(&deepseek, &wecom).env("WORKERS", "1"));
             let [running, waiting, new] = ["Running", "Waiting", "New"].map(|name| notification(name).build());
             thread::scope(|scope| {
                 let runs = post(scope, &sidecar, &running);
                 deepseek.wait_calls(1, PATIENCE);
                 let waits = post(scope, &sidecar, &waiting);
                 sidecar.wait_metric("queue_length", 1.0);
-                life.signal(&sidecar, signal);
+                mode.signal(&sidecar, signal);
                 let waited = waits.join().unwrap();
                 assert_eq!((waited.status, waited.outcome()), (503, "failed"), "{}", waited.text);
                 assert_eq!((sidecar.get("/-/ready").status, sidecar.get("/-/healthy").status), (503, 200));
@@ -101,25 +101,25 @@ fn what_runs_is_finished_and_what_waits_is_refused() {
             assert_eq!(sidecar.wait_exit(PATIENCE), 0);
             assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 1));
             let log = sidecar.log();
-            assert!(log.contains("reason=delivered "), "the last line is not lost: {log}");
+            assert!(log.contains("reason=delivered "), "the last line is written before the exit: {log}");
         },
     );
 }
 
 #[test]
-fn what_has_nothing_to_finish_stops_at_once() {
+fn idle_service_stops_at_once() {
     each(
-        &lives(),
-        |(life, _)| (*life).into(),
-        |(_, life)| {
+        &run_modes(),
+        |(mode, _)| (*mode).into(),
+        |(_, mode)| {
             let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
-            let mut sidecar = life.start(Sidecar::with(&deepseek, &wecom));
+            let mut sidecar = mode.start(Sidecar::with(&deepseek, &wecom));
             // Alertmanager and Prometheus keep their connections.
             let mut idle = sidecar.client();
             assert_eq!(idle.get("/-/healthy").unwrap().status, 200);
             let _silent = sidecar.connect();
             let start = Instant::now();
-            life.signal(&sidecar, "TERM");
+            mode.signal(&sidecar, "TERM");
             assert_eq!(sidecar.wait_exit(PATIENCE), 0);
             assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
         },
@@ -127,25 +127,25 @@ fn what_has_nothing_to_finish_stops_at_once() {
 }
 
 #[test]
-fn when_the_time_to_drain_is_over_a_blocked_call_holds_nothing() {
+fn drain_timeout_exits_75_despite_blocked_call() {
     each(
-        &lives(),
-        |(life, _)| (*life).into(),
-        |(_, life)| {
+        &run_modes(),
+        |(mode, _)| (*mode).into(),
+        |(_, mode)| {
             let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
             deepseek.answer(Answer::silence());
-            let mut sidecar = life.start(Sidecar::with(&deepseek, &wecom).env("DRAIN_TIMEOUT", "1s"));
+            let mut sidecar = mode.start(Sidecar::with(&deepseek, &wecom).env("DRAIN_TIMEOUT", "1s"));
             let (address, alert) = (sidecar.client(), notification("DiskWillFill").build());
             let mut client = address;
             let posting = thread::spawn(move || client.post(&alert));
             deepseek.wait_calls(1, PATIENCE);
             let start = Instant::now();
-            life.signal(&sidecar, "TERM");
+            mode.signal(&sidecar, "TERM");
             assert_eq!(sidecar.wait_exit(PATIENCE), 75);
             let took = start.elapsed();
             let second = Duration::from_secs(1);
             assert!(took >= second && took < second + AT_ONCE, "{took:?}");
-            // Whatever it was told, it was no success: Alertmanager posts again.
+            // No answer or 503, so Alertmanager posts again.
             assert!(posting.join().unwrap().map_or(true, |reply| reply.status == 503));
             assert!(sidecar.log().contains("DRAIN_TIMEOUT"));
         },
@@ -153,23 +153,23 @@ fn when_the_time_to_drain_is_over_a_blocked_call_holds_nothing() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn second_signal_exits_75_at_once() {
     let pairs = [["TERM", "TERM"], ["INT", "INT"], ["TERM", "INT"]];
-    let rows: Vec<_> = lives().into_iter().flat_map(|life| pairs.map(|pair| (life, pair))).collect();
+    let rows: Vec<_> = run_modes().into_iter().flat_map(|mode| pairs.map(|pair| (mode, pair))).collect();
     each(
         &rows,
-        |((life, _), [first, second])| format!("SIG{first} and SIG{second} {life}"),
-        |((_, life), [first, second])| {
+        |((mode, _), [first, second])| format!("SIG{first} and SIG{second} {mode}"),
+        |((_, mode), [first, second])| {
             let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
             deepseek.answer(Answer::silence());
-            let mut sidecar = life.start(Sidecar::with(&deepseek, &wecom));
+            let mut sidecar = mode.start(Sidecar::with(&deepseek, &wecom));
             let (mut client, alert) = (sidecar.client(), notification("DiskWillFill").build());
             let posting = thread::spawn(move || client.post(&alert));
             deepseek.wait_calls(1, PATIENCE);
-            life.signal(&sidecar, first);
+            mode.signal(&sidecar, first);
             sidecar.wait_log("stopping");
             let start = Instant::now();
-            life.signal(&sidecar, second);
+            mode.signal(&sidecar, second);
             assert_eq!(sidecar.wait_exit(PATIENCE), 75);
             assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
             assert!(posting.join().unwrap().map_or(true, |reply| reply.status == 503));
@@ -178,7 +178,7 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
-fn a_crash_in_the_middle_of_a_job_loses_nothing() {
+fn crash_during_a_job_loses_no_alert() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer_once(Answer::silence());
     let builder = Sidecar::with(&deepseek, &wecom);
@@ -196,27 +196,27 @@ fn a_crash_in_the_middle_of_a_job_loses_nothing() {
 }
 
 #[test]
-fn systemd_is_told_when_it_serves_and_when_it_stops() {
+fn systemd_gets_ready_and_stopping() {
     let directory = TempDir::new();
     let path = directory.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let told = || {
+    let received = || {
         let mut state = [0; 64];
         let length = socket.recv(&mut state).expect("a state");
         String::from_utf8_lossy(&state[..length]).into_owned()
     };
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let mut sidecar = Sidecar::with(&deepseek, &wecom).env("NOTIFY_SOCKET", path.to_str().unwrap()).start();
-    assert_eq!(told(), "READY=1");
+    assert_eq!(received(), "READY=1");
     assert_eq!(sidecar.get("/-/ready").status, 200);
     sidecar.signal("TERM");
-    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(received(), "STOPPING=1");
     assert_eq!(sidecar.wait_exit(PATIENCE), 0);
 }
 
 #[test]
-fn an_address_in_use_is_told() {
+fn address_in_use_exits_70() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     each(
@@ -226,15 +226,15 @@ fn an_address_in_use_is_told() {
             let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
             let finished = Sidecar::with(&deepseek, &wecom).env(name, &address).run();
             assert_eq!(finished.code, 70, "{finished:?}");
-            for said in [&address, "in use", name] {
-                assert!(finished.stderr.contains(said), "{said} is not in {}", finished.stderr);
+            for part in [&address, "in use", name] {
+                assert!(finished.stderr.contains(part), "{part} is not in {}", finished.stderr);
             }
         },
     );
 }
 
 #[test]
-fn an_address_of_another_machine_is_told() {
+fn address_of_another_machine_exits_70() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let finished = Sidecar::with(&deepseek, &wecom).env("LISTEN_ADDR", "192.0.2.1:5000").run();
     assert_eq!(finished.code, 70, "{finished:?}");
@@ -244,7 +244,7 @@ fn an_address_of_another_machine_is_told() {
 
 #[test]
 #[cfg_attr(not(debug_assertions), ignore = "only a debug build panics on demand")]
-fn a_panic_costs_its_job_and_nothing_else() {
+fn panic_fails_only_its_job() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let latch = deepseek.hold(says("结论：磁盘将满"));
     let builder = Sidecar::with(&deepseek, &wecom).env("WORKERS", "1").env("DIGEST_AT", "0");
@@ -261,10 +261,10 @@ fn a_panic_costs_its_job_and_nothing_else() {
         }
         assert_eq!(runs.join().unwrap().status, 200);
     });
-    // The key is free: it is tried again, and does not wait for a dead job.
+    // The next post is a new job; it does not wait for the one that panicked.
     assert_eq!(sidecar.post(&cursed).status, 503);
     let reply = sidecar.post(&notification("InodesWillFill").build());
-    assert_eq!(reply.status, 200, "the only worker works on: {}", reply.text);
+    assert_eq!(reply.status, 200, "the only worker still runs: {}", reply.text);
     let page = sidecar.metrics();
     assert_eq!(page.value("panics_total"), 2.0);
     assert_eq!(page.value("notifications_total{outcome=\"failed\",reason=\"panicked\"}"), 2.0);
@@ -316,7 +316,7 @@ impl Rotated {
 }
 
 #[test]
-fn a_secret_that_was_rotated_before_it_was_refused_is_tried_at_once() {
+fn secret_rotated_before_refusal_is_used_at_once() {
     each(
         &ROTATED,
         |row| row.name.into(),
@@ -333,7 +333,7 @@ fn a_secret_that_was_rotated_before_it_was_refused_is_tried_at_once() {
 }
 
 #[test]
-fn a_secret_that_is_rotated_behind_a_closed_gate_is_tried_at_once() {
+fn secret_rotated_after_breaker_trips_is_used_at_once() {
     each(
         &ROTATED,
         |row| row.name.into(),
@@ -350,7 +350,7 @@ fn a_secret_that_is_rotated_behind_a_closed_gate_is_tried_at_once() {
                 }
             }
             assert_eq!((row.calls)(&deepseek, &wecom), 2, "each wrong one is tried once");
-            // A file that is being written, or is gone, is no secret.
+            // A half-written file is not taken as a secret.
             for content in ["", "\n", "with a blank"] {
                 file.write(content);
                 assert_eq!(sidecar.post(&alert).status, 422);
@@ -359,8 +359,8 @@ fn a_secret_that_is_rotated_behind_a_closed_gate_is_tried_at_once() {
             file.write(&(row.right)(&deepseek, &wecom));
             let reply = sidecar.post(&alert);
             assert_eq!(reply.status, 200, "{}", reply.text);
-            let told = |message: &crate::support::standins::wecom::Delivered| message.text.contains("DiskWillFill");
-            assert_eq!(wecom.delivered().iter().filter(|message| told(message)).count(), 1);
+            let delivered = wecom.delivered();
+            assert_eq!(delivered.iter().filter(|message| message.text.contains("DiskWillFill")).count(), 1);
         },
     );
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::http::Pause;
 
-/// What a stand-in sends back. Made by a constructor, bent by the methods.
+/// A stand-in's answer. The constructors make whole ones, the methods add faults.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     status: u16,
@@ -22,7 +22,7 @@ pub(crate) struct Answer {
     ending: Ending,
 }
 
-/// What DeepSeek sends while a request waits for its turn.
+/// What DeepSeek sends while a request is queued.
 ///
 /// <https://api-docs.deepseek.com/quick_start/rate_limit>
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +36,7 @@ pub(crate) enum Filler {
 #[derive(Debug, Clone)]
 enum Body {
     Bytes(Arc<[u8]>),
-    /// One byte many times over, made as it is sent.
+    /// One byte repeated, made as it is sent.
     Repeated(u8, u64),
 }
 
@@ -52,7 +52,7 @@ enum Framing {
 enum Ending {
     /// The whole answer; the connection stays open.
     Whole,
-    /// The whole answer, then an unannounced close: the client's next request meets a closed connection.
+    /// The whole answer, then an unannounced close, so that the client's next request fails.
     HangUp,
     /// So many bytes of the body, then the end of the connection.
     Cut(u64),
@@ -93,7 +93,7 @@ impl Answer {
         Self::new(status, "application/json", body.to_string())
     }
 
-    /// What a proxy or a captive portal answers in the vendor's place.
+    /// The answer of a proxy or a captive portal.
     pub(crate) fn html(status: u16) -> Self {
         Self::new(status, "text/html", "<!doctype html><html><body><h1>Sign in to the network</h1></body></html>")
     }
@@ -103,7 +103,7 @@ impl Answer {
         Self::new(status, "text/plain", "").header("Location", location)
     }
 
-    /// A body of so many bytes, of spaces, since these may stand before any JSON.
+    /// A body of so many spaces, which are valid before any JSON.
     pub(crate) fn huge(bytes: u64) -> Self {
         Self { body: Body::Repeated(b' ', bytes), ..Self::new(200, "application/json", "") }
     }
@@ -174,7 +174,7 @@ impl Answer {
         self.ending == Ending::Reset
     }
 
-    /// Sends it. `pause` waits and says whether the server still runs.
+    /// Sends it. `pause` waits, and is false when the server stops.
     pub(crate) fn send(&self, stream: &TcpStream, pause: &dyn Pause) -> io::Result<Next> {
         match self.ending {
             Ending::Silent => return until_gone(stream),
@@ -216,7 +216,7 @@ impl Answer {
                 }
             }
             self.body.slice(at, step, |piece| self.frame(piece, &mut out));
-            // The head and a small body leave in one write.
+            // The head and a small body go in one write.
             if left > step || out.len() > 64 * 1024 {
                 write_all(stream, &mut out)?;
             }
@@ -283,9 +283,9 @@ impl Body {
         }
     }
 
-    /// Hands `len` bytes from `at` on to `take`.
+    /// Calls `take` with the `len` bytes at `at`.
     fn slice(&self, at: u64, len: u64, take: impl FnOnce(&[u8])) {
-        // Both lie within a body that is in memory, or within one piece.
+        // Both are within a body in memory, or within one piece.
         let (at, len) = (at as usize, len as usize);
         match self {
             Self::Bytes(bytes) => take(bytes.get(at..at + len).unwrap_or_default()),
@@ -294,7 +294,7 @@ impl Body {
     }
 }
 
-/// Writes what is gathered, in one write where the socket takes it.
+/// Writes and clears `out`.
 fn write_all(mut stream: &TcpStream, out: &mut Vec<u8>) -> io::Result<()> {
     stream.write_all(out)?;
     out.clear();
@@ -323,6 +323,6 @@ fn reason(status: u16) -> &'static str {
         500 => "Internal Server Error",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
-        _ => "Whatever",
+        _ => "Unknown",
     }
 }

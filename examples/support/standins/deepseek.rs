@@ -21,7 +21,7 @@ pub(crate) struct RecordedRequest {
     pub(crate) bytes: Vec<u8>,
     /// The headers as they came.
     pub(crate) headers: Vec<(String, String)>,
-    /// With or without `/v1`, as it was asked.
+    /// With or without `/v1`, as requested.
     pub(crate) path: String,
     /// When it came.
     pub(crate) at: Instant,
@@ -33,30 +33,30 @@ pub(crate) struct RecordedRequest {
 
 impl RecordedRequest {
     /// The text of all messages with this role.
-    pub(crate) fn said_by(&self, role: &str) -> String {
+    pub(crate) fn texts_of(&self, role: &str) -> String {
         let messages = self.body.get("messages").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let texts = messages.iter().filter(|message| message.get("role").and_then(Value::as_str) == Some(role));
         let texts = texts.filter_map(|message| message.get("content").and_then(Value::as_str));
         texts.collect::<Vec<_>>().join("\n")
     }
 
-    /// What DeepSeek was told to do.
+    /// The instructions.
     pub(crate) fn system(&self) -> String {
-        self.said_by("system")
+        self.texts_of("system")
     }
 
-    /// What it was told to do it with: the alerts.
+    /// The alerts.
     pub(crate) fn user(&self) -> String {
-        self.said_by("user")
+        self.texts_of("user")
     }
 }
 
-/// What a completion cost, as DeepSeek counts it.
+/// `usage` of a completion.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
     /// Tokens of the prompt.
     pub(crate) prompt: u64,
-    /// Those of them that DeepSeek had in its cache.
+    /// Those of them that were cached.
     pub(crate) cached: u64,
     /// Tokens of the answer, thinking included.
     pub(crate) completion: u64,
@@ -70,7 +70,7 @@ impl Default for Usage {
     }
 }
 
-/// The body of a right answer.
+/// The body of a successful answer.
 pub(crate) fn completion(content: &str, finish_reason: &str, usage: Usage) -> Value {
     static ID: AtomicU64 = AtomicU64::new(1);
     json!({
@@ -97,12 +97,12 @@ pub(crate) fn completion(content: &str, finish_reason: &str, usage: Usage) -> Va
     })
 }
 
-/// A right answer of this text.
+/// A successful answer with this text.
 pub(crate) fn says(content: &str) -> Answer {
     Answer::json(200, &completion(content, "stop", Usage::default()))
 }
 
-/// DeepSeek's error, as it words it.
+/// DeepSeek's error format.
 ///
 /// <https://api-docs.deepseek.com/quick_start/error_codes>
 pub(crate) fn error(status: u16, message: &str) -> Answer {
@@ -117,13 +117,13 @@ pub(crate) fn error(status: u16, message: &str) -> Answer {
     Answer::json(status, &json!({ "error": error }))
 }
 
-/// The stand-in for DeepSeek. It stops when it is dropped.
+/// The stand-in for DeepSeek, stopped on drop.
 pub(crate) struct DeepSeek {
     server: Server,
     state: Arc<State>,
 }
 
-/// What a [`DeepSeek`] knows; it outlives the server, so that a watcher may hold it.
+/// The state of a [`DeepSeek`]; it outlives the server, so that a test may keep it.
 pub(crate) struct State {
     key: String,
     /// Keys of other accounts that it takes too.
@@ -136,10 +136,10 @@ pub(crate) struct State {
 }
 
 impl DeepSeek {
-    /// A stand-in that knows the key "sk-…" of its own and answers a short analysis.
+    /// A stand-in with a key of its own, which answers a short analysis.
     pub(crate) fn start() -> Self {
         static KEY: AtomicU64 = AtomicU64::new(1);
-        // Of the shape of a real one, and of each stand-in's own, so that a log can be searched for it.
+        // Shaped like a real one, and unique, so that a log can be searched for it.
         let key = format!("sk-{:08x}5f0c4d3e9a7b6182{:08x}", std::process::id(), KEY.fetch_add(1, Ordering::Relaxed));
         Self::with_key(&key)
     }
@@ -169,12 +169,12 @@ impl DeepSeek {
         format!("http://{}", self.server.address())
     }
 
-    /// The server underneath: its connections.
+    /// Its server.
     pub(crate) fn server(&self) -> &Server {
         &self.server
     }
 
-    /// What it knows.
+    /// Its state.
     pub(crate) fn state(&self) -> Arc<State> {
         Arc::clone(&self.state)
     }
@@ -194,12 +194,12 @@ impl DeepSeek {
         self.state.script.always(move |_| answer.clone());
     }
 
-    /// The next question that no earlier call of this took gets this answer.
+    /// The next question gets this answer, after those of earlier calls.
     pub(crate) fn answer_once(&self, answer: Answer) {
         self.state.script.once(answer);
     }
 
-    /// Every question gets what `answer` makes of it. It runs on the question's own thread and may block.
+    /// Every question gets the answer that `answer` returns. It runs on the connection's thread and may block.
     pub(crate) fn answer_with(&self, answer: impl Fn(&RecordedRequest) -> Answer + Send + Sync + 'static) {
         self.state.script.always(answer);
     }
@@ -246,7 +246,7 @@ impl DeepSeek {
         self.state.others.entries()
     }
 
-    /// What no client should have sent. Empty, or the client is wrong.
+    /// Requests that violate the API, one line each.
     pub(crate) fn violations(&self) -> Vec<String> {
         self.state.violations()
     }
@@ -258,7 +258,7 @@ impl State {
         &self.key
     }
 
-    /// What no client should have sent.
+    /// Requests that violate the API, one line each.
     pub(crate) fn violations(&self) -> Vec<String> {
         self.violations.entries()
     }
@@ -273,7 +273,7 @@ impl State {
             }
             (method, path) => {
                 self.others.push(request.path.clone());
-                self.violations.push(format!("{method} {path}: DeepSeek has no such thing"));
+                self.violations.push(format!("{method} {path}: DeepSeek has no such endpoint"));
                 error(404, "Not Found")
             }
         }
@@ -330,7 +330,7 @@ impl State {
     }
 }
 
-/// What is wrong with a question, whoever answers it.
+/// What is wrong with a question.
 fn faults(request: &RecordedRequest) -> Vec<String> {
     let mut faults = Vec::new();
     let mut check = |right: bool, fault: &str| {

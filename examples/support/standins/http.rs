@@ -1,4 +1,4 @@
-//! The server under both stand-ins: HTTP/1.1 on loopback, keep-alive, a thread a connection.
+//! The server of both stand-ins: HTTP/1.1 on loopback, keep-alive, a thread a connection.
 
 use std::collections::HashMap;
 use std::io::{self, Read as _};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::answer::{Answer, Next};
 use super::journal::lock;
 
-/// Threads are many and do little.
+/// There are many threads, and they need little stack.
 const STACK_BYTES: usize = 256 * 1024;
 
 /// One request, read whole.
@@ -32,7 +32,7 @@ pub(crate) struct Request {
     pub(crate) at: Instant,
     /// The connection it came on, counted from 0.
     pub(crate) connection: u64,
-    /// How many requests came before it on its connection: above 0 the client has used a connection again.
+    /// How many requests came before it on its connection: above 0 the client reused the connection.
     pub(crate) nth: u64,
 }
 
@@ -76,11 +76,11 @@ struct State {
 }
 
 impl Server {
-    /// Listens on a free port of 127.0.0.1. `handler` runs on the connection's thread; what it has done is done
-    /// before the first byte of its answer leaves.
+    /// Listens on a free port of 127.0.0.1. `handler` runs on the connection's thread, before any byte of its answer is
+    /// sent.
     ///
     /// # Panics
-    /// When the system gives no port or no thread: there is nothing to test then.
+    /// When the system gives no port or no thread.
     pub(crate) fn start(name: &str, handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port on loopback");
         let address = listener.local_addr().expect("the address of a bound listener");
@@ -114,10 +114,10 @@ impl Server {
         lock(&self.shared.state).open.len()
     }
 
-    /// Ends every open connection in the middle of what it does. New ones are welcome.
+    /// Shuts down every open connection. New ones are accepted.
     pub(crate) fn hang_up(&self) {
         for stream in lock(&self.shared.state).open.values() {
-            // An error says that it has ended already.
+            // An error means that it has ended already.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -128,7 +128,7 @@ impl Drop for Server {
         lock(&self.shared.state).stopped = true;
         self.shared.stopping.notify_all();
         if let Ok(listener) = self.wake.try_clone() {
-            // The only way std has to wake a blocked accept: shutdown(2) on the listener's descriptor.
+            // shutdown(2) on the listener wakes a blocked accept.
             let _ = TcpStream::from(OwnedFd::from(listener)).shutdown(Shutdown::Both);
         }
         if let Some(accepting) = self.accepting.take() {
@@ -161,7 +161,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             return;
         }
         let Ok((stream, _)) = accepted else {
-            // Out of descriptors: the client may try again, and whoever stops us still can.
+            // Out of descriptors.
             drop(state);
             shared.pause(Duration::from_millis(10));
             continue;
@@ -172,9 +172,9 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         drop(state);
         let own = Arc::clone(shared);
         let serve = move || {
-            // An error is the client's going, which is its right.
+            // An error means that the client has gone.
             let _ = serve(&stream, id, &own);
-            // Both handles go before the thread does: the last one closes the connection.
+            // The last handle closes the connection.
             lock(&own.state).open.remove(&id);
         };
         if thread::Builder::new().stack_size(STACK_BYTES).spawn(serve).is_err() {
@@ -192,7 +192,7 @@ fn serve(stream: &TcpStream, id: u64, shared: &Shared) -> io::Result<()> {
         request.nth = nth;
         let answer = (shared.handler)(&request);
         if answer.is_reset() {
-            // Closed with bytes unread, a connection is reset: std has no other way to ask for it.
+            // Closing with unread bytes resets the connection; std has no SO_LINGER.
             break;
         }
         input.consume(unread)?;
@@ -206,14 +206,14 @@ fn serve(stream: &TcpStream, id: u64, shared: &Shared) -> io::Result<()> {
 
 struct Input<'a> {
     stream: &'a TcpStream,
-    /// The beginning of a request whose rest has not come yet.
+    /// The beginning of an incomplete request.
     read: Vec<u8>,
     window: Vec<u8>,
 }
 
 impl Input<'_> {
-    /// The next request, and how many of its last bytes are looked at but not read yet. None at the connection's end,
-    /// and for what is not HTTP.
+    /// The next request, and how many of its last bytes are peeked but not read yet. None at the connection's end, and
+    /// when it is not HTTP.
     fn next(&mut self) -> io::Result<Option<(Request, usize)>> {
         self.read.clear();
         loop {
@@ -237,7 +237,7 @@ impl Input<'_> {
     }
 }
 
-/// A request at the beginning of `bytes` and its length. None while it is not whole, an error when it is not HTTP.
+/// A request at the beginning of `bytes` and its length. None while it is incomplete, an error when it is not HTTP.
 fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, ()> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut head = httparse::Request::new(&mut headers);
@@ -272,7 +272,7 @@ fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, ()> {
     Ok(Some((request, head_length + body_length)))
 }
 
-/// The body in the chunks at the beginning of `bytes`, and how long these are.
+/// The body of the chunks at the beginning of `bytes`, and their length.
 fn unchunk(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, ()> {
     let mut body = Vec::new();
     let mut at = 0;

@@ -1,17 +1,17 @@
-//! What a stand-in saw, and what it is to answer: shared by its connections and by whoever watches it.
+//! A stand-in's record of calls and its script of answers, shared by its connections and the test.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Locks, whether or not a thread panicked while it held the lock: a failed assertion must not hide the next one.
+/// Locks, poisoned or not: a failed assertion must not hide the next one.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Entries in the order of their coming.
+/// Entries in the order of arrival.
 pub(crate) struct Journal<T> {
-    /// What is watched, for the words of a failed wait.
+    /// The kind of entries, for the message of a failed wait.
     what: &'static str,
     state: Mutex<State<T>>,
     grown: Condvar,
@@ -21,7 +21,7 @@ struct State<T> {
     entries: Vec<T>,
     /// How many came, those that were not kept included.
     count: usize,
-    /// How many are kept: a load of hours must not fill the memory.
+    /// How many are kept, so that a load of hours does not fill the memory.
     limit: usize,
 }
 
@@ -32,7 +32,7 @@ impl<T: Clone> Journal<T> {
         Self { what, state: Mutex::new(state), grown: Condvar::new() }
     }
 
-    /// Adds an entry and wakes who waits for it.
+    /// Adds an entry and wakes the waiters.
     pub(crate) fn push(&self, entry: T) {
         let mut state = lock(&self.state);
         state.count += 1;
@@ -60,10 +60,10 @@ impl<T: Clone> Journal<T> {
         lock(&self.state).entries.clone()
     }
 
-    /// Blocks until `count` entries came, and gives them.
+    /// Blocks until `count` entries came, and returns them.
     ///
     /// # Panics
-    /// After `timeout`, with what came until then.
+    /// After `timeout`.
     #[track_caller]
     pub(crate) fn wait(&self, count: usize, timeout: Duration) -> Vec<T> {
         let start = Instant::now();
@@ -77,7 +77,7 @@ impl<T: Clone> Journal<T> {
     }
 }
 
-/// What is answered to an `R`: a queue of answers that are each given once, then the default.
+/// The answers to an `R`: a queue of answers that are used once, then the default.
 pub(crate) struct Script<R, A> {
     state: Mutex<Lines<R, A>>,
 }
@@ -90,23 +90,23 @@ struct Lines<R, A> {
 }
 
 impl<R, A: Clone + Send + Sync + 'static> Script<R, A> {
-    /// A script that always gives `default`.
+    /// A script that always returns `default`.
     pub(crate) fn new(default: A) -> Self {
         let default: Default<R, A> = Arc::new(move |_| default.clone());
         Self { state: Mutex::new(Lines { once: VecDeque::new(), default }) }
     }
 
-    /// The next request, once those before it in the queue are answered, gets `answer`.
+    /// Queues `answer` for one request.
     pub(crate) fn once(&self, answer: A) {
         lock(&self.state).once.push_back(answer);
     }
 
-    /// Every request that the queue does not answer gets what `default` makes of it.
+    /// Sets the default.
     pub(crate) fn always(&self, default: impl Fn(&R) -> A + Send + Sync + 'static) {
         lock(&self.state).default = Arc::new(default);
     }
 
-    /// The answer to `request`. The lock is not held while a closure thinks.
+    /// The answer to `request`. The closure runs without the lock, since it may block.
     pub(crate) fn next(&self, request: &R) -> A {
         let mut lines = lock(&self.state);
         if let Some(answer) = lines.once.pop_front() {
@@ -118,17 +118,17 @@ impl<R, A: Clone + Send + Sync + 'static> Script<R, A> {
     }
 }
 
-/// A door that is shut until it is opened, for answers that come when a test says so.
+/// A one-shot event, for answers that wait until a test opens it.
 #[derive(Clone)]
 pub(crate) struct Latch(Arc<(Mutex<bool>, Condvar)>);
 
 impl Latch {
-    /// A shut one.
+    /// A latch that is not open yet.
     pub(crate) fn shut() -> Self {
         Self(Arc::new((Mutex::new(false), Condvar::new())))
     }
 
-    /// Lets everyone through, now and later.
+    /// Releases all waiters, now and later.
     pub(crate) fn open(&self) {
         *lock(&self.0.0) = true;
         self.0.1.notify_all();

@@ -1,7 +1,7 @@
 //! Stand-ins for DeepSeek and WeCom: real HTTP/1.1 servers on loopback, stopped on drop.
 //!
-//! They check what they are sent as the vendor would, record it, and answer as a script says. Whoever waits for them
-//! waits on a condition, never for a length of time.
+//! They check requests as the vendor would, record them, and answer by a script. Waits are for a condition, never for a
+//! length of time.
 
 pub(crate) mod answer;
 pub(crate) mod deepseek;

@@ -16,14 +16,14 @@ use super::journal::{Journal, Script, lock};
 
 /// An app's text above this is silently cut.
 pub(crate) const TEXT_BYTES: usize = 2048;
-/// The longest time the duplicate check may be asked for.
+/// The largest `duplicate_check_interval`, in seconds.
 const LONGEST_DUPLICATE_CHECK: u64 = 4 * 60 * 60;
-/// The duplicate check's time when none is asked for.
+/// The default of `duplicate_check_interval`, in seconds.
 const DUPLICATE_CHECK_SECONDS: u64 = 1800;
 /// The application's number, as `WECHAT_AGENT_ID` takes it.
 pub(crate) const AGENT_ID: u64 = 1_000_002;
 
-/// What WeCom can be asked for.
+/// An endpoint of WeCom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Api {
     /// `GET /cgi-bin/gettoken`.
@@ -47,7 +47,7 @@ pub(crate) enum Reply {
     Errcode(i64),
     /// With this; nothing is done.
     Instead(Answer),
-    /// It is done, and this is the answer: a delivery whose client learns nothing, or of bad recipients among good.
+    /// It is done, and this is the answer: such as a delivery whose answer is lost.
     Done(Answer),
 }
 
@@ -77,10 +77,10 @@ impl Call {
     }
 }
 
-/// A message as it reached the phones.
+/// A delivered message.
 #[derive(Debug, Clone)]
 pub(crate) struct Delivered {
-    /// What stands on the phone: cut, when it was too long.
+    /// Cut, when it was too long.
     pub(crate) text: String,
     /// `touser`, or "".
     pub(crate) touser: String,
@@ -94,13 +94,13 @@ pub(crate) struct Delivered {
     pub(crate) at: Instant,
 }
 
-/// The stand-in for WeCom. It stops when it is dropped.
+/// The stand-in for WeCom, stopped on drop.
 pub(crate) struct WeCom {
     server: Server,
     state: Arc<State>,
 }
 
-/// What a [`WeCom`] knows; it outlives the server, so that a watcher may hold it.
+/// The state of a [`WeCom`]; it outlives the server, so that a test may keep it.
 pub(crate) struct State {
     number: u64,
     corp_id: String,
@@ -110,7 +110,7 @@ pub(crate) struct State {
     calls: HashMap<Api, Journal<Call>>,
     delivered: Journal<Delivered>,
     violations: Journal<String>,
-    /// Messages above the frequency limit, which nobody is told of.
+    /// Messages above the frequency limit, silently dropped.
     dropped: Journal<Delivered>,
     book: Mutex<Book>,
     /// Notified when a token is issued or dies.
@@ -144,7 +144,7 @@ impl WeCom {
         let state = Arc::new(State {
             number,
             corp_id: format!("ww{own}"),
-            // Of the shape of real ones, and of each stand-in's own, so that a log can be searched for them.
+            // Shaped like real ones, and unique, so that a log can be searched for them.
             secret: format!("Fq3_zR9-{own}_kT7vYw0hLxQ4mN"),
             robot_key: format!("693a91f6-7xxx-4bc4-97a0-{own}"),
             scripts: apis.into_iter().map(|api| (api, Script::new(Reply::Natural))).collect(),
@@ -170,12 +170,12 @@ impl WeCom {
         format!("http://{}", self.server.address())
     }
 
-    /// The server underneath: its connections.
+    /// Its server.
     pub(crate) fn server(&self) -> &Server {
         &self.server
     }
 
-    /// What it knows.
+    /// Its state.
     pub(crate) fn state(&self) -> Arc<State> {
         Arc::clone(&self.state)
     }
@@ -200,12 +200,12 @@ impl WeCom {
         self.reply_with(api, move |_| reply.clone());
     }
 
-    /// The next call of `api` that no earlier call of this took gets this reply.
+    /// The next call of `api` gets this reply, after those of earlier calls of this.
     pub(crate) fn reply_once(&self, api: Api, reply: Reply) {
         self.state.script(api).once(reply);
     }
 
-    /// Every call of `api` gets what `reply` makes of it. It runs on the call's own thread and may block.
+    /// Every call of `api` gets the reply that `reply` returns. It runs on the connection's thread and may block.
     pub(crate) fn reply_with(&self, api: Api, reply: impl Fn(&Call) -> Reply + Send + Sync + 'static) {
         self.state.script(api).always(reply);
     }
@@ -272,23 +272,23 @@ impl WeCom {
         self.count(Api::GetToken)
     }
 
-    /// What reached the phones.
+    /// The delivered messages.
     pub(crate) fn delivered(&self) -> Vec<Delivered> {
         self.state.delivered.entries()
     }
 
-    /// Blocks until so many messages reached the phones.
+    /// Blocks until so many messages are delivered.
     #[track_caller]
     pub(crate) fn wait_delivered(&self, count: usize, timeout: Duration) -> Vec<Delivered> {
         self.state.delivered.wait(count, timeout)
     }
 
-    /// How many messages reached the phones.
+    /// How many messages are delivered.
     pub(crate) fn delivered_count(&self) -> usize {
         self.state.delivered.count()
     }
 
-    /// What was dropped above the frequency limit.
+    /// The messages above the frequency limit.
     pub(crate) fn dropped(&self) -> Vec<Delivered> {
         self.state.dropped.entries()
     }
@@ -300,7 +300,7 @@ impl WeCom {
         self.state.dropped.keep(count);
     }
 
-    /// What no client should have sent. Empty, or the client is wrong.
+    /// Calls that violate the API, one line each.
     pub(crate) fn violations(&self) -> Vec<String> {
         self.state.violations()
     }
@@ -328,7 +328,7 @@ impl Api {
 }
 
 impl State {
-    /// What no client should have sent.
+    /// Calls that violate the API, one line each.
     pub(crate) fn violations(&self) -> Vec<String> {
         self.violations.entries()
     }
@@ -349,7 +349,7 @@ impl State {
 
     fn answer(&self, request: &Request) -> Answer {
         let Some(api) = Api::of(&request.method, &request.path) else {
-            self.violations.push(format!("{} {}: WeCom has no such thing", request.method, request.path));
+            self.violations.push(format!("{} {}: WeCom has no such endpoint", request.method, request.path));
             return Answer::html(404);
         };
         let credential = match api {
@@ -366,7 +366,7 @@ impl State {
             connection: request.connection,
             nth: request.nth,
         };
-        // First: a script may block, and whoever waits for the call must see it all the same.
+        // Before the script, which may block: a test waits for the call.
         self.journal(api).push(call.clone());
         let reply = self.script(api).next(&call);
         let natural = || match self.perform(&call, request) {
@@ -385,7 +385,7 @@ impl State {
         }
     }
 
-    /// Does what is asked, or says with which errcode WeCom refuses it.
+    /// Performs the call, or returns WeCom's errcode.
     fn perform(&self, call: &Call, request: &Request) -> Result<Value, i64> {
         match call.api {
             Api::GetToken => self.issue(request),
@@ -438,7 +438,7 @@ impl State {
         }
     }
 
-    /// What WeCom checks of a message, and what it does not check but silently does wrong.
+    /// WeCom's checks of a message, and violations that WeCom accepts but handles wrongly.
     fn check_message(&self, call: &Call) -> Result<(), i64> {
         let body = &call.body;
         let violation = |right: bool, fault: &str| {
@@ -562,7 +562,7 @@ impl State {
     }
 }
 
-/// What a phone shows of a text: as many whole characters as WeCom's bytes hold.
+/// A text cut as WeCom does: whole characters within [`TEXT_BYTES`].
 fn cut(text: &str) -> String {
     let fits = |end: usize| if end <= TEXT_BYTES { Some(end) } else { None };
     let end = text.char_indices().map_while(|(at, character)| fits(at + character.len_utf8())).last().unwrap_or(0);
@@ -575,7 +575,7 @@ fn taken() -> Value {
     json!({ "errcode": 0, "errmsg": "ok", "msgid": format!("OiL3A1q_{id:06}"), "invaliduser": "", "unlicenseduser": "" })
 }
 
-/// WeCom's refusal, in its words.
+/// WeCom's answer with an errcode.
 pub(crate) fn refuse(errcode: i64) -> Answer {
     let what = match errcode {
         -1 => "system busy",

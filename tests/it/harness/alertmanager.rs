@@ -14,7 +14,7 @@ use super::{PATIENCE, TempDir};
 use crate::support::client::{Client, Reply};
 use crate::support::process::Process;
 
-/// The words in front of the address in Alertmanager's log.
+/// Precedes the address in Alertmanager's log.
 const LISTENING: &str = "msg=\"Listening on\" address=";
 
 /// How Alertmanager notifies.
@@ -41,13 +41,13 @@ pub(crate) struct Alertmanager {
 }
 
 impl Alertmanager {
-    /// How one that posts to `url` notifies, if there is one on the PATH. `REQUIRE_ALERTMANAGER=1` makes its absence a
-    /// failure; else it is said on stderr.
+    /// Settings of an Alertmanager that posts to `url`. None, with a line on stderr, when there is none on the PATH;
+    /// `REQUIRE_ALERTMANAGER=1` makes that a failure.
     pub(crate) fn posting_to(url: &str) -> Option<Settings> {
         if binary().is_none() {
             let why = "neither prometheus-alertmanager nor alertmanager is on the PATH";
             assert!(env::var_os("REQUIRE_ALERTMANAGER").is_none_or(|value| value != "1"), "{why}");
-            // Past the capture of a passing test's output: who runs the tests is told what was not tested.
+            // Not eprintln!, whose output is captured when a test passes.
             let _ = writeln!(io::stderr(), "SKIPPED: {why}; REQUIRE_ALERTMANAGER=1 makes this a failure");
             return None;
         }
@@ -63,7 +63,7 @@ impl Alertmanager {
         })
     }
 
-    /// Fires an alert, or says again that it fires.
+    /// Fires an alert, or sends it again.
     pub(crate) fn fire(&self, labels: &[(&str, &str)], annotations: &[(&str, &str)]) {
         self.post_alert(json!({
             "labels": object(labels),
@@ -82,7 +82,7 @@ impl Alertmanager {
         assert_eq!(reply.status, 200, "Alertmanager takes the alert: {}", reply.text);
     }
 
-    /// Makes it read its configuration again, which cancels posts in flight.
+    /// Reloads its configuration, which cancels posts in flight.
     pub(crate) fn reload(&self) {
         let reply = self.request("POST", "/-/reload", "");
         assert_eq!(reply.status, 200, "Alertmanager reloads: {}", reply.text);
@@ -127,13 +127,13 @@ impl Settings {
         self
     }
 
-    /// Notifies of what is resolved too.
+    /// Sets `send_resolved`.
     pub(crate) fn sending_resolved(mut self) -> Self {
         self.send_resolved = true;
         self
     }
 
-    /// Cuts a group to so many alerts.
+    /// Sets `max_alerts`.
     pub(crate) fn max_alerts(mut self, alerts: u32) -> Self {
         self.max_alerts = alerts;
         self
@@ -194,7 +194,7 @@ impl Settings {
     }
 }
 
-/// Alertmanager under Debian's name or its own.
+/// Alertmanager's binary, by Debian's name or its own.
 fn binary() -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     let names = ["prometheus-alertmanager", "alertmanager"];

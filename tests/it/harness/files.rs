@@ -1,21 +1,21 @@
-//! Files and folders of a test's own, gone with it.
+//! Temporary files and directories, removed on drop.
 
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A folder of a test's own, removed when it is dropped.
+/// A temporary directory, removed on drop.
 pub(crate) struct TempDir(PathBuf);
 
-/// A file of a test's own, removed when it is dropped.
+/// A temporary file, removed on drop.
 pub(crate) struct TempFile {
     path: String,
     _directory: TempDir,
 }
 
 impl TempDir {
-    /// An empty folder.
+    /// An empty directory.
     pub(crate) fn new() -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -32,13 +32,13 @@ impl TempDir {
 
 impl Drop for TempDir {
     fn drop(&mut self) {
-        // What cannot be removed is the system's to remove.
+        // A leftover in the temporary directory is harmless.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
 impl TempFile {
-    /// A file that holds this.
+    /// A file with this content.
     pub(crate) fn new(content: &str) -> Self {
         let directory = TempDir::new();
         let path = directory.path().join("file").display().to_string();
@@ -51,7 +51,7 @@ impl TempFile {
         &self.path
     }
 
-    /// Puts something else into it.
+    /// Replaces its content.
     pub(crate) fn write(&self, content: &str) {
         fs::write(&self.path, content).expect("a temporary file");
     }

@@ -1,4 +1,4 @@
-//! Malformed requests from a seed: the same everywhere, so that a failure can be repeated.
+//! Malformed requests from a seed, so that a failure can be repeated.
 
 /// xorshift64*: enough for garbage.
 pub(crate) struct Random(pub(crate) u64);

@@ -1,6 +1,6 @@
-//! What the tests run: the sidecar's binary, a real Alertmanager, and tables whose rows run side by side.
+//! The sidecar's binary, a real Alertmanager, relays, temporary files, and tables whose rows run in parallel.
 
-#![expect(dead_code, reason = "what the tests of one promise need, those of another may not")]
+#![expect(dead_code, reason = "no test file uses all of it")]
 
 mod alertmanager;
 mod files;
@@ -22,10 +22,10 @@ use std::time::Duration;
 
 use crate::support::standins::{DeepSeek, Latch, says};
 
-/// How long a test waits for what must come: long enough for a busy machine, short enough to see the failure.
+/// How long a test waits for an event that must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The model holds questions that hold `word` until the latch is open, and answers the others at once.
+/// Questions that contain `word` wait for the latch; the others are answered at once.
 pub(crate) fn hold(deepseek: &DeepSeek, word: &'static str) -> Latch {
     let latch = Latch::shut();
     let own = latch.clone();

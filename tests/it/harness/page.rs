@@ -1,4 +1,4 @@
-//! The page of metrics, read as Prometheus reads it.
+//! The metrics page, parsed as Prometheus does.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use super::{PATIENCE, Sidecar};
 use crate::support::client::Client;
 
-/// How often a value that must change is looked at.
-const LOOK: Duration = Duration::from_millis(5);
-/// What stands in front of every name of ours.
+/// The interval at which a value is polled.
+const POLL: Duration = Duration::from_millis(5);
+/// The prefix of our metrics.
 const PREFIX: &str = "wechat_with_deepseek_";
 
 /// A page of metrics.
@@ -53,13 +53,13 @@ impl Page {
     }
 
     /// The series of a family that are not zero, with their values.
-    pub(crate) fn told(&self, name: &str) -> Vec<(&str, f64)> {
+    pub(crate) fn nonzero(&self, name: &str) -> Vec<(&str, f64)> {
         let beginning = format!("{PREFIX}{name}{{");
-        let told = self.values.iter().filter_map(|(series, value)| {
+        let series = self.values.iter().filter_map(|(series, value)| {
             let labels = series.strip_prefix(&beginning)?.strip_suffix('}')?;
             (*value != 0.0).then_some((labels, *value))
         });
-        told.collect()
+        series.collect()
     }
 }
 
@@ -80,7 +80,7 @@ impl Sidecar {
                 return page;
             }
             assert!(start.elapsed() < PATIENCE, "{series} is {}, not {wanted}", page.value(series));
-            thread::park_timeout(LOOK);
+            thread::park_timeout(POLL);
         }
     }
 }

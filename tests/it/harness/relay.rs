@@ -1,4 +1,4 @@
-//! What stands between the sidecar and an upstream: a port that forwards, TLS in front of a stand-in, an HTTP proxy.
+//! Servers between the sidecar and an upstream: a forwarded port, TLS in front of a stand-in, an HTTP proxy.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,14 +13,14 @@ use rustls::{ServerConfig, ServerConnection};
 
 use crate::support::standins::journal::lock;
 
-/// The authority that vouches for the certificate of [`Relay::tls`], in PEM: what `DEEPSEEK_CA_FILE` takes.
+/// The authority that signed the certificate of [`Relay::tls`], in PEM, as `DEEPSEEK_CA_FILE` takes it.
 pub(crate) const AUTHORITY: &str = include_str!("tls/ca.pem");
 /// For localhost and 127.0.0.1, until 2120.
 const CERTIFICATE: &[u8] = include_bytes!("tls/localhost.pem");
-/// Known to everybody, so good for nothing but tests.
+/// Public, for tests only.
 const KEY: &[u8] = include_bytes!("tls/key.pem");
 
-/// A server of raw connections. It stops when it is dropped, and so do its connections.
+/// A server of raw connections. Dropping it ends its connections.
 pub(crate) struct Relay {
     address: SocketAddr,
     waker: TcpListener,
@@ -29,12 +29,12 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// `serve` has each connection to itself, on a thread of its own; an error is the end of the connection.
+    /// Runs `serve` on a thread for each connection; an error ends the connection.
     pub(crate) fn start(serve: impl Fn(&TcpStream) -> io::Result<()> + Send + Sync + 'static) -> Self {
         Self::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), serve)
     }
 
-    /// The same at an address that is known.
+    /// The same at a given address.
     pub(crate) fn at(
         address: SocketAddr,
         serve: impl Fn(&TcpStream) -> io::Result<()> + Send + Sync + 'static,
@@ -52,7 +52,7 @@ impl Relay {
                 lock(&own).push(handle);
                 thread::spawn(move || {
                     let _ = serve(&stream);
-                    // The handle of before keeps it open, so it is ended here.
+                    // The other handle would keep it open.
                     let _ = stream.shutdown(Shutdown::Both);
                 });
             }
@@ -65,12 +65,12 @@ impl Relay {
         Self::at(address, move |client| tunnel(client, &TcpStream::connect(target)?))
     }
 
-    /// Speaks TLS for `target`, with a certificate that only [`AUTHORITY`] vouches for.
+    /// TLS in front of `target`, with a certificate signed by [`AUTHORITY`] only.
     pub(crate) fn tls(target: SocketAddr) -> Self {
         Self::tls_with(target, |_| Ok(()))
     }
 
-    /// The same, until the target answers: the answer is never passed on, and what goes back is no TLS.
+    /// The same, but in place of the answer it sends bytes that are not TLS, and closes.
     pub(crate) fn tls_that_breaks(target: SocketAddr) -> Self {
         Self::tls_with(target, |mut client| {
             client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
@@ -78,7 +78,7 @@ impl Relay {
         })
     }
 
-    /// `before` comes before each piece of an answer; its error is the end of the connection.
+    /// Runs `before` ahead of each piece of an answer; its error ends the connection.
     fn tls_with(target: SocketAddr, before: fn(&TcpStream) -> io::Result<()>) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
@@ -97,7 +97,7 @@ impl Relay {
         })
     }
 
-    /// An HTTP proxy: whatever host is asked for, `target` answers. What it is asked for goes into the list.
+    /// An HTTP proxy that connects every request to `target`, and the list of its request lines.
     pub(crate) fn proxy(target: SocketAddr) -> (Self, Arc<Mutex<Vec<String>>>) {
         let asked = Arc::<Mutex<Vec<String>>>::default();
         let own = Arc::clone(&asked);
@@ -119,7 +119,7 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         if let Ok(listener) = self.waker.try_clone() {
-            // The only way std has to wake a blocked accept.
+            // shutdown(2) on the listener wakes a blocked accept.
             let _ = TcpStream::from(OwnedFd::from(listener)).shutdown(Shutdown::Both);
         }
         if let Some(accepting) = self.accepting.take() {
@@ -163,13 +163,13 @@ fn encrypted(
     mut target: &TcpStream,
     before: fn(&TcpStream) -> io::Result<()>,
 ) -> io::Result<()> {
-    /// How long one side is listened to before the other one is.
-    const LOOK: Duration = Duration::from_millis(5);
+    /// Read timeout of each side, since one thread serves both.
+    const POLL: Duration = Duration::from_millis(5);
     while tls.is_handshaking() {
         tls.complete_io(&mut client)?;
     }
-    client.set_read_timeout(Some(LOOK))?;
-    target.set_read_timeout(Some(LOOK))?;
+    client.set_read_timeout(Some(POLL))?;
+    target.set_read_timeout(Some(POLL))?;
     let is_quiet = |error: &io::Error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
     let mut piece = vec![0; 16 * 1024];
     loop {

@@ -1,4 +1,4 @@
-//! Tables with named rows.
+//! Tests over the rows of a table.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,10 +8,10 @@ use std::thread;
 
 use crate::support::standins::journal::lock;
 
-/// Rows wait for processes and servers more than they compute, so more of them run than there are processors.
+/// Rows in parallel. They wait for processes and servers more than they compute, so more than there are cores.
 const AT_ONCE: usize = 6;
 
-/// Runs `test` on every row, some at a time, and fails with the names of all rows that failed.
+/// Runs `test` on every row, and fails with the names of all rows that failed.
 #[track_caller]
 pub(crate) fn each<R: Sync>(rows: &[R], name: impl Fn(&R) -> String + Sync, test: impl Fn(&R) + Sync) {
     let next = AtomicUsize::new(0);
@@ -21,7 +21,7 @@ pub(crate) fn each<R: Sync>(rows: &[R], name: impl Fn(&R) -> String + Sync, test
             scope.spawn(|| {
                 while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(row))) {
-                        lock(&failures).push(format!("{}: {}", name(row), words(panic.as_ref())));
+                        lock(&failures).push(format!("{}: {}", name(row), message(panic.as_ref())));
                     }
                 }
             });
@@ -31,7 +31,7 @@ pub(crate) fn each<R: Sync>(rows: &[R], name: impl Fn(&R) -> String + Sync, test
     assert!(failures.is_empty(), "{} of {} rows fail:\n\n{}", failures.len(), rows.len(), failures.join("\n\n"));
 }
 
-fn words(panic: &(dyn Any + Send)) -> String {
+fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without words".into())
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".into())
 }

@@ -1,4 +1,4 @@
-//! The product's binary, run as a user runs it.
+//! The sidecar's binary, run as a user runs it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,10 +17,10 @@ use crate::support::client::{Client, Reply};
 use crate::support::process::Process;
 use crate::support::standins::{DeepSeek, WeCom, deepseek, wecom};
 
-/// The words in front of the address in the sidecar's log.
+/// Precedes the address in the sidecar's log.
 const LISTENING: &str = "listening on http://";
 
-/// A sidecar to be started: the environment is empty but for what is given here.
+/// A sidecar to be started, with these variables only.
 #[derive(Clone, Default)]
 pub(crate) struct Builder {
     variables: BTreeMap<String, String>,
@@ -31,34 +31,34 @@ pub(crate) struct Builder {
     watched: Watched,
 }
 
-/// The stand-ins whose secrets no log may hold, and whose rules nobody may have broken.
+/// The stand-ins whose secrets and violations are checked at the end.
 #[derive(Clone, Default)]
 struct Watched {
     deepseek: Vec<Arc<deepseek::State>>,
     wecom: Vec<Arc<wecom::State>>,
 }
 
-/// A running sidecar. When it is dropped it is killed, and then its log may hold no secret, and the stand-ins may have
-/// seen nothing that the vendors' rules forbid: so every test proves both.
+/// A running sidecar, killed on drop. The drop also asserts that its log holds no secret, and that the stand-ins saw no
+/// violation, so every test checks both.
 pub(crate) struct Sidecar {
     process: Process,
     address: SocketAddr,
     builder: Builder,
 }
 
-/// What is left of a sidecar that ran to its end.
+/// The result of a sidecar that ran to its end.
 #[derive(Debug)]
 pub(crate) struct Finished {
     /// The exit code; -1 after a signal.
     pub(crate) code: i32,
-    /// What it said on stdout.
+    /// Its stdout.
     pub(crate) stdout: String,
-    /// What it said on stderr.
+    /// Its stderr.
     pub(crate) stderr: String,
 }
 
 impl Sidecar {
-    /// A sidecar of these two, with everything else as it is by default, but for the pace.
+    /// A sidecar with these upstreams and the defaults, but without the rate limit.
     pub(crate) fn with(deepseek: &DeepSeek, wecom: &WeCom) -> Builder {
         Builder::bare()
             .upstreams(deepseek, wecom)
@@ -67,7 +67,7 @@ impl Sidecar {
             .env("WECHAT_AGENT_ID", &wecom::AGENT_ID.to_string())
     }
 
-    /// The same with a group robot in the app's place.
+    /// The same with a group robot instead of the app.
     pub(crate) fn with_robot(deepseek: &DeepSeek, wecom: &WeCom) -> Builder {
         Builder::bare().upstreams(deepseek, wecom).env("WECHAT_ROBOT_KEY", wecom.robot_key())
     }
@@ -82,7 +82,7 @@ impl Sidecar {
         format!("http://{}/handle_alert", self.address)
     }
 
-    /// A client of its own connection.
+    /// A client with a connection of its own.
     pub(crate) fn client(&self) -> Client {
         Client::new(self.address)
     }
@@ -97,7 +97,7 @@ impl Sidecar {
         self.client().post(notification).expect("an answer to a notification")
     }
 
-    /// Posts to a path of one's own choice.
+    /// Posts to another path.
     pub(crate) fn post_to(&self, target: &str, notification: &Value) -> Reply {
         self.request("POST", target, notification.to_string().as_bytes())
     }
@@ -174,12 +174,12 @@ impl Drop for Sidecar {
             assert!(!log.contains(&secret), "the log holds the secret {secret:?}:\n{log}");
         }
         let violations = self.builder.violations();
-        assert!(violations.is_empty(), "the stand-ins were sent what the vendors forbid: {violations:#?}");
+        assert!(violations.is_empty(), "requests violated the vendors' APIs: {violations:#?}");
     }
 }
 
 impl Builder {
-    /// No variable at all but where to listen.
+    /// No variable but `LISTEN_ADDR`.
     pub(crate) fn bare() -> Self {
         Self::default().env("LISTEN_ADDR", "127.0.0.1:0")
     }
@@ -190,7 +190,7 @@ impl Builder {
         self.env("DEEPSEEK_API_KEY", deepseek.key())
             .env("DEEPSEEK_BASE_URL", &deepseek.base_url())
             .env("WECHAT_API_URL", &wecom.base_url())
-            // Tests send more messages a minute than anyone would read.
+            // Tests send more messages a minute than the default allows.
             .env("WECHAT_RATE", "0")
     }
 
@@ -200,7 +200,7 @@ impl Builder {
         self
     }
 
-    /// Takes a variable away.
+    /// Removes a variable.
     pub(crate) fn without(mut self, name: &str) -> Self {
         self.variables.remove(name);
         self
@@ -224,7 +224,7 @@ impl Builder {
         self
     }
 
-    /// Lets it open so many descriptors.
+    /// Sets its `ulimit -n`.
     pub(crate) fn descriptors(mut self, limit: usize) -> Self {
         self.descriptors = Some(limit);
         self
@@ -238,7 +238,7 @@ impl Builder {
         Sidecar { process, address, builder: self }
     }
 
-    /// Starts it with a pipe for its stdout, for who reads along.
+    /// Starts it with a pipe for its stdout.
     #[track_caller]
     pub(crate) fn spawn(&self) -> Child {
         let mut command = self.command();
@@ -246,7 +246,7 @@ impl Builder {
         command.spawn().expect("the sidecar's binary")
     }
 
-    /// Starts it with this for its stderr, for who reads its log or does not.
+    /// Starts it with this stderr.
     #[track_caller]
     pub(crate) fn spawn_logging_into(&self, stderr: Stdio) -> Child {
         let mut command = self.command();
@@ -261,7 +261,7 @@ impl Builder {
         let mut piped = process.take_stdout().expect("a piped stdout");
         let reading = thread::spawn(move || {
             let mut bytes = Vec::new();
-            // What a killed sidecar has said is what there is.
+            // Of a killed sidecar the output so far is enough.
             let _ = piped.read_to_end(&mut bytes);
             String::from_utf8_lossy(&bytes).into_owned()
         });
@@ -285,7 +285,7 @@ impl Builder {
             }
             (None, None) => Command::new(BINARY),
             (None, Some(limit)) => {
-                // The limit is of the process that asks for it: a shell that becomes the sidecar.
+                // ulimit applies to its own process, so the shell sets it and execs the sidecar.
                 let mut shell = Command::new("/bin/sh");
                 shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\""), BINARY]);
                 shell
@@ -298,7 +298,7 @@ impl Builder {
         command
     }
 
-    /// Everything that may be seen nowhere.
+    /// Everything that no output may hold.
     fn secrets(&self) -> Vec<String> {
         let mut secrets: Vec<String> = self.watched.deepseek.iter().map(|state| state.key().to_owned()).collect();
         secrets.extend(self.watched.wecom.iter().flat_map(|state| state.secrets()));
@@ -307,7 +307,7 @@ impl Builder {
             let file = self.variables.get(&format!("{name}_FILE"));
             secrets.extend(file.and_then(|file| fs::read_to_string(file).ok()).map(|text| text.trim().to_owned()));
         }
-        // What is that short is no secret, but a test of one that is missing or wrong.
+        // Shorter ones are tests of a missing or wrong secret.
         secrets.retain(|secret| secret.len() >= 8);
         secrets
     }
