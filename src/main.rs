@@ -9,6 +9,10 @@ use wechat_with_deepseek::{cli, logger, service};
 /// A misspelt command line: `EX_USAGE` of sysexits.h.
 const EXIT_USAGE: u8 = 64;
 
+// Cargo.toml has the reason.
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 fn main() -> ExitCode {
     logger::init();
     let code = run();
