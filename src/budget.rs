@@ -1,10 +1,12 @@
 //! The day's tokens. Kept in memory only: a restart begins a new count.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::Offset;
+
+use crate::lock::unpoisoned;
 
 /// Tokens that may be spent until midnight.
 #[derive(Debug)]
@@ -46,7 +48,7 @@ impl Budget {
 
     fn with_today<T>(&self, now: Timestamp, act: impl FnOnce(&mut u64) -> T) -> T {
         let today = self.zone.to_datetime(now).date();
-        let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spent = unpoisoned(self.spent.lock());
         // Who read the clock before midnight and comes after it, or a clock that was set back, forgets nothing.
         // A day that is further ahead was a wrong clock's, and its count would not end before that day.
         let is_straggler = today.tomorrow().is_ok_and(|tomorrow| spent.0 == tomorrow);

@@ -2,12 +2,13 @@
 //! there before.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::alertmanager::{Alert, GroupId, Notification, NotificationReason};
 use crate::bounded_map::BoundedMap;
 use crate::deepseek::Analysis;
+use crate::lock::unpoisoned;
 
 /// Groups that are remembered: as many as there are remembered outcomes.
 const GROUPS: usize = 4096;
@@ -173,7 +174,7 @@ impl History {
     }
 
     fn lock(&self) -> MutexGuard<'_, BoundedMap<GroupId, Group>> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.groups.lock())
     }
 }
 

@@ -1,16 +1,15 @@
 //! Alertmanager posts a notification, DeepSeek explains it, WeCom brings the explanation to the phone.
 //!
-//! The way of a notification: [`webhook`] (on [`http`]) decodes it, [`queue`] makes it a job or joins it to one, a
-//! [`worker`] runs [`pipeline`] on it: what was delivered before ([`history`]), the question ([`prompt`]) to
-//! [`deepseek`], the answer as a [`message`], its delivery by [`wecom`]. It ends as an [`outcome::Outcome`], which is the
-//! HTTP answer. Each module may use those below it in this list; a test holds the `use crate::` lines to it.
+//! The way of a notification: `webhook` (on `http`) decodes it, `queue` makes it a job or joins it to one, a `worker` runs
+//! `pipeline` on it: what was delivered before (`history`), the question (`prompt`) to `deepseek`, the answer as a
+//! `message`, its delivery by `wecom`. It ends as an `outcome::Outcome`, which is the HTTP answer. A module may use those
+//! that stand below it here, but not its neighbours of the same paragraph; `tests/it/layers.rs` checks it.
 
 pub mod cli;
 pub mod service;
 
 pub mod config;
 
-pub mod http;
 mod webhook;
 
 mod worker;
@@ -28,12 +27,16 @@ pub mod wecom;
 pub mod message;
 pub mod prompt;
 
-pub mod redact;
 pub mod upstream;
 
+pub mod redact;
+
 pub mod alertmanager;
-mod bounded_map;
+pub mod http;
 pub mod logger;
+
+mod bounded_map;
+mod lock;
 mod outcome;
 mod percent;
 pub mod secret;

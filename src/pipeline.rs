@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -12,6 +12,7 @@ use crate::alertmanager::{GroupId, Notification};
 use crate::budget::Budget;
 use crate::deepseek::{self, Analysis, DeepSeek, Usage};
 use crate::history::{History, Recall};
+use crate::lock::unpoisoned;
 use crate::message::{self, Content, MessageInput, notice};
 use crate::metrics::{Counter, Metrics, Sample};
 use crate::outcome::{Outcome, Reason};
@@ -355,7 +356,7 @@ impl Pipeline {
     /// One refused prompt hurts its own notification only. Two that share no alert, in a row, mean that something is set
     /// up wrongly.
     fn second_refusal(&self, jobs: &[Job], answer: Result<Analysis, Outcome>) -> Result<Analysis, Outcome> {
-        let mut last = self.refused_last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = unpoisoned(self.refused_last.lock());
         let outcome = match answer {
             Ok(analysis) => {
                 last.clear();
@@ -384,7 +385,7 @@ impl Pipeline {
 
     /// The notice that is due: one when DeepSeek needs a person, however often it is tried, and one when it works again.
     fn notice(&self, trouble: Option<&Outcome>, jobs: &[Job]) -> Option<Notice> {
-        let mut notified = self.notified.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notified = unpoisoned(self.notified.lock());
         match trouble {
             Some(outcome) if deepseek::needs_a_person(outcome.reason) && notified.is_none() => {
                 let recipients = Arc::clone(&jobs.first()?.recipients);

@@ -12,11 +12,12 @@ use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::mem;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use crate::alertmanager::{DedupKey, GroupId, Notification};
 use crate::bounded_map::BoundedMap;
+use crate::lock::unpoisoned;
 use crate::outcome::{Outcome, Reason};
 use crate::wecom::Recipients;
 
@@ -329,7 +330,7 @@ impl Queue {
                 self.wake_worker(&state);
                 return Some(Lease { queue: self, jobs, is_finished: false });
             }
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = unpoisoned(self.work.wait(state));
         }
     }
 
@@ -353,7 +354,7 @@ impl Queue {
     #[must_use]
     pub(crate) fn wait_until_idle(&self, timeout: Duration) -> bool {
         let waited = self.idle.wait_timeout_while(self.lock(), timeout, |state| state.leases > 0);
-        waited.unwrap_or_else(PoisonError::into_inner).0.leases == 0
+        unpoisoned(waited).0.leases == 0
     }
 
     pub(crate) fn load(&self) -> Load {
@@ -416,7 +417,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.state.lock())
     }
 }
 

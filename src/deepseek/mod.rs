@@ -1,5 +1,5 @@
 //! An OpenAI-compatible endpoint such as DeepSeek's: a chat completion, from the request to an [`Analysis`] or an
-//! [`Outcome`].
+//! `Outcome`.
 //!
 //! <https://api-docs.deepseek.com/api/create-chat-completion>
 

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+use crate::lock::unpoisoned;
 
 use super::Limits;
 
@@ -132,7 +134,7 @@ impl Connections {
 
     /// A panic elsewhere does not poison it: what it protects is whole between any two statements.
     fn lock(&self) -> MutexGuard<'_, Set> {
-        self.set.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.set.lock())
     }
 
     fn wait_while<'s>(
@@ -141,7 +143,7 @@ impl Connections {
         time: Duration,
         blocked: impl Fn(&Set) -> bool,
     ) -> MutexGuard<'s, Set> {
-        self.freed.wait_timeout_while(set, time, |set| blocked(set)).unwrap_or_else(PoisonError::into_inner).0
+        unpoisoned(self.freed.wait_timeout_while(set, time, |set| blocked(set))).0
     }
 }
 

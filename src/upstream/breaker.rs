@@ -1,8 +1,9 @@
 //! A circuit breaker: while an upstream is known to refuse, it is not called. Then one job probes it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use crate::lock::unpoisoned;
 use crate::outcome::{Outcome, Reason};
 
 /// Transient failures of so many jobs in a row open it: fewer may be chance.
@@ -131,7 +132,7 @@ impl CircuitBreaker {
     }
 
     fn lock(&self) -> MutexGuard<'_, BreakerState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.0.lock())
     }
 }
 

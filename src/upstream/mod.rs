@@ -8,7 +8,7 @@ use std::fmt;
 use std::io::{ErrorKind, Read as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER};
@@ -16,6 +16,7 @@ use ureq::http::{Request, Response};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Body, SendBody};
 
+use crate::lock::unpoisoned;
 use crate::percent;
 use crate::redact;
 use crate::secret::Secret;
@@ -170,7 +171,7 @@ impl Credential {
     }
 
     fn lock(&self) -> MutexGuard<'_, Secret> {
-        self.value.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.value.lock())
     }
 }
 

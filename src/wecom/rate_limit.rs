@@ -4,8 +4,10 @@
 //! over 20 a minute for a robot: <https://developer.work.weixin.qq.com/document/path/90312>,
 //! <https://developer.work.weixin.qq.com/document/path/91770>.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+use crate::lock::unpoisoned;
 
 /// Messages a minute that WeCom delivers for an app: the 30th may be dropped.
 pub(crate) const APP_LIMIT: u32 = 29;
@@ -150,7 +152,7 @@ impl RateLimiter {
         state.exclusive_waiting += several;
         let left = deadline.saturating_duration_since(Instant::now());
         let waited = self.freed.wait_timeout_while(state, left, |state| !state.may_send(parts));
-        let (mut state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        let (mut state, timeout) = unpoisoned(waited);
         state.exclusive_waiting -= several;
         if timeout.timed_out() {
             drop(state);
@@ -166,7 +168,7 @@ impl RateLimiter {
     }
 
     fn lock(&self) -> MutexGuard<'_, LimiterState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.state.lock())
     }
 }
 

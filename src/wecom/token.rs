@@ -1,9 +1,10 @@
 //! An app's access token. One job fetches it; jobs that need it meanwhile wait for that fetch and share its outcome.
 
 use std::mem;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
+use crate::lock::unpoisoned;
 use crate::outcome::{Outcome, Reason};
 use crate::secret::Secret;
 
@@ -53,7 +54,7 @@ impl SharedToken {
         if waits {
             let left = deadline.saturating_duration_since(Instant::now());
             let waited = self.ended.wait_timeout_while(state, left, is_fetching);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state = unpoisoned(waited).0;
         }
         match &*state {
             TokenState::Fetched(token) if Instant::now() < token.good_until => return Ok(token.value.clone()),
@@ -84,7 +85,7 @@ impl SharedToken {
     }
 
     fn lock(&self) -> MutexGuard<'_, TokenState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.state.lock())
     }
 }
 

@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["upstream"],
     &["redact"],
     &["alertmanager", "http", "logger"],
-    &["outcome", "percent", "secret", "bounded_map"],
+    &["outcome", "percent", "secret", "bounded_map", "lock"],
 ];
 
 /// The modules that each module of `src` uses, read off `crate::`.
