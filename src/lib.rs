@@ -40,3 +40,9 @@ mod lock;
 mod outcome;
 mod percent;
 pub mod secret;
+
+/// The rows of a table below `tests/it/cases/rows`: a JSON array on each line.
+#[cfg(test)]
+pub(crate) fn test_rows<T: serde::de::DeserializeOwned>(table: &str) -> Vec<T> {
+    table.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))).collect()
+}
