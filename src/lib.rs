@@ -25,6 +25,7 @@ pub mod deepseek;
 pub mod wecom;
 
 pub mod message;
+
 pub mod prompt;
 
 pub mod upstream;

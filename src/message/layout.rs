@@ -1,16 +1,15 @@
-//! The order and the air of an answer: the verdict first, room between its sections, no courtesies.
+//! The order of an answer: the verdict first, a blank line between its sections, no courtesies.
 
 use super::text::is_ideograph;
+use crate::prompt::SECTIONS;
 
-/// What the answer is about; the verdict opens with it.
-const VERDICT: &str = "结论";
-/// The sections behind the verdict, as the prompt names them and as models name them.
-const SECTIONS: [&str; 7] = ["可能原因", "原因分析", "影响", "处理步骤", "处理建议", "排查步骤", "建议"];
-/// How a model opens when it is asked a favour, and announces what it says.
+/// What models call the sections that the prompt asks for.
+pub(crate) const MORE_TITLES: [&str; 4] = ["原因分析", "处理建议", "排查步骤", "建议"];
+/// How models begin a greeting or an announcement.
 const OPENINGS: [&str; 6] = ["好的", "您好", "你好", "当然", "以下", "根据"];
 /// An opening that announces nothing, 好的。, has so many bytes at most.
 const MAX_GREETING: usize = 18;
-/// How it takes its leave.
+/// How models end an answer politely.
 const CLOSINGS: [&str; 7] =
     ["仅供参考", "随时告诉我", "请随时", "如需进一步帮助", "如有任何疑问", "希望以上", "希望对您"];
 /// An opening or a closing is one short line.
@@ -23,7 +22,7 @@ pub(crate) fn verdict_first(plain: &str) -> &str {
     // Only a few lines are looked at: what stands further down has a reason.
     for _ in 0..4 {
         let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
-        if begins_with(line, VERDICT) {
+        if begins_with(line, SECTIONS[0]) {
             begin = rest;
             break;
         }
@@ -49,7 +48,7 @@ pub(crate) fn verdict_first(plain: &str) -> &str {
 }
 
 /// Whether the answer has headings at most.
-pub(crate) fn says_nothing(plain: &str) -> bool {
+pub(crate) fn has_headings_only(plain: &str) -> bool {
     plain.lines().map(str::trim).all(|line| {
         (line.ends_with([':', '：']) && !line.contains(['，', '。']))
             || (line.starts_with('【') && line.ends_with('】'))
@@ -57,7 +56,7 @@ pub(crate) fn says_nothing(plain: &str) -> bool {
     })
 }
 
-/// Adds a line to the page, with a blank line above every section: on a phone a wall of lines has no places to rest.
+/// Adds a line to the page, with a blank line above every section: on a phone lines without breaks are hard to read.
 pub(crate) fn push_line(page: &mut String, line: &str) {
     if !page.is_empty() {
         page.push_str(if begins_section(line) && !page.ends_with('\n') { "\n\n" } else { "\n" });
@@ -65,11 +64,11 @@ pub(crate) fn push_line(page: &mut String, line: &str) {
     page.push_str(line);
 }
 
-/// Whether a section begins here: `影响：…`. Most lines begin with a bullet, a number or a command.
+/// Whether a section behind the verdict begins here: `影响：…`.
 fn begins_section(line: &str) -> bool {
     let is_titled =
         |section: &&str| line.strip_prefix(*section).is_some_and(|rest| rest.trim_start().starts_with(['：', ':']));
-    line.starts_with(is_ideograph) && SECTIONS.iter().any(is_titled)
+    line.starts_with(is_ideograph) && SECTIONS.iter().skip(1).chain(&MORE_TITLES).any(is_titled)
 }
 
 /// Whether the line begins with `word`, whatever numbers and marks stand in front: `【一、结论】`, `🔥 结论`.
@@ -83,12 +82,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_verdict_comes_first_and_nothing_follows_the_steps() {
+    fn verdict_comes_first_and_courtesies_go() {
         for (name, text, expected) in [
             ("as asked", "结论：a\n影响：b", "结论：a\n影响：b"),
             ("title", "【告警分析报告】\n\n【一、结论】\na", "【一、结论】\na"),
             ("greeting", "好的，以下是分析：\n结论：a", "结论：a"),
-            ("what is said first stays", "先断开流量\n结论：a", "先断开流量\n结论：a"),
+            ("an order in front stays", "先断开流量\n结论：a", "先断开流量\n结论：a"),
             ("no verdict", "您好，看不出问题。", "您好，看不出问题。"),
             ("a warning", "【注意：不要重启 db-2】\n结论：a", "【注意：不要重启 db-2】\n结论：a"),
             ("an order", "根据告警，请先停掉备份。\n结论：a", "根据告警，请先停掉备份。\n结论：a"),
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn headings_alone_say_nothing() {
+    fn answer_of_headings_only_is_empty() {
         for (text, is_empty) in [
             ("", true),
             ("结论：\n\n影响：\n【步骤】\n⚠️", true),
@@ -114,12 +113,12 @@ mod tests {
             ("a", false),
             ("结论：磁盘将满，请执行：", false),
         ] {
-            assert_eq!(says_nothing(text), is_empty, "{text}");
+            assert_eq!(has_headings_only(text), is_empty, "{text}");
         }
     }
 
     #[test]
-    fn sections_stand_apart() {
+    fn sections_begin_behind_a_blank_line() {
         let mut page = String::new();
         for line in ["结论：a", "可能原因：", "1. b", "", "影响：c", "  影响：d", "影响面"] {
             push_line(&mut page, line);

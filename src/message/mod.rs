@@ -1,4 +1,4 @@
-//! The input to the phone: which alert, the analysis, and links, in parts that WeCom takes whole.
+//! The message for the phone: which alert, the analysis, and links, in parts that fit WeCom's limit.
 
 mod danger;
 mod header;
@@ -6,26 +6,25 @@ mod invented;
 mod layout;
 mod markdown;
 pub(crate) mod notice;
+mod programs;
 mod split;
 mod target;
 mod text;
-
-use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use jiff::tz::Offset;
 
 use crate::alertmanager::Notification;
-use header::{Clock, Room};
+use header::{Clock, Header};
 
-/// What every part begins with.
+/// What every message and every part of one begins with.
 pub const PREFIX: &str = "deepseek 告警解析与处理建议:";
 
 /// The most parts of one message. WeCom silently drops what is over 30 messages a minute and member
 /// (<https://developer.work.weixin.qq.com/document/path/90236>), and nobody reads a sixth screen at 3 a.m.
 pub const MAX_PARTS: usize = 5;
 
-/// Smaller parts than this many bytes are not made: the head alone would fill them.
+/// Smaller parts than this many bytes are not made: the header alone would fill them.
 pub const MIN_PART_BYTES: usize = 256;
 
 /// A part's number and how many there are; all of them have one digit.
@@ -43,7 +42,7 @@ pub struct MessageInput<'a> {
     pub notifications: &'a [&'a Notification],
     /// The analysis, or why there is none.
     pub content: Content<'a>,
-    /// Whether the same firing set was explained before: the message says that it still fires.
+    /// Whether the same firing set was explained before: the message is marked as still firing.
     pub is_repeat: bool,
     /// The current time.
     pub now: Timestamp,
@@ -63,104 +62,82 @@ pub enum Content<'a> {
         /// Whether the model was stopped by the length (`finish_reason` "length").
         cut: bool,
     },
-    /// No analysis: what the alerts say themselves.
+    /// No analysis: the texts of the alerts.
     Plain {
         /// Why, in Chinese, for the reader: 今日 token 预算已用完.
         why: &'a str,
     },
 }
 
-/// Writes the input: 1 to [`MAX_PARTS`] parts, each of at most `part_bytes` bytes, to be sent in this order. The same
-/// input gives the same bytes.
+/// Renders 1 to [`MAX_PARTS`] parts, each of at most `part_bytes` bytes, to be sent in this order. The same input gives
+/// the same bytes.
 #[must_use]
 pub fn render(input: &MessageInput<'_>) -> Vec<String> {
     let part_bytes = input.part_bytes.max(MIN_PART_BYTES);
     let id = text::clip(input.id, 32);
-    let clock = Clock { now: input.now, zone: input.zone };
     let prefix_bytes = PREFIX.len() + NUMBER_BYTES + id.len() + 1;
-    let head_bytes = (part_bytes / 3).saturating_sub(prefix_bytes);
+    // What a part holds below its first line.
+    let bytes = part_bytes - prefix_bytes;
     let mut text = body(input, part_bytes);
-    // What the other parts have room for beside the text, cut at the ends of lines.
-    let rest_bytes = ((MAX_PARTS - 1) * (part_bytes - prefix_bytes)).saturating_sub(text.len()).max(3 * head_bytes);
-    let room = Room { head: head_bytes, rest: rest_bytes };
-    let (head, overflow) = header::write(input.notifications, clock, input.is_repeat, room);
-    if !overflow.is_empty() {
-        let _ = write!(text, "\n\n{overflow}");
+    let head_bytes = (part_bytes / 3).saturating_sub(prefix_bytes);
+    let rest_bytes = ((MAX_PARTS - 1) * bytes).saturating_sub(text.len()).max(3 * head_bytes);
+    let clock = Clock { now: input.now, zone: input.zone };
+    let Header { head, rest } = header::header(input.notifications, clock, input.is_repeat, head_bytes, rest_bytes);
+    if !rest.is_empty() {
+        text.extend(["\n\n", &rest]);
     }
     let links = header::links(input.notifications);
     let has_links = !links.is_empty() && links.len() <= part_bytes / 2;
-    let tail = if has_links { ["\n\n", &links].concat() } else { String::new() };
+    let tail = if has_links { format!("\n\n{links}") } else { String::new() };
 
-    let whole = [PREFIX, " ", &id, "\n", &head, "\n\n", &text, &tail].concat();
+    let whole = format!("{PREFIX} {id}\n{head}\n\n{text}{tail}");
     if whole.len() <= part_bytes {
         return vec![whole];
     }
-    let budget = part_bytes - prefix_bytes;
-    let first = budget.saturating_sub(head.len() + 2);
-    let (pieces, tail) = pieces(&text, &tail, first, budget);
-    let count = pieces.len();
-    let part = |(number, piece): (usize, &&str)| {
-        let mut part = numbered(number + 1, count, &id);
-        part.push('\n');
-        if number == 0 {
-            part.push_str(&head);
-            if !piece.is_empty() {
-                part.push_str("\n\n");
-            }
-        }
-        part.push_str(piece);
-        if number + 1 == count {
-            part.push_str(&tail);
-        }
-        part
-    };
-    pieces.iter().enumerate().map(part).collect()
+    let (mut parts, tail) = split_with_tail(&text, &tail, bytes.saturating_sub(head.len() + 2), bytes);
+    let head = if parts[0].is_empty() { head } else { format!("{head}\n\n") };
+    let count = parts.len();
+    parts[0].insert_str(0, &head);
+    parts[count - 1].push_str(&tail);
+    let numbered = parts.iter().enumerate().map(|(index, part)| (index + 1, part));
+    numbered.map(|(number, part)| format!("{PREFIX}（{number}/{count}）{id}\n{part}")).collect()
 }
 
-/// Cuts the text so that the last piece has room for what ends the message; hands both over.
-fn pieces<'t>(text: &'t str, tail: &str, first: usize, budget: usize) -> (Vec<&'t str>, String) {
-    let cut = split::split(text, first, budget, MAX_PARTS);
-    let room = if cut.parts.len() == 1 { first } else { budget };
-    let has_room = cut.parts.last().is_none_or(|last| last.len() + tail.len() <= room);
-    if cut.rest.is_empty() && has_room {
-        return (cut.parts, tail.to_owned());
+/// Cuts the text so that the end of the message fits into the last part; returns both.
+fn split_with_tail(text: &str, tail: &str, first: usize, bytes: usize) -> (Vec<String>, String) {
+    let owned = |parts: Vec<&str>| parts.into_iter().map(str::to_owned).collect();
+    let split = split::split(text, first, bytes, MAX_PARTS);
+    let last_bytes = if split.parts.len() == 1 { first } else { bytes };
+    let tail_fits = split.parts.last().is_none_or(|last| last.len() + tail.len() <= last_bytes);
+    if split.rest.is_empty() && tail_fits {
+        return (owned(split.parts), tail.to_owned());
     }
-    // The links alone are no message: what stands in front of them moves to the last part with them.
-    let first_again = if cut.parts.len() == 1 { first.saturating_sub(tail.len()) } else { first };
-    let cut = split::split(text, first_again, budget - tail.len(), MAX_PARTS);
-    if cut.rest.is_empty() {
-        return (cut.parts, tail.to_owned());
+    // Links alone are no part: the text in front of them moves to the last part with them.
+    let first_again = if split.parts.len() == 1 { first.saturating_sub(tail.len()) } else { first };
+    let split = split::split(text, first_again, bytes - tail.len(), MAX_PARTS);
+    if split.rest.is_empty() {
+        return (owned(split.parts), tail.to_owned());
     }
     let tail = format!("……{tail}\n{TRUNCATED}");
-    let cut = split::split(text, first, budget - tail.len(), MAX_PARTS);
-    (cut.parts, tail)
-}
-
-fn numbered(number: usize, count: usize, id: &str) -> String {
-    format!("{PREFIX}（{number}/{count}）{id}")
+    let split = split::split(text, first, bytes - tail.len(), MAX_PARTS);
+    (owned(split.parts), tail)
 }
 
 /// What the message explains, as plain text with its marks.
 fn body(input: &MessageInput<'_>, part_bytes: usize) -> String {
+    let alert_texts = || header::alert_texts(input.notifications, part_bytes);
     match input.content {
-        Content::Plain { why } => {
-            let said = header::said(input.notifications, part_bytes);
-            format!("（未经 AI 分析：{}）\n{said}", text::one_line(why))
-        }
+        Content::Plain { why } => format!("（未经 AI 分析：{}）\n{}", text::one_line(why), alert_texts()),
         Content::Analysis { text, cut } => {
             let plain = markdown::to_plain(text);
             // Some models repeat the message's first line.
             let plain = plain.strip_prefix(PREFIX).unwrap_or(&plain).trim_start_matches(['\n', ' ']);
             let plain = layout::verdict_first(plain);
-            if layout::says_nothing(plain) {
-                let said = header::said(input.notifications, part_bytes);
-                return format!("（模型没有给出内容）\n{said}");
+            if layout::has_headings_only(plain) {
+                return format!("（模型没有给出内容）\n{}", alert_texts());
             }
-            let mut marked = marked(plain, input.notifications);
-            if cut {
-                marked.push_str("\n（回答因长度被截断）");
-            }
-            marked
+            let cut = if cut { "\n（回答因长度被截断）" } else { "" };
+            marked(plain, input.notifications) + cut
         }
     }
 }
@@ -176,14 +153,13 @@ fn is_changing(line: &str, begun: &str) -> bool {
     ["DELETE", "UPDATE"].iter().any(|verb| begun.contains(verb) || line.contains(verb))
 }
 
-/// Lays out the lines, and sets the marks behind those they are about. A command that goes on in the next line is one
-/// line.
+/// Lays out the lines, and adds the marks to those they are about. A command over several lines counts as one line.
 fn marked(plain: &str, notifications: &[&Notification]) -> String {
-    let unseen = invented::Unseen::new(plain, notifications);
-    let mut marked = String::with_capacity(plain.len() + plain.len() / 8);
-    // The lines of a command that goes on.
+    let invented = invented::Invented::new(plain, notifications);
+    let mut marked = String::new();
+    // The lines so far of a command over several lines.
     let mut begun = String::new();
-    let mut lines = text::lines(plain).peekable();
+    let mut lines = plain.split('\n').peekable();
     while let Some(line) = lines.next() {
         layout::push_line(&mut marked, line);
         if let Some(line) = line.strip_suffix('\\') {
@@ -201,9 +177,10 @@ fn marked(plain: &str, notifications: &[&Notification]) -> String {
             begun.push_str(line);
             &begun
         };
-        for (mark, applies) in [(danger::MARK, danger::is_dangerous(logical)), (invented::MARK, unseen.is_in(logical))]
+        for (mark, applies) in
+            [(danger::MARK, danger::is_dangerous(logical)), (invented::MARK, invented.is_in(logical))]
         {
-            // The model may have been told to set it, and have done so.
+            // The model may have set it itself.
             if applies && !logical.contains(mark) {
                 marked.push(' ');
                 marked.push_str(mark);
@@ -263,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_answer_is_one_part() {
+    fn short_answer_is_one_part() {
         let node = node();
         let expected = "deepseek 告警解析与处理建议: #3f9a2c
 【critical】NodeDiskWillFill：2 个告警
@@ -295,27 +272,27 @@ PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY; ⚠️高危
     }
 
     #[test]
-    fn a_repeat_says_that_it_still_fires() {
+    fn repeat_is_marked_as_still_firing() {
         let node = node();
         let parts = check(&MessageInput { is_repeat: true, ..input(&[&node], ANSWER) });
         assert!(parts[0].contains("\n仍未恢复,已持续 3 小时\n"), "{}", parts[0]);
     }
 
     #[test]
-    fn without_an_analysis_the_alerts_speak() {
+    fn message_without_analysis_shows_the_alerts_texts() {
         let node = node();
         let parts = check(&MessageInput {
             content: Content::Plain { why: "今日 token 预算已用完" },
             ..input(&[&node], "")
         });
-        for said in ["（未经 AI 分析：今日 token 预算已用完）\n", "• db-2 /data 只剩 4%\n  预计 2 小时后写满\n"]
+        for shown in ["（未经 AI 分析：今日 token 预算已用完）\n", "• db-2 /data 只剩 4%\n  预计 2 小时后写满\n"]
         {
-            assert!(parts[0].contains(said), "{}", parts[0]);
+            assert!(parts[0].contains(shown), "{}", parts[0]);
         }
     }
 
     #[test]
-    fn a_digest_lists_what_it_covers_critical_first() {
+    fn digest_lists_its_groups_critical_first() {
         let member = |number: usize| {
             let (name, severity) = [("Switch", "info"), ("Db", "critical"), ("Web", "warning")][number % 3];
             notification(&format!(
@@ -332,7 +309,7 @@ PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY; ⚠️高危
     }
 
     #[test]
-    fn what_is_over_is_cut_and_says_so() {
+    fn overlong_message_is_cut_and_marked() {
         let node = node();
         let parts = check(&input(&[&node], &ANSWER.repeat(30)));
         assert_eq!(parts.len(), MAX_PARTS);
@@ -364,7 +341,7 @@ PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY; ⚠️高危
     }
 
     #[test]
-    fn no_answer_breaks_the_bounds() {
+    fn every_answer_stays_within_the_bounds() {
         let many = notification(&format!(
             r#"{{"alerts":[{}]}}"#,
             (0..5000)
@@ -394,7 +371,7 @@ PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY; ⚠️高危
     }
 
     #[test]
-    fn a_command_over_several_lines_is_marked_at_its_end() {
+    fn command_over_several_lines_is_marked_at_its_end() {
         let node = node();
         assert_eq!(marked("kubectl -n a \\\n  delete pod x", &[&node]), "kubectl -n a \\\n  delete pod x ⚠️高危");
         assert_eq!(marked("reboot ⚠️高危", &[&node]), "reboot ⚠️高危");

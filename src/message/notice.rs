@@ -1,11 +1,9 @@
-//! What WeCom is told when DeepSeek stays away until a person mends something, and when it is back.
+//! The notices to WeCom that DeepSeek needs a person, and that it works again.
 
+use super::PREFIX;
 use crate::outcome::{Outcome, Reason};
 
-/// How every message of this service begins.
-const GREETING: &str = "deepseek 告警解析与处理建议:";
-
-/// Why a plain alert carries no analysis, for its mark.
+/// Why an alert comes without an analysis.
 const WHY_PLAIN: [(Reason, &str); 7] = [
     (Reason::Credentials, "DeepSeek API Key 被拒绝"),
     (Reason::Balance, "DeepSeek 账户余额不足"),
@@ -16,8 +14,8 @@ const WHY_PLAIN: [(Reason, &str); 7] = [
     (Reason::DeliveredOverBudget, "今日 token 预算已用完"),
 ];
 
-/// What a person is told about each failure that only a person can mend: what is wrong, and the way out.
-const TO_MEND: [(Reason, &str, &str); 3] = [
+/// Failures that only a person can end: what is wrong, and what to do.
+const HINTS: [(Reason, &str, &str); 3] = [
     (
         Reason::Credentials,
         "API Key 被拒绝",
@@ -27,26 +25,23 @@ const TO_MEND: [(Reason, &str, &str); 3] = [
     (Reason::Configuration, "模型或地址配置有误", "检查 DEEPSEEK_MODEL 与 DEEPSEEK_BASE_URL,改好后重启本服务"),
 ];
 
-/// DeepSeek refuses, and a person must mend it: what is wrong and the way out, in Chinese.
-#[must_use]
+/// A notice that DeepSeek refuses every request until a person acts: what is wrong, and what to do.
 pub(crate) fn closed(failure: &Outcome, id: &str) -> String {
-    let row = TO_MEND.iter().find(|(reason, ..)| *reason == failure.reason);
-    let (_, what, hint) = row.unwrap_or(&(Reason::Configuration, "请求被拒绝", "查看本服务的日志"));
+    let row = HINTS.iter().find(|(reason, ..)| *reason == failure.reason);
+    let (what, hint) = row.map_or(("请求被拒绝", "查看本服务的日志"), |(_, what, hint)| (what, hint));
     let detail = &failure.message;
     format!(
-        "{GREETING} {id}\n⚠️ AI 分析已停用:{what}\n处理办法:{hint}\n恢复前告警不附 AI 分析,原始告警不受影响;\
+        "{PREFIX} {id}\n⚠️ AI 分析已停用:{what}\n处理办法:{hint}\n恢复前告警不附 AI 分析,原始告警不受影响;\
          10 分钟后由下一个告警自动重试,恢复后会再通知。\n详情:{detail}"
     )
 }
 
-/// DeepSeek works again.
-#[must_use]
+/// A notice that DeepSeek works again.
 pub(crate) fn opened(id: &str) -> String {
-    format!("{GREETING} {id}\n✅ AI 分析已恢复,后续告警将正常附上分析。")
+    format!("{PREFIX} {id}\n✅ AI 分析已恢复,后续告警将正常附上分析。")
 }
 
-/// Why a plain alert carries no analysis, for its mark.
-#[must_use]
+/// Why an alert comes without an analysis, in Chinese for the message.
 pub(crate) fn why_plain(reason: Reason) -> &'static str {
     WHY_PLAIN.iter().find(|(known, _)| *known == reason).map_or("DeepSeek 暂时不可用", |(_, why)| why)
 }
@@ -56,14 +51,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_notice_fits_one_message_and_names_the_way_out() {
-        for (reason, said) in [
+    fn notice_fits_one_message_and_names_the_remedy() {
+        for (reason, remedy) in [
             (Reason::Credentials, "DEEPSEEK_API_KEY"),
             (Reason::Balance, "充值"),
             (Reason::Configuration, "DEEPSEEK_MODEL"),
         ] {
             let text = closed(&Outcome::new(reason, "长".repeat(250)), "#000001");
-            assert!(text.contains(said) && text.len() <= 2048, "{text}");
+            assert!(text.contains(remedy) && text.len() <= 2048, "{text}");
         }
     }
 }

@@ -1,29 +1,28 @@
-//! What is ill, and which labels say so: an exporter's own address, pod and namespace are not it.
+//! The target of an alert, and the labels that name it: an exporter's own address, pod and namespace do not.
 
-use std::cell::LazyCell;
 use std::collections::BTreeSet;
 use std::fmt;
 
+use super::header::MAX_VALUE;
 use super::text;
 use crate::alertmanager::{Alert, Notification, Pair};
+use crate::redact::MASK;
 
-/// One label value gets at most this many bytes; longer ones are made by machines and nobody reads them.
-const MAX_VALUE: usize = 72;
 /// At most this many common labels are named.
 const MAX_LABELS: usize = 5;
 
-/// What names the thing that is ill, the best first.
+/// Labels that name the target, the best first.
 const TARGETS: [&str; 21] = [
     "persistentvolumeclaim", "horizontalpodautoscaler", "exported_instance", "exported_pod", "instance", "pod", "node",
     "host", "hostname", "nodename", "server", "target", "device", "deployment", "daemonset", "statefulset",
     "container", "job_name", "service", "domain", "name",
 ];
-/// Those of them that are found within a namespace.
+/// Those of them whose values are names within a namespace.
 const NAMESPACED: [&str; 9] = [
     "persistentvolumeclaim", "horizontalpodautoscaler", "exported_pod", "pod", "deployment", "daemonset",
     "statefulset", "container", "job_name",
 ];
-/// What tells two alerts of one instance apart.
+/// Labels by which two alerts of one instance differ.
 const DETAILS: [&str; 8] = ["mountpoint", "pod", "device", "container", "topic", "queue", "database", "name"];
 /// Common labels that help, the best first.
 const COMMON: [&str; 28] = [
@@ -32,7 +31,7 @@ const COMMON: [&str; 28] = [
     "consumergroup", "reason", "role", "team", "owner", "service", "job",
 ];
 
-/// What is ill: the instance or what names it best, with the detail that tells it from its neighbours.
+/// The instance or what names it best, with the detail by which it differs from others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Target<'a> {
     namespace: &'a str,
@@ -43,23 +42,19 @@ pub(crate) struct Target<'a> {
 impl fmt::Display for Target<'_> {
     /// `pay/api-1`, `db-2:9100（/data）`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [namespace, name, detail] =
-            [self.namespace, self.name, self.detail].map(|text| text::short_line(text, MAX_VALUE));
-        if !namespace.is_empty() {
-            f.write_str(&namespace)?;
-            f.write_str("/")?;
+        let short = |text| text::short_line(text, MAX_VALUE);
+        if !self.namespace.is_empty() {
+            write!(f, "{}/", short(self.namespace))?;
         }
-        f.write_str(&name)?;
-        if !detail.is_empty() {
-            f.write_str("（")?;
-            f.write_str(&detail)?;
-            f.write_str("）")?;
+        f.write_str(&short(self.name))?;
+        if !self.detail.is_empty() {
+            write!(f, "（{}）", short(self.detail))?;
         }
         Ok(())
     }
 }
 
-/// What is ill, each once.
+/// The targets of the alerts, each once.
 pub(crate) fn targets<'a>(alerts: &[&'a Alert], common: &[Pair<'_>]) -> Vec<Target<'a>> {
     let is_common = |name: &str| common.iter().any(|(common, _)| *common == name);
     let mut seen = BTreeSet::new();
@@ -72,12 +67,12 @@ pub(crate) fn targets<'a>(alerts: &[&'a Alert], common: &[Pair<'_>]) -> Vec<Targ
                 && !value.is_empty()
                 && !is_common(detail)
                 && !name.contains(value)
-                && !is_of_the_scrape(alert, detail)
+                && !is_about_scrape(alert, detail)
         };
         let details = alert.labels.iter().filter_map(|(name, value)| Some((place(&DETAILS, name)?, value)));
         let detail = details.filter(|(place, value)| is_own(DETAILS[*place], value)).min();
         let is_apart = NAMESPACED.contains(&label) && !is_common("namespace");
-        let namespace = if is_apart && !is_of_the_scrape(alert, "namespace") { alert.label("namespace") } else { "" };
+        let namespace = if is_apart && !is_about_scrape(alert, "namespace") { alert.label("namespace") } else { "" };
         let target = Target { namespace, name, detail: detail.map_or("", |(_, value)| value) };
         if seen.insert(target) {
             targets.push(target);
@@ -103,46 +98,35 @@ pub(crate) fn common_labels<'a>(notifications: &[&'a Notification]) -> Vec<Pair<
 
 /// The common labels as `cluster=prod，job=node`, without those that the head names anyway, or that help nobody.
 pub(crate) fn shown_labels(common: &[Pair<'_>], alerts: &[&Alert]) -> String {
-    let mut shown = String::new();
-    let Some(first) = alerts.first() else { return shown };
-    let target = LazyCell::new(|| target_label(first));
-    let is_news = |(name, value): &&Pair<'_>| {
-        // A masked value says nothing.
-        let is_said = matches!(*name, "alertname" | "severity" | "instance" | "uid") || *value == "***";
-        let is_target = TARGETS.contains(name) && *target == Some(*name);
-        !(is_said || is_target || name.starts_with("__") || is_of_the_scrape(first, name))
+    let Some(first) = alerts.first() else { return String::new() };
+    let target = target_label(first);
+    let is_shown = |(name, value): &&Pair<'_>| {
+        let is_in_head = matches!(*name, "alertname" | "severity" | "instance" | "uid") || target == Some(*name);
+        !(is_in_head || name.starts_with("__") || *value == MASK || is_about_scrape(first, name))
     };
-    let mut labels: Vec<&Pair<'_>> = common.iter().filter(is_news).collect();
+    let mut labels: Vec<&Pair<'_>> = common.iter().filter(is_shown).collect();
     labels.sort_by_cached_key(|(name, _)| place(&COMMON, name).unwrap_or(COMMON.len()));
-    for (name, value) in labels.into_iter().take(MAX_LABELS) {
-        let separator = if shown.is_empty() { "" } else { "，" };
-        shown.extend([separator, &text::short_line(name, 32), "=", &text::short_line(value, 40)]);
-    }
-    shown
+    let label = |(name, value): &Pair<'_>| format!("{}={}", text::short_line(name, 32), text::short_line(value, 40));
+    labels.into_iter().take(MAX_LABELS).map(label).collect::<Vec<_>>().join("，")
 }
 
-/// The label that names what is ill; an exporter's own only when there is no other.
+/// The label that names the target; an exporter's own only when there is no other.
 fn target_label(alert: &Alert) -> Option<&'static str> {
     let named = || TARGETS.into_iter().filter(|name| !alert.label(name).is_empty());
-    named().find(|name| !is_of_the_scrape(alert, name)).or_else(|| named().next())
+    named().find(|name| !is_about_scrape(alert, name)).or_else(|| named().next())
 }
 
-/// Whether a label says how the value was scraped and not what it is about, such as the address of kube-state-metrics.
-fn is_of_the_scrape(alert: &Alert, name: &str) -> bool {
+/// Whether a label is about how the value was scraped and not about its target, such as the address of kube-state-metrics.
+fn is_about_scrape(alert: &Alert, name: &str) -> bool {
     let is_exporter = |name: &str| {
         let value = alert.label(name);
         value.contains("exporter") || value.contains("kube-state-metrics")
     };
-    // What an exporter says of another goes by `exported_…` where the scrape has a label of that name itself.
-    let exported = match name {
-        "instance" => "exported_instance",
-        "pod" => "exported_pod",
-        "container" => "exported_container",
-        "service" => "exported_service",
-        "job" => "exported_job",
-        _ => "",
-    };
-    if !exported.is_empty() && (!alert.label("exported_namespace").is_empty() || !alert.label(exported).is_empty()) {
+    // Where the scrape has such a label itself, the exporter's own data is in `exported_…`.
+    let is_exported = |name: &str| !alert.label(&format!("exported_{name}")).is_empty();
+    if matches!(name, "instance" | "pod" | "container" | "service" | "job")
+        && (is_exported("namespace") || is_exported(name))
+    {
         return true;
     }
     match name {
@@ -151,7 +135,7 @@ fn is_of_the_scrape(alert: &Alert, name: &str) -> bool {
             ["job", "service", "container"].iter().any(|name| alert.label(name).contains("kube-state-metrics"))
         }
         "pod" | "container" | "service" | "job" => is_exporter(name),
-        "namespace" => is_exporter("pod") || !alert.label("exported_namespace").is_empty(),
+        "namespace" => is_exporter("pod") || is_exported("namespace"),
         _ => false,
     }
 }
@@ -165,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exporter_is_not_what_is_ill() {
+    fn exporter_is_the_target_only_when_nothing_else_is() {
         let ksm = r#""instance":"10.244.6.12:8080","job":"kube-state-metrics","container":"kube-state-metrics","endpoint":"http","service":"prometheus-kube-state-metrics""#;
         let node = r#""instance":"10.20.3.17:9100","job":"node-exporter","container":"node-exporter","namespace":"monitoring","pod":"node-exporter-7xk2p""#;
         for (name, labels, target, shown) in [
@@ -198,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_told_apart() {
+    fn targets_of_one_instance_differ_by_a_detail() {
         let json = r#"{"alerts":[
             {"labels":{"namespace":"a","pod":"p","job":"kube-state-metrics","instance":"i"}},
             {"labels":{"namespace":"b","pod":"p","job":"kube-state-metrics","instance":"i"}},

@@ -1,4 +1,4 @@
-//! What a reader sees as one character, and what a phone should never be sent.
+//! Characters as a reader sees them, and those that a phone should not be sent.
 
 use std::borrow::Cow;
 
@@ -8,18 +8,13 @@ const MAX_JOINED: usize = 32;
 
 /// Removes what cannot be seen or turns the reading order around: control characters, terminal colours, bidirectional
 /// marks, zero-width fillers. Line breaks of every kind become `\n`, a no-break space a space; tabs stay, and so does
-/// the joiner inside an emoji. At most as long as `text`, but for a rare separator that was shorter than `\n`. Most
-/// texts are clean, and borrowed.
-#[must_use]
-pub(crate) fn clean(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(is_unclean) {
-        return Cow::Borrowed(text);
-    }
+/// the joiner inside an emoji. At most as long as `text`, but for a rare separator that was shorter than `\n`.
+pub(crate) fn clean(text: &str) -> String {
     let mut cleaned = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
         match c {
-            c if !is_unclean(c) => cleaned.push(c),
+            '\n' | '\t' => cleaned.push(c),
             '\r' if chars.peek() != Some(&'\n') => cleaned.push('\n'),
             '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => cleaned.push('\n'),
             '\u{1b}' => skip_escape_sequence(&mut chars),
@@ -31,97 +26,24 @@ pub(crate) fn clean(text: &str) -> Cow<'_, str> {
                     cleaned.push(c);
                 }
             }
-            _ => {}
+            c if c.is_control() || is_invisible(c) => {}
+            c => cleaned.push(c),
         }
     }
-    Cow::Owned(cleaned)
+    cleaned
 }
 
 /// Text for one line: cleaned, every run of white space one space, none at the ends.
-#[must_use]
-pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
-    // Most names and values are a word.
-    if text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Cow::Borrowed(text);
-    }
-    let cleaned = clean(text);
-    let is_line = cleaned.split(' ').all(|word| !word.is_empty() && !word.contains(char::is_whitespace));
-    if is_line || cleaned.is_empty() {
-        return cleaned;
-    }
-    let mut line = String::with_capacity(cleaned.len());
-    for word in cleaned.split_whitespace() {
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    Cow::Owned(line)
-}
-
-/// Where the first byte stands that `is_wanted`. It is meant for what is rare: whole blocks are asked about, which
-/// becomes a handful of instructions for each.
-pub(crate) fn find(text: &str, is_wanted: impl Fn(u8) -> bool) -> Option<usize> {
-    const BLOCK: usize = 16;
-    let (blocks, _) = text.as_bytes().as_chunks::<BLOCK>();
-    let has_none = |block: &&[u8; BLOCK]| !block.iter().fold(false, |has_any, byte| has_any | is_wanted(*byte));
-    let passed = blocks.iter().take_while(has_none).count() * BLOCK;
-    let at = text.as_bytes().get(passed..)?.iter().position(|byte| is_wanted(*byte))?;
-    Some(passed + at)
-}
-
-/// A set of bytes that every byte of a text is held against: one look instead of many comparisons.
-pub(crate) struct ByteSet([bool; 256]);
-
-impl ByteSet {
-    pub(crate) const fn new(bytes: &[u8]) -> Self {
-        let mut set = [false; 256];
-        let mut at = 0;
-        while at < bytes.len() {
-            set[bytes[at] as usize] = true;
-            at += 1;
-        }
-        Self(set)
-    }
-
-    pub(crate) const fn has(&self, byte: u8) -> bool {
-        self.0[byte as usize]
-    }
-}
-
-/// The lines of a text, as `split('\n')` gives them.
-#[derive(Debug, Clone)]
-pub(crate) struct Lines<'t> {
-    rest: Option<&'t str>,
-}
-
-/// The lines of `text`, the last one after its last line break.
-pub(crate) fn lines(text: &str) -> Lines<'_> {
-    Lines { rest: Some(text) }
-}
-
-impl<'t> Iterator for Lines<'t> {
-    type Item = &'t str;
-
-    fn next(&mut self) -> Option<&'t str> {
-        let text = self.rest.take()?;
-        let end = find(text, |byte| byte == b'\n').and_then(|end| text.split_at_checked(end));
-        let Some((line, after)) = end else { return Some(text) };
-        self.rest = after.strip_prefix('\n');
-        Some(line)
-    }
+pub(crate) fn one_line(text: &str) -> String {
+    clean(text).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The largest index up to `at` bytes where `text` may be cut: on a character's edge and not inside an emoji or between
 /// a letter and its accent, as far as such a run is sane. May be 0.
-#[must_use]
 pub(crate) fn floor(text: &str, at: usize) -> usize {
     let edge = text.floor_char_boundary(at);
     let Some((head, tail)) = text.split_at_checked(edge) else { return edge };
-    let mut after = match tail.chars().next() {
-        Some(after) => after,
-        None => return edge,
-    };
+    let Some(mut after) = tail.chars().next() else { return edge };
     let mut index = edge;
     for before in head.chars().rev().take(MAX_JOINED) {
         if !is_joined(before, after) {
@@ -134,42 +56,20 @@ pub(crate) fn floor(text: &str, at: usize) -> usize {
 }
 
 /// `text` when it has at most `bytes` bytes, else as much of it as fits with `…` behind.
-#[must_use]
 pub(crate) fn clip(text: &str, bytes: usize) -> Cow<'_, str> {
-    clipped(text, bytes).map_or(Cow::Borrowed(text), |kept| Cow::Owned(format!("{kept}…")))
-}
-
-/// Text for a place in a line: [`one_line`] of at most `bytes` bytes.
-pub(crate) fn short_line(text: &str, bytes: usize) -> Cow<'_, str> {
-    match one_line(text) {
-        Cow::Borrowed(line) => clip(line, bytes),
-        Cow::Owned(mut line) => {
-            clip_behind(&mut line, 0, bytes);
-            Cow::Owned(line)
-        }
-    }
-}
-
-/// [`clip`] in place, for what stands on the page from byte `begin` on.
-pub(crate) fn clip_behind(page: &mut String, begin: usize, bytes: usize) {
-    let kept = page.get(begin..).and_then(|text| clipped(text, bytes)).map(str::len);
-    if let Some(kept) = kept {
-        page.truncate(begin + kept);
-        page.push('…');
-    }
-}
-
-/// What stays in front of the `…` when `text` has more than `bytes` bytes.
-fn clipped(text: &str, bytes: usize) -> Option<&str> {
     if text.len() <= bytes {
-        return None;
+        return Cow::Borrowed(text);
     }
     let kept = floor(text, bytes.saturating_sub('…'.len_utf8()));
-    Some(text.get(..kept).unwrap_or_default().trim_end())
+    Cow::Owned(format!("{}…", text.get(..kept).unwrap_or_default().trim_end()))
+}
+
+/// [`one_line`] of at most `bytes` bytes.
+pub(crate) fn short_line(text: &str, bytes: usize) -> String {
+    clip(&one_line(text), bytes).into_owned()
 }
 
 /// Whether `c` is a Chinese, Japanese or Korean letter: between two of them a line may be broken.
-#[must_use]
 pub(crate) fn is_ideograph(c: char) -> bool {
     matches!(c, '\u{2e80}'..='\u{2fff}' | '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}'
         | '\u{ac00}'..='\u{d7af}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
@@ -198,15 +98,6 @@ fn is_pictograph(c: char) -> bool {
     matches!(c, '\u{2190}'..='\u{2bff}' | '\u{1f000}'..='\u{1faff}')
 }
 
-/// Whether [`clean`] removes or replaces `c`.
-fn is_unclean(c: char) -> bool {
-    match c {
-        ' '..='~' | '\n' | '\t' | '\u{4e00}'..='\u{9fff}' => false,
-        '\u{a0}' | '\u{2028}' | '\u{2029}' | '\u{202f}' => true,
-        _ => c.is_control() || is_invisible(c),
-    }
-}
-
 /// Has no width, or changes the direction of what follows, or is a tag nobody sees.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
@@ -229,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_seen_is_removed() {
+    fn clean_removes_what_cannot_be_seen() {
         for (name, dirty, cleaned) in [
             ("control", "a\0b\u{7}c\u{7f}d\u{9b}e", "abcde"),
             ("line breaks", "a\r\nb\rc\u{2028}d\u{85}e", "a\nb\nc\nd\ne"),
@@ -246,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_tears_nothing_apart() {
+    fn floor_keeps_joined_characters_together() {
         for (name, text, at, cut) in [
             ("ascii", "abcdef", 3, 3),
             ("inside a character", "中文", 4, 3),
@@ -261,13 +152,13 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_accent_is_cut_all_the_same() {
+    fn floor_cuts_an_endless_run_of_accents() {
         let zalgo = format!("e{}", "\u{301}".repeat(1000));
         assert_eq!(floor(&zalgo, 501), 501);
     }
 
     #[test]
-    fn a_clipped_text_keeps_its_bound() {
+    fn clipped_text_is_within_its_bound() {
         for bytes in 3..20 {
             let clipped = clip("磁盘将满 disk", bytes);
             assert!(clipped.len() <= bytes, "{bytes}: {clipped}");
@@ -277,19 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_rare_is_found_wherever_it_stands() {
-        for at in 0..40 {
-            let text = format!("{}:{}", "a".repeat(at), "b:".repeat(20));
-            assert_eq!(find(&text, |byte| byte == b':'), Some(at));
-        }
-        assert_eq!(find(&"中".repeat(40), |byte| byte == b':'), None);
-        for text in ["", "\n", "a", "a\n", "\n\na\n\n一行很长的中文文字\r\nb"] {
-            assert_eq!(lines(text).collect::<Vec<_>>(), text.split('\n').collect::<Vec<_>>(), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn one_line_is_one_line() {
+    fn one_line_has_single_spaces_and_no_line_breaks() {
         assert_eq!(one_line(" a\n\n b\t\u{202e}c "), "a b c");
     }
 }

@@ -21,6 +21,9 @@ pub const LONGEST_USER_MESSAGE: usize = 24 * 1024;
 /// Bytes of it that are kept for the sentences around the data.
 const AROUND_DATA: usize = 1280;
 
+/// The sections of an answer, in their order. The instructions ask for them.
+pub(crate) const SECTIONS: [&str; 4] = ["结论", "可能原因", "影响", "处理步骤"];
+
 /// The system message for one notification, unless `PROMPT_FILE` replaces it.
 ///
 /// The answer should fit one message of 2,048 bytes with its header, thus about 600 Chinese characters.
@@ -371,6 +374,15 @@ mod tests {
         let rules = json!([{"alertname": "A", "expr": "up == 0"}, {"alertname": "B", "expr": "x>1"}]);
         assert_eq!((&data(&text)["rules"], &data(&text)["truncatedAlerts"]), (&rules, &json!(7)));
         assert!(text.contains("没有发来的"));
+    }
+
+    #[test]
+    fn instructions_ask_for_every_section_in_order() {
+        for instructions in [INSTRUCTIONS, DIGEST_INSTRUCTIONS] {
+            let lines = instructions.lines().filter_map(|line| line.split_once('：'));
+            let titles: Vec<_> = lines.map(|(title, _)| title).filter(|title| SECTIONS.contains(title)).collect();
+            assert_eq!(titles, SECTIONS);
+        }
     }
 
     #[test]

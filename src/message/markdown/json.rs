@@ -1,4 +1,4 @@
-//! An answer that is JSON, as Markdown: some models write objects whatever they are told.
+//! An answer that is JSON, as Markdown: some models write objects in spite of the instructions.
 
 use std::fmt::Write as _;
 
@@ -154,20 +154,14 @@ impl<'de> Visitor<'de> for JsonVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_rows;
 
     #[test]
     fn only_json_is_read() {
-        for (name, answer, markdown) in [
-            ("object", r#"{"b":1,"a":[true,null]}"#, Some("\n## b\n1\n\n## a\n- 是\n- 无\n")),
-            ("short values", r#"{"b":1,"a":"x"}"#, Some("b: 1\na: x\n")),
-            ("fenced", "```json\n[\"a\"]\n```", Some("- a\n")),
-            ("objects in a list", r#"[{"a":"x","b":["y"]}]"#, Some("- a: x\n  b:\n  - y\n")),
-            ("a selector", "{job=\"a\"}", None),
-            ("text behind", "{} 说明", None),
-            ("text", "结论", None),
-            ("a string", "\"a\"", None),
-        ] {
-            assert_eq!(to_markdown(answer).as_deref(), markdown, "{name}");
+        for (name, answer, markdown) in
+            test_rows::<(String, String, Option<String>)>(include_str!("../../../tests/it/cases/rows/json.jsonl"))
+        {
+            assert_eq!(to_markdown(&answer), markdown, "{name}");
         }
         assert_eq!(to_markdown(&"[".repeat(100_000)), None, "deep");
         assert_eq!(to_markdown(&format!("{}{}", "[".repeat(100_000), "]".repeat(100_000))), None, "deep and whole");

@@ -1,26 +1,26 @@
 //! A model's answer as plain text.
 //!
-//! Models write Markdown whatever they are told, and the WeChat plugin shows it raw. Headings become `【…】`, lists get
-//! bullets, tables become lines of `column: value`; commands stay letter by letter.
+//! Models write Markdown in spite of the instructions, and the WeChat plugin shows it raw. Headings become `【…】`, lists get
+//! bullets, tables become lines of `column: value`; commands stay byte for byte.
 
 mod commands;
 mod inline;
 mod json;
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::iter::Peekable;
+use std::str::Split;
 
+use super::layout::MORE_TITLES;
 use super::text;
+use crate::prompt::SECTIONS;
 
 /// A heading above this many bytes is a sentence and gets no brackets.
 const MAX_HEADING: usize = 90;
-/// What the sections of an answer are called, as the prompt asks and as models do; and the first letters of these.
-const TITLES: [&str; 10] =
-    ["结论", "可能原因", "原因分析", "原因", "影响", "处理步骤", "处理建议", "处理", "排查步骤", "建议"];
-const TITLES_BEGIN: [char; 7] = ['结', '可', '原', '影', '处', '排', '建'];
 /// A section's title with its marks has at most so many bytes.
 const MAX_TITLE: usize = 32;
+/// Titles that count only where an answer in one line is taken apart.
+const SHORT_TITLES: [&str; 2] = ["原因", "处理"];
 /// A table's row of more than this many bytes is written as several lines.
 const MAX_ROW: usize = 120;
 /// Bytes that few lines are longer than.
@@ -38,12 +38,12 @@ const MAX_LEVEL: usize = 3;
 #[must_use]
 pub(crate) fn to_plain(markdown: &str) -> String {
     let cleaned = text::clean(markdown);
-    let cleaned = json::to_markdown(&cleaned).map_or(cleaned, Cow::Owned);
-    let cleaned = unfolded(&cleaned).map_or(cleaned, Cow::Owned);
+    let cleaned = json::to_markdown(&cleaned).unwrap_or(cleaned);
+    let cleaned = unfolded(&cleaned).unwrap_or(cleaned);
     let (text, line) = (String::with_capacity(cleaned.len()), String::with_capacity(USUAL_LINE));
     let has_documents = cleaned.contains("<<");
     let mut page = Page { text, line, after_blank: true, has_documents, ..Page::default() };
-    let mut lines = text::lines(&cleaned).peekable();
+    let mut lines = cleaned.split('\n').peekable();
     while let Some(line) = lines.next() {
         page.take_block(line, &mut lines);
     }
@@ -53,7 +53,7 @@ pub(crate) fn to_plain(markdown: &str) -> String {
 
 /// An answer that came in one line, with the line breaks it lost.
 fn unfolded(text: &str) -> Option<String> {
-    if text::find(text.trim_end(), |byte| byte == b'\n').is_some() {
+    if text.trim_end().contains('\n') {
         return None;
     }
     with_written_breaks(text).or_else(|| with_sections(text))
@@ -88,8 +88,7 @@ fn with_sections(text: &str) -> Option<String> {
     let mut in_code = false;
     for (at, c) in text.char_indices() {
         in_code ^= c == '`';
-        // Most letters begin nothing.
-        if in_code || !(c.is_ascii_digit() || matches!(c, '*' | '#' | '【') || TITLES_BEGIN.contains(&c)) {
+        if in_code {
             continue;
         }
         let (ahead, rest) = text.split_at_checked(at)?;
@@ -132,7 +131,8 @@ fn begins_title(text: &str) -> bool {
     let name = text.trim_start_matches(['*', '#', '【']);
     let is_heading = text.starts_with("##") || text.starts_with('【');
     let name = name.trim_start_matches(' ');
-    TITLES.iter().filter_map(|title| name.strip_prefix(title)).any(|rest| {
+    let titles = SECTIONS.iter().chain(&MORE_TITLES).chain(&SHORT_TITLES);
+    titles.filter_map(|title| name.strip_prefix(title)).any(|rest| {
         rest.trim_start_matches(['*', '】']).starts_with(['：', ':']) || (is_heading && rest.starts_with([' ', '】']))
     })
 }
@@ -152,7 +152,7 @@ fn step_number(text: &str) -> Option<u32> {
 }
 
 /// The lines of an answer that were not read yet.
-type Lines<'a> = Peekable<text::Lines<'a>>;
+type Lines<'a> = Peekable<Split<'a, char>>;
 
 /// The plain text so far.
 #[derive(Default)]
@@ -387,7 +387,7 @@ impl Page {
     /// under it or at the text's beginning.
     fn push(&mut self, lines: &str) {
         self.after_blank = true;
-        for line in text::lines(lines).map(str::trim_end) {
+        for line in lines.split('\n').map(str::trim_end) {
             if line.is_empty() {
                 self.is_parted = true;
                 continue;
@@ -700,37 +700,32 @@ fn row_text(head: &[String], values: &[String], has_code: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_rows;
 
     #[test]
-    fn what_is_a_command_stays_letter_by_letter() {
-        for command in [
-            r#"rm -rf `find /data/logs -name "*.log" -mtime +3`"#, "PID=`pgrep -f java`; jstack $PID",
-            r"Remove-Item C:\Windows\Temp\* -Recurse -Force", r"DELETE FROM sessions WHERE name LIKE 'tmp\_%';",
-            "SHOW CREATE TABLE <table>;", "mysqldump <db> <table> > /backup/<table>.sql",
-            "echo \"10.0.0.5 db\" \\\n>> /etc/hosts", "curl -s http://a/b \\\n  -H 'X: *a*' \\\n  -d '_b_'",
-        ] {
-            assert_eq!(to_plain(command), command);
-            assert_eq!(to_plain(&format!("1. {command}")), format!("1. {command}"));
+    fn markdown_becomes_plain_text() {
+        for row in test_rows::<Vec<String>>(include_str!("../../../tests/it/cases/rows/markdown.jsonl")) {
+            let plain = row.get(2).unwrap_or(&row[1]);
+            assert_eq!(to_plain(&row[1]), *plain, "{}", row[0]);
+            if row[0] == "command" {
+                assert_eq!(to_plain(&format!("1. {plain}")), format!("1. {plain}"));
+            }
         }
     }
 
     #[test]
-    fn a_comparison_at_the_start_of_a_line_is_no_quotation() {
-        for line in ["> 80% 说明 CPU 饱和", ">= 95% 说明需立即限流", ">90% 持续", ">> /etc/hosts", "> \"$f\""]
-        {
-            assert_eq!(to_plain(line), line);
-        }
+    fn quotation_marks_go() {
         assert_eq!(to_plain("> 引用\n> 1. 先看"), "引用\n1. 先看");
     }
 
     #[test]
-    fn a_command_with_a_pipe_below_a_table_is_no_row() {
+    fn command_with_a_pipe_below_a_table_is_no_row() {
         let text = "| a | b |\n|---|---|\n| 1 | 2 |\nps aux | grep java";
         assert_eq!(to_plain(text), "• 1: 2\nps aux | grep java");
     }
 
     #[test]
-    fn a_fence_may_stand_behind_a_lists_number() {
+    fn fence_may_follow_the_number_of_an_item() {
         assert_eq!(
             to_plain("1. ```bash\n   ls **a**\n   ```\n2. **查看**：```bash\nls _b_\n```\n好"),
             "ls **a**\n2. 查看：\nls _b_\n好"
@@ -738,34 +733,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_become_lines() {
-        for (name, markdown, plain) in [
-            ("heading", "# 结论\n\n磁盘满\n## 处理步骤：\n步骤", "【结论】\n磁盘满\n\n【处理步骤】\n步骤"),
-            ("heading without space", "##结论\n好", "【结论】\n好"),
-            ("bold heading", "**结论：**\n好\n**原因**\n坏", "【结论】\n好\n\n【原因】\n坏"),
-            ("heading in brackets", "### 【结论】\n好", "【结论】\n好"),
-            ("setext", "结论\n====\n好", "【结论】\n好"),
-            ("a line of spaces underlines nothing", "磁盘满\n    \n请清理", "磁盘满\n\n请清理"),
-            ("no heading", "#1 与 #3f9a2c\n#!/bin/sh", "#1 与 #3f9a2c\n#!/bin/sh"),
-            ("prompt of root", "# systemctl restart x\n# Systems", "# systemctl restart x\n\n【Systems】"),
-            ("tags", "<h2>结论</h2>\n<ul>\n<li>a</li>\n<li>b</li>\n</ul>\n<h7>", "【结论】\n• a\n• b\n<h7>"),
-            ("empty items", "a\n-\n1.\n2)\n•\nb", "a\nb"),
-            ("items within items", "1. - [ ] a\n2. - b", "1. ☐ a\n2. b"),
-            ("rule", "a\n\n---\n\nb\n***\nc\n————", "a\n\nb\n\nc"),
-            ("bullets", "- a\n* b\n+ c\n  - d\n- [ ] e\n- [x] f", "• a\n• b\n• c\n  • d\n☐ e\n☑ f"),
-            ("numbers", "1. a\n2) b\n   - c", "1. a\n2. b\n  • c"),
-            ("quotation", "> 提示 a\n> > b\n> [!WARNING]\n> c", "提示 a\nb\n注意：\nc"),
-            ("redirection is no quotation", "> /var/log/a.log", "> /var/log/a.log"),
-            ("blank lines", "\n\na\n\n\n\nb\n \n", "a\n\nb"),
-            ("crontab", "* * * * * /bin/a", "* * * * * /bin/a"),
-            ("indented code", "说明:\n\n    a_b*c*d # e\n    x\n", "说明:\n\na_b*c*d # e\nx"),
-        ] {
-            assert_eq!(to_plain(markdown), plain, "{name}");
-        }
-    }
-
-    #[test]
-    fn code_stays_letter_by_letter() {
+    fn fenced_code_stays_byte_for_byte() {
         let code =
             "# 只读\nkubectl get po -A | grep -v 'Run*' | awk '{print $2}'\nrm a_b_c *.log # **x** | `date`\n> x";
         for (name, markdown) in [
@@ -782,115 +750,15 @@ mod tests {
     }
 
     #[test]
-    fn code_without_a_fence_keeps_its_indentation() {
-        for (name, text) in [
-            (
-                "YAML",
-                "修改如下：\nspec:\n  containers:\n  - name: x\n    resources:\n      limits:\n        memory: 2Gi\n然后重启",
-            ),
-            ("YAML's list", "args:\n- --a_b=*c*\n- nginx\nports: 80"),
-            ("YAML with Chinese", "groups:\n- name: 磁盘\n  rules:\n    - alert: X\n      summary: 磁盘 **满**"),
-            ("a here-document", "cat <<'EOF' > /tmp/x\n- a: **b**\n\n    # c\n  - d\nEOF\n好"),
-            ("a here-document in YAML", "kubectl apply -f - <<EOF\nkind: Pod\nspec:\n  a:\n    - b\nEOF"),
-            ("JSON", "写入：\n{\n  \"a\": {\n    \"b\": 1\n  }\n}"),
-            ("a loop", "for p in a b; do\n  kubectl get $p\ndone"),
-        ] {
-            assert_eq!(to_plain(text), text, "{name}");
-        }
+    fn yaml_in_an_item_keeps_its_indentation() {
         assert_eq!(
             to_plain("- 改：\n  a:\n    b:\n      c:\n        - d: 1\n- 好"),
             "• 改：\n  a:\n    b:\n      c:\n        - d: 1\n• 好"
         );
-        for (name, text, plain) in [
-            (
-                "prose with a list", "causes:\n- the **disk** is full\n- `df -h` hangs",
-                "causes:\n• the disk is full\n• df -h hangs",
-            ),
-            ("a title with a list", "Steps:\n- check: a", "Steps:\n• check: a"),
-            ("a paragraph", "  磁盘 **满**\n  请清理", "磁盘 满\n请清理"),
-            ("a document without an end", "cat <<EOF > x\n- **a**", "cat <<EOF > x\n• a"),
-            ("tags", "<div>\n  <p>a</p>\n</div>", "a"),
-        ] {
-            assert_eq!(to_plain(text), plain, "{name}");
-        }
     }
 
     #[test]
-    fn no_quick_no_is_said_to_a_title() {
-        for title in TITLES {
-            assert!(title.starts_with(TITLES_BEGIN), "{title}");
-        }
-    }
-
-    #[test]
-    fn an_answer_in_one_line_gets_its_lines_back() {
-        for (name, text, plain) in [
-            (
-                "written breaks",
-                r#"结论：满\n\n处理步骤：\n1. 看 df -h\ndu -sh /x\n2. 用 curl -w "%{http_code}\n" 看 C:\new\nginx"#,
-                "结论：满\n\n处理步骤：\n1. 看 df -h\ndu -sh /x\n2. 用 curl -w \"%{http_code}\\n\" 看 C:\\new\\nginx",
-            ),
-            (
-                "bold sections", "**结论**：满 **可能原因**：binlog 未清理。**处理步骤：** 1. 看 2. 清",
-                "结论：满\n可能原因：binlog 未清理。\n\n【处理步骤】\n1. 看\n2. 清",
-            ),
-            (
-                "sections",
-                "结论：满。可能原因：1. a；2. b。影响：写入失败。处理步骤：1. 看 df；2. 清；3. 扩",
-                "结论：满。\n可能原因：\n1. a；\n2. b。\n影响：写入失败。\n处理步骤：\n1. 看 df；\n2. 清；\n3. 扩",
-            ),
-            ("headings", "## 结论 满 ## 处理步骤 清", "【结论 满】\n\n【处理步骤 清】"),
-            ("brackets", "【结论】满【影响】无", "【结论】满\n【影响】无"),
-            ("numbers", "1. 原因：满 2. 影响：无 3. 处理：清", "1. 原因：满\n2. 影响：无\n3. 处理：清"),
-        ] {
-            assert_eq!(to_plain(text), plain, "{name}");
-        }
-        for line in [
-            "结论：磁盘满，建议：清理", "版本 1. 2. 3 与 v1. 请看 5. 章", "升级到 1.2.3 后再看 2. 章",
-            "用 printf 'a\\n' 与 C:\\new\\nginx\\n.log 看", "用 `echo 结论：a 影响：b` 看",
-            "结论：满\n原因：a 影响：b 处理：1. c 2. d",
-        ] {
-            assert_eq!(to_plain(line), line.replace('`', ""), "{line}");
-        }
-    }
-
-    #[test]
-    fn tables_become_lines() {
-        for (name, markdown, plain) in [
-            ("two columns", "|指标|值|\n|--|--|\n|CPU|95%|\n| **内存** | 80% |\n\n完", "• CPU: 95%\n• 内存: 80%\n\n完"),
-            ("three", "指标 | 值 | 说明\n---|:-:|---\nCPU | 95% | 高", "• CPU — 值: 95%，说明: 高"),
-            (
-                "commands", "|步骤|命令|目的|\n|-|-|-|\n|1|`ps aux | grep a_b`|看|\n|2|`ls \\| wc`||",
-                "1. 命令: ps aux | grep a_b\n  目的: 看\n2. 命令: ls | wc",
-            ),
-            ("break in a cell", "|a|b|\n|-|-|\n|x|1<br>2|", "• x: 1；2"),
-            ("no head", "| a | b |\n| c | d |", "a，b\nc，d"),
-            ("drawn by a terminal", "+---+---+\n| a | 1 |\n+---+---+", "a，1"),
-            ("more cells than columns", "|a|b|\n|-|-|\n|1|2|3|", "1. b: 2，3"),
-        ] {
-            assert_eq!(to_plain(markdown), plain, "{name}");
-        }
-    }
-
-    #[test]
-    fn json_becomes_lines_in_its_order() {
-        for (name, json, plain) in [
-            (
-                "object",
-                r#"{"结论":"磁盘满","可能原因":["日志 **过大**","未轮转"],"处理步骤":[{"步骤":"看","命令":"df -h /a_b"}],"x":null}"#,
-                "【结论】\n磁盘满\n\n【可能原因】\n• 日志 过大\n• 未轮转\n\n【处理步骤】\n• 步骤: 看\n  命令: df -h /a_b\n\n【x】\n无",
-            ),
-            ("fenced list", "```json\n[\"a\", 1, true]\n```", "• a\n• 1\n• 是"),
-            ("empty", "{}", ""),
-            ("not JSON", "{a} 与 [b]", "{a} 与 [b]"),
-            ("selector", "{job=\"a\"}", "{job=\"a\"}"),
-        ] {
-            assert_eq!(to_plain(json), plain, "{name}");
-        }
-    }
-
-    #[test]
-    fn no_input_panics_or_takes_long() {
+    fn every_input_takes_linear_time_without_a_panic() {
         for unit in [
             "|", "|-|\n", "> ", "```\n", "[", "{\"a\":", "- ", "#", "\u{202e}**", "x\u{301}", "`|`|", "\n", "<br>",
             "1. ", "<<A\n", "【", "** 影响：", r"C:\n", "1. 2. ", "a:\n- b\n",
@@ -907,7 +775,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_text_is_left_alone() {
+    fn plain_text_stays_as_it_is() {
         let answer = "结论：db-2 磁盘将满（推测：日志未轮转）\n1. 查看 df -h\n   只读\n2. journalctl --disk-usage\n• a";
         assert_eq!(to_plain(answer), answer.replace("   只读", "  只读"));
         assert_eq!(to_plain(&to_plain(answer)), to_plain(answer));
