@@ -1,4 +1,4 @@
-//! What Alertmanager, and whoever else knocks, is answered.
+//! The HTTP answers to Alertmanager and to other clients.
 
 use std::fmt::Write as _;
 use std::io::{BufReader, Read as _, Write as _};
@@ -26,7 +26,7 @@ fn assert_refusal(reply: &Reply, status: u16) {
 }
 
 #[test]
-fn a_delivered_notification_is_a_success() {
+fn delivered_notification_is_a_success() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let reply = sidecar.post(&notification("DiskWillFill").build());
@@ -57,7 +57,7 @@ fn every_recorded_notification_is_understood() {
 }
 
 #[test]
-fn what_is_resolved_is_ignored() {
+fn resolved_notifications_are_ignored() {
     let rows = [
         ("by its status", notification("DiskWillFill").all_resolved()),
         ("by its summary", notification("DiskWillFill").annotation("summary", "[RESOLVED] disk")),
@@ -74,7 +74,7 @@ fn what_is_resolved_is_ignored() {
 }
 
 #[test]
-fn what_max_alerts_hid_is_a_warning() {
+fn alerts_hidden_by_max_alerts_are_a_warning() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let reply = sidecar.post(&notification("DiskWillFill").all_resolved().truncated(3).build());
@@ -84,7 +84,7 @@ fn what_max_alerts_hid_is_a_warning() {
 }
 
 #[test]
-fn what_is_no_notification_is_refused() {
+fn body_that_is_no_notification_is_rejected() {
     let rows: [(&str, &[u8]); 12] = [
         ("empty", b""),
         ("blank", b" \r\n"),
@@ -110,7 +110,7 @@ fn what_is_no_notification_is_refused() {
 }
 
 #[test]
-fn unknown_fields_and_missing_ones_do_not_matter() {
+fn unknown_and_missing_fields_are_accepted() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let mut newer = notification("DiskWillFill").reason("first notification").build();
@@ -124,7 +124,7 @@ fn unknown_fields_and_missing_ones_do_not_matter() {
 }
 
 #[test]
-fn a_post_carries_the_token() {
+fn post_without_the_token_is_rejected() {
     let token = "t0ken-of-the-webhook-7f3a";
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).env("WEBHOOK_TOKEN", token).start();
@@ -157,7 +157,7 @@ fn a_post_carries_the_token() {
 }
 
 #[test]
-fn another_path_or_method_is_refused() {
+fn other_paths_and_methods_are_rejected() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let alert = notification("DiskWillFill").build().to_string();
@@ -180,7 +180,7 @@ fn another_path_or_method_is_refused() {
 }
 
 #[test]
-fn a_body_above_the_limit_gets_its_answer() {
+fn body_above_the_limit_gets_413() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let length = MAX_BODY + 1;
@@ -190,7 +190,7 @@ fn a_body_above_the_limit_gets_its_answer() {
     for _ in 0..5 {
         let start = Instant::now();
         let mut stream = sidecar.connect();
-        // A client that cannot send all of it may never look for an answer.
+        // Some clients read the answer only when the whole body is sent.
         stream.write_all(&request).expect("what is refused is read all the same");
         let (reply, _) = read_reply(&mut BufReader::new(stream), "POST", start).unwrap();
         assert_refusal(&reply, 413);
@@ -207,7 +207,7 @@ fn a_body_above_the_limit_gets_its_answer() {
 }
 
 #[test]
-fn a_body_at_the_limit_is_read() {
+fn body_at_the_limit_is_read() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let mut body = notification("DiskWillFill").build().to_string().into_bytes();
@@ -216,7 +216,7 @@ fn a_body_at_the_limit_is_read() {
 }
 
 #[test]
-fn a_group_of_five_thousand_alerts_is_explained() {
+fn group_of_five_thousand_alerts_is_explained() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let instances: Vec<String> =
@@ -232,7 +232,7 @@ fn a_group_of_five_thousand_alerts_is_explained() {
 }
 
 #[test]
-fn health_does_not_wait_for_a_model() {
+fn health_is_answered_while_the_model_is_slow() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer(Answer::silence());
     let sidecar = Sidecar::with(&deepseek, &wecom).env("WORKERS", "1").env("JOB_TIMEOUT", "3s").start();
@@ -284,7 +284,7 @@ fn each_class_of_failure_has_its_status() {
 }
 
 #[test]
-fn an_upstream_that_is_not_there_is_transient() {
+fn unreachable_upstream_is_transient() {
     let rows = [
         ("nobody listens at DeepSeek", "DEEPSEEK_BASE_URL", "http://127.0.0.1:1/v1"),
         ("nobody listens at WeCom", "WECHAT_API_URL", "http://127.0.0.1:1"),
@@ -305,7 +305,7 @@ fn an_upstream_that_is_not_there_is_transient() {
 }
 
 #[test]
-fn a_full_queue_is_refused_at_once() {
+fn post_to_a_full_queue_is_rejected_at_once() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let latch = Latch::shut();
     let own = latch.clone();
@@ -334,7 +334,7 @@ fn a_full_queue_is_refused_at_once() {
 }
 
 #[test]
-fn while_it_drains_it_refuses_and_finishes() {
+fn drain_rejects_new_posts_and_finishes_jobs() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let latch = Latch::shut();
     let own = latch.clone();
@@ -349,7 +349,7 @@ fn while_it_drains_it_refuses_and_finishes() {
         sidecar.signal("TERM");
         let start = Instant::now();
         while sidecar.get("/-/ready").status != 503 {
-            assert!(start.elapsed() < PATIENCE, "it never says that it is not ready");
+            assert!(start.elapsed() < PATIENCE, "it stays ready");
         }
         assert_eq!(sidecar.get("/-/healthy").status, 200);
         assert_refusal(&sidecar.post(&notification("New").build()), 503);
@@ -361,7 +361,7 @@ fn while_it_drains_it_refuses_and_finishes() {
 }
 
 #[test]
-fn a_connection_serves_many_requests() {
+fn connection_serves_many_requests() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let mut stream = sidecar.connect();

@@ -1,7 +1,7 @@
-//! Real-looking notifications and answers, and what becomes of them: `cases/`.
+//! Realistic notifications and answers, and the prompts and messages for them: `cases/`.
 //!
 //! `notifications/CASE.json` is what Alertmanager posts (a list of them is a digest), `answers/CASE.KIND.md` what a model
-//! says to it. `prompts/` and `messages/` hold what leaves for either, so that a change shows itself in review.
+//! answers. `prompts/` and `messages/` are goldens of what is sent for them, so that a change is seen in review.
 //! `UPDATE_GOLDEN=1 cargo test corpus` writes them anew.
 //!
 //! Three kinds are more than a name: `repeat` was explained before, `cut` ended by its length, and `unanalysed` is no
@@ -28,7 +28,7 @@ const ID: &str = "#3f9a2c";
 /// 03:20 in Beijing.
 const NOW: &str = "2026-11-22T19:20:00Z";
 
-/// What was planted in the notifications and may leave in no word.
+/// Secrets in the notifications that may not be sent.
 const SECRETS: [&str; 9] = [
     "S3cretRepl", "Rd5%kLq9zX", "Hunter2Pass", "9f8e7d6c5b4a39281706f5e4d3c2b1a0", "AKIAIOSFODNN7EXAMPLE", "Tr0ub4dor",
     "tok_5ac1e8b2d94f7063", "eyJzdWIiOiIxMjM0NTY3ODkwIn0", "dozjgNryP4J3jVmNHl0w5N",
@@ -39,11 +39,11 @@ struct Case {
     name: String,
     /// As posted.
     bodies: Vec<Value>,
-    /// As the rooms get them: what fires, masked.
+    /// As they are explained: what fires, masked.
     notifications: Vec<Notification>,
 }
 
-/// What is said to a case.
+/// A model's answer to a case.
 struct Answer {
     case: String,
     kind: String,
@@ -55,7 +55,7 @@ impl Case {
         self.notifications.iter().collect()
     }
 
-    fn input(&self, content: Content<'_>, is_repeat: bool) -> Vec<String> {
+    fn render(&self, content: Content<'_>, is_repeat: bool) -> Vec<String> {
         message::render(&MessageInput {
             id: ID,
             notifications: &self.members(),
@@ -84,28 +84,28 @@ impl Answer {
         self.kind == kind
     }
 
-    /// What is left when the model's thinking is dropped, as it is before an answer is rendered.
-    fn said(&self) -> &str {
-        self.text.rsplit_once("</think>").map_or(self.text.as_str(), |(_, said)| said).trim()
+    /// Without the model's thinking, which is dropped before an answer is rendered.
+    fn answer(&self) -> &str {
+        self.text.rsplit_once("</think>").map_or(self.text.as_str(), |(_, answer)| answer).trim()
     }
 
     fn parts(&self, case: &Case) -> Vec<String> {
         let is_repeat = self.is("repeat");
         let content = if self.is("unanalysed") {
-            Content::Plain { why: self.said() }
+            Content::Plain { why: self.answer() }
         } else {
-            Content::Analysis { text: self.said(), cut: self.is("cut") }
+            Content::Analysis { text: self.answer(), cut: self.is("cut") }
         };
-        case.input(content, is_repeat)
+        case.render(content, is_repeat)
     }
 
-    /// What stands in fences and between backticks, input by input.
+    /// What stands in fences and between backticks.
     fn commands(&self) -> Vec<String> {
         let mut commands = Vec::new();
         let mut in_fence = false;
         // JSON becomes lines.
-        let is_json = self.said().contains("```json");
-        for line in self.said().lines().filter(|_| !is_json) {
+        let is_json = self.answer().contains("```json");
+        for line in self.answer().lines().filter(|_| !is_json) {
             let line = line.trim_start_matches(['>', ' ']);
             match line.strip_prefix("```") {
                 Some(info) if info.trim() == "markdown" => {}
@@ -169,7 +169,7 @@ fn golden(parts: &[String]) -> String {
     text
 }
 
-/// Holds what is made now to what is kept in the folder, or keeps it when that is asked for.
+/// Compares with the goldens in the folder, or writes them (`UPDATE_GOLDEN`).
 #[track_caller]
 fn compare(name: &str, made: &BTreeMap<String, String>) {
     let folder = folder(name);
@@ -193,7 +193,7 @@ fn compare(name: &str, made: &BTreeMap<String, String>) {
 }
 
 #[test]
-fn every_prompt_is_the_one_that_was_read() {
+fn prompts_equal_the_goldens() {
     let mut made = BTreeMap::new();
     for case in cases() {
         let (system, user) = case.prompt();
@@ -205,7 +205,7 @@ fn every_prompt_is_the_one_that_was_read() {
 }
 
 #[test]
-fn every_message_is_the_one_that_was_read() {
+fn messages_equal_the_goldens() {
     let cases: BTreeMap<String, Case> = cases().into_iter().map(|case| (case.name.clone(), case)).collect();
     let made = answers().iter().map(|answer| (answer.name(), golden(&answer.parts(&cases[&answer.case])))).collect();
     compare("messages", &made);
@@ -222,7 +222,7 @@ fn the_corpus_is_large_and_every_case_is_answered() {
 }
 
 #[test]
-fn no_prompt_breaks_its_bounds_or_tells_a_secret() {
+fn prompts_are_bounded_and_hold_no_secret() {
     for case in cases() {
         let (system, user) = case.prompt();
         assert!(user.len() <= LONGEST_USER_MESSAGE, "{}: {} bytes", case.name, user.len());
@@ -230,14 +230,14 @@ fn no_prompt_breaks_its_bounds_or_tells_a_secret() {
             assert!(user.contains(alert.name()), "{}: {} is missing", case.name, alert.name());
         }
         for secret in SECRETS {
-            assert!(!system.contains(secret) && !user.contains(secret), "{}: {secret} leaves", case.name);
+            assert!(!system.contains(secret) && !user.contains(secret), "{}: {secret} is sent", case.name);
         }
         assert_eq!(user.matches("alert_data>").count(), 2, "{}", case.name);
     }
 }
 
 #[test]
-fn no_answer_to_any_case_breaks_the_message() {
+fn every_answer_to_every_case_makes_a_valid_message() {
     let answers = answers();
     for case in cases() {
         for answer in &answers {
@@ -261,12 +261,12 @@ fn no_answer_to_any_case_breaks_the_message() {
                 bodies.push('\n');
             }
             for secret in SECRETS {
-                assert!(!bodies.contains(secret), "{context}: {secret} leaves");
+                assert!(!bodies.contains(secret), "{context}: {secret} is sent");
             }
             if !bodies.contains("（截断）") && !answer.is("unanalysed") {
                 let shown = bodies.replace("\\|", "|");
                 for command in answer.commands() {
-                    assert!(shown.contains(&command), "{context}: {command:?} is not input by input in\n{bodies}");
+                    assert!(shown.contains(&command), "{context}: {command:?} is not byte for byte in\n{bodies}");
                 }
             }
         }
@@ -281,7 +281,7 @@ fn timeless(text: &str) -> String {
 }
 
 #[test]
-fn the_service_sends_what_the_corpus_shows() {
+fn service_sends_the_goldens() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     for name in ["node-disk-filling.good", "mysql-replication-lag.think", "k8s-oom-killed.markdown"] {

@@ -1,4 +1,4 @@
-//! What stands on the phone.
+//! The message on the phone.
 
 use std::thread;
 
@@ -7,7 +7,7 @@ use crate::support::notification::notification;
 use crate::support::standins::wecom::Delivered;
 use crate::support::standins::{DeepSeek, WeCom, says};
 
-const GREETING: &str = "deepseek 告警解析与处理建议:";
+const PREFIX: &str = "deepseek 告警解析与处理建议:";
 
 /// The short id of the message's job, `#` and six hexadecimal digits.
 fn job_id(message: &Delivered) -> String {
@@ -22,22 +22,22 @@ fn long_answer(lines: usize) -> Vec<String> {
 }
 
 #[test]
-fn it_begins_alike_and_says_which_alert_it_is_about() {
+fn message_begins_with_the_prefix_and_names_the_alert() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer(says("结论：两台机器的磁盘将满"));
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let alert = notification("DiskWillFill").severity("critical").instances(["db-1:9100", "db-2:9100"]);
     assert_eq!(sidecar.post(&alert.build()).status, 200);
     let message = &wecom.delivered()[0];
-    assert!(message.text.starts_with(GREETING), "{}", message.text);
-    for said in ["DiskWillFill", "critical", "2", "db-1:9100", "db-2:9100", "结论：两台机器的磁盘将满"] {
-        assert!(message.text.contains(said), "{said} is not in {}", message.text);
+    assert!(message.text.starts_with(PREFIX), "{}", message.text);
+    for shown in ["DiskWillFill", "critical", "2", "db-1:9100", "db-2:9100", "结论：两台机器的磁盘将满"] {
+        assert!(message.text.contains(shown), "{shown} is not in {}", message.text);
     }
     assert_eq!(job_id(message).len(), 6);
 }
 
 #[test]
-fn what_is_resolved_is_not_explained() {
+fn resolved_alerts_are_not_explained() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let alert = notification("DiskWillFill").instances(["db-1:9100"]).resolved("db-2:9100");
@@ -48,7 +48,7 @@ fn what_is_resolved_is_not_explained() {
 }
 
 #[test]
-fn a_long_answer_arrives_whole_in_numbered_parts() {
+fn long_answer_arrives_whole_in_numbered_parts() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let lines = long_answer(60);
     deepseek.answer(says(&lines.join("\n")));
@@ -68,7 +68,7 @@ fn a_long_answer_arrives_whole_in_numbered_parts() {
 }
 
 #[test]
-fn a_line_without_end_is_cut_between_characters() {
+fn overlong_line_is_cut_between_characters() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer(says(&"磁".repeat(2000)));
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
@@ -79,7 +79,7 @@ fn a_line_without_end_is_cut_between_characters() {
 }
 
 #[test]
-fn an_answer_without_end_is_cut_and_says_so() {
+fn overlong_answer_is_cut_and_marked() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer(says(&long_answer(2000).join("\n")));
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
@@ -91,7 +91,7 @@ fn an_answer_without_end_is_cut_and_says_so() {
 }
 
 #[test]
-fn parts_of_one_message_stand_together() {
+fn parts_of_one_message_are_sent_together() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer(says(&long_answer(60).join("\n")));
     let sidecar = Sidecar::with(&deepseek, &wecom).env("DIGEST_AT", "0").start();
@@ -110,7 +110,7 @@ fn parts_of_one_message_stand_together() {
 }
 
 #[test]
-fn the_same_words_about_another_alert_are_another_message() {
+fn same_analysis_of_another_alert_has_another_job_id() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let alert = || notification("DiskWillFill").build();

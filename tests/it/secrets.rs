@@ -1,6 +1,6 @@
 //! No key, secret or token is in a log at any level, in an answer, in a message, or in a prompt.
 //!
-//! The log is checked by the harness, after every test; here is what could bring one into it.
+//! The log is checked by the harness, after every test; here are the failures that could bring one into it.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::thread;
@@ -21,12 +21,12 @@ const EVERYTHING: [&str; 3] = [
 struct Row {
     name: &'static str,
     set: fn(&DeepSeek, &WeCom),
-    /// Variables in place of the usual ones; `{closed}` is an address where nobody listens.
+    /// Variables in place of the usual ones; `{http}` is a server that answers no HTTP.
     variables: &'static [(&'static str, &'static str)],
 }
 
 #[test]
-fn they_stay_secret_whatever_fails() {
+fn secrets_are_not_shown_whatever_fails() {
     let row = |name, set| Row { name, set, variables: &[] };
     let rows = [
         row("nothing fails", |_, _| {}),
@@ -41,7 +41,7 @@ fn they_stay_secret_whatever_fails() {
         row("DeepSeek redirects to an address with the key", |deepseek, _| {
             deepseek.answer(Answer::redirect(302, &format!("http://127.0.0.1:1/{}", deepseek.key())));
         }),
-        row("the model says the key", |deepseek, _| {
+        row("the model answers with the key", |deepseek, _| {
             let key = deepseek.key().to_owned();
             deepseek.answer(says(&format!("结论：用 {key} 登录")));
         }),
@@ -83,7 +83,7 @@ fn they_stay_secret_whatever_fails() {
             variables: &[("DEEPSEEK_BASE_URL", "http://127.0.0.1:1/v1")],
             ..row("nobody listens at DeepSeek", |_, _| {})
         },
-        Row { variables: &[("WECHAT_API_URL", "{http}")], ..row("WeCom speaks no HTTP", |_, _| {}) },
+        Row { variables: &[("WECHAT_API_URL", "{http}")], ..row("WeCom answers no HTTP", |_, _| {}) },
     ];
     each(
         &rows,
@@ -99,7 +99,7 @@ fn they_stay_secret_whatever_fails() {
                 for (name, value) in row.variables {
                     sidecar = sidecar.env(name, &value.replace("{http}", &no_http()));
                 }
-                // The harness needs the line that says where it listens.
+                // The harness needs the log line with the address.
                 let sidecar = sidecar.start();
                 let mut client = sidecar.client().header("Authorization", "Bearer t0ken-of-the-webhook-7f3a");
                 let reply = client.post(&notification("DiskWillFill").build()).unwrap();
@@ -107,7 +107,7 @@ fn they_stay_secret_whatever_fails() {
                 assert_eq!(wrong.post(&notification("DiskWillFill").build()).unwrap().status, 401);
 
                 let mut seen = vec![("the answer", reply.text)];
-                let of_model = row.name == "the model says the key";
+                let of_model = row.name == "the model answers with the key";
                 if !of_model {
                     seen.extend(wecom.delivered().into_iter().map(|message| ("a message", message.text)));
                 }
@@ -126,7 +126,7 @@ fn they_stay_secret_whatever_fails() {
     );
 }
 
-/// The address of a server that speaks something else.
+/// The address of a server of another protocol.
 fn no_http() -> String {
     use std::io::Write as _;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -141,7 +141,7 @@ fn no_http() -> String {
 }
 
 #[test]
-fn a_robots_key_stays_secret() {
+fn robot_key_is_not_shown() {
     for reply in
         [Reply::Natural, Reply::Errcode(93_000), Reply::Instead(Answer::reset()), Reply::Instead(Answer::html(502))]
     {
@@ -154,7 +154,7 @@ fn a_robots_key_stays_secret() {
 }
 
 #[test]
-fn a_faulty_configuration_shows_no_secret() {
+fn configuration_faults_show_no_secret() {
     // The harness looks for the values of these variables in everything that is printed.
     let finished = crate::harness::Builder::bare()
         .env("DEEPSEEK_API_KEY", "sk-with a space and\nnewline")
@@ -169,7 +169,7 @@ fn a_faulty_configuration_shows_no_secret() {
 }
 
 #[test]
-fn a_token_in_the_wrong_place_is_not_repeated() {
+fn token_in_the_path_is_not_repeated() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let token = "s3cr3t-Token-0123456789abcdef";
     let sidecar = Sidecar::with(&deepseek, &wecom).env("WEBHOOK_TOKEN", token).start();
@@ -179,6 +179,6 @@ fn a_token_in_the_wrong_place_is_not_repeated() {
         assert!(!reply.text.contains(token), "{}", reply.text);
     }
     let reply = sidecar.get("/handle_alerts");
-    assert!(reply.text.contains("/handle_alerts;"), "a misspelt word is told: {}", reply.text);
+    assert!(reply.text.contains("/handle_alerts;"), "a misspelt path is repeated: {}", reply.text);
     assert!(!sidecar.log().contains(token), "{}", sidecar.log());
 }

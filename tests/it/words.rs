@@ -1,4 +1,4 @@
-//! What leaves to DeepSeek and to the phone: what is hidden, remembered, and told anew.
+//! What DeepSeek and the phone get: what is hidden, remembered, and sent again.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -11,12 +11,12 @@ use crate::harness::{Builder, PATIENCE, Sidecar, TempFile};
 use crate::support::notification::notification;
 use crate::support::standins::{DeepSeek, WeCom, says};
 
-/// Posts it until the model was asked, or the phone told, so often: time must pass for it.
+/// Posts it until `done`: time must pass for it.
 #[track_caller]
 fn post_until(sidecar: &Sidecar, body: &Value, done: impl Fn() -> bool) {
     let started = Instant::now();
     while !done() {
-        assert!(started.elapsed() < PATIENCE, "what must come did not come");
+        assert!(started.elapsed() < PATIENCE, "it was not sent in time");
         assert_eq!(sidecar.post(body).status, 200);
         thread::sleep(Duration::from_millis(100));
     }
@@ -61,14 +61,14 @@ fn secrets_in_an_alert_reach_neither_the_model_nor_the_phone() {
     assert_eq!(sidecar.post(&alert.build()).status, 200);
     let body = String::from_utf8(deepseek.requests()[0].bytes.clone()).unwrap();
     let (text, log) = (wecom.delivered()[0].text.clone(), sidecar.log());
-    for told in [&body, &text, &log] {
-        assert!(!told.contains("S3cret"), "{told}");
+    for sent in [&body, &text, &log] {
+        assert!(!sent.contains("S3cret"), "{sent}");
     }
     assert!(body.contains("mysql -h db-1 -uroot -p*** fails"), "the rest of the text is kept: {body}");
 }
 
 #[test]
-fn times_are_those_of_the_readers_zone() {
+fn times_are_in_the_configured_zone() {
     for (zone, shown) in [(None, "11-23 04:27"), (Some("-05:00"), "11-22 15:27"), (Some("+00:00"), "11-22 20:27")] {
         let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
         let sidecar = Sidecar::with(&deepseek, &wecom);
@@ -80,7 +80,7 @@ fn times_are_those_of_the_readers_zone() {
 }
 
 #[test]
-fn what_still_fires_after_the_window_is_said_again_without_a_model() {
+fn repeat_after_the_window_is_sent_without_asking_the_model() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer(says("结论：磁盘将满，只说一次"));
     let sidecar = Sidecar::with(&deepseek, &wecom).env("DEDUPE_WINDOW", "1s").start();
@@ -93,7 +93,7 @@ fn what_still_fires_after_the_window_is_said_again_without_a_model() {
 }
 
 #[test]
-fn a_wanted_repeat_is_sent_once() {
+fn repeat_of_alertmanager_is_sent_once() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let alert = notification("DiskWillFill");
@@ -107,7 +107,7 @@ fn a_wanted_repeat_is_sent_once() {
 }
 
 #[test]
-fn what_joins_an_explained_group_is_told_as_new() {
+fn alerts_that_join_an_explained_group_are_marked_as_new() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let alert = notification("DiskWillFill").instances(["db-1:9100"]);
@@ -123,7 +123,7 @@ fn what_joins_an_explained_group_is_told_as_new() {
 }
 
 #[test]
-fn an_old_analysis_is_asked_anew() {
+fn expired_analysis_is_asked_for_again() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).env("DEDUPE_WINDOW", "1s").env("ANALYSIS_TTL", "1s").start();
     post_until(&sidecar, &notification("DiskWillFill").build(), || deepseek.calls() == 2);
@@ -133,7 +133,7 @@ fn an_old_analysis_is_asked_anew() {
 }
 
 #[test]
-fn the_prompt_that_is_printed_is_the_one_that_is_sent() {
+fn printed_prompt_is_the_sent_one() {
     for labels in ["", "instance,cluster"] {
         let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
         let body = notification("磁盘将满").label("cluster", "prod-bj").resolved("db-2:9100").build();

@@ -1,12 +1,11 @@
-//! The way of a posted body to the prompt: decoded, sorted out, masked, named, asked.
+//! A posted body becomes a prompt: decoded, filtered, masked, with aliases.
 #![no_main]
 
 use std::collections::HashSet;
 
 use libfuzzer_sys::fuzz_target;
-use wechat_with_deepseek::prompt::Aliases;
 use wechat_with_deepseek::alertmanager::Notification;
-use wechat_with_deepseek::prompt::{self, Subject};
+use wechat_with_deepseek::prompt::{self, Aliases, Subject};
 use wechat_with_deepseek::redact;
 
 /// Twice the bound on what is quoted of a group, so that a broken bound shows.
@@ -33,8 +32,8 @@ fuzz_target!(|bytes: &[u8]| {
     let labels = ["instance".to_owned(), "cluster".to_owned()];
     let aliases = Aliases::new(&[&notification], &labels);
     let newcomers = HashSet::new();
-    let chat =
-        prompt::chat(None, &Subject { notifications: &[&notification], newcomers: &newcomers, aliases: &aliases });
+    let subject = Subject { notifications: &[&notification], newcomers: &newcomers, aliases: &aliases };
+    let chat = prompt::chat(None, &subject);
     let size: usize = chat.iter().map(|message| message.content.len()).sum();
     assert!(size <= LONGEST_PROMPT, "{size}");
     assert!(chat.iter().all(|message| !message.content.trim().is_empty()));
