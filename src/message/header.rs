@@ -107,13 +107,13 @@ pub(crate) fn header(
 
 /// `【critical】NodeDown：2 个告警`, `【告警汇总】3 组共 5 个告警：critical×2、warning×3`.
 fn title(notifications: &[&Notification], alerts: &[&Alert]) -> String {
-    let severities = counted(alerts.iter().map(|alert| (alert.label("severity"), rank(alert.label("severity")))));
+    let severities = counted(alerts.iter().map(|alert| (alert.severity(), alert.rank())));
     let count = alerts.len();
     if notifications.len() > 1 {
         let colon = if severities.is_empty() { "" } else { "：" };
         return format!("【告警汇总】{} 组共 {count} 个告警{colon}{severities}", notifications.len());
     }
-    let names = counted(alerts.iter().map(|alert| (alert.name(), rank(alert.label("severity")))));
+    let names = counted(alerts.iter().map(|alert| (alert.name(), alert.rank())));
     let names = if names.is_empty() { UNNAMED } else { &names };
     if severities.is_empty() {
         format!("{names}：{count} 个告警")
@@ -173,7 +173,7 @@ pub(crate) fn links(notifications: &[&Notification]) -> String {
 pub(crate) fn alert_texts(notifications: &[&Notification], bytes: usize) -> String {
     let common = common_labels(notifications);
     let mut alerts: Vec<&Alert> = notifications.iter().flat_map(|notification| &notification.alerts).collect();
-    alerts.sort_by_key(|alert| rank(alert.label("severity")));
+    alerts.sort_by_key(|alert| alert.rank());
     let mut groups: Vec<((String, String), Vec<&Alert>)> = Vec::new();
     let mut index: BTreeMap<(String, String), usize> = BTreeMap::new();
     for alert in alerts {
@@ -241,6 +241,7 @@ impl Bounded {
 
 /// The alerts of one severity and name in a digest, and the groups that have them.
 struct Kind<'a> {
+    rank: usize,
     severity: &'a str,
     name: &'a str,
     since: Option<Timestamp>,
@@ -253,8 +254,9 @@ fn kinds<'a>(notifications: &[&'a Notification]) -> Vec<Kind<'a>> {
     let mut kinds: BTreeMap<(usize, &str, &str), Kind<'a>> = BTreeMap::new();
     for notification in notifications {
         for alert in &notification.alerts {
-            let (severity, name) = (alert.label("severity"), alert.name());
-            let kind = kinds.entry((rank(severity), severity, name)).or_insert_with(|| Kind {
+            let (rank, severity, name) = (alert.rank(), alert.severity(), alert.name());
+            let kind = kinds.entry((rank, severity, name)).or_insert_with(|| Kind {
+                rank,
                 severity,
                 name,
                 since: None,
@@ -269,7 +271,7 @@ fn kinds<'a>(notifications: &[&'a Notification]) -> Vec<Kind<'a>> {
     }
     let mut kinds: Vec<Kind<'a>> = kinds.into_values().collect();
     kinds.iter_mut().for_each(|kind| kind.since = earliest(&kind.alerts));
-    kinds.sort_by_key(|kind| (rank(kind.severity), kind.since.unwrap_or(Timestamp::MAX)));
+    kinds.sort_by_key(|kind| (kind.rank, kind.since.unwrap_or(Timestamp::MAX)));
     kinds
 }
 
@@ -354,17 +356,6 @@ fn group_names(groups: &[&Notification]) -> Vec<String> {
 fn earliest(alerts: &[&Alert]) -> Option<Timestamp> {
     let times = alerts.iter().filter_map(|alert| alert.starts_at.parse::<Timestamp>().ok());
     times.filter(|time| time.as_second() > 0).min()
-}
-
-/// How bad a severity is, 0 the worst. The names are those in use; an unknown one stands before what is only information.
-fn rank(severity: &str) -> usize {
-    const RANKS: [&str; 6] = [
-        "critical", "emergency disaster fatal page p0 p1", "error major high p2",
-        "warning warn minor medium average p3", "", "info low none p4",
-    ];
-    const UNKNOWN: usize = 4;
-    let is_one = |names: &&str| names.split(' ').any(|name| name.eq_ignore_ascii_case(severity));
-    RANKS.iter().position(is_one).unwrap_or(UNKNOWN)
 }
 
 /// The different values, each given with its rank: alone as it is, several as `a×3、b×2`, the worst and then the most

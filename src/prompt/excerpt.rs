@@ -73,8 +73,8 @@ impl Excerpt<'_> {
     pub(crate) fn digest(&self, notifications: &[&Notification], bound: usize) -> String {
         let mut groups = notifications.to_vec();
         groups.sort_by_cached_key(|&group| {
-            let severity = group.alerts.iter().map(severity).min();
-            (severity, &group.group_labels, group.shared_labels(), &group.group_key)
+            let rank = group.alerts.iter().map(Alert::rank).min();
+            (rank, &group.group_labels, group.shared_labels(), &group.group_key)
         });
         let alerts: Vec<_> = groups.iter().flat_map(|group| &group.alerts).collect();
         let mut digest = Members::new(bound);
@@ -142,7 +142,7 @@ impl Excerpt<'_> {
 
     /// How many alerts of each name there are.
     fn names(&self, mut alerts: Vec<&Alert>, bound: usize) -> String {
-        alerts.sort_by_key(|alert| (severity(alert), alert.name()));
+        alerts.sort_by_key(|alert| (alert.rank(), alert.name()));
         let mut names = Members::counting(bound);
         let item = |name: &ByPlace<'_>| format!("{}:{}", self.label("alertname", name.name, LONGEST_NAME), name.alerts);
         let others = by_place(&alerts).iter().filter(|name| !names.item(&item(name))).count();
@@ -156,7 +156,7 @@ impl Excerpt<'_> {
         alerts.sort_by_cached_key(|alert| {
             let alert: &'a Alert = alert;
             let rest = (&alert.labels, &alert.starts_at, &alert.annotations, &alert.generator_url);
-            (!self.is_new(alert), severity(alert), alert.name(), place(alert), rest)
+            (!self.is_new(alert), alert.rank(), alert.name(), place(alert), rest)
         });
         let mut seen: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
         let turn = |alert: &'a Alert| {
@@ -384,13 +384,6 @@ fn by_place<'a>(alerts: &[&'a Alert]) -> Vec<ByPlace<'a>> {
 fn place(alert: &Alert) -> (&'static str, &str) {
     let found = PLACES.iter().map(|name| (*name, alert.label(name))).find(|(_, value)| !value.is_empty());
     found.unwrap_or_default()
-}
-
-/// The worst first.
-fn severity(alert: &Alert) -> usize {
-    let severities = ["critical", "error", "warning"];
-    let own = alert.label("severity");
-    severities.iter().position(|severity| severity.eq_ignore_ascii_case(own)).unwrap_or(severities.len())
 }
 
 /// The first alerts as a JSON list of at most `bound` bytes, and how many they are.
