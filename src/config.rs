@@ -74,7 +74,10 @@ pub const VARIABLES: &[Variable] = &[
     plain("ANALYSIS_TTL", "12h", "how long an analysis serves the repeats of its alerts"),
     plain("ON_ANALYSIS_FAILURE", "retry", "retry, or deliver: the plain alert is sent when no analysis can be had"),
     plain("DIGEST_AT", "10", "when more notifications wait, they are explained together; 0 is never"),
-    plain("DAILY_TOKEN_BUDGET", "0", "tokens a day, after which only critical alerts are analysed; 0 is no budget"),
+    plain(
+        "DAILY_TOKEN_BUDGET", "0",
+        "tokens a day, after which only urgent alerts (critical, page, P0 …) are analysed; 0 is no budget",
+    ),
     plain("REDACT_LABELS", "none", "labels whose values DeepSeek sees as aliases: instance,cluster"),
     plain("TIME_ZONE", "+08:00", "offset of the times in messages"),
 ];

@@ -1,5 +1,5 @@
-//! What was explained and delivered per group: a repeat costs no tokens, and an alert that joined is told from what was
-//! there before.
+//! What was explained and delivered per group: a repeat costs no tokens, and alerts that joined are known
+//! from those that were there before.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard};
@@ -130,7 +130,7 @@ impl History {
     }
 
     /// Notes that a message about `notification` reached the phone. `explained`: with an analysis of its own, which is
-    /// remembered; it may be older than what is remembered by now, and then what it did not tell is still to be
+    /// remembered; it may be older than what is remembered by now, and then what it did not hold is still to be
     /// delivered. Not `explained`: plain or in a digest, so that a recovery is no news, but a repeat is explained.
     pub(crate) fn mark_delivered(&self, id: &GroupId, notification: &Notification, explained: bool, now: Instant) {
         let mut groups = self.lock();
@@ -204,7 +204,7 @@ mod tests {
         Recall::Unexplained { joined: joined.iter().map(|it| (*it).to_owned()).collect() }
     }
 
-    /// A history of one group, and what it says: `None` when there is nothing to send.
+    /// A history of one group; `recall` returns `None` when there is nothing to send.
     struct OneGroup(History, GroupId, Instant);
 
     impl OneGroup {

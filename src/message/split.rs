@@ -67,7 +67,7 @@ fn cut(text: &str, bytes: usize, next_bytes: usize, must_take: bool) -> usize {
         Some((at, kind)) if must_take || !fits_next || kind != Kind::Space => at,
         _ if !must_take && fits_next => 0,
         _ if line_break > 0 => line_break,
-        _ => match text::floor(text, window) {
+        _ => match text::boundary_before(text, window) {
             0 => window.max(text.chars().next().map_or(0, char::len_utf8)),
             at => at,
         },

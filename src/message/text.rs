@@ -40,7 +40,7 @@ pub(crate) fn one_line(text: &str) -> String {
 
 /// The largest index up to `at` bytes where `text` may be cut: on a character's edge and not inside an emoji or between
 /// a letter and its accent, as far as such a run is sane. May be 0.
-pub(crate) fn floor(text: &str, at: usize) -> usize {
+pub(crate) fn boundary_before(text: &str, at: usize) -> usize {
     let edge = text.floor_char_boundary(at);
     let Some((head, tail)) = text.split_at_checked(edge) else { return edge };
     let Some(mut after) = tail.chars().next() else { return edge };
@@ -60,7 +60,7 @@ pub(crate) fn clip(text: &str, bytes: usize) -> Cow<'_, str> {
     if text.len() <= bytes {
         return Cow::Borrowed(text);
     }
-    let kept = floor(text, bytes.saturating_sub('…'.len_utf8()));
+    let kept = boundary_before(text, bytes.saturating_sub('…'.len_utf8()));
     Cow::Owned(format!("{}…", text.get(..kept).unwrap_or_default().trim_end()))
 }
 
@@ -147,14 +147,14 @@ mod tests {
             ("before a skin tone", "x👍\u{1f3fd}", 5, 1),
             ("inside a flag", "x🇨🇳", 5, 1),
         ] {
-            assert_eq!(floor(text, at), cut, "{name}");
+            assert_eq!(boundary_before(text, at), cut, "{name}");
         }
     }
 
     #[test]
     fn floor_cuts_an_endless_run_of_accents() {
         let zalgo = format!("e{}", "\u{301}".repeat(1000));
-        assert_eq!(floor(&zalgo, 501), 501);
+        assert_eq!(boundary_before(&zalgo, 501), 501);
     }
 
     #[test]
