@@ -34,8 +34,8 @@ pub const EXIT_CONFIG: i32 = 78;
 const SPARE_CONNECTIONS: usize = 64;
 /// Connections of the metrics' address: a Prometheus or two, a kubelet, a person.
 const METRICS_CONNECTIONS: usize = 32;
-/// Bytes of the bodies that are being read, all connections together: four of the largest.
-const BODY_BYTES: usize = 4 * MAX_BODY_BYTES;
+/// Bytes of the bodies that are being read, all connections together: three of the largest.
+const BODY_BYTES: usize = 3 * MAX_BODY_BYTES;
 /// File descriptors beside the connections': listeners, log, pipes, secret files.
 const SPARE_DESCRIPTORS: u64 = 48;
 /// A failed job's draft is kept for so long at least: a retry comes at every `group_interval`.
