@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 
 /// Alerts of a notification. Alertmanager writes no alert in less than 170 bytes, so no body of its own holds more within
 /// the limit of a body; but `{}` is an alert too, and 16 MiB of those would take 700 MiB of memory.
-pub const MAX_ALERTS: usize = 100_000;
+pub(crate) const MAX_ALERTS: usize = 100_000;
 /// Characters of serde's error about a body: it quotes what it did not expect, whole.
 const QUOTED_CHARS: usize = 200;
 
@@ -23,7 +23,7 @@ const USUAL_ID: usize = 64;
 const USUAL_IDENTITY: usize = 56;
 
 /// Bytes of a receiver's name, a `groupKey` or a version: an id is kept for as long as its notification is remembered.
-pub const MAX_ID_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_ID_BYTES: usize = 64 * 1024;
 /// Bytes of a key that is kept as it is. A longer one, of a group of a hundred alerts and more, is kept as its hash: one of
 /// megabytes would not be remembered at all, and its notification would be explained again at every retry.
 const LONGEST_KEY: usize = 4 * 1024;
@@ -31,11 +31,15 @@ const LONGEST_KEY: usize = 4 * 1024;
 const NODE_BYTES: usize = 544;
 const NODE_PAIRS: usize = 8;
 
-/// The words for a severity that are in use, a rank a line.
+/// The words for a severity that are in use, by rank.
+#[rustfmt::skip]
 const RANKS: [&str; 6] = [
-    "critical crit 严重 紧急 致命 灾难", "emergency emerg disaster fatal page p0 p1", "error major high p2 重要 高",
-    "warning warn minor medium average p3 警告 次要 一般 中", // Those that stand in no line.
-    "", "info information notice low none p4 提示 信息 通知 低",
+    "critical crit 严重 紧急 致命 灾难",
+    "emergency emerg disaster fatal page p0 p1",
+    "error major high p2 重要 高",
+    "warning warn minor medium average p3 警告 次要 一般 中",
+    "", // UNKNOWN_RANK: every other word, and none
+    "info information notice low none p4 提示 信息 通知 低",
 ];
 const UNKNOWN_RANK: usize = 4;
 /// Up to this rank an alert is taken before others, and analysed when the day's tokens are spent.
@@ -144,12 +148,12 @@ pub enum NotificationReason {
 /// externalURL and annotations are not in it, since they differ between peers and evaluations; nor are resolved alerts. The
 /// recipients are in it, since one receiver may have several webhooks that differ in nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DedupKey(Arc<str>);
+pub(crate) struct DedupKey(Arc<str>);
 
 impl DedupKey {
     /// Its bytes, for the bound on what is remembered.
     #[must_use]
-    pub fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         self.0.len()
     }
 
@@ -162,12 +166,12 @@ impl DedupKey {
 
 /// The group a notification belongs to: receiver, `groupKey` and recipients.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct GroupId(Arc<str>);
+pub(crate) struct GroupId(Arc<str>);
 
 impl GroupId {
     /// Its bytes.
     #[must_use]
-    pub fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         self.0.len()
     }
 
@@ -213,7 +217,7 @@ impl Alert {
 
     /// Resolved by its status, or by its author: some rules write `[RESOLVED]` at the head of the summary.
     #[must_use]
-    pub fn is_resolved(&self) -> bool {
+    pub(crate) fn is_resolved(&self) -> bool {
         self.status == Status::Resolved || self.annotation("summary").starts_with("[RESOLVED]")
     }
 }
@@ -254,7 +258,7 @@ impl Notification {
 
     /// The group for these recipients (as written in the receiver's URL, "" for the configured ones).
     #[must_use]
-    pub fn group_id(&self, recipients: &str) -> GroupId {
+    pub(crate) fn group_id(&self, recipients: &str) -> GroupId {
         let mut id = String::with_capacity(self.group_key.len() + USUAL_ID);
         self.push_group(recipients, &mut id);
         GroupId(id.into())
@@ -262,7 +266,7 @@ impl Notification {
 
     /// The identity of this notification for these recipients. Call it after [`Self::retain_firing`].
     #[must_use]
-    pub fn dedup_key(&self, recipients: &str) -> DedupKey {
+    pub(crate) fn dedup_key(&self, recipients: &str) -> DedupKey {
         let mut firing: Vec<_> =
             self.alerts.iter().map(|alert| (alert.fingerprint.as_str(), alert.starts_at.as_str())).collect();
         firing.sort_unstable();
@@ -302,7 +306,7 @@ impl Notification {
 
     /// About how many bytes it takes in memory, its key and its group's id included, for the bounds on what waits.
     #[must_use]
-    pub fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         let texts = |labels: &Labels| labels.iter().map(|(name, value)| name.len() + value.len() + 32).sum::<usize>();
         let labels = |labels: &Labels| texts(labels) + labels.len().div_ceil(NODE_PAIRS) * NODE_BYTES;
         let alerts = self.alerts.iter().map(|alert| {
@@ -404,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn alerts_that_take_more_memory_than_body_are_bounded() {
+    fn number_of_alerts_is_bounded() {
         let body = |alerts: usize| format!("{{\"alerts\":[{}{{}}]}}", "{},".repeat(alerts - 1));
         assert_eq!(Notification::decode(body(MAX_ALERTS).as_bytes()).unwrap().alerts.len(), MAX_ALERTS);
         let error = Notification::decode(body(MAX_ALERTS + 1).as_bytes()).unwrap_err();
@@ -412,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_as_an_id_is_bounded() {
+    fn ids_are_bounded() {
         for name in ["receiver", "groupKey", "version"] {
             let body = |bytes: usize| format!(r#"{{"alerts":[],"{name}":"{}"}}"#, "i".repeat(bytes));
             assert!(Notification::decode(body(MAX_ID_BYTES).as_bytes()).is_ok(), "{name}");
@@ -422,20 +426,20 @@ mod tests {
     }
 
     #[test]
-    fn small_label_sets_weigh_what_they_take() {
+    fn weight_counts_the_nodes_of_small_label_sets() {
         let small =
             parse(&format!(r#"{{"alerts":[{}{{}}]}}"#, r#"{"labels":{"a":""},"annotations":{"a":""}},"#.repeat(99)));
         assert!(small.weight() > 99 * (2 * NODE_BYTES + size_of::<Alert>()), "{}", small.weight());
     }
 
     #[test]
-    fn what_is_said_about_a_body_is_short() {
+    fn error_about_a_body_is_short() {
         let error = Notification::decode(format!("{{\"alerts\":\"{}\"}}", "长".repeat(9_000)).as_bytes()).unwrap_err();
         assert!(error.starts_with("not an Alertmanager notification") && error.chars().count() < 300, "{error}");
     }
 
     #[test]
-    fn a_mixed_group_keeps_what_fires() {
+    fn mixed_group_keeps_firing_alerts() {
         let mut mixed = recorded("mixed");
         mixed.retain_firing();
         let instances: Vec<_> = mixed.alerts.iter().map(|alert| alert.label("instance")).collect();
@@ -453,7 +457,19 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_absent_may_be_null() {
+    fn severities_have_one_order_whatever_label_has_them() {
+        let alert = |labels: &str| parse(&format!(r#"{{"alerts":[{{"labels":{{{labels}}}}}]}}"#)).alerts.remove(0);
+        let ranks = [
+            r#""severity":"Critical""#, r#""severity":"","level":"紧急""#, r#""severity":"page""#,
+            r#""priority":"P1""#, r#""级别":"重要""#, r#""severity":"warning","priority":"P0""#,
+            r#""severity":"sev-7""#, "", r#""severity":"info""#,
+        ]
+        .map(|labels| alert(labels).rank());
+        assert_eq!(ranks, [0, 0, 1, 1, 2, 3, 4, 4, 5]);
+    }
+
+    #[test]
+    fn absent_fields_may_be_null() {
         let notification = parse(
             r#"{"receiver":null,"groupLabels":null,"truncatedAlerts":null,"notification_reason":null,
                 "alerts":[{"labels":null,"status":"burning"}],"future":{"x":1}}"#,
@@ -463,7 +479,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_notification_is_refused_with_a_reason() {
-        for (body, said) in [
+        for (body, expected) in [
             ("", "empty"),
             ("  \n", "empty"),
             ("null", "not a JSON object"),
@@ -477,7 +493,7 @@ mod tests {
             ("\u{1}", "not a JSON object"),
         ] {
             let error = Notification::decode(body.as_bytes()).unwrap_err();
-            assert!(error.contains(said), "{body:?}: {error}");
+            assert!(error.contains(expected), "{body:?}: {error}");
         }
         assert!(Notification::decode(b"{\"alerts\":[],\"receiver\":\"\xff\"}").is_err(), "not UTF-8");
     }
@@ -536,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn common_is_what_fires_in_common() {
+    fn common_labels_are_those_of_firing_alerts() {
         let mut mixed = recorded("mixed");
         mixed.retain_firing();
         let names: Vec<_> = mixed.shared_labels().iter().map(|(name, _)| *name).collect();

@@ -49,10 +49,10 @@ impl Budget {
     fn with_today<T>(&self, now: Timestamp, act: impl FnOnce(&mut u64) -> T) -> T {
         let today = self.zone.to_datetime(now).date();
         let mut spent = unpoisoned(self.spent.lock());
-        // Who read the clock before midnight and comes after it, or a clock that was set back, forgets nothing.
-        // A day that is further ahead was a wrong clock's, and its count would not end before that day.
-        let is_straggler = today.tomorrow().is_ok_and(|tomorrow| spent.0 == tomorrow);
-        if spent.0 != today && !is_straggler {
+        // A job that read the clock before midnight and comes here after it, or a clock that is set back, resets nothing.
+        // A day further ahead came from a wrong clock, and its count would not end before that day.
+        let is_late = today.tomorrow().is_ok_and(|tomorrow| spent.0 == tomorrow);
+        if spent.0 != today && !is_late {
             *spent = (today, 0);
         }
         act(&mut spent.1)
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_straggler_of_yesterday_forgets_nothing() {
+    fn clock_read_before_midnight_keeps_the_count() {
         let budget = Budget::new(100, Offset::UTC, at("2026-11-22T23:00:00Z"));
         budget.spend(100, at("2026-11-23T00:00:00.001Z"));
         assert!(budget.is_spent(at("2026-11-22T23:59:59.999Z")));

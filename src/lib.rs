@@ -18,8 +18,9 @@ pub mod pipeline;
 
 mod budget;
 mod history;
-mod metrics;
 mod queue;
+
+mod metrics;
 
 pub mod deepseek;
 pub mod wecom;

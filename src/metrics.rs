@@ -44,10 +44,10 @@ counters! {
     DigestMembers "digest_members_total" "" "Notifications taken into a digest, failed ones included."
     Panics "panics_total" "" "Jobs that met an internal fault."
     Redactions "redactions_total" "" "Values masked since they looked like secrets."
-    StaleDropped "stale_dropped_total" "" "Jobs dropped since nobody asked for them again."
+    StaleDropped "stale_dropped_total" "" "Jobs dropped since they waited without being posted again."
 }
 
-/// The counters; passed to whoever counts, never global.
+/// The counters.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     counters: [AtomicU64; COUNTERS.len()],

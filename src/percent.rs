@@ -1,6 +1,6 @@
 //! Percent-coding of addresses, RFC 3986 section 2.1.
 
-/// A byte as it stands in a query value: only unreserved characters stand for themselves.
+/// A byte as it stands in a query value: unreserved characters are not encoded.
 pub(crate) fn encode_byte(byte: u8) -> String {
     if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
         char::from(byte).to_string()

@@ -33,7 +33,7 @@ const NOTICE: Duration = Duration::from_secs(20);
 
 /// What is done when no analysis can be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnAnalysisFailure {
+pub(crate) enum OnAnalysisFailure {
     /// The failure is answered, and Alertmanager posts again.
     Retry,
     /// The plain alert is sent, marked as not analysed.
@@ -42,25 +42,21 @@ pub enum OnAnalysisFailure {
 
 /// What the pipeline is made of.
 #[derive(Debug)]
-pub struct Settings {
-    /// DeepSeek.
-    pub deepseek: deepseek::Settings,
-    /// WeCom.
-    pub wecom: wecom::Settings,
+pub(crate) struct Settings {
+    pub(crate) deepseek: deepseek::Settings,
+    pub(crate) wecom: wecom::Settings,
     /// Messages a minute; 0 is unlimited.
-    pub rate: u32,
-    /// What decides the prompt.
-    pub prompt: PromptSettings,
-    /// What is done without an analysis.
-    pub on_analysis_failure: OnAnalysisFailure,
+    pub(crate) rate: u32,
+    pub(crate) prompt: PromptSettings,
+    pub(crate) on_analysis_failure: OnAnalysisFailure,
     /// How long a delivered notification is not sent again.
-    pub dedupe_window: Duration,
+    pub(crate) dedupe_window: Duration,
     /// How long an analysis serves.
-    pub analysis_ttl: Duration,
+    pub(crate) analysis_ttl: Duration,
     /// Tokens a day; 0 is no budget.
-    pub daily_token_budget: u64,
+    pub(crate) daily_token_budget: u64,
     /// Offset of the times in messages.
-    pub zone: Offset,
+    pub(crate) zone: Offset,
 }
 
 /// What decides the prompt besides the notification.
@@ -78,7 +74,7 @@ impl PromptSettings {
     #[must_use]
     pub fn chat(&self, notifications: &[&Notification], joined: &HashSet<String>) -> (Vec<ChatMessage>, Aliases) {
         let aliases = Aliases::new(notifications, &self.redact_labels);
-        let subject = Subject { notifications, newcomers: joined, aliases: &aliases };
+        let subject = Subject { notifications, joined, aliases: &aliases };
         let messages = prompt::chat(self.instructions.as_deref(), &subject);
         (messages, aliases)
     }
@@ -312,7 +308,7 @@ impl Pipeline {
             let message = "the day's tokens are spent (DAILY_TOKEN_BUDGET)";
             return without_call(Outcome::new(Reason::DeliveredOverBudget, message));
         }
-        self.look_for_a_new_key();
+        self.check_for_new_key();
         let permit = match self.deepseek_breaker.acquire(Instant::now()) {
             Ok(permit) => permit,
             Err(outcome) => return without_call(outcome),
@@ -347,7 +343,7 @@ impl Pipeline {
 
     /// While DeepSeek is known to refuse, a key that was changed in its file is tried at once: it may be another
     /// account's, with a balance and models of its own.
-    fn look_for_a_new_key(&self) {
+    fn check_for_new_key(&self) {
         if self.deepseek_breaker.open_reason().is_some_and(deepseek::needs_a_person) && self.deepseek.has_new_key() {
             self.deepseek_breaker.probe_now(Instant::now());
         }
@@ -390,13 +386,13 @@ impl Pipeline {
             Some(outcome) if deepseek::needs_a_person(outcome.reason) && notified.is_none() => {
                 let recipients = Arc::clone(&jobs.first()?.recipients);
                 *notified = Some(Arc::clone(&recipients));
-                let text = notice::closed(outcome, &id(jobs));
+                let text = notice::analysis_stopped(outcome, &id(jobs));
                 Some(Notice { about: "DeepSeek needs a person", text, recipients })
             }
             Some(_) => None,
             None => {
                 let recipients = notified.take()?;
-                Some(Notice { about: "DeepSeek works again", text: notice::opened(&id(jobs)), recipients })
+                Some(Notice { about: "DeepSeek works again", text: notice::analysis_resumed(&id(jobs)), recipients })
             }
         }
     }
@@ -508,10 +504,10 @@ impl Pipeline {
             ("gettoken", &self.wecom.gettoken_breaker),
             ("send", &self.wecom.send_breaker),
         ];
-        let closed = breakers.map(|(upstream, breaker)| (upstream, u64::from(breaker.is_open(now))));
+        let held_back = breakers.map(|(upstream, breaker)| (upstream, u64::from(breaker.is_open(now))));
         vec![
             Sample::gauges(
-                "gate_closed", "Whether calls to an upstream are held back: 0 open, 1 closed.", "upstream", &closed,
+                "gate_closed", "1 while the circuit breaker holds calls to an upstream back.", "upstream", &held_back,
             ),
             Sample::gauge("budget_tokens_limit", "DAILY_TOKEN_BUDGET; 0 is none.", self.budget.limit()),
             Sample::gauge("budget_tokens_spent", "Tokens spent since midnight.", self.budget.spent(Timestamp::now())),
@@ -532,9 +528,9 @@ impl Report {
 fn denied(denied: Denied) -> Outcome {
     match denied {
         Denied::Limited { wait } => {
-            Outcome::new(Reason::Paced, format!("WECHAT_RATE leaves no turn for the next {} s", wait.as_secs()))
+            Outcome::new(Reason::Paced, format!("WECHAT_RATE allows no message for the next {} s", wait.as_secs()))
         }
-        Denied::Late => Outcome::new(Reason::Timeout, "no time was left for this message's turn at WeCom"),
+        Denied::Late => Outcome::new(Reason::Timeout, "the job's time ended while it waited for WECHAT_RATE"),
     }
 }
 

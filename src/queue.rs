@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use crate::alertmanager::{DedupKey, GroupId, Notification};
 use crate::bounded_map::BoundedMap;
 use crate::lock::unpoisoned;
+use crate::metrics::Sample;
 use crate::outcome::{Outcome, Reason};
 use crate::wecom::Recipients;
 
@@ -362,6 +363,18 @@ impl Queue {
         Load { queued: state.queued(), running: state.running, parked: self.parked() }
     }
 
+    /// The figures that are read when the metrics are asked for.
+    pub(crate) fn samples(&self) -> Vec<Sample> {
+        let (Load { queued, running, parked }, limits) = (self.load(), self.limits);
+        vec![
+            Sample::gauge("queue_length", "Notifications that wait.", queued),
+            Sample::gauge("queue_capacity", "Notifications that may wait (QUEUE_SIZE).", limits.queue_size),
+            Sample::gauge("jobs_running", "Jobs that run.", running),
+            Sample::gauge("workers", "Jobs that may run at once (WORKERS).", limits.workers),
+            Sample::gauge("posts_parked", "Posts that wait for their job.", parked),
+        ]
+    }
+
     fn parked(&self) -> usize {
         Arc::strong_count(&self.slots) - 1
     }
@@ -474,22 +487,22 @@ impl State {
     /// The jobs to lease next: a stale one, or the first (urgent before others, then by age) with the members of its
     /// digest.
     fn next_keys(&self, digest_at: usize, now: Instant) -> Vec<DedupKey> {
-        let mut waiting: Vec<_> =
-            self.waiting().filter(|(_, entry)| !self.running_groups.contains(&entry.group)).collect();
-        waiting.sort_unstable_by_key(|(_, entry)| (!entry.is_urgent, entry.serial));
-        if let Some((stale, _)) = waiting.iter().find(|(_, entry)| entry.is_stale(now)) {
-            return vec![(*stale).clone()];
+        let startable = || self.waiting().filter(|(_, entry)| !self.running_groups.contains(&entry.group));
+        if let Some((stale, _)) = startable().find(|(_, entry)| entry.is_stale(now)) {
+            return vec![stale.clone()];
         }
-        let Some((first, lead)) = waiting.first().copied() else { return Vec::new() };
+        let turn = |(_, entry): &(&DedupKey, &Entry)| (!entry.is_urgent, entry.serial);
+        let Some((first, lead)) = startable().min_by_key(turn) else { return Vec::new() };
         if digest_at == 0 || self.queued() <= digest_at || !self.is_digestible(first) {
             return vec![first.clone()];
         }
+        let is_member =
+            |(key, entry): &(&DedupKey, &Entry)| entry.digest_key == lead.digest_key && self.is_digestible(key);
+        let mut members: Vec<_> = startable().filter(is_member).collect();
+        members.sort_unstable_by_key(turn);
         let mut groups = HashSet::new();
-        let members = waiting
-            .into_iter()
-            .filter(|(key, entry)| entry.digest_key == lead.digest_key && self.is_digestible(key))
-            .filter(|(_, entry)| groups.insert(&entry.group));
-        members.take(DIGEST_MEMBERS).map(|(key, _)| key.clone()).collect()
+        members.retain(|(_, entry)| groups.insert(&entry.group));
+        members.into_iter().take(DIGEST_MEMBERS).map(|(key, _)| key.clone()).collect()
     }
 
     fn is_digestible(&self, key: &DedupKey) -> bool {
@@ -548,12 +561,14 @@ impl Lease<'_> {
         });
     }
 
-    /// Ends every job that has not ended as panicked: its posts are answered 503, and its key is free. Returns how many
-    /// posts there were.
-    pub(crate) fn abandon(&mut self) -> usize {
-        self.finish_each(|job| {
-            let outcome = Outcome::new(Reason::Panicked, format!("{}: an internal fault, see the log", job.id));
-            Finish { outcome, remember_for: None, draft: job.draft.clone(), digestible: false }
+    /// Ends jobs that were not run to their end: each keeps its draft for its next try. After a panic that is without a
+    /// digest, since each may be to blame. Returns how many posts were answered.
+    pub(crate) fn give_up(&mut self, outcome: &Outcome) -> usize {
+        self.finish_each(|job| Finish {
+            outcome: outcome.clone(),
+            remember_for: None,
+            draft: job.draft.clone(),
+            digestible: outcome.reason != Reason::Panicked,
         })
     }
 
@@ -568,7 +583,7 @@ impl Lease<'_> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        self.abandon();
+        self.give_up(&Outcome::new(Reason::Panicked, "an internal fault, see the log"));
         self.queue.end_lease();
     }
 }
@@ -793,6 +808,23 @@ mod tests {
         assert!(names(&stale) == ["a"] && stale.jobs()[0].is_stale, "alone, since it is not worth a digest");
         let fresh = queue.take().unwrap();
         assert!(names(&fresh) == ["b", "c"] && fresh.jobs().iter().all(|job| !job.is_stale));
+    }
+
+    #[test]
+    fn stale_job_keeps_what_an_earlier_try_delivered() {
+        let queue = queue(9, 0);
+        let long_ago = Instant::now() - STALE - Duration::from_secs(1);
+        let _first = post(&queue, "a");
+        let parts = Arc::new(["taken".into(), "not taken".into()]);
+        let draft = Some(Draft { parts, taken: 1, reason: Reason::Delivered });
+        queue.take().unwrap().finish(&Finish { draft, ..finish(Reason::Transient, None) });
+        let stale = wait(queue.submit(submission("a"), long_ago));
+        let mut lease = queue.take().unwrap();
+        assert!(lease.jobs()[0].is_stale);
+        lease.give_up(&Outcome::new(Reason::Stale, ""));
+        assert_eq!(stale.outcome.recv().unwrap().reason, Reason::Stale);
+        let _again = post(&queue, "a");
+        assert_eq!(queue.take().unwrap().jobs()[0].draft.as_ref().unwrap().taken, 1);
     }
 
     #[test]

@@ -99,8 +99,6 @@ pub fn run(config: Config) -> i32 {
         token: webhook_token.as_ref(),
         readiness: &readiness,
         default_recipients: Arc::new(pipeline.wecom().default_recipients().clone()),
-        queue_capacity: queue_size,
-        workers,
         job_timeout,
     };
     thread::scope(|scope| {

@@ -52,10 +52,6 @@ pub(crate) struct Webhook<'w> {
     pub(crate) readiness: &'w Readiness,
     /// Who gets a message whose URL names nobody.
     pub(crate) default_recipients: Arc<Recipients>,
-    /// `QUEUE_SIZE`.
-    pub(crate) queue_capacity: usize,
-    /// `WORKERS`.
-    pub(crate) workers: usize,
     /// `JOB_TIMEOUT`.
     pub(crate) job_timeout: Duration,
 }
@@ -145,10 +141,11 @@ impl Webhook<'_> {
             let submission = Submission { key, group, digest_key, is_urgent, notification, recipients };
             self.queue.submit(submission, Instant::now())
         };
-        if let Submitted::Answered(outcome, _) = &submitted {
+        if let Submitted::Answered(outcome, id) = &submitted {
             self.metrics.add(Counter::Remembered, usize::from(outcome.reason == Reason::Remembered));
             self.metrics.ended(outcome.reason);
-            log_outcome(outcome, &group_field);
+            let id = id.map_or(String::new(), |id| format!("id={id} "));
+            log_outcome(outcome, &format!("{id}{group_field}"));
         }
         submitted
     }
@@ -217,13 +214,9 @@ impl Webhook<'_> {
 
     /// The figures that are read when the metrics are asked for.
     fn samples(&self) -> Vec<Sample> {
-        let (load, server) = (self.queue.load(), self.server);
-        let mut samples = vec![
-            Sample::gauge("queue_length", "Notifications that wait.", load.queued),
-            Sample::gauge("queue_capacity", "Notifications that may wait (QUEUE_SIZE).", self.queue_capacity),
-            Sample::gauge("jobs_running", "Jobs that run.", load.running),
-            Sample::gauge("workers", "Jobs that may run at once (WORKERS).", self.workers),
-            Sample::gauge("posts_parked", "Posts that wait for their job.", load.parked),
+        let server = self.server;
+        let mut samples = self.queue.samples();
+        samples.extend([
             Sample::gauge("connections", "Open connections.", server.connections()),
             Sample::counter(
                 "connections_evicted_total",
@@ -235,7 +228,7 @@ impl Webhook<'_> {
                 "Requests that were no HTTP within the bounds.",
                 server.refused(),
             ),
-        ];
+        ]);
         samples.extend(self.pipeline.samples());
         samples
     }
@@ -271,7 +264,7 @@ fn parse_recipients(query: &str) -> Result<Recipients, String> {
             _ => return Err(format!("unknown parameter {:?}; known are touser, toparty and totag", word(name))),
         };
         if !list.is_empty() {
-            return Err(format!("{name} stands twice; join the recipients with | in one"));
+            return Err(format!("{name} is given twice; join the recipients with | in one"));
         }
         *list = percent::decode(value).ok_or_else(|| format!("{name} is not percent-encoded UTF-8"))?;
         if list.is_empty() {
@@ -298,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_url_that_would_reach_the_wrong_people_is_refused() {
-        for (query, said) in [
+        for (query, expected) in [
             ("touser=@all", "@all"),
             ("touser=a|@ALL", "@all"),
             ("touser=%40all", "@all"),
@@ -311,7 +304,7 @@ mod tests {
             ("touser=%0a", "control character"),
         ] {
             let error = parse_recipients(query).unwrap_err();
-            assert!(error.contains(said), "{query}: {error}");
+            assert!(error.contains(expected), "{query}: {error}");
         }
     }
 }

@@ -44,9 +44,7 @@ impl<'q> Worker<'q> {
         let result = catch_unwind(AssertUnwindSafe(|| self.run_jobs(&mut lease)));
         let (report, posts) = result.unwrap_or_else(|_| {
             self.metrics.add(Counter::Panics, 1);
-            lease.jobs().iter().for_each(|_| self.metrics.ended(Reason::Panicked));
-            let posts = lease.abandon();
-            (Report::new(lease.jobs(), Outcome::new(Reason::Panicked, "an internal fault")), posts)
+            self.give_up(&mut lease, Outcome::new(Reason::Panicked, "an internal fault, see the log"))
         });
         log_finished(&report, lease.jobs(), posts);
         if let Some(notice) = report.notice {
@@ -66,23 +64,26 @@ impl<'q> Worker<'q> {
             log_outcome(&finish.outcome, &format!("id={} {}", job.id, group_field(&job.notification.group_key)));
             Some(finish)
         });
+        if lease.jobs().iter().any(|job| job.is_stale) {
+            self.metrics.add(Counter::StaleDropped, 1);
+            let message = format!("waited {} minutes without being posted again", STALE.as_secs() / 60);
+            return self.give_up(lease, Outcome::new(Reason::Stale, message));
+        }
         let jobs = lease.jobs();
-        let report = match jobs {
-            [job] if job.is_stale => {
-                self.metrics.add(Counter::StaleDropped, 1);
-                let message = format!("waited {} minutes without being asked for again", STALE.as_secs() / 60);
-                Report::new(jobs, Outcome::new(Reason::Stale, message))
-            }
-            _ => {
-                let report = self.pipeline.run(jobs, Instant::now() + self.job_timeout);
-                let took = jobs.first().map(|job| job.accepted.elapsed()).unwrap_or_default();
-                self.metrics.ran(jobs.len(), took);
-                report
-            }
-        };
+        let report = self.pipeline.run(jobs, Instant::now() + self.job_timeout);
+        let took = jobs.first().map(|job| job.accepted.elapsed()).unwrap_or_default();
+        self.metrics.ran(jobs.len(), took);
         let finish = self.pipeline.finish(&report, jobs);
         jobs.iter().for_each(|_| self.metrics.ended(finish.outcome.reason));
         let posts = lease.finish(&finish);
+        (report, posts)
+    }
+
+    /// Ends jobs that were not run to their end.
+    fn give_up(&self, lease: &mut Lease<'q>, outcome: Outcome) -> (Report, usize) {
+        let report = Report::new(lease.jobs(), outcome);
+        lease.jobs().iter().for_each(|_| self.metrics.ended(report.outcome.reason));
+        let posts = lease.give_up(&report.outcome);
         (report, posts)
     }
 }

@@ -24,8 +24,8 @@ const BYTES_WAIT: Duration = Duration::from_secs(3);
 /// needs milliseconds once it has its bytes, so waiting is better than cutting each other off.
 const BODY_GRACE: Duration = Duration::from_secs(1);
 
-/// How often a body that waits for bytes looks for one that has used up its grace.
-const BYTES_LOOK: Duration = Duration::from_millis(100);
+/// How often a body that waits for bytes checks whether others have used up their grace.
+const GRACE_CHECK: Duration = Duration::from_millis(100);
 
 /// What a connection does, and since when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(super) enum State {
 pub(super) struct Connections {
     limits: Limits,
     set: Mutex<Set>,
-    /// A thread has ended, or bytes were released.
+    /// A thread has ended, bytes were released, or a waiting body was evicted.
     freed: Condvar,
 }
 
@@ -100,7 +100,7 @@ impl Connections {
         set.evict_first() && self.wait_while(set, time, |set| set.threads >= threads).threads < threads
     }
 
-    /// Admits nobody from now on, and evicts those that wait for no answer.
+    /// Admits none from now on, and evicts those that wait for no answer.
     pub(super) fn close(&self) {
         let mut set = self.lock();
         set.is_closing = true;
@@ -155,7 +155,6 @@ impl Set {
     /// Its thread sees the end of the socket and ends.
     fn evict(&mut self, id: u64) {
         if let Some(slot) = self.open.remove(&id) {
-            self.evicted += 1;
             // It fails when the client has closed already.
             let _ = slot.stream.shutdown(Shutdown::Both);
         }
@@ -169,19 +168,28 @@ impl Set {
             State::Reading(since) => Some((Some(since), *id)),
             State::Answering => None,
         });
-        first.min().map(|(_, id)| self.evict(id)).is_some()
+        let Some((_, id)) = first.min() else { return false };
+        self.evicted += 1;
+        self.evict(id);
+        true
     }
 
-    /// Evicts the body that has been read longest, unless it is within its grace, or the one of `own`.
-    fn evict_stalled_body(&mut self, own: u64) {
+    /// Evicts the bodies that have been read longest, until they release `bytes`: none within its grace, and none that is
+    /// younger than the body of `own`.
+    fn evict_stalled_bodies(&mut self, own: u64, bytes: usize) {
         let bodies = self.open.iter().filter_map(|(id, slot)| match slot.state {
-            State::Reading(since) if slot.buffered > 0 || *id == own => Some((since, *id)),
+            State::Reading(since) if slot.buffered > 0 || *id == own => Some((since, *id, slot.buffered)),
             State::Reading(_) | State::Answering | State::HungUp => None,
         });
-        if let Some((since, id)) = bodies.min()
-            && id != own
-            && since.elapsed() >= BODY_GRACE
-        {
+        let mut oldest_first: Vec<_> = bodies.collect();
+        oldest_first.sort_unstable();
+        let mut released = 0;
+        for (since, id, buffered) in oldest_first {
+            if released >= bytes || id == own || since.elapsed() < BODY_GRACE {
+                return;
+            }
+            released += buffered;
+            self.evicted += 1;
             self.evict(id);
         }
     }
@@ -225,8 +233,11 @@ impl Connection<'_> {
             if bytes > limit || Instant::now() >= end {
                 return false;
             }
-            set.evict_stalled_body(*id);
-            set = connections.wait_while(set, BYTES_LOOK, |set| bytes > limit - set.buffered);
+            let missing = bytes - (limit - set.buffered);
+            set.evict_stalled_bodies(*id, missing);
+            connections.freed.notify_all();
+            set = connections
+                .wait_while(set, GRACE_CHECK, |set| bytes > limit - set.buffered && set.open.contains_key(id));
         }
     }
 

@@ -12,7 +12,7 @@ pub(super) const HEAD_LIMIT: usize = 16 * 1024;
 /// Header lines of a head at most. Alertmanager sends six.
 pub const HEADER_LIMIT: usize = 64;
 
-/// Why a request is not served. The connection closes after it, since nobody knows where the next request would begin.
+/// Why a request is not served. The connection closes after it, since it is unknown where the next request would begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     /// The HTTP status, 4xx or 5xx.
@@ -99,7 +99,7 @@ fn read_headers(head: &mut Head<'_>) -> Result<(), Refusal> {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         if is("content-length") {
             if head.content_length.is_some() {
-                return Err(Refusal::new(400, "Content-Length stands in the head more than once"));
+                return Err(Refusal::new(400, "more than one Content-Length"));
             }
             head.content_length = Some(content_length(header.value)?);
         } else if is("transfer-encoding") {
@@ -111,7 +111,7 @@ fn read_headers(head: &mut Head<'_>) -> Result<(), Refusal> {
             // A missing one is overlooked, against the RFC: nothing here is chosen by it.
             hosts += 1;
             if hosts > 1 {
-                return Err(Refusal::new(400, "Host stands in the head more than once"));
+                return Err(Refusal::new(400, "more than one Host"));
             }
         }
     }
@@ -132,7 +132,7 @@ fn content_length(value: &[u8]) -> Result<usize, Refusal> {
 fn refusal(error: Error) -> Refusal {
     match error {
         Error::TooManyHeaders => Refusal::new(431, "the head has more than 64 headers"),
-        Error::Version => Refusal::new(505, "only HTTP/1.0 and HTTP/1.1 are spoken here"),
+        Error::Version => Refusal::new(505, "only HTTP/1.0 and HTTP/1.1 are supported"),
         Error::HeaderName => Refusal::new(400, "the name of a header is malformed"),
         Error::HeaderValue => Refusal::new(400, "the value of a header is malformed"),
         Error::NewLine => Refusal::new(400, "a line of the head is malformed"),

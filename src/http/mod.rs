@@ -44,7 +44,7 @@ const BODY_START: usize = 16 * 1024;
 const DISCARD_LIMIT: u64 = 128 * 1024 * 1024;
 
 /// Clients that may wait to be accepted: as many as the system allows (`net.core.somaxconn`, 4,096 since Linux 5.4), which
-/// is what this becomes. One that finds no place has its SYN dropped, and comes again after a second.
+/// is what this becomes. When it is full, a SYN is dropped, and the client sends it again after a second.
 const BACKLOG: i32 = i32::MAX;
 
 /// How long the accept loop waits after an error that no eviction helps against. The backlog keeps the clients.
@@ -56,7 +56,7 @@ const ACCEPT_LOG: Duration = Duration::from_secs(10);
 /// A client that reads nothing of its answer for so long may be evicted.
 const WRITE_STALL: Duration = Duration::from_secs(1);
 
-/// How long a connection that waits for an outcome looks for the end of its client.
+/// How long such a check waits.
 const PEEK: Duration = Duration::from_millis(1);
 
 /// How much the server holds at once.
@@ -86,8 +86,8 @@ pub struct Deadlines {
     pub write: Duration,
     /// How long the rest of a request that is answered already is read and discarded.
     pub linger: Duration,
-    /// How often a connection that waits for an outcome looks whether its client is still there.
-    pub look: Duration,
+    /// How often a connection that waits for an outcome checks whether its client has closed.
+    pub client_check: Duration,
 }
 
 impl Default for Deadlines {
@@ -99,7 +99,7 @@ impl Default for Deadlines {
             idle: Duration::from_secs(330),
             write: Duration::from_secs(10),
             linger: Duration::from_secs(2),
-            look: Duration::from_secs(1),
+            client_check: Duration::from_secs(1),
         }
     }
 }
@@ -185,7 +185,7 @@ impl Server {
 
     /// Ends [`Server::serve`]: nothing is accepted any more, connections that owe no answer are closed, those that owe
     /// one have `grace` to give it and are cut off then. Blocks for `grace` at most and returns the number of those cut
-    /// off. A handler in [`Exchange::wait`] notices that within [`Deadlines::look`]; one that is
+    /// off. A handler in [`Exchange::wait`] notices that within [`Deadlines::client_check`]; one that is
     /// busy elsewhere keeps [`Server::serve`] from returning until it is done.
     pub fn shutdown(&self, grace: Duration) -> usize {
         self.connections.close();
@@ -210,7 +210,7 @@ impl Server {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Answers 503 without waiting for the client, since the accept loop waits for nobody.
+    /// Answers 503 without waiting for the client, which would block the accept loop.
     fn turn_away(&self, mut stream: &TcpStream) {
         self.refused.fetch_add(1, Ordering::Relaxed);
         let answer = Reply::failed(503, "too many connections, later").print(true, true);
@@ -473,7 +473,7 @@ impl<'a> Exchange<'a> {
         let stream = &self.connection.stream;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            match outcome.recv_timeout(left.min(self.server.deadlines.look)) {
+            match outcome.recv_timeout(left.min(self.server.deadlines.client_check)) {
                 Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
                 ended => return ended.ok(),
             }

@@ -10,7 +10,7 @@ use super::target::{common_labels, shown_labels, targets};
 use super::text;
 use crate::alertmanager::{Alert, Notification};
 
-/// One name or label value gets at most this many bytes; longer ones are made by machines and nobody reads them.
+/// One name or label value gets at most this many bytes; longer ones are generated, and no help to a reader.
 pub(crate) const MAX_VALUE: usize = 72;
 /// Stands in place of an empty alert name.
 const UNNAMED: &str = "未命名告警";

@@ -26,7 +26,7 @@ const HINTS: [(Reason, &str, &str); 3] = [
 ];
 
 /// A notice that DeepSeek refuses every request until a person acts: what is wrong, and what to do.
-pub(crate) fn closed(failure: &Outcome, id: &str) -> String {
+pub(crate) fn analysis_stopped(failure: &Outcome, id: &str) -> String {
     let row = HINTS.iter().find(|(reason, ..)| *reason == failure.reason);
     let (what, hint) = row.map_or(("请求被拒绝", "查看本服务的日志"), |(_, what, hint)| (what, hint));
     let detail = &failure.message;
@@ -37,7 +37,7 @@ pub(crate) fn closed(failure: &Outcome, id: &str) -> String {
 }
 
 /// A notice that DeepSeek works again.
-pub(crate) fn opened(id: &str) -> String {
+pub(crate) fn analysis_resumed(id: &str) -> String {
     format!("{PREFIX} {id}\n✅ AI 分析已恢复,后续告警将正常附上分析。")
 }
 
@@ -57,7 +57,7 @@ mod tests {
             (Reason::Balance, "充值"),
             (Reason::Configuration, "DEEPSEEK_MODEL"),
         ] {
-            let text = closed(&Outcome::new(reason, "长".repeat(250)), "#000001");
+            let text = analysis_stopped(&Outcome::new(reason, "长".repeat(250)), "#000001");
             assert!(text.contains(remedy) && text.len() <= 2048, "{text}");
         }
     }

@@ -53,7 +53,7 @@ const PLACES: &[&str] =
 /// Writes groups as JSON.
 pub(crate) struct Excerpt<'a> {
     /// Fingerprints of alerts that are new in their group.
-    pub(crate) newcomers: &'a HashSet<String>,
+    pub(crate) joined: &'a HashSet<String>,
     pub(crate) aliases: &'a Aliases,
 }
 
@@ -150,7 +150,7 @@ impl Excerpt<'_> {
     }
 
     /// The alerts, those that differ most first: one of every name, then one of every name at another place,
-    /// and so on. Within that, newcomers and what is critical come first.
+    /// and so on. Within that, alerts that joined and urgent ones come first.
     fn ordered<'a>(&self, notification: &'a Notification) -> Vec<&'a Alert> {
         let mut alerts: Vec<&'a Alert> = notification.alerts.iter().collect();
         alerts.sort_by_cached_key(|alert| {
@@ -170,7 +170,7 @@ impl Excerpt<'_> {
     }
 
     fn is_new(&self, alert: &Alert) -> bool {
-        self.newcomers.contains(&alert.fingerprint)
+        self.joined.contains(&alert.fingerprint)
     }
 
     /// One alert without the `common` labels and annotations.

@@ -89,9 +89,9 @@ pub enum Role {
 pub struct Subject<'a> {
     /// One notification, or the members of a digest: masked, and only what fires. Their order does not matter.
     pub notifications: &'a [&'a Notification],
-    /// Fingerprints of the alerts that joined since their group was last explained; empty when all are new or nobody
+    /// Fingerprints of the alerts that joined since their group was last explained; empty when all are new or it is not
     /// knows.
-    pub newcomers: &'a HashSet<String>,
+    pub joined: &'a HashSet<String>,
     /// Aliases for the values of redacted labels.
     pub aliases: &'a Aliases,
 }
@@ -110,8 +110,8 @@ pub fn chat(instructions: Option<&str>, subject: &Subject<'_>) -> Vec<ChatMessag
 }
 
 fn user_message(subject: &Subject<'_>) -> String {
-    let Subject { notifications, newcomers, aliases } = *subject;
-    let excerpt = Excerpt { newcomers, aliases };
+    let Subject { notifications, joined, aliases } = *subject;
+    let excerpt = Excerpt { joined, aliases };
     let bound = LONGEST_USER_MESSAGE - AROUND_DATA;
     let alerts = || notifications.iter().flat_map(|notification| &notification.alerts);
     let count = alerts().count();
@@ -150,10 +150,10 @@ fn user_message(subject: &Subject<'_>) -> String {
     if notifications.iter().any(|notification| notification.truncated_alerts > 0) {
         text.push_str("truncatedAlerts 是 Alertmanager 没有发来的告警条数，它们也可能在触发。");
     }
-    let joined = alerts().filter(|alert| newcomers.contains(&alert.fingerprint)).count();
-    if joined > 0 && joined < count {
+    let joined_count = alerts().filter(|alert| joined.contains(&alert.fingerprint)).count();
+    if joined_count > 0 && joined_count < count {
         text.push_str(&format!(
-            "其中 {joined} 条（标有 \"new\":true）是上次解释之后新加入的：请先说它们带来什么变化，其余的已经解释过。"
+            "其中 {joined_count} 条（标有 \"new\":true）是上次解释之后新加入的：请先说它们带来什么变化，其余的已经解释过。"
         ));
     }
     if !aliases.is_empty() {
@@ -186,11 +186,11 @@ mod tests {
             "generatorURL": "http://p:9090/graph?g0.expr=up+%3D%3D+0&g0.tab=1"})
     }
 
-    fn user(notifications: &[&Notification], redacted: &[&str], newcomers: &[&str]) -> String {
+    fn user(notifications: &[&Notification], redacted: &[&str], joined: &[&str]) -> String {
         let redacted: Vec<_> = redacted.iter().map(|label| (*label).to_owned()).collect();
-        let newcomers = newcomers.iter().map(|print| (*print).to_owned()).collect();
+        let joined = joined.iter().map(|print| (*print).to_owned()).collect();
         let aliases = Aliases::new(notifications, &redacted);
-        let chat = chat(None, &Subject { notifications, newcomers: &newcomers, aliases: &aliases });
+        let chat = chat(None, &Subject { notifications, joined: &joined, aliases: &aliases });
         let [system, user] = chat.try_into().unwrap();
         assert_eq!((system.role, user.role), (Role::System, Role::User));
         assert!(user.content.len() <= LONGEST_USER_MESSAGE, "{} bytes", user.content.len());
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn newcomers_come_first_and_are_marked() {
+    fn alerts_that_joined_come_first_and_are_marked() {
         let alerts: Vec<_> = (0..200).map(|n| alert("A", &format!("i{n:03}"))).collect();
         let text = user(&[&group(&alerts)], &[], &["Ai150"]);
         assert_eq!(data(&text)["alerts"][0]["new"], true);
@@ -388,8 +388,8 @@ mod tests {
     #[test]
     fn prompt_file_replaces_all_but_the_fence_rule() {
         let one = recorded("one-firing");
-        let (newcomers, aliases) = (HashSet::new(), Aliases::default());
-        let subject = Subject { notifications: &[&one], newcomers: &newcomers, aliases: &aliases };
+        let (joined, aliases) = (HashSet::new(), Aliases::default());
+        let subject = Subject { notifications: &[&one], joined: &joined, aliases: &aliases };
         let system = |instructions| chat(instructions, &subject).swap_remove(0).content;
         assert_eq!(system(Some(" Be brief.\n")), format!("Be brief.\n\n{FENCE_RULE}"));
         assert_eq!(system(Some(" \n")), format!("{INSTRUCTIONS}\n\n{FENCE_RULE}"));

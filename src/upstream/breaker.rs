@@ -47,16 +47,10 @@ struct Open {
     until: Instant,
     failure: Outcome,
     lasting: bool,
-    probe: Probe,
-}
-
-/// Who makes the one call that is allowed when the time is up.
-#[derive(Debug, PartialEq, Eq)]
-enum Probe {
-    Free,
-    /// A job prepares for it until then. One that is ready sooner may go first.
-    ReservedUntil(Instant),
-    Running,
+    /// A job makes the one call that is allowed when the time is up.
+    is_probed: bool,
+    /// Until then a job prepares for the probe. One that is ready sooner may go first.
+    reserved_until: Option<Instant>,
 }
 
 /// The right to call, and the duty to report once. A probe that is dropped without a report frees the probe.
@@ -68,7 +62,7 @@ pub(crate) struct Permit<'b> {
 
 impl Open {
     fn refuses(&self, now: Instant) -> bool {
-        now < self.until || self.probe == Probe::Running
+        now < self.until || self.is_probed
     }
 }
 
@@ -83,7 +77,7 @@ impl CircuitBreaker {
             if open.refuses(now) {
                 return Err(open.failure.clone());
             }
-            open.probe = Probe::Running;
+            open.is_probed = true;
         }
         Ok(Permit { breaker: self, is_probe: state.open.is_some() })
     }
@@ -105,10 +99,10 @@ impl CircuitBreaker {
     /// As of `acquire`, and while another job has reserved the probe.
     pub(crate) fn reserve_probe(&self, now: Instant) -> Result<(), Outcome> {
         if let Some(open) = &mut self.lock().open {
-            if open.refuses(now) || matches!(open.probe, Probe::ReservedUntil(until) if now < until) {
+            if open.refuses(now) || open.reserved_until.is_some_and(|until| now < until) {
                 return Err(open.failure.clone());
             }
-            open.probe = Probe::ReservedUntil(now + RESERVED);
+            open.reserved_until = Some(now + RESERVED);
         }
         Ok(())
     }
@@ -169,7 +163,8 @@ impl Permit<'_> {
         };
         if counts {
             let lasting = matches!(severity, Severity::Lasting(_));
-            state.open = Some(Open { until: now + open_for, failure: failure.clone(), lasting, probe: Probe::Free });
+            let (until, failure) = (now + open_for, failure.clone());
+            state.open = Some(Open { until, failure, lasting, is_probed: false, reserved_until: None });
         }
     }
 }
@@ -179,7 +174,7 @@ impl Drop for Permit<'_> {
         if self.is_probe
             && let Some(open) = &mut self.breaker.lock().open
         {
-            open.probe = Probe::Free;
+            open.is_probed = false;
         }
     }
 }
@@ -244,6 +239,17 @@ mod tests {
         breaker.acquire(start).unwrap().failed(&refused(), LASTING, start);
         drop(breaker.acquire(start + MINUTE).unwrap());
         assert!(breaker.acquire(start + MINUTE).is_ok());
+    }
+
+    #[test]
+    fn probe_without_a_report_keeps_the_reservation_of_another_job() {
+        let (breaker, start) = (CircuitBreaker::default(), Instant::now());
+        breaker.acquire(start).unwrap().failed(&refused(), LASTING, start);
+        let due = start + MINUTE;
+        breaker.reserve_probe(due).unwrap();
+        drop(breaker.acquire(due).unwrap());
+        assert!(breaker.reserve_probe(due).is_err(), "two jobs would pay for a model call");
+        assert!(breaker.reserve_probe(due + RESERVED).is_ok());
     }
 
     #[test]

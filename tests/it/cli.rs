@@ -249,23 +249,23 @@ fn test_fails_where_a_step_fails() {
     struct Row {
         name: &'static str,
         set: fn(&DeepSeek, &WeCom),
-        said: &'static [&'static str],
+        expected: &'static [&'static str],
     }
     let rows = [
         Row {
             name: "the key is refused",
             set: |deepseek, _| deepseek.answer(error(401, "Authentication Fails")),
-            said: &["401", "DEEPSEEK_API_KEY"],
+            expected: &["401", "DEEPSEEK_API_KEY"],
         },
         Row {
             name: "the secret is refused",
             set: |_, wecom| wecom.reply(Api::GetToken, Reply::Errcode(40_001)),
-            said: &["40001", "WECHAT_API_SECRET"],
+            expected: &["40001", "WECHAT_API_SECRET"],
         },
         Row {
             name: "nobody is in the visible range",
             set: |_, wecom| wecom.reply(Api::Send, Reply::Errcode(81_013)),
-            said: &["81013", "可见范围"],
+            expected: &["81013", "可见范围"],
         },
     ];
     each(
@@ -278,7 +278,7 @@ fn test_fails_where_a_step_fails() {
             let builder = Sidecar::with(&deepseek, &wecom).env("ON_ANALYSIS_FAILURE", "deliver");
             let Finished { code, stdout, .. } = builder.arg("test").run();
             assert_eq!(code, 1, "{stdout}");
-            let failed = |line: &str| line.starts_with("FAIL") && row.said.iter().all(|word| line.contains(word));
+            let failed = |line: &str| line.starts_with("FAIL") && row.expected.iter().all(|word| line.contains(word));
             assert!(stdout.lines().any(failed), "{stdout}");
             assert!(wecom.delivered().is_empty());
         },

@@ -33,7 +33,7 @@ const ROOMY: Limits = Limits { connections: 64, buffered_bytes: 64 * BODY_LIMIT 
 
 /// Deadlines that no test waits for; a test shortens the one that it is about.
 fn patient() -> Deadlines {
-    Deadlines { look: 10 * MS, ..Deadlines::default() }
+    Deadlines { client_check: 10 * MS, ..Deadlines::default() }
 }
 
 /// What the handler of a test works with.
@@ -654,6 +654,26 @@ fn stalled_uploads_are_evicted_for_a_good_body() {
         assert_eq!(client.send("x").answer(true).status, 200);
         assert_eq!(other.send("x").answer(true).status, 200);
         assert_eq!(server.evicted(), evicted);
+    });
+}
+
+#[test]
+fn many_small_stalled_uploads_are_evicted_for_a_good_body() {
+    const STALLED: usize = 76;
+    let limits = Limits { connections: 2 * STALLED, buffered_bytes: BODY_LIMIT + BODY_LIMIT / 4 };
+    serve(limits, patient(), |server, _| {
+        // Each holds the 16 KiB that a body begins with; a good one needs those of more than 60 of them.
+        let stalled: Vec<_> = (0..STALLED)
+            .map(|_| {
+                let mut client = Client::of(server);
+                client.send(format!("POST /length HTTP/1.1\r\nContent-Length: {BODY_LIMIT}\r\n\r\nx"));
+                client
+            })
+            .collect();
+        until(|| server.connections() == STALLED);
+        assert_eq!(Client::of(server).post("/length", &"x".repeat(BODY_LIMIT)).status, 200);
+        assert!(server.evicted() > 60, "{}", server.evicted());
+        drop(stalled);
     });
 }
 

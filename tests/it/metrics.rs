@@ -275,7 +275,7 @@ fn program(name: &str, required: &str) -> Option<PathBuf> {
     let found = env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
     if found.is_none() {
         assert!(env::var_os(required).is_none_or(|value| value != "1"), "{name} is not on the PATH");
-        #[expect(clippy::print_stderr, reason = "who runs the tests is told what was not tested")]
+        #[expect(clippy::print_stderr, reason = "the line names what was not tested")]
         {
             eprintln!("SKIPPED: {name} is not on the PATH; {required}=1 makes this a failure");
         }
@@ -300,8 +300,8 @@ fn promtool_has_no_remark() {
         .unwrap();
     child.stdin.take().unwrap().write_all(reply.text.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+    let output_text = [output.stdout, output.stderr].concat();
+    assert!(output.status.success() && output_text.is_empty(), "{}", String::from_utf8_lossy(&output_text));
 }
 
 #[test]

@@ -345,8 +345,8 @@ fn late_delivery_of_an_old_message_does_not_hide_a_newer_one() {
     }
     assert_eq!(sidecar.post(&first).status, 200, "another peer of the cluster still posts the old one");
     assert_eq!(sidecar.post(&second).status, 200);
-    let told = |message: &crate::support::standins::wecom::Delivered| message.text.contains("db-2");
-    assert!(wecom.delivered().iter().any(told), "nobody was told of db-2");
+    let names_db_2 = |message: &crate::support::standins::wecom::Delivered| message.text.contains("db-2");
+    assert!(wecom.delivered().iter().any(names_db_2), "no message names db-2");
 }
 
 #[test]
@@ -368,7 +368,7 @@ fn refused_prompt_costs_only_its_own_notification() {
     assert_eq!(sidecar.post(&poisoned.clone().firing("db-2").build()).status, 422);
     let reply = sidecar.post(&notification("DiskWillFill").build());
     assert_eq!(reply.status, 200, "every other notification goes on: {}", reply.text);
-    assert_eq!(wecom.delivered_count(), 1, "and nobody is told that the analysis is off");
+    assert_eq!(wecom.delivered_count(), 1, "and there is no notice that the analysis is off");
 }
 
 #[test]
@@ -391,7 +391,7 @@ fn alerts_without_a_fingerprint_differ_by_their_labels() {
     for name in ["DiskFull", "NodeDown"] {
         let by_hand = json!({"alerts": [{"status": "firing", "labels": {"alertname": name}}]});
         assert_eq!(sidecar.post(&by_hand).status, 200);
-        assert!(wecom.sends().last().unwrap().text().contains(name), "{name} was told");
+        assert!(wecom.sends().last().unwrap().text().contains(name), "{name} was sent");
     }
     assert_eq!(wecom.sends().len(), 2);
 }
@@ -420,6 +420,8 @@ fn retry_after_delivery_returns_original_job_id() {
     let alert = notification("DiskWillFill").build();
     let names = [(); 2].map(|()| sidecar.post(&alert).header("X-Job-Id").map(str::to_owned));
     assert!(names[0].is_some() && names[0] == names[1], "{names:?}");
+    let line = sidecar.wait_log("reason=remembered");
+    assert!(line.contains(&format!("id={}", names[0].as_deref().unwrap())), "a person greps for the id: {line}");
 }
 
 #[test]
@@ -477,5 +479,5 @@ fn retry_sends_the_kept_draft_however_short_analysis_ttl_is() {
     assert_eq!((delivered, deepseek.calls()), (["1", "2", "3"].map(str::to_owned).to_vec(), 1), "each once, paid once");
     thread::sleep(Duration::from_millis(1100));
     assert_eq!(sidecar.post(&without(&both, &["db-2"])).status, 200);
-    assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 3), "within DEDUPE_WINDOW nothing is said again");
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 3), "within DEDUPE_WINDOW nothing is sent again");
 }

@@ -143,7 +143,7 @@ fn burst_of_eight_is_sent_at_once_and_the_rest_by_rate() {
         rate: Option<&'static str>,
         messages: usize,
         /// The time between two messages after the burst.
-        turn: Duration,
+        interval: Duration,
     }
     let rows = [
         Row {
@@ -151,21 +151,21 @@ fn burst_of_eight_is_sent_at_once_and_the_rest_by_rate() {
             by: Sidecar::with_robot,
             rate: None,
             messages: 9,
-            turn: Duration::from_secs(5),
+            interval: Duration::from_secs(5),
         },
         Row {
             name: "20 a minute, the default",
             by: Sidecar::with,
             rate: None,
             messages: 10,
-            turn: Duration::from_secs(3),
+            interval: Duration::from_secs(3),
         },
         Row {
             name: "600 a minute",
             by: Sidecar::with,
             rate: Some("600"),
             messages: 20,
-            turn: Duration::from_millis(100),
+            interval: Duration::from_millis(100),
         },
     ];
     each(
@@ -179,10 +179,10 @@ fn burst_of_eight_is_sent_at_once_and_the_rest_by_rate() {
             let (_, warnings) = warnings(row.messages);
             assert!(statuses(&post_all(&sidecar, &warnings)).iter().all(|status| *status == 200));
             let at: Vec<Duration> = wecom.delivered().iter().map(|message| message.at - start).collect();
-            assert!(at[7] < row.turn.max(Duration::from_secs(2)), "eight go at once: {at:?}");
+            assert!(at[7] < row.interval.max(Duration::from_secs(2)), "eight go at once: {at:?}");
             for (number, at) in at.iter().enumerate().skip(8) {
-                let turns = u32::try_from(number - 7).unwrap();
-                assert!(*at >= row.turn * turns, "message {number} goes after {at:?}");
+                let intervals = u32::try_from(number - 7).unwrap();
+                assert!(*at >= row.interval * intervals, "message {number} goes after {at:?}");
             }
         },
     );
@@ -274,7 +274,7 @@ fn job_behind_slow_multipart_message_returns_503() {
             first_part: Answered::Instead(Answer::silence()),
         },
         Row {
-            name: "until its turn is gone",
+            name: "until its time is over",
             job_timeout: "20s",
             before: 4,
             first_part: Answered::Late(Duration::from_secs(5)),

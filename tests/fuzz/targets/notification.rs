@@ -31,8 +31,8 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let labels = ["instance".to_owned(), "cluster".to_owned()];
     let aliases = Aliases::new(&[&notification], &labels);
-    let newcomers = HashSet::new();
-    let subject = Subject { notifications: &[&notification], newcomers: &newcomers, aliases: &aliases };
+    let joined = HashSet::new();
+    let subject = Subject { notifications: &[&notification], joined: &joined, aliases: &aliases };
     let chat = prompt::chat(None, &subject);
     let size: usize = chat.iter().map(|message| message.content.len()).sum();
     assert!(size <= LONGEST_PROMPT, "{size}");

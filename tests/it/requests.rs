@@ -1,4 +1,4 @@
-//! What DeepSeek and the phone get: what is hidden, remembered, and sent again.
+//! What is in the request to DeepSeek and in the message: redaction, times, repeats, alerts that joined.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
