@@ -148,7 +148,7 @@ pub enum NotificationReason {
 /// externalURL and annotations are not in it, since they differ between peers and evaluations; nor are resolved alerts. The
 /// recipients are in it, since one receiver may have several webhooks that differ in nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct DedupKey(Arc<str>);
+pub struct DedupKey(Arc<str>);
 
 impl DedupKey {
     /// Its bytes, for the bound on what is remembered.
@@ -266,7 +266,7 @@ impl Notification {
 
     /// The identity of this notification for these recipients. Call it after [`Self::retain_firing`].
     #[must_use]
-    pub(crate) fn dedup_key(&self, recipients: &str) -> DedupKey {
+    pub fn dedup_key(&self, recipients: &str) -> DedupKey {
         let mut firing: Vec<_> =
             self.alerts.iter().map(|alert| (alert.fingerprint.as_str(), alert.starts_at.as_str())).collect();
         firing.sort_unstable();

@@ -84,8 +84,7 @@ impl Aliases {
     ///
     /// `10.0.0.5` is no word of `10.0.0.55` or `10.0.0.5-b`. Chinese has no blanks, so a Chinese value is a word
     /// wherever it stands.
-    #[must_use]
-    pub fn hide<'t>(&self, text: &'t str) -> Cow<'t, str> {
+    pub(crate) fn hide<'t>(&self, text: &'t str) -> Cow<'t, str> {
         self.sought.replace(text, |hidden, index, _, rest| {
             // 主库 in "主库DB" ends where no alias would: without a blank it could not be found again.
             if hidden.chars().next_back().is_some_and(is_letter) {

@@ -12,7 +12,7 @@ use crate::alertmanager::{Alert, Labels, Notification};
 use crate::percent::escaped_byte;
 
 /// What stands in place of a secret.
-pub const MASK: &str = "***";
+pub(crate) const MASK: &str = "***";
 
 /// How often a word is percent-decoded: a link within a link within a link.
 const DECODINGS: usize = 3;
@@ -47,7 +47,7 @@ pub fn mask_text(text: &str) -> (Cow<'_, str>, usize) {
 /// Whether what bears this name is a secret: `password`, `db_passwd`, `apiKey`, `X-Auth-Token`, but not `secret_name`,
 /// `tokens` or `token_type`.
 #[must_use]
-pub fn is_secret_name(name: &str) -> bool {
+pub(crate) fn is_secret_name(name: &str) -> bool {
     detect::names_secret(name.as_bytes())
 }
 

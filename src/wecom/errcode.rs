@@ -15,7 +15,7 @@ const TRUSTED_ADDRESS: Severity = Severity::Lasting(Duration::from_secs(60));
 
 /// The API that answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Api {
+pub(crate) enum Api {
     /// `GET gettoken`.
     GetToken,
     /// `POST message/send`, or a robot's `POST webhook/send`.
@@ -36,7 +36,7 @@ impl Api {
 
 /// What an answer, or its absence, means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
+pub(crate) enum Class {
     /// errcode 0.
     Ok,
     /// The token is no longer valid: another one is fetched, once, and the message is sent again.

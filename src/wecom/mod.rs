@@ -7,7 +7,7 @@ mod errcode;
 mod rate_limit;
 mod token;
 
-pub use errcode::{Api, Class};
+pub(crate) use errcode::{Api, Class};
 pub(crate) use rate_limit::{APP_LIMIT, BURST, Denied, ROBOT_LIMIT, RateLimiter, RatePermit};
 
 use std::time::{Duration, Instant};
@@ -115,7 +115,7 @@ impl Recipients {
 
 /// How one call ended.
 #[derive(Debug, Clone, Copy)]
-pub struct CallRecord {
+pub(crate) struct CallRecord {
     pub(crate) api: Api,
     pub(crate) class: Class,
     /// `None` when the call was not answered with one.
