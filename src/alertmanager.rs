@@ -70,7 +70,7 @@ pub struct Notification {
     /// Alertmanager's own address, for a link; "" when unknown.
     #[serde(default, rename = "externalURL", deserialize_with = "null_is_default")]
     pub external_url: String,
-    /// The alerts, firing and resolved; at most [`MAX_ALERTS`].
+    /// The alerts, firing and resolved; at most `MAX_ALERTS`.
     #[serde(deserialize_with = "bounded_alerts")]
     pub alerts: Vec<Alert>,
     /// How many alerts `max_alerts` cut away; they may fire.

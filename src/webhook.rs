@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use log::Level;
 use tiny_http::Method;
 
 use crate::alertmanager::Notification;
@@ -16,7 +17,7 @@ use crate::queue::{JobId, Queue, STALE, Submission, Submitted};
 use crate::redact;
 use crate::secret::Secret;
 use crate::wecom::{EVERYONE, Recipients};
-use crate::worker::{group_field, log_outcome};
+use crate::worker::{group_field, log_line, log_outcome};
 
 /// Bytes of a notification: 5,000 alerts of 3 KiB each.
 pub(crate) const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
@@ -165,10 +166,12 @@ impl Webhook<'_> {
         let group_key = group_field(&notification.group_key);
         match notification.truncated_alerts {
             0 => log_outcome(&outcome, &group_key),
-            truncated => log::warn!(
-                "notification outcome=ignored reason=nothing_firing {group_key} truncated={truncated}: \
-                 max_alerts of this receiver cut {truncated} alerts away, which may fire; set max_alerts: 0"
-            ),
+            cut => {
+                let message =
+                    format!("max_alerts of this receiver cut {cut} alerts away, which may fire; set max_alerts: 0");
+                let warning = Outcome::new(outcome.reason, message);
+                log_line(Level::Warn, &warning, &format!("{group_key} truncated={cut}"));
+            }
         }
         reply(&outcome, None)
     }

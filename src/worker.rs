@@ -104,7 +104,7 @@ pub(crate) fn log_outcome(outcome: &Outcome, fields: &str) {
 }
 
 /// The one place where a notification is logged.
-fn log_line(level: Level, outcome: &Outcome, fields: &str) {
+pub(crate) fn log_line(level: Level, outcome: &Outcome, fields: &str) {
     let row = outcome.reason.row();
     let space = if fields.is_empty() { "" } else { " " };
     // A success has nothing to add to its reason.
