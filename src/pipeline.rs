@@ -123,18 +123,17 @@ pub(crate) struct Notice {
     recipients: Arc<Recipients>,
 }
 
-/// What [`Pipeline::write`] made.
-struct Written {
-    draft: Result<Draft, Outcome>,
+/// An analysis or a draft, and what asking the model for it took.
+struct Modelled<T> {
+    result: Result<T, Outcome>,
     model: ModelUse,
     notice: Option<Notice>,
 }
 
-/// What [`Pipeline::analyse`] made.
-struct Analysed {
-    analysis: Result<Analysis, Outcome>,
-    model: ModelUse,
-    notice: Option<Notice>,
+impl<T> Modelled<T> {
+    fn without_call(result: Result<T, Outcome>) -> Self {
+        Self { result, model: ModelUse::default(), notice: None }
+    }
 }
 
 /// How far [`Pipeline::deliver`] came.
@@ -224,11 +223,11 @@ impl Pipeline {
         if let Err(outcome) = ready {
             return Report { draft: kept, wecom, ..Report::new(jobs, outcome) };
         }
-        let Written { draft, model, notice } = match kept {
-            Some(draft) => Written { draft: Ok(draft), model: ModelUse::default(), notice: None },
+        let Modelled { result, model, notice } = match kept {
+            Some(draft) => Modelled::without_call(Ok(draft)),
             None => self.write(jobs, deadline),
         };
-        let draft = match draft {
+        let draft = match result {
             Ok(draft) => draft,
             Err(outcome) => return Report { wecom, model, notice, ..Report::new(jobs, outcome) },
         };
@@ -255,19 +254,17 @@ impl Pipeline {
     }
 
     /// Has the alerts explained and the message rendered.
-    fn write(&self, jobs: &[Job], deadline: Instant) -> Written {
+    fn write(&self, jobs: &[Job], deadline: Instant) -> Modelled<Draft> {
         let recall = match jobs {
             [job] => self.history.recall(&job.group, &job.notification, Instant::now()),
             _ => Recall::Unexplained { joined: HashSet::new() },
         };
-        let (Analysed { analysis, model, notice }, was_delivered) = match recall {
-            Recall::Explained { analysis, was_delivered } => {
-                (Analysed { analysis: Ok(analysis), model: ModelUse::default(), notice: None }, was_delivered)
-            }
+        let (Modelled { result, model, notice }, was_delivered) = match recall {
+            Recall::Explained { analysis, was_delivered } => (Modelled::without_call(Ok(analysis)), was_delivered),
             Recall::Unexplained { joined } => (self.analyse(jobs, &joined, deadline), false),
         };
         let plain = |why, reason| self.render(jobs, Content::Plain { why }, false, reason);
-        let draft = match analysis {
+        let result = match result {
             Ok(analysis) => {
                 let content = Content::Analysis { text: &analysis.text, cut: analysis.cut };
                 let reason = if was_delivered { Reason::DeliveredAgain } else { Reason::Delivered };
@@ -283,7 +280,7 @@ impl Pipeline {
             }
             Err(outcome) => Err(outcome),
         };
-        Written { draft, model, notice }
+        Modelled { result, model, notice }
     }
 
     fn render(&self, jobs: &[Job], content: Content<'_>, is_repeat: bool, reason: Reason) -> Draft {
@@ -300,18 +297,17 @@ impl Pipeline {
     }
 
     /// Asks DeepSeek. Without a call when the day's tokens are spent and nothing urgent fires, or the breaker is open.
-    fn analyse(&self, jobs: &[Job], joined: &HashSet<String>, deadline: Instant) -> Analysed {
-        let without_call = |outcome| Analysed { analysis: Err(outcome), model: ModelUse::default(), notice: None };
+    fn analyse(&self, jobs: &[Job], joined: &HashSet<String>, deadline: Instant) -> Modelled<Analysis> {
         let notifications = notifications(jobs);
         let is_urgent = notifications.iter().any(|notification| notification.is_urgent());
         if self.budget.is_spent(Timestamp::now()) && !is_urgent {
             let message = "the day's tokens are spent (DAILY_TOKEN_BUDGET)";
-            return without_call(Outcome::new(Reason::DeliveredOverBudget, message));
+            return Modelled::without_call(Err(Outcome::new(Reason::DeliveredOverBudget, message)));
         }
         self.check_for_new_key();
         let permit = match self.deepseek_breaker.acquire(Instant::now()) {
             Ok(permit) => permit,
-            Err(outcome) => return without_call(outcome),
+            Err(outcome) => return Modelled::without_call(Err(outcome)),
         };
         let (messages, aliases) = self.prompt.chat(&notifications, joined);
         let body = self.deepseek.request_body(&messages);
@@ -329,16 +325,16 @@ impl Pipeline {
             Some(outcome) => permit.failed(outcome, deepseek::severity(outcome.reason), Instant::now()),
         }
         let notice = self.notice(trouble, jobs);
-        let analysis = answer.map(|mut analysis| {
+        let result = answer.map(|mut analysis| {
             if let Cow::Owned(revealed) = aliases.reveal(&analysis.text) {
                 analysis.text = revealed;
             }
             analysis
         });
-        if let (Ok(analysis), [job]) = (&analysis, jobs) {
+        if let (Ok(analysis), [job]) = (&result, jobs) {
             self.history.remember(&job.group, &job.notification, analysis, Instant::now());
         }
-        Analysed { analysis, model, notice }
+        Modelled { result, model, notice }
     }
 
     /// While DeepSeek is known to refuse, a key that was changed in its file is tried at once: it may be another
@@ -399,14 +395,14 @@ impl Pipeline {
 
     fn deliver(&self, jobs: &[Job], draft: Draft, deadline: Instant) -> Sending {
         let recipients = jobs.first().map(|job| Arc::clone(&job.recipients)).unwrap_or_default();
-        let delivery = self.send(draft, &recipients, deadline);
-        if delivery.result.is_ok() {
-            let explained = delivery.draft.reason.is_analysed() && jobs.len() == 1;
+        let sending = self.send(draft, &recipients, deadline);
+        if sending.result.is_ok() {
+            let explained = sending.draft.reason.is_analysed() && jobs.len() == 1;
             for job in jobs {
                 self.history.mark_delivered(&job.group, &job.notification, explained, Instant::now());
             }
         }
-        delivery
+        sending
     }
 
     /// Sends the parts that WeCom has not taken yet, one after the other.

@@ -491,15 +491,15 @@ impl State {
         if let Some((stale, _)) = startable().find(|(_, entry)| entry.is_stale(now)) {
             return vec![stale.clone()];
         }
-        let turn = |(_, entry): &(&DedupKey, &Entry)| (!entry.is_urgent, entry.serial);
-        let Some((first, lead)) = startable().min_by_key(turn) else { return Vec::new() };
+        let order = |(_, entry): &(&DedupKey, &Entry)| (!entry.is_urgent, entry.serial);
+        let Some((first, lead)) = startable().min_by_key(order) else { return Vec::new() };
         if digest_at == 0 || self.queued() <= digest_at || !self.is_digestible(first) {
             return vec![first.clone()];
         }
         let is_member =
             |(key, entry): &(&DedupKey, &Entry)| entry.digest_key == lead.digest_key && self.is_digestible(key);
         let mut members: Vec<_> = startable().filter(is_member).collect();
-        members.sort_unstable_by_key(turn);
+        members.sort_unstable_by_key(order);
         let mut groups = HashSet::new();
         members.retain(|(_, entry)| groups.insert(&entry.group));
         members.into_iter().take(DIGEST_MEMBERS).map(|(key, _)| key.clone()).collect()

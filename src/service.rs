@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{self as unix, UnixDatagram, UnixStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, Scope};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use crate::metrics::{self, Metrics};
 use crate::outcome::Reason;
 use crate::pipeline::Pipeline;
 use crate::queue::{self, JOINED, Queue};
-use crate::webhook::{MAX_BODY_BYTES, Readiness, Webhook};
+use crate::webhook::{MAX_BODY_BYTES, Webhook};
 use crate::worker::{Worker, send_notices};
 
 /// What ran was finished.
@@ -88,7 +89,7 @@ pub fn run(config: Config) -> i32 {
             return EXIT_SERVER;
         }
     };
-    let readiness = Readiness::default();
+    let is_ready = AtomicBool::new(false);
     let (notices, due_notices) = channel();
     let worker = Worker { queue: &queue, pipeline: &pipeline, metrics: &metrics, job_timeout, notices };
     let webhook = Webhook {
@@ -97,7 +98,7 @@ pub fn run(config: Config) -> i32 {
         metrics: &metrics,
         server: &server,
         token: webhook_token.as_ref(),
-        readiness: &readiness,
+        is_ready: &is_ready,
         default_recipients: Arc::new(pipeline.wecom().default_recipients().clone()),
         job_timeout,
     };
@@ -111,14 +112,14 @@ pub fn run(config: Config) -> i32 {
             log::info!("metrics on http://{}", server.local_addr());
             start(scope, "metrics".into(), || server.serve(|exchange| webhook.answer_page(exchange)));
         }
-        readiness.set(true);
+        is_ready.store(true, Ordering::Relaxed);
         log::info!("listening on http://{}", server.local_addr());
         notify_systemd("READY=1");
 
         // An error means that the signals' thread is gone: stop then, too.
         let _ = stop.recv();
         notify_systemd("STOPPING=1");
-        readiness.set(false);
+        is_ready.store(false, Ordering::Relaxed);
         let load = queue.load();
         log::info!("stopping: {} running are finished, {} waiting are answered 503", load.running, load.queued);
         let refused = queue.close();

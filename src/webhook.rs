@@ -26,20 +26,6 @@ const WORD_BYTES: usize = 24;
 /// The answer to a notification of nothing but recoveries.
 const NOTHING_FIRING: &str = "告警恢复通知,不做处理";
 
-/// Whether the service takes new work.
-#[derive(Debug, Default)]
-pub(crate) struct Readiness(AtomicBool);
-
-impl Readiness {
-    pub(crate) fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
 /// What the handlers of requests need.
 #[derive(Debug)]
 pub(crate) struct Webhook<'w> {
@@ -50,7 +36,8 @@ pub(crate) struct Webhook<'w> {
     pub(crate) server: &'w Server,
     /// The token that a post must carry.
     pub(crate) token: Option<&'w Secret>,
-    pub(crate) readiness: &'w Readiness,
+    /// Whether the service takes new work.
+    pub(crate) is_ready: &'w AtomicBool,
     /// Who gets a message whose URL names nobody.
     pub(crate) default_recipients: Arc<Recipients>,
     /// `JOB_TIMEOUT`.
@@ -74,7 +61,7 @@ impl Webhook<'_> {
     fn page(&self, exchange: &Exchange<'_>, hint: &str) -> Reply {
         let page = match exchange.path() {
             "/-/healthy" => Reply::text(200, "healthy\n"),
-            "/-/ready" if self.readiness.get() => Reply::text(200, "ready\n"),
+            "/-/ready" if self.is_ready.load(Ordering::Relaxed) => Reply::text(200, "ready\n"),
             "/-/ready" => Reply::text(503, "stopping\n"),
             "/metrics" => Reply {
                 content_type: "text/plain; version=0.0.4; charset=utf-8",

@@ -124,13 +124,13 @@ pub fn test(mut config: Config) -> i32 {
     let limits = queue::Limits { queue_size: 1, workers: 1, digest_at: 0, keep_draft: Duration::ZERO };
     let queue = Queue::new(limits);
 
-    say("…     WeCom: is there a way to send?");
+    say("…     WeCom: gets ready to send");
     let started = Instant::now();
     if let Err(failure) = pipeline.wecom().ready(Instant::now() + STEP).result.map_err(|failure| failure.outcome) {
         say(format!("FAIL  {}", failure.message));
         return 1;
     }
-    say(format!("ok    WeCom: there is, {} ms", started.elapsed().as_millis()));
+    say(format!("ok    WeCom: ready, {} ms", started.elapsed().as_millis()));
 
     let posted = TEST_NOTIFICATION.replace("STARTS_AT", &Timestamp::now().to_string());
     let notification = match Notification::decode(posted.as_bytes()) {

@@ -14,7 +14,7 @@ use super::Limits;
 const LEAVING: usize = 32;
 
 /// How long a new connection waits for evicted threads to end before it is answered 503. A thread that reads ends at
-/// once; one that waits for an outcome notices it when it next looks for its client.
+/// once; one that waits for an outcome notices it at its next check of the client.
 const LEAVING_WAIT: Duration = Duration::from_millis(100);
 
 /// How long a body waits for the bytes that others release before it is answered 503.

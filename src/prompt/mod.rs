@@ -89,8 +89,8 @@ pub enum Role {
 pub struct Subject<'a> {
     /// One notification, or the members of a digest: masked, and only what fires. Their order does not matter.
     pub notifications: &'a [&'a Notification],
-    /// Fingerprints of the alerts that joined since their group was last explained; empty when all are new or it is not
-    /// knows.
+    /// Fingerprints of the alerts that joined since their group was last explained; empty when that is unknown, or all
+    /// are new.
     pub joined: &'a HashSet<String>,
     /// Aliases for the values of redacted labels.
     pub aliases: &'a Aliases,
