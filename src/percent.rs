@@ -33,6 +33,22 @@ pub(crate) fn decode(text: &str) -> Option<String> {
     String::from_utf8(decoded).ok()
 }
 
+/// Percent and plus decoding as in a form. What is no escape stays, and what is no UTF-8 becomes U+FFFD.
+pub(crate) fn decode_form(text: &str) -> String {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some(&byte) = rest.first() {
+        let (byte, length) = match (byte, escaped_byte(rest)) {
+            (_, Some(escaped)) => (escaped, 3),
+            (b'+', None) => (b' ', 1),
+            (byte, None) => (byte, 1),
+        };
+        decoded.push(byte);
+        rest = &rest[length..];
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -155,7 +155,7 @@ fn is_changing(line: &str, begun: &str) -> bool {
 
 /// Lays out the lines, and adds the marks to those they are about. A command over several lines counts as one line.
 fn marked(plain: &str, notifications: &[&Notification]) -> String {
-    let invented = invented::Invented::new(plain, notifications);
+    let invented = invented::Invented::new(plain, notifications, "");
     let mut marked = String::new();
     // The lines so far of a command over several lines.
     let mut begun = String::new();
@@ -177,14 +177,15 @@ fn marked(plain: &str, notifications: &[&Notification]) -> String {
             begun.push_str(line);
             &begun
         };
-        for (mark, applies) in
-            [(danger::MARK, danger::is_dangerous(logical)), (invented::MARK, invented.is_in(logical))]
-        {
-            // The model may have set it itself.
-            if applies && !logical.contains(mark) {
-                marked.push(' ');
-                marked.push_str(mark);
-            }
+        // The model may have set a mark itself.
+        if danger::is_dangerous(logical) && !logical.contains(danger::MARK) {
+            marked.push(' ');
+            marked.push_str(danger::MARK);
+        }
+        let names = invented.names_in(logical);
+        if !names.is_empty() && !logical.contains(invented::MARK) {
+            marked.push(' ');
+            marked.push_str(&invented::mark(&names));
         }
         begun.clear();
     }
@@ -265,7 +266,7 @@ du -xsh /data/* | sort -h | tail
 2. 确认从库位点后清理：
 PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY; ⚠️高危
 3. 仍不足则 rm -rf /data/backup/old ⚠️高危
-4. 监控见 面板 https://grafana.corp/d/9，备机 10.9.9.9 〔告警中未出现〕
+4. 监控见 面板 https://grafana.corp/d/9，备机 10.9.9.9 〔告警中未出现：grafana.corp、10.9.9.9〕
 
 手册: https://wiki.corp/disk 告警: http://alertmanager.prod:9093";
         assert_eq!(check(&input(&[&node], ANSWER)), [expected]);
@@ -330,7 +331,11 @@ PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY; ⚠️高危
             let whole = |text: &str| parts.iter().map(|part| part.matches(text).count()).sum::<usize>();
             if !parts.concat().contains(TRUNCATED) {
                 assert_eq!(whole("rm -rf /data/backup/old ⚠️高危"), 3, "{part_bytes}");
-                assert_eq!(whole("https://grafana.corp/d/9，备机 10.9.9.9 〔告警中未出现〕"), 3, "{part_bytes}");
+                assert_eq!(
+                    whole("https://grafana.corp/d/9，备机 10.9.9.9 〔告警中未出现：grafana.corp、10.9.9.9〕"),
+                    3,
+                    "{part_bytes}"
+                );
                 assert_eq!(whole("du -xsh /data/* | sort -h | tail"), 3, "{part_bytes}");
             }
             let last = parts.last().unwrap();

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::alias::Aliases;
 use crate::alertmanager::{Alert, Labels, Notification, Pair};
-use crate::percent::escaped_byte;
+use crate::percent::decode_form;
 
 /// The word in the tags around the data. It is escaped where the data has it, so that no alert can close the fence.
 pub(crate) const FENCE: &str = "alert_data";
@@ -213,12 +213,12 @@ impl Excerpt<'_> {
         let rules: Vec<_> = all.filter(|rule| seen.insert(*rule)).collect();
         match rules.as_slice() {
             [] => None,
-            [(_, expr)] => Some(("expr", self.text(&decode(expr), LONGEST_TEXT))),
+            [(_, expr)] => Some(("expr", self.text(&decode_form(expr), LONGEST_TEXT))),
             rules => {
                 let mut list = Members::new(bound);
                 let fits = |(name, expr): &&(&str, &str)| {
                     let (name, expr) =
-                        (self.label("alertname", name, LONGEST_NAME), self.text(&decode(expr), LONGEST_TEXT));
+                        (self.label("alertname", name, LONGEST_NAME), self.text(&decode_form(expr), LONGEST_TEXT));
                     list.item(&format!(r#"{{"alertname":{name},"expr":{expr}}}"#))
                 };
                 let count = rules.iter().take_while(fits).count();
@@ -434,22 +434,6 @@ fn pairs(pairs: &[Pair<'_>], first: &[&str], bound: usize, json: impl Fn(&str, &
 fn encoded_expr(generator_url: &str) -> Option<&str> {
     let mut queries = generator_url.split(['?', '&', '#']);
     queries.find_map(|query| query.strip_prefix("g0.expr=").filter(|expr| !expr.is_empty()))
-}
-
-/// Percent and plus decoding as in a form. What is no escape stays, and what is no UTF-8 becomes U+FFFD.
-fn decode(text: &str) -> String {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some(&byte) = rest.first() {
-        let (byte, length) = match (byte, escaped_byte(rest)) {
-            (_, Some(escaped)) => (escaped, 3),
-            (b'+', None) => (b' ', 1),
-            (byte, None) => (byte, 1),
-        };
-        decoded.push(byte);
-        rest = &rest[length..];
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
 }
 
 #[cfg(test)]
