@@ -44,23 +44,23 @@ impl Aliases {
     pub fn new(notifications: &[&Notification], labels: &[String]) -> Self {
         let mut aliases = Self { labels: labels.to_vec(), ..Self::default() };
         let alerts = || notifications.iter().flat_map(|notification| &notification.alerts);
-        let mut next: Vec<_> = labels.iter().map(|label| (label, taken(alerts(), label), 1)).collect();
+        let numbers = |label: &String| {
+            let taken = taken(alerts(), label);
+            (1..).filter(move |number| !taken.contains(number))
+        };
+        let mut next: Vec<_> = labels.iter().map(|label| (label, numbers(label))).collect();
         for alert in alerts() {
-            for (label, taken, number) in &mut next {
+            for (label, numbers) in &mut next {
                 let value = alert.label(label);
                 if value.is_empty() || aliases.values.contains_key(value) {
                     continue;
                 }
-                while taken.contains(number) {
-                    *number += 1;
-                }
                 aliases.values.insert(value.to_owned(), aliases.entries.len());
                 aliases.entries.push(Entry {
-                    alias: format!("{label}-{number}"),
+                    alias: format!("{label}-{}", numbers.next().unwrap_or_default()),
                     value: value.to_owned(),
                     host: host(value).filter(|host| *host != value).unwrap_or_default().to_owned(),
                 });
-                *number += 1;
             }
         }
         aliases.names = Words::new(aliases.entries.iter().map(|entry| entry.alias.clone()).enumerate());
@@ -121,19 +121,10 @@ impl Aliases {
 /// The numbers that are taken, since the notification itself has the word `label-1`.
 fn taken<'a>(alerts: impl Iterator<Item = &'a Alert>, label: &str) -> BTreeSet<usize> {
     let prefix = format!("{label}-");
-    let mut taken = BTreeSet::new();
-    for alert in alerts {
-        let values = alert.labels.values().chain(alert.annotations.values()).chain([&alert.generator_url]);
-        // Most texts have none, and `contains` is fast.
-        for text in values.filter(|text| text.contains(&prefix)) {
-            // What follows each occurrence is all but the first piece.
-            for rest in text.split(&prefix).skip(1) {
-                let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-                taken.extend(rest.get(..end).and_then(|number| number.parse::<usize>().ok()));
-            }
-        }
-    }
-    taken
+    let texts = alerts.flat_map(|one| one.labels.values().chain(one.annotations.values()).chain([&one.generator_url]));
+    // What follows each occurrence is all but the first piece.
+    let behind = texts.flat_map(|text| text.split(&prefix).skip(1));
+    behind.filter_map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()).collect()
 }
 
 /// The host of `host:port`, `[v6]:port` or a URL.
@@ -143,15 +134,13 @@ fn host(value: &str) -> Option<&str> {
         None if value.contains('/') => return None,
         None => value,
     };
-    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let authority = authority.rsplit('@').next()?;
     if let Some(bracketed) = authority.strip_prefix('[') {
         return bracketed.split(']').next();
     }
-    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-    match authority.rsplit_once(':') {
-        Some((host, port)) if is_port(port) && !host.contains(':') => Some(host),
-        _ => Some(authority),
-    }
+    let with_port =
+        authority.rsplit_once(':').filter(|(host, port)| !host.contains(':') && port.parse::<u16>().is_ok());
+    Some(with_port.map_or(authority, |(host, _)| host))
 }
 
 /// Whether a host must follow: a login, a flag, or a command that takes one.

@@ -1,7 +1,7 @@
 //! The alerts of a notification as compact JSON under Alertmanager's own names, within a number of bytes.
 //!
-//! What all alerts share stands once, alerts that differ most come first, and those that do not fit are counted by name
-//! and instance. The order of the alerts does not matter, nor does the clock: the same group is always the same bytes.
+//! What all alerts share stands once, alerts that differ most come first, and those that do not fit are counted by
+//! name. The order of the alerts does not matter, nor does the clock: the same group is always the same bytes.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -24,10 +24,6 @@ const COUNT_BYTES: usize = 24;
 
 /// Alerts shown one by one: more of the same teach a model nothing, and cost tokens and time.
 const DETAILED: usize = 50;
-
-/// Below this bound, in bytes, a group is one of a big digest, which lists its alert names already: an example of an alert
-/// is worth more than the names a second time.
-const SMALL_GROUP: usize = 2048;
 
 /// Bytes of an alert's name or any label's name. Longer ones are cut.
 const LONGEST_NAME: usize = 256;
@@ -62,9 +58,7 @@ impl Excerpt<'_> {
     pub(crate) fn single(&self, notification: &Notification, bound: usize) -> String {
         let alerts = self.ordered(notification);
         let mut group = Members::new(bound);
-        if let Some((name, rules)) = self.rules(&alerts, bound / 6) {
-            group.member(name, &rules);
-        }
+        group.member("rules", &self.rules(&alerts, bound / 6));
         self.group(notification, &alerts, group)
     }
 
@@ -78,10 +72,8 @@ impl Excerpt<'_> {
         });
         let alerts: Vec<_> = groups.iter().flat_map(|group| &group.alerts).collect();
         let mut digest = Members::new(bound);
-        digest.member("alertnames", &self.names(alerts.clone(), bound / 8 * 7));
-        if let Some((name, rules)) = self.rules(&alerts, bound / 8) {
-            digest.member(name, &rules);
-        }
+        digest.member("alertnames", &self.names(&alerts, bound / 8 * 7));
+        digest.member("rules", &self.rules(&alerts, bound / 8));
         let group = |group: &Notification, bound| self.group(group, &self.ordered(group), Members::new(bound));
         let mut left = digest.free_for("groups").saturating_sub(2 + groups.len());
         let mut texts: Vec<_> = groups.iter().map(|one| group(one, left)).collect();
@@ -106,47 +98,46 @@ impl Excerpt<'_> {
     fn group(&self, notification: &Notification, alerts: &[&Alert], mut group: Members) -> String {
         let bound = group.bound;
         // A single alert keeps its labels.
-        let shared = |pairs: fn(&Notification) -> Vec<Pair<'_>>| match alerts {
-            [] | [_] => Vec::new(),
-            _ => pairs(notification),
+        let (labels, annotations) = match alerts {
+            [] | [_] => (Vec::new(), Vec::new()),
+            _ => (notification.shared_labels(), notification.shared_annotations()),
         };
-        let common = (shared(Notification::shared_labels), shared(Notification::shared_annotations));
-        if !common.0.is_empty() {
-            group.member("commonLabels", &self.labels(&common.0, bound / 3));
-        }
-        let annotations: Vec<_> = common.1.iter().copied().filter(|(_, value)| is_text(value)).collect();
-        if !annotations.is_empty() {
-            group.member("commonAnnotations", &self.annotations(&annotations, bound / 3));
-        }
+        group.member("commonLabels", &self.labels(&labels, bound / 3));
+        group.member("commonAnnotations", &self.annotations(&annotations, bound / 3));
         if notification.truncated_alerts > 0 {
             group.member("truncatedAlerts", &notification.truncated_alerts.to_string());
         }
-        let one = |alert: &Alert, bound| self.alert(alert, (&common.0, &common.1), bound);
-        let (list, shown) = shown(alerts, group.free_for("alerts"), one);
-        if shown == alerts.len() {
-            group.member("alerts", &list);
-            return group.object();
+        let one = |alert: &Alert, bound| self.alert(alert, (&labels, &annotations), bound);
+        let (mut list, mut shown) = self::shown(alerts, group.free_for("alerts"), one);
+        if shown < alerts.len() {
+            if let Some(earliest) = alerts.iter().map(|alert| &alert.starts_at).filter(|start| !start.is_empty()).min()
+            {
+                group.member("earliestStartsAt", &quote(&shorten(earliest, STARTS_AT_BYTES)));
+            }
+            // The names of all are the most that those of the omitted can take.
+            let free = group.free_for("alerts");
+            let names = self.names(alerts, free / 2).len() + "omitted".len() + COUNT_BYTES;
+            (list, shown) = self::shown(alerts, free.saturating_sub(names), one);
         }
-        if let Some(earliest) = alerts.iter().map(|alert| &alert.starts_at).filter(|start| !start.is_empty()).min() {
-            group.member("earliestStartsAt", &quote(&shorten(earliest, STARTS_AT_BYTES)));
-        }
-        // Bytes for the names of all behind the alerts.
-        let names: usize = by_place(alerts).iter().map(|name| quote(name.name).len() + COUNT_BYTES + 4).sum();
-        let free = group.free_for("alerts");
-        let most = if bound < SMALL_GROUP { free / 2 } else { free / 4 * 3 };
-        let (list, shown) = self::shown(alerts, free.saturating_sub((names + 32).min(most)), one);
         group.member("alerts", &list);
-        group.member("omitted", &self.omitted(&alerts[shown..], group.free_for("omitted")));
+        group.member("omitted", &self.names(&alerts[shown..], group.free_for("omitted")));
         group.object()
     }
 
-    /// How many alerts of each name there are.
-    fn names(&self, mut alerts: Vec<&Alert>, bound: usize) -> String {
-        alerts.sort_by_key(|alert| (alert.rank(), alert.name()));
+    /// How many alerts of each name there are, the most urgent first.
+    fn names(&self, alerts: &[&Alert], bound: usize) -> String {
+        let mut counts = BTreeMap::new();
+        for alert in alerts {
+            let (rank, count) = counts.entry(alert.name()).or_insert((alert.rank(), 0));
+            (*rank, *count) = (alert.rank().min(*rank), *count + 1);
+        }
+        let mut counts: Vec<_> = counts.into_iter().collect();
+        counts.sort_by_key(|(_, (rank, _))| *rank);
         let mut names = Members::counting(bound);
-        let item = |name: &ByPlace<'_>| format!("{}:{}", self.label("alertname", name.name, LONGEST_NAME), name.alerts);
-        let others = by_place(&alerts).iter().filter(|name| !names.item(&item(name))).count();
-        names.object_and(others)
+        counts.retain(|(name, (_, count))| {
+            !names.item(&format!("{}:{count}", self.label("alertname", name, LONGEST_NAME)))
+        });
+        names.object_and(counts.iter().map(|(_, (_, count))| count).sum())
     }
 
     /// The alerts, those that differ most first: one of every name, then one of every name at another place,
@@ -179,16 +170,9 @@ impl Excerpt<'_> {
         if self.is_new(alert) {
             json.member("new", "true");
         }
-        let labels = own(&alert.labels, common.0);
-        if !labels.is_empty() {
-            json.member("labels", &self.labels(&labels, bound / 2));
-        }
-        let mut annotations = own(&alert.annotations, common.1);
-        annotations.retain(|(_, value)| is_text(value));
-        if !annotations.is_empty() {
-            let free = json.free_for("annotations").saturating_sub(STARTS_AT_BYTES);
-            json.member("annotations", &self.annotations(&annotations, free));
-        }
+        json.member("labels", &self.labels(&own(&alert.labels, common.0), bound / 2));
+        let free = json.free_for("annotations").saturating_sub(STARTS_AT_BYTES);
+        json.member("annotations", &self.annotations(&own(&alert.annotations, common.1), free));
         if !alert.starts_at.is_empty() {
             json.member("startsAt", &quote(&shorten(&alert.starts_at, STARTS_AT_BYTES)));
         }
@@ -203,61 +187,23 @@ impl Excerpt<'_> {
 
     fn annotations(&self, annotations: &[Pair<'_>], bound: usize) -> String {
         let cap = (bound / 3).clamp(96, LONGEST_TEXT);
-        pairs(annotations, FIRST_ANNOTATIONS, bound, |_, value| self.text(value, cap))
+        let texts: Vec<_> = annotations.iter().copied().filter(|(_, value)| is_text(value)).collect();
+        pairs(&texts, FIRST_ANNOTATIONS, bound, |_, value| self.text(value, cap))
     }
 
-    /// The expressions behind the alerts, each rule's once: `expr` when there is one, else `rules`.
-    fn rules(&self, alerts: &[&Alert], bound: usize) -> Option<(&'static str, String)> {
+    /// The expressions behind the alerts, each rule's once, as far as they fit.
+    fn rules(&self, alerts: &[&Alert], bound: usize) -> String {
         let mut seen = BTreeSet::new();
         let all = alerts.iter().filter_map(|alert| Some((alert.name(), encoded_expr(&alert.generator_url)?)));
-        let rules: Vec<_> = all.filter(|rule| seen.insert(*rule)).collect();
-        match rules.as_slice() {
-            [] => None,
-            [(_, expr)] => Some(("expr", self.text(&decode_form(expr), LONGEST_TEXT))),
-            rules => {
-                let mut list = Members::new(bound);
-                let fits = |(name, expr): &&(&str, &str)| {
-                    let (name, expr) =
-                        (self.label("alertname", name, LONGEST_NAME), self.text(&decode_form(expr), LONGEST_TEXT));
-                    list.item(&format!(r#"{{"alertname":{name},"expr":{expr}}}"#))
-                };
-                let count = rules.iter().take_while(fits).count();
-                (count > 0).then(|| ("rules", list.list()))
+        let mut rules = Members::new(bound);
+        for (name, expr) in all.filter(|rule| seen.insert(*rule)) {
+            let (name, expr) =
+                (self.label("alertname", name, LONGEST_NAME), self.text(&decode_form(expr), LONGEST_TEXT));
+            if !rules.item(&format!(r#"{{"alertname":{name},"expr":{expr}}}"#)) {
+                break;
             }
         }
-    }
-
-    /// Alerts counted by name, and within a name by place as far as they fit.
-    fn omitted(&self, alerts: &[&Alert], bound: usize) -> String {
-        let names = by_place(alerts);
-        let quoted = names.iter().map(|name| self.label("alertname", name.name, LONGEST_NAME));
-        let lines: Vec<_> = quoted.zip(&names).collect();
-        let mut omitted = Members::counting(bound);
-        // Every name comes first, with its count alone; its places get a share of what is left.
-        let mut left = omitted.free();
-        let fits = |(quoted, _): &&(String, _)| {
-            let rest = left.checked_sub(quoted.len() + COUNT_BYTES + 2);
-            left = rest.unwrap_or(left);
-            rest.is_some()
-        };
-        let fitting = lines.iter().take_while(fits).count();
-        for (index, (quoted, name)) in lines.iter().take(fitting).enumerate() {
-            let share = left / (fitting - index);
-            let places = self.places(name, COUNT_BYTES + share);
-            left -= places.len().saturating_sub(COUNT_BYTES);
-            omitted.item(&format!("{quoted}:{places}"));
-        }
-        omitted.object_and(names[fitting..].iter().map(|name| name.alerts).sum())
-    }
-
-    /// A name's alerts counted by place as far as they fit.
-    fn places(&self, name: &ByPlace<'_>, bound: usize) -> String {
-        let mut places = Members::counting(bound);
-        let known = name.places.iter().filter(|((label, _), _)| !label.is_empty());
-        let item = |label, value, count| format!("{}:{count}", self.label(label, value, LONGEST_NAME));
-        let fitting = known.take_while(|((label, value), count)| places.item(&item(label, value, *count)));
-        let counted: usize = fitting.map(|(_, count)| count).sum();
-        places.object_and(name.alerts - counted)
+        rules.list()
     }
 
     /// A label's value as JSON.
@@ -310,9 +256,9 @@ impl Members {
         fits
     }
 
-    /// Adds a member if it fits.
+    /// Adds a member if it fits and its value is not an empty list or object.
     fn member(&mut self, name: &str, value: &str) -> bool {
-        self.item(&format!("{}:{value}", quote(name)))
+        !matches!(value, "[]" | "{}") && self.item(&format!("{}:{value}", quote(name)))
     }
 
     fn list(self) -> String {
@@ -356,28 +302,6 @@ fn shorten(text: &str, cap: usize) -> Cow<'_, str> {
     let head = text.get(..text.floor_char_boundary(cap / 4 * 3)).unwrap_or_default();
     let tail = text.get(text.ceil_char_boundary(text.len() - cap / 4)..).unwrap_or_default();
     Cow::Owned(format!("{head}{CUT}{tail}"))
-}
-
-/// The alerts of a name, and how many there are at each place.
-struct ByPlace<'a> {
-    name: &'a str,
-    alerts: usize,
-    places: BTreeMap<(&'static str, &'a str), usize>,
-}
-
-/// Names in the order in which they first appear.
-fn by_place<'a>(alerts: &[&'a Alert]) -> Vec<ByPlace<'a>> {
-    let mut names: Vec<ByPlace<'a>> = Vec::new();
-    let mut index = BTreeMap::new();
-    for alert in alerts {
-        let at = *index.entry(alert.name()).or_insert_with(|| {
-            names.push(ByPlace { name: alert.name(), alerts: 0, places: BTreeMap::new() });
-            names.len() - 1
-        });
-        names[at].alerts += 1;
-        *names[at].places.entry(place(alert)).or_default() += 1;
-    }
-    names
 }
 
 /// Where an alert is: the first of [`PLACES`] that it has, and its value; both "" when it has none.

@@ -24,41 +24,11 @@ const AROUND_DATA: usize = 1280;
 /// The sections of an answer, in their order. The instructions ask for them.
 pub(crate) const SECTIONS: [&str; 4] = ["结论", "可能原因", "影响", "处理步骤"];
 
-/// The system message for one notification, unless `PROMPT_FILE` replaces it.
+/// The system messages, unless `PROMPT_FILE` replaces them: for one notification, and for a digest.
 ///
-/// The answer should fit one message of 2,048 bytes with its header, thus about 600 Chinese characters.
-const INSTRUCTIONS: &str = "\
-你是资深 SRE。值班工程师刚被告警叫醒，在手机上读你的回答。请根据用户消息里的告警，用平实的简体中文按下面四段作答，段名后接冒号，次序不变：
-
-结论：一两句话说清出了什么问题、多紧急、先做什么。
-可能原因：最多三条，可能性大的在前，每条说明依据。
-影响：哪些服务或用户会受影响；告警里看不出就直说看不出。
-处理步骤：最多五步，先做只读检查，再做变更；说明看到什么现象意味着什么。
-
-要求：
-1. 第一个词就是“结论”，不寒暄，不逐条复述告警。全文不超过 600 个汉字，能短则短。
-2. 纯文本，可以用“1.”编号；不要 Markdown（不要 #、**、反引号、表格、链接）。
-3. 告警里写明的是事实；你推断的，句首写“推测：”。
-4. 每条命令单独占一行，该行没有别的字。会中断服务或删除数据的操作要先说明风险。
-5. 主机、地址、服务名等只用告警里出现过的值；不知道的用<尖括号>说明要填什么，不要编造。
-6. startsAt 是 UTC 时间：可以说先后和间隔，不要写出时刻。";
-
-/// The system message for a digest, unless `PROMPT_FILE` replaces it.
-const DIGEST_INSTRUCTIONS: &str = "\
-你是资深 SRE。短时间内有许多组告警同时触发，值班工程师在手机上读你的回答。请根据用户消息里的各组告警，用平实的简体中文按下面四段作答，段名后接冒号，次序不变：
-
-结论：一两句话说清最可能是一个共同的问题还是几个不同的问题、多紧急、先看哪里。
-可能原因：先写能同时解释最多组的共同原因和依据（同一集群、主机、依赖、时间）；解释不了的组另写。
-影响：哪些服务或用户会受影响；告警里看不出就直说看不出。
-处理步骤：按排查的先后次序写，源头在前，受牵连的在后；每一组都要点名（写它的 alertname），原因相同的写在一起。
-
-要求：
-1. 第一个词就是“结论”，不寒暄。全文不超过 600 个汉字，组多时宁可每组只点名。
-2. 纯文本，可以用“1.”编号；不要 Markdown（不要 #、**、反引号、表格、链接）。
-3. 告警里写明的是事实；你推断的，句首写“推测：”。
-4. 先做只读检查，再做变更。每条命令单独占一行，该行没有别的字。会中断服务或删除数据的操作要先说明风险。
-5. 主机、地址、服务名等只用告警里出现过的值；不知道的用<尖括号>说明要填什么，不要编造。
-6. startsAt 是 UTC 时间：可以说先后和间隔，不要写出时刻。";
+/// 250 and 300 Chinese characters beside commands: an answer should fit one message of 2,048 bytes with its head and links.
+const INSTRUCTIONS: &str = include_str!("single.txt").trim_ascii_end();
+const DIGEST_INSTRUCTIONS: &str = include_str!("digest.txt").trim_ascii_end();
 
 /// Stands at the end of every system message, also behind `PROMPT_FILE`'s text: anyone who can raise an alert can write
 /// into it.
@@ -115,52 +85,42 @@ fn user_message(subject: &Subject<'_>) -> String {
     let bound = LONGEST_USER_MESSAGE - AROUND_DATA;
     let alerts = || notifications.iter().flat_map(|notification| &notification.alerts);
     let count = alerts().count();
+    let joined_count = alerts().filter(|alert| joined.contains(&alert.fingerprint)).count();
     let (mut text, data) = match notifications {
-        [one] => (format!("请解释 Alertmanager 的这一组告警，正在触发的共 {count} 条。"), excerpt.single(one, bound)),
+        [one] => (format!("请分析这组 Alertmanager 告警，正在触发的共 {count} 条。"), excerpt.single(one, bound)),
         several => (
             format!(
-                "请一并解释同时触发的 {} 组告警（共 {count} 条）：找出共同原因，给出排查的先后次序，每组都点名。\
-                 alertnames 是全部告警名及条数，groups 是各组。",
+                "请一并分析同时触发的 {} 组告警，共 {count} 条：找共同原因，按排查先后写，每组都点名。alertnames 是全部告警名及条数，groups 是各组。",
                 several.len()
             ),
             excerpt.digest(several, bound),
         ),
     };
-    // Quotes within the data are escaped, so no alert can make up one of these keys.
-    let explained = [
+    // What is said when the data has a key. Quotes within the data are escaped, so no alert can make up one.
+    for (key, explanation) in [
+        (r#""common"#, "commonLabels、commonAnnotations 为组内各条告警共有。"),
+        (r#""expr":""#, "expr 是告警规则的 PromQL。"),
         (
-            &[r#""commonLabels":{"#, r#""commonAnnotations":{"#][..],
-            "commonLabels、commonAnnotations 为组内各条告警共有。",
+            "kube-state-metrics",
+            "kube-state-metrics 的 instance 是采集器自身的地址，故障对象是 pod、node 等标签所指的。",
         ),
-        (&[r#""expr":""#], "expr 是告警规则的 PromQL。"),
-        (
-            &["kube-state-metrics"],
-            "kube-state-metrics 的 instance 是采集器自己的地址，出问题的是 pod、node 等标签所指的对象。",
-        ),
-        (
-            &[r#""omitted":{"#],
-            "omitted 是没有逐条列出的告警，按告警名和实例计数；earliestStartsAt 是组内最早的开始时间。",
-        ),
-    ];
-    for (keys, explanation) in explained {
-        if keys.iter().any(|key| data.contains(key)) {
+        (r#""omitted":{"#, "omitted 是没有逐条列出的告警，按告警名计数；earliestStartsAt 是组内最早的触发时间。"),
+        (r#""truncatedAlerts":"#, "truncatedAlerts 是 Alertmanager 没有发来的告警条数，它们也可能在触发。"),
+        (r#""startsAt":""#, "startsAt 是触发时间，时区以其末尾为准：只说先后和间隔，不写时刻。"),
+    ] {
+        if data.contains(key) {
             text.push_str(explanation);
         }
     }
-    if notifications.iter().any(|notification| notification.truncated_alerts > 0) {
-        text.push_str("truncatedAlerts 是 Alertmanager 没有发来的告警条数，它们也可能在触发。");
-    }
-    let joined_count = alerts().filter(|alert| joined.contains(&alert.fingerprint)).count();
     if joined_count > 0 && joined_count < count {
         text.push_str(&format!(
-            "其中 {joined_count} 条（标有 \"new\":true）是上次解释之后新加入的：请先说它们带来什么变化，其余的已经解释过。"
+            "其中 {joined_count} 条（标有 \"new\":true）是上次分析之后新触发的：先说它们带来的变化，其余已分析过。"
         ));
     }
     if !aliases.is_empty() {
         text.push_str("形如 instance-1 的名字是代号，回答中请原样写出。");
     }
-    text.push_str(&format!("\n<{FENCE}>\n{data}\n</{FENCE}>"));
-    text
+    text + &format!("\n<{FENCE}>\n{data}\n</{FENCE}>")
 }
 
 #[cfg(test)]
@@ -211,7 +171,7 @@ mod tests {
         let text = user(&[&recorded("from-prometheus-firing")], &[], &[]);
         assert!(text.contains(r#""instance":"10.0.0.5:9100""#), "{text}");
         let data = data(&text);
-        assert_eq!(data["expr"], "vector(92.5) and on () (vector(time() % 60) < 25)");
+        assert_eq!(data["rules"][0]["expr"], "vector(92.5) and on () (vector(time() % 60) < 25)");
         assert_eq!(data["alerts"][0]["startsAt"], "2026-11-22T20:43:00.818Z");
         assert_eq!(data["alerts"][0]["annotations"]["description"], "当前值 92.5%，阈值 80%");
         for absent in ["generatorURL", "endsAt", "0001-01-01", "http", "receiver", "groupKey", "omitted"] {
@@ -269,13 +229,9 @@ mod tests {
             alert
         }));
         let data = data(&user(&[&group(&alerts)], &[], &[]));
-        let text = data["alerts"].as_array().unwrap().len() as u64;
-        let counted = |counts: &Value| counts.as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum::<u64>();
-        let omitted = data["omitted"].as_object().unwrap();
-        assert_eq!(text + omitted.values().map(counted).sum::<u64>(), 3000);
+        assert_eq!(data["alerts"].as_array().unwrap().len(), 50);
         assert_eq!(data["earliestStartsAt"], "2026-11-22T20:43:00.818Z");
-        assert_eq!(omitted["DiskFull"], json!({"db-1": 999}), "one of each place is shown");
-        assert!(omitted["HighCPU"].as_object().unwrap().len() > 400, "{data}");
+        assert_eq!(data["omitted"], json!({"DiskFull": 999, "HighCPU": 1951}), "one of each place is shown");
     }
 
     #[test]
@@ -322,7 +278,7 @@ mod tests {
         let mut one = alert("KubePodNotReady", "10.244.6.12:8080");
         assert!(!user(&[&group(&[one.clone()])], &[], &[]).contains("采集器"));
         one["labels"]["job"] = json!("kube-state-metrics");
-        assert!(user(&[&group(&[one])], &[], &[]).contains("采集器自己的地址"));
+        assert!(user(&[&group(&[one])], &[], &[]).contains("采集器自身的地址"));
     }
 
     #[test]
@@ -333,7 +289,7 @@ mod tests {
         assert_eq!(text.matches(r#""new":true"#).count(), 2, "the alert's mark and what it means");
         let all: Vec<_> = (0..200).map(|n| format!("Ai{n:03}")).collect();
         let all: Vec<_> = all.iter().map(String::as_str).collect();
-        assert!(!user(&[&group(&alerts)], &[], &all).contains("新加入"), "all are new");
+        assert!(!user(&[&group(&alerts)], &[], &all).contains("新触发"), "all are new");
     }
 
     #[test]
@@ -347,7 +303,7 @@ mod tests {
         let data = data(&text);
         assert_eq!(data["alerts"][0]["labels"]["instance"], "instance-1");
         assert_eq!(data["alerts"][0]["annotations"]["数据库"], "ping node-1, instance-1");
-        assert_eq!(data["expr"], "up{node=\"node-1\"}\u{fffd} %zz");
+        assert_eq!(data["rules"][0]["expr"], "up{node=\"node-1\"}\u{fffd} %zz");
         assert!(!text.contains("10.0.0.5") && text.contains("代号"), "{text}");
     }
 
