@@ -90,7 +90,8 @@ fn user_message(subject: &Subject<'_>) -> String {
         [one] => (format!("请分析这组 Alertmanager 告警，正在触发的共 {count} 条。"), excerpt.single(one, bound)),
         several => (
             format!(
-                "请一并分析同时触发的 {} 组告警，共 {count} 条：找共同原因，按排查先后写，每组都点名。alertnames 是全部告警名及条数，groups 是各组。",
+                "请一并分析同时触发的 {} 组告警，共 {count} 条：找共同原因，按排查先后写，每组都点名。\
+                 alertnames 是全部告警名及条数，groups 是各组。",
                 several.len()
             ),
             excerpt.digest(several, bound),
