@@ -5,7 +5,6 @@
 mod detect;
 
 use std::borrow::Cow;
-use std::mem;
 use std::ops::Range;
 
 use crate::alertmanager::{Alert, Labels, Notification};
@@ -22,16 +21,18 @@ const DECODINGS: usize = 3;
 /// The groupKey stays as it is, since it identifies the group; [`mask_text`] is for the log line that holds it. What is
 /// masked already is not counted again.
 pub fn mask(notification: &mut Notification) -> usize {
-    if is_clean(notification) {
-        return 0;
-    }
-    let mut masker = Masker::default();
-    masker.labels(&mut notification.group_labels);
-    masker.text(&mut notification.external_url);
-    for alert in &mut notification.alerts {
-        masker.labels(&mut alert.labels);
-        masker.labels(&mut alert.annotations);
-        masker.text(&mut alert.generator_url);
+    let Notification { group_labels, external_url, alerts, .. } = notification;
+    let (nothing, mut masker) = (Labels::new(), Masker::default());
+    masker.labels(group_labels, &nothing);
+    masker.text(external_url);
+    let mut last = (&*group_labels, &nothing, "");
+    for Alert { labels, annotations, generator_url, .. } in alerts {
+        masker.labels(labels, last.0);
+        masker.labels(annotations, last.1);
+        if generator_url != last.2 {
+            masker.text(generator_url);
+        }
+        last = (labels, annotations, generator_url);
     }
     masker.count
 }
@@ -44,27 +45,11 @@ pub fn mask_text(text: &str) -> (Cow<'_, str>, usize) {
     (masked, masker.count)
 }
 
-/// Whether what bears this name is a secret: `password`, `db_passwd`, `apiKey`, `X-Auth-Token`, but not `secret_name`,
-/// `tokens` or `token_type`.
-#[must_use]
-pub(crate) fn is_secret_name(name: &str) -> bool {
-    detect::names_secret(name.as_bytes())
-}
-
-/// Whether nothing in it is to be masked. The alerts of a group have most of their texts in common: those that
-/// are equal in the alert before are not looked at again.
-fn is_clean(notification: &Notification) -> bool {
-    let Notification { group_labels, external_url, alerts, .. } = notification;
-    let (nothing, mut masker) = (Labels::new(), Masker::default());
-    let mut last = (group_labels, &nothing, "");
-    masker.are_clean(group_labels, &nothing)
-        && masker.is_clean(external_url)
-        && alerts.iter().all(|Alert { labels, annotations, generator_url, .. }| {
-            let before = mem::replace(&mut last, (labels, annotations, generator_url));
-            masker.are_clean(labels, before.0)
-                && masker.are_clean(annotations, before.1)
-                && (generator_url == before.2 || masker.is_clean(generator_url))
-        })
+/// Whether a label or an annotation is a secret by its name: `password`, `db_passwd`, `apiKey`, `X-Auth-Token`, but not
+/// `secret_name`, `tokens` or `token_type`, and not with a value that can be none.
+fn is_secret(name: &str, value: &str) -> bool {
+    let (name, value) = (name.as_bytes(), value.as_bytes());
+    detect::names_secret(name) && detect::is_secret(name, value) && !detect::is_resource(name, value)
 }
 
 /// Masks one text after the other.
@@ -79,26 +64,16 @@ struct Masker {
 }
 
 impl Masker {
-    fn labels(&mut self, labels: &mut Labels) {
+    /// Masks what differs from `masked`: the alerts of a group have most of their texts in common.
+    fn labels(&mut self, labels: &mut Labels, masked: &Labels) {
         for (name, value) in labels {
-            if !is_secret_name(name) {
-                self.text(value);
-            } else if !is_masked(value) {
+            if is_secret(name, value) {
                 MASK.clone_into(value);
                 self.count += 1;
+            } else if masked.get(name) != Some(value) {
+                self.text(value);
             }
         }
-    }
-
-    /// Whether nothing in `labels` is to be masked, but for what stands in `clean` as well.
-    fn are_clean(&mut self, labels: &Labels, clean: &Labels) -> bool {
-        labels.iter().all(|(name, value)| {
-            clean.get(name) == Some(value) || if is_secret_name(name) { is_masked(value) } else { self.is_clean(value) }
-        })
-    }
-
-    fn is_clean(&mut self, text: &str) -> bool {
-        self.masked(text).is_none()
     }
 
     fn text(&mut self, text: &mut String) {
@@ -179,11 +154,6 @@ impl Masker {
     }
 }
 
-/// Whether a secret's value was masked by whoever wrote it.
-fn is_masked(value: &str) -> bool {
-    value.bytes().all(|byte| byte == b'*')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,7 +174,7 @@ mod tests {
         for (name, is_secret) in
             test_rows::<(String, bool)>(include_str!("../../tests/it/cases/rows/secret-names.jsonl"))
         {
-            assert_eq!(is_secret_name(&name), is_secret, "{name}");
+            assert_eq!(detect::names_secret(name.as_bytes()), is_secret, "{name}");
         }
     }
 
@@ -255,19 +225,77 @@ mod tests {
     }
 
     #[test]
+    fn what_a_name_announces_is_masked_in_every_form() {
+        const FORMS: &[&str] = &[
+            "NAME=VALUE", "NAME: VALUE", "NAME = VALUE", "NAME := \"VALUE\"", "\"NAME\":\"VALUE\"",
+            "\"NAME\": \"VALUE\"", "{\\\"NAME\\\":\\\"VALUE\\\"}", "'NAME' => 'VALUE'", "--NAME VALUE", "--NAME=VALUE",
+            "[\"--NAME\",\"VALUE\"]", "[\"--NAME\", \"VALUE\"]", "define('NAME', 'VALUE')", "<NAME>VALUE</NAME>",
+            "x[\"NAME\"] = \"VALUE\"", "<add key=\"NAME\" value=\"VALUE\"/>",
+            "{\"name\":\"NAME\",\"value\":\"VALUE\"}", "- name: NAME\n  value: VALUE", "export NAME='VALUE'",
+            "http://a/?x=1&NAME=VALUE", "NAME%3D%22VALUE%22", "a\\nNAME=VALUE", "NAME：VALUE",
+        ];
+        for name in [
+            "password", "DB_PASSWORD", "dbPass", "apiKey", "X-Auth-Token", "client_secret", "api_v3_key",
+            "client-key-data", "secret", "community", "spring.datasource.password", "aws_secret_access_key",
+        ] {
+            for value in ["hunter2", "Tr0ub4dor&3", "zhangsan"] {
+                // That is the name of a Kubernetes Secret.
+                if (name, value) == ("secret", "zhangsan") {
+                    continue;
+                }
+                for form in FORMS {
+                    let text = form.replace("NAME", name).replace("VALUE", value);
+                    let expected = form.replace("NAME", name).replace("VALUE", MASK);
+                    assert_eq!(mask_text(&text), (expected.into(), 1), "{text}");
+                }
+            }
+        }
+        for text in ["machine a login b password hunter2", "db:5432:orders:app:hunter2", "数据库密码 hunter2"] {
+            assert!(!mask_text(text).0.contains("hunter2"), "{text}");
+        }
+    }
+
+    #[test]
     fn hostile_text_costs_one_pass() {
-        let started = std::time::Instant::now();
         for unit in [
             "password=\"", "password='\\", "sk-", "eyJ-", "://a:", "-----BEGIN PRIVATE KEY", "@(", "Bearer ", "%25",
             "a=%22password%3D", "token,", "密码：", "-u ", "curl -u", "curl -u a:", "mysql -p", "sshpass -p '",
             "password is ", "password for ", "password '", "identified by '", "requirepass ", "<token>", "a b:c ",
             "AKIA-", "AKIAIOSFODNN7EXAMPLE\n", "sk_live_", "12345678:AA", "$6$", "$6$abcdefghijklmnopqrstuvwxyz ",
-            "&key=", "MA.", "账号密码：a / ", "user/password: ", "password=a,", "+/",
+            "&key=", "MA.", "账号密码：a / ", "user/password: ", "password=a,", "+/", "a/", "a-", "aB3",
+            "aB3xxxxxxxxxxxxxxxxxxxxxxxxxxxxx/", ":5432:a:", "-p ", "password \"", "password: ", "secret=\"a\"",
+            "<password>", "password\n value", "glsa_", "eyJ", "by '", "cookie: a", "密码 ", "账密：",
         ] {
-            let text = unit.repeat(50_000 / unit.len());
+            let text = unit.repeat(256 * 1024 / unit.len());
+            let started = std::time::Instant::now();
             let (masked, _) = mask_text(&text);
             assert!(masked.len() <= 4 * text.len(), "{unit}");
+            // A second at most without optimisation; in quadratic time minutes.
+            assert!(started.elapsed().as_secs() < 20, "{unit}: {:?}", started.elapsed());
         }
-        assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
+    }
+
+    /// Shapes that public scanners know, in texts as alerts carry them. They are not to be tuned on.
+    #[test]
+    #[expect(clippy::print_stdout, reason = "the figures")]
+    fn unseen_secrets_are_masked() {
+        let rows = test_rows::<[String; 4]>(include_str!("../../tests/it/cases/rows/secrets-unseen.jsonl"));
+        let is_masked = |[_, text, head, tail]: &&[String; 4]| {
+            // In two halves, so that no scanner finds a key in the file.
+            let secret = format!("{head}{tail}");
+            !mask_text(&text.replacen("{}", &secret, 1)).0.contains(&secret)
+        };
+        let masked = rows.iter().filter(is_masked).count();
+        println!("{masked} of {} secrets masked", rows.len());
+        assert!(masked * 100 >= rows.len() * 94, "{masked} of {}", rows.len());
+    }
+
+    #[test]
+    #[expect(clippy::print_stdout, reason = "the figures")]
+    fn unseen_prose_is_kept() {
+        let texts = test_rows::<String>(include_str!("../../tests/it/cases/rows/prose-unseen.jsonl"));
+        let changed = texts.iter().filter(|text| mask_text(text).1 > 0).count();
+        println!("{changed} of {} texts changed", texts.len());
+        assert!(changed * 100 <= texts.len() * 7, "{changed} of {}", texts.len());
     }
 }
