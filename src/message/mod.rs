@@ -178,7 +178,8 @@ fn marked(plain: &str, notifications: &[&Notification]) -> String {
             &begun
         };
         // The model may have set a mark itself.
-        if danger::is_dangerous(logical) && !logical.contains(danger::MARK) {
+        let is_dangerous = danger::is_dangerous(logical) || danger::is_dangerous_in_prose(logical);
+        if is_dangerous && !logical.contains(danger::MARK) {
             marked.push(' ');
             marked.push_str(danger::MARK);
         }
@@ -381,7 +382,7 @@ PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY; ⚠️高危
         assert_eq!(marked("kubectl -n a \\\n  delete pod x", &[&node]), "kubectl -n a \\\n  delete pod x ⚠️高危");
         assert_eq!(marked("reboot ⚠️高危", &[&node]), "reboot ⚠️高危");
         for (sql, expected) in [
-            ("DELETE FROM a\n  WHERE id < 9;\n完成", "DELETE FROM a\n  WHERE id < 9;\n完成"),
+            ("UPDATE a\n  SET b = 1\n  WHERE id < 9;\n完成", "UPDATE a\n  SET b = 1\n  WHERE id < 9;\n完成"),
             ("DELETE\nFROM a;\n完成", "DELETE\nFROM a; ⚠️高危\n完成"),
             ("1. UPDATE a\n   SET b = 1;", "1. UPDATE a\n   SET b = 1; ⚠️高危"),
             ("UPDATE a\nSET b = 1\nWHERE c = 2;", "UPDATE a\nSET b = 1\nWHERE c = 2;"),

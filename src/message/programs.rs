@@ -15,20 +15,6 @@ pub(crate) const MORE_COMMANDS: &str = "apt apt-get crontab dmesg dnf fdisk free
 pub(crate) const ENGLISH: &str = "cat cd echo export find for free head kill less mount ping reboot route service \
     shutdown ss stat tail top watch who";
 
-/// Programs that only look at what stands behind them.
-pub(crate) const READERS: &str = "ag apropos ausearch awk cat echo egrep fgrep grep head history journalctl less ll ls \
-    man pgrep printf rg stat tail wc whatis whereis which zcat zgrep";
-
-/// Shells that run what they read.
-pub(crate) const SHELLS: &str = "sh bash dash ash ksh zsh";
-
-/// Other programs that run what they read.
-pub(crate) const CLIENTS: &str = "clickhouse-client mariadb mongo mongosh mysql psql redis-cli sqlite3 sqlplus ssh";
-
-/// Words that a command may stand behind.
-pub(crate) const PREFIXES: &str = "sudo nohup xargs time env exec then do else watch nice ionice timeout run execute \
-    try use command -- -exec -c $ # • - * + ☐ mysql> redis>";
-
 /// Whether `word` is in a list of words.
 pub(crate) fn has(words: &str, word: &str) -> bool {
     words.split(' ').any(|one| one == word)
