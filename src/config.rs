@@ -2,10 +2,9 @@
 //!
 //! A new variable is a row in [`VARIABLES`] and a `raw.read("NAME", parser)` where its value is used.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Display, Write as _};
-use std::fs::File;
-use std::io::Read as _;
+use std::fmt::{self, Display};
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -17,7 +16,6 @@ use serde_json::{Map, Value};
 
 use crate::deepseek;
 use crate::pipeline::{self, OnAnalysisFailure, PromptSettings};
-use crate::secret::Secret;
 use crate::upstream::{self, Credential, ProxyRoute};
 use crate::wecom;
 
@@ -44,17 +42,7 @@ const fn secret(name: &'static str, default: &'static str, doc: &'static str) ->
 
 /// Every variable there is, in the order of `--help`.
 pub const VARIABLES: &[Variable] = &[
-    plain("LISTEN_ADDR", "127.0.0.1:5000", "address of the webhook; keep it on loopback, or set WEBHOOK_TOKEN"),
-    plain("METRICS_ADDR", "none", "a second address that serves only /metrics and the health pages, without a token"),
-    secret("WEBHOOK_TOKEN", "none", "Bearer token that a post must carry (authorization.credentials in Alertmanager)"),
     secret("DEEPSEEK_API_KEY", "required", "key of the OpenAI-compatible endpoint"),
-    plain("DEEPSEEK_BASE_URL", "https://api.deepseek.com/v1", "its address; http:// too, for a local model"),
-    plain("DEEPSEEK_MODEL", "deepseek-flash", "model to ask"),
-    plain("DEEPSEEK_MAX_TOKENS", "8192", "sent as max_tokens (thinking counts in it); 0 sends none"),
-    plain("DEEPSEEK_EXTRA", "{}", "JSON object merged into the request: thinking, temperature …"),
-    plain("DEEPSEEK_PROXY", "HTTPS_PROXY …", "HTTP proxy to DeepSeek; none goes direct"),
-    plain("DEEPSEEK_CA_FILE", "none", "PEM certificates trusted for DeepSeek instead of the built-in ones"),
-    plain("PROMPT_FILE", "built in", "file with the instructions for DeepSeek"),
     plain("WECHAT_CORP_ID", "required", "WeCom's corpid (企业ID)"),
     secret("WECHAT_API_SECRET", "required", "secret of the WeCom app"),
     plain("WECHAT_AGENT_ID", "required", "agentid of the WeCom app"),
@@ -62,6 +50,25 @@ pub const VARIABLES: &[Variable] = &[
     plain("WECHAT_TO_USER", "@all", "recipients, a|b; @all only when no party or tag is set"),
     plain("WECHAT_TO_PARTY", "none", "departments, 1|2"),
     plain("WECHAT_TO_TAG", "none", "tags, 1|2"),
+    plain("LISTEN_ADDR", "127.0.0.1:5000", "address of the webhook; keep it on loopback, or set WEBHOOK_TOKEN"),
+    plain("METRICS_ADDR", "none", "a second address that serves only /metrics and the health pages, without a token"),
+    secret("WEBHOOK_TOKEN", "none", "Bearer token that a post must carry (authorization.credentials in Alertmanager)"),
+    plain(
+        "DEEPSEEK_BASE_URL", "https://api.deepseek.com/v1", "address of the endpoint; http:// too, for a local model",
+    ),
+    plain("DEEPSEEK_MODEL", "deepseek-flash", "model to ask"),
+    plain("DEEPSEEK_MAX_TOKENS", "8192", "sent as max_tokens (thinking counts in it); 0 sends none"),
+    plain("DEEPSEEK_EXTRA", "{}", "JSON object merged into the request: thinking, temperature …"),
+    plain("DEEPSEEK_PROXY", "HTTPS_PROXY …", "HTTP proxy to DeepSeek; none goes direct"),
+    plain("DEEPSEEK_CA_FILE", "none", "PEM certificates trusted for DeepSeek instead of the built-in ones"),
+    plain("PROMPT_FILE", "built in", "file with the instructions for DeepSeek"),
+    plain("REDACT_LABELS", "none", "labels whose values DeepSeek sees as aliases: instance,cluster"),
+    plain("ON_ANALYSIS_FAILURE", "retry", "retry, or deliver: the plain alert is sent when no analysis can be had"),
+    plain("ANALYSIS_TTL", "12h", "how long an analysis serves the repeats of its alerts"),
+    plain(
+        "DAILY_TOKEN_BUDGET", "0",
+        "tokens a day, after which only urgent alerts (critical, page, P0 …) are analysed; 0 is no budget",
+    ),
     plain("WECHAT_API_URL", "https://qyapi.weixin.qq.com", "WeCom's address, with or without /cgi-bin"),
     plain("WECHAT_PROXY", "HTTPS_PROXY …", "HTTP proxy to WeCom; none goes direct"),
     plain("WECHAT_CA_FILE", "none", "PEM certificates trusted for WeCom instead of the built-in ones"),
@@ -71,18 +78,36 @@ pub const VARIABLES: &[Variable] = &[
     plain("JOB_TIMEOUT", "4m", "time for one notification; keep it below Alertmanager's group_interval"),
     plain("DRAIN_TIMEOUT", "25s", "time for running jobs to finish after SIGTERM"),
     plain("DEDUPE_WINDOW", "10m", "how long a delivered notification is remembered and not sent again"),
-    plain("ANALYSIS_TTL", "12h", "how long an analysis serves the repeats of its alerts"),
-    plain("ON_ANALYSIS_FAILURE", "retry", "retry, or deliver: the plain alert is sent when no analysis can be had"),
     plain("DIGEST_AT", "10", "when more notifications wait, they are explained together; 0 is never"),
-    plain(
-        "DAILY_TOKEN_BUDGET", "0",
-        "tokens a day, after which only urgent alerts (critical, page, P0 …) are analysed; 0 is no budget",
-    ),
-    plain("REDACT_LABELS", "none", "labels whose values DeepSeek sees as aliases: instance,cluster"),
-    plain("TIME_ZONE", "+08:00", "offset of the times in messages"),
+    plain("TIME_ZONE", "+08:00", "offset of the times in messages and in the log"),
 ];
 
-/// An unknown name with one of these prefixes is a misspelling.
+/// Titles of the table's parts, each with its first variable.
+pub const GROUPS: [(&str, &str); 6] = [
+    ("DEEPSEEK_API_KEY", "Required"),
+    ("WECHAT_TO_USER", "Who gets messages"),
+    ("LISTEN_ADDR", "Webhook"),
+    ("DEEPSEEK_BASE_URL", "Analysis"),
+    ("WECHAT_API_URL", "WeCom"),
+    ("WORKERS", "Jobs"),
+];
+
+/// Words of a misspelt name that mean this variable though its own name has others.
+const ALSO_CALLED: [(&str, &str); 10] = [
+    ("DEEPSEEK_API_KEY", "TOKEN SECRET"),
+    ("DEEPSEEK_BASE_URL", "API ENDPOINT HOST ADDRESS"),
+    ("DEEPSEEK_EXTRA", "TEMPERATURE THINKING"),
+    ("JOB_TIMEOUT", "DEEPSEEK WECHAT"),
+    ("PROMPT_FILE", "DEEPSEEK SYSTEM"),
+    ("WEBHOOK_TOKEN", "SECRET PASSWORD KEY"),
+    ("WECHAT_AGENT_ID", "APP"),
+    ("WECHAT_API_SECRET", "CORP APP"),
+    ("WECHAT_API_URL", "BASE HOST ENDPOINT"),
+    ("WECHAT_ROBOT_KEY", "WEBHOOK BOT URL"),
+];
+
+/// An unknown name with one of these prefixes is a fault. Any other one that resembles a variable is a warning: it may be
+/// another program's.
 const OWN_PREFIXES: [&str; 3] = ["DEEPSEEK_", "WECHAT_", "WEBHOOK_"];
 
 /// Variables of a WeCom app, which a group robot does not take.
@@ -99,7 +124,7 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 pub struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) metrics_listen: Option<SocketAddr>,
-    pub(crate) webhook_token: Option<Secret>,
+    pub(crate) webhook_token: Option<Credential>,
     pub(crate) pipeline: pipeline::Settings,
     pub(crate) workers: usize,
     pub(crate) queue_size: usize,
@@ -131,6 +156,24 @@ impl Config {
         Raw::check(vars, Raw::config)
     }
 
+    /// The effective configuration without its secrets, in logfmt.
+    pub(crate) fn summary(&self) -> String {
+        let Self { pipeline, workers, queue_size, job_timeout, digest_at, webhook_token, .. } = self;
+        let (deepseek, wecom) = (&pipeline.deepseek, &pipeline.wecom);
+        let sender = if matches!(wecom.account, wecom::Account::App { .. }) { "app" } else { "robot" };
+        format!(
+            "version={} model={:?} endpoint={} wecom={} sender={sender} recipients={:?} rate={}/m digest_at={digest_at} \
+             workers={workers} queue_size={queue_size} job_timeout={job_timeout:?} webhook_token={}",
+            env!("CARGO_PKG_VERSION"),
+            deepseek.model.model,
+            deepseek.base_url,
+            wecom.api_url,
+            wecom.audience(),
+            pipeline.rate,
+            if webhook_token.is_some() { "set" } else { "none" },
+        )
+    }
+
     /// Reads only what decides the request body, for the command `prompt`: model and prompt.
     ///
     /// # Errors
@@ -150,33 +193,6 @@ impl Config {
     }
 }
 
-/// The text of `--help`.
-#[must_use]
-pub fn help() -> String {
-    let mut text = String::from(
-        "wechat-with-deepseek: explains Alertmanager's notifications with DeepSeek and sends them to WeCom\n\n\
-         Usage:\n  \
-         wechat-with-deepseek                 serve POST /handle_alert\n  \
-         wechat-with-deepseek check           try configuration, network, DeepSeek and WeCom; sends no message\n  \
-         wechat-with-deepseek test            send one built-in notification through everything\n  \
-         wechat-with-deepseek prompt FILE|-   print the request that DeepSeek would get for a notification\n  \
-         wechat-with-deepseek health          ask the running service whether it is ready (exit 0 or 1)\n  \
-         wechat-with-deepseek --help | --version\n\n\
-         Environment (NAME_FILE reads a secret from a file instead):\n",
-    );
-    for Variable { name, default, doc, is_secret } in VARIABLES {
-        let name = format!("{name}{}", if *is_secret { "[_FILE]" } else { "" });
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "  {name:<26} {doc} [{default}]");
-    }
-    text.push_str(
-        "  RUST_LOG                   level of the log on stderr: error, warn, info, debug, trace [info]\n\n\
-         Durations are written 30s, 4m, 1h30m. Exit codes: 0 drained, 70 the server failed, 75 work was cut off,\n\
-         78 bad configuration; a command that fails ends with 1, a misspelt one with 64.\n",
-    );
-    text
-}
-
 /// The raw environment, and what is found wrong with it. A value with a fault is replaced by its default, so that the
 /// reading goes on and [`Raw::check`] reports every fault.
 struct Raw {
@@ -193,17 +209,21 @@ impl Raw {
         // `NAME=${NAME}` gives an empty value for an unset NAME, so empty counts as unset; so does `none` where the table
         // has it as the default.
         let is_none = |name: &str| VARIABLES.iter().any(|row| row.name == name && row.default == "none");
-        let is_set = |name: &str, value: &str| !(value.is_empty() || value.trim() == "none" && is_none(name));
-        let vars = vars.into_iter().filter(|(name, value)| is_set(name, value)).collect();
+        let is_set = |(name, value): &(String, String)| !(value.is_empty() || value == "none" && is_none(name));
+        let vars = vars.into_iter().map(|(name, value)| {
+            let value = as_meant(&name, &value);
+            (name, value)
+        });
+        let vars = vars.filter(is_set).collect();
         let mut raw = Self { vars, faults: Vec::new(), warnings: Vec::new() };
-        raw.refuse_unknown();
+        raw.check_names();
         let built = build(&mut raw);
         if raw.faults.is_empty() { Ok(built) } else { Err(ConfigError(raw.faults)) }
     }
 
     fn config(&mut self) -> Config {
         let listen = self.read("LISTEN_ADDR", address);
-        let webhook_token = self.credential("WEBHOOK_TOKEN").map(|token| token.get());
+        let webhook_token = self.credential("WEBHOOK_TOKEN");
         if !listen.ip().is_loopback() && webhook_token.is_none() {
             self.warnings.push(format!(
                 "LISTEN_ADDR={listen} can be reached from other machines and there is no WEBHOOK_TOKEN: \
@@ -249,7 +269,7 @@ impl Raw {
             self.fault("DEEPSEEK_BASE_URL", "ends in /chat/completions, which the service adds itself; leave it out");
         }
         deepseek::Settings {
-            upstream: self.upstream("DEEPSEEK_PROXY", "DEEPSEEK_CA_FILE", &base_url),
+            upstream: self.upstream(["DEEPSEEK_BASE_URL", "DEEPSEEK_PROXY", "DEEPSEEK_CA_FILE"], &base_url),
             api_key: self.required_credential("DEEPSEEK_API_KEY"),
             model: self.model(),
             base_url,
@@ -275,7 +295,7 @@ impl Raw {
     fn wecom(&mut self) -> wecom::Settings {
         let api_url = self.read("WECHAT_API_URL", base_url);
         let api_url = api_url.strip_suffix("/cgi-bin").unwrap_or(&api_url).to_owned();
-        let upstream = self.upstream("WECHAT_PROXY", "WECHAT_CA_FILE", &api_url);
+        let upstream = self.upstream(["WECHAT_API_URL", "WECHAT_PROXY", "WECHAT_CA_FILE"], &api_url);
         let account = match self.credential("WECHAT_ROBOT_KEY") {
             Some(key) => self.robot(key),
             None => wecom::Account::App {
@@ -291,7 +311,7 @@ impl Raw {
 
     fn recipients(&mut self) -> wecom::Recipients {
         let mut recipients = wecom::Recipients {
-            touser: self.optional("WECHAT_TO_USER", text).unwrap_or_default(),
+            touser: self.optional("WECHAT_TO_USER", users).unwrap_or_default(),
             toparty: self.optional("WECHAT_TO_PARTY", ids).unwrap_or_default(),
             totag: self.optional("WECHAT_TO_TAG", ids).unwrap_or_default(),
         };
@@ -338,25 +358,32 @@ impl Raw {
         rate
     }
 
-    fn upstream(&mut self, proxy: &'static str, ca: &'static str, base_url: &str) -> upstream::Settings {
-        upstream::Settings { proxy: self.proxy(proxy, base_url), roots: self.optional(ca, certificates) }
+    /// Proxy and certificates of an upstream, by the variables of its address, its proxy and its certificates.
+    fn upstream(&mut self, [url, own, ca]: [&'static str; 3], base_url: &str) -> upstream::Settings {
+        let Ok(uri) = base_url.parse::<ureq::http::Uri>() else { return upstream::Settings::default() };
+        let host = uri.host().unwrap_or_default();
+        let is_plain = uri.scheme_str() == Some("http");
+        if is_plain && !upstream::is_private(host) {
+            self.warnings.push(format!("{url}={base_url}: keys and alerts go to {host} unencrypted; write https://"));
+        }
+        let proxy = self.proxy(own, host, is_plain);
+        upstream::Settings { proxy, roots: self.optional(ca, certificates) }
     }
 
     /// The upstream's own variable, else those that curl reads. None for an upstream on loopback.
-    fn proxy(&mut self, own: &'static str, base_url: &str) -> Option<ProxyRoute> {
-        let uri: ureq::http::Uri = base_url.parse().ok()?;
-        let usual = match uri.scheme_str() {
-            Some("http") => ["http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"],
-            _ => ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"],
+    fn proxy(&mut self, own: &'static str, host: &str, is_plain: bool) -> Option<ProxyRoute> {
+        let usual = if is_plain {
+            ["http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"]
+        } else {
+            ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
         };
         let name = std::iter::once(own).chain(usual).find(|name| self.vars.contains_key(*name))?;
-        if self.vars.get(name)?.trim() == "none" {
+        if self.vars.get(name)? == "none" {
             return None;
         }
         let parse = |text: &str| ProxyRoute::parse(text).map_err(|fault| format!("{fault}; {own}=none goes direct"));
         // Parsed before it may be bypassed, so that a misspelt proxy is reported at the start.
         let route = self.optional(name, parse)?;
-        let host = uri.host().unwrap_or_default();
         let no_proxy = ["NO_PROXY", "no_proxy"].iter().find_map(|name| self.vars.get(*name));
         let bypassed = upstream::is_loopback(host) || no_proxy.is_some_and(|list| upstream::is_in_no_proxy(host, list));
         (name == own || !bypassed).then_some(route)
@@ -372,12 +399,12 @@ impl Raw {
 
     /// The value of a variable, when it is set and valid.
     fn optional<T, E: Display>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
-        let parsed = parse(self.vars.get(name)?.trim());
+        let parsed = parse(self.vars.get(name)?);
         parsed.map_err(|fault| self.fault(name, fault)).ok()
     }
 
     fn required<T: Default, E: Display>(&mut self, name: &str, what: &str, parse: impl Fn(&str) -> Result<T, E>) -> T {
-        if self.vars.get(name).is_none_or(|text| text.trim().is_empty()) {
+        if !self.vars.contains_key(name) {
             self.fault(name, format!("is not set; it is {what} (a group robot needs only WECHAT_ROBOT_KEY)"));
             return T::default();
         }
@@ -391,10 +418,7 @@ impl Raw {
             (None, None) => return None,
             (Some(_), Some(_)) => (name, Err(format!("and {file} are both set; unset one"))),
             (Some(value), None) => (name, Ok(Credential::of(value.clone()))),
-            (None, Some(path)) => {
-                let read = Credential::from_file(Path::new(path));
-                (file.as_str(), read.map_err(|error| format!("cannot read {path}: {error}")))
-            }
+            (None, Some(path)) => (file.as_str(), Credential::from_file(Path::new(path))),
         };
         read.and_then(checked).map_err(|fault| self.fault(source, fault)).ok()
     }
@@ -410,15 +434,20 @@ impl Raw {
         self.faults.push(format!("{name}: {what}"));
     }
 
-    fn refuse_unknown(&mut self) {
+    fn check_names(&mut self) {
         let files = VARIABLES.iter().filter(|row| row.is_secret).map(|row| format!("{}_FILE", row.name));
         let known: BTreeSet<String> = VARIABLES.iter().map(|row| row.name.to_owned()).chain(files).collect();
-        let is_ours = |name: &str| OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-        for name in self.vars.keys().filter(|name| is_ours(name) && !known.contains(*name) && !is_from_kubernetes(name))
-        {
-            let nearest = known.iter().min_by_key(|candidate| edit_distance(candidate, name));
-            let nearest = nearest.map_or("", String::as_str);
-            self.faults.push(format!("{name}: is no variable of this service; did you mean {nearest}?"));
+        for name in self.vars.keys().filter(|name| !known.contains(*name) && !is_from_kubernetes(name)) {
+            let is_ours = OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+            let shared = |candidate: &str| if is_ours { shared_words(name, candidate) } else { 0 };
+            let nearest = known.iter().min_by_key(|known| (Reverse(shared(known)), edit_distance(known, name)));
+            let Some(nearest) = nearest else { continue };
+            let fault = format!("{name}: is no variable of this service; did you mean {nearest}?");
+            if is_ours {
+                self.faults.push(fault);
+            } else if edit_distance(nearest, name) <= name.len() / 4 {
+                self.warnings.push(fault);
+            }
         }
     }
 }
@@ -432,8 +461,37 @@ fn is_from_kubernetes(name: &str) -> bool {
     name.ends_with("_PORT") || ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT_"].iter().any(|part| name.contains(part))
 }
 
+/// A value as it is meant: without the quotes that docker's `--env-file` keeps, and with the full-width characters of an
+/// input method in ASCII. A file's name and JSON keep theirs.
+fn as_meant(name: &str, value: &str) -> String {
+    let half_width = |c: char| match c {
+        '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
+        '\u{3000}' => ' ',
+        c => c,
+    };
+    let value = upstream::unquoted(value);
+    if name.ends_with("_FILE") || name == "DEEPSEEK_EXTRA" {
+        return value.to_owned();
+    }
+    upstream::unquoted(&value.chars().map(half_width).collect::<String>()).to_owned()
+}
+
+/// A name that goes to an upstream as it is. Whoever copies one out of a web page may copy invisible characters too.
 fn text(text: &str) -> Result<String, String> {
-    Ok(text.to_owned())
+    match text.chars().find(|c| !(c.is_alphanumeric() || c.is_ascii_graphic())) {
+        Some(c) => Err(format!("holds {c:?}, which is in no such name; type it anew")),
+        None => Ok(text.to_owned()),
+    }
+}
+
+/// Userids. A member's name is none: `[a-zA-Z0-9_@.-]` <https://developer.work.weixin.qq.com/document/path/90195>.
+fn users(text: &str) -> Result<String, String> {
+    match text.split('|').find(|user| !user.is_ascii()) {
+        Some(name) => Err(format!(
+            "{name:?} is no userid; write what the console's 通讯录 shows as the member's 账号, several as a|b"
+        )),
+        None => Ok(text.to_owned()),
+    }
 }
 
 fn number<T: FromStr + PartialOrd + Display>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> {
@@ -488,12 +546,13 @@ fn extra(text: &str) -> Result<Map<String, Value>, String> {
 }
 
 fn instructions(path: &str) -> Result<String, String> {
-    let text = read_file(path)?;
+    let text = upstream::read_text(path.as_ref(), MAX_FILE_BYTES)?;
     if text.trim().is_empty() { Err(format!("{path} is empty; unset it for the built-in prompt")) } else { Ok(text) }
 }
 
 fn certificates(path: &str) -> Result<upstream::Roots, String> {
-    upstream::Roots::from_pem(&read_file(path)?).map_err(|error| format!("cannot use {path}: {error}"))
+    upstream::Roots::from_pem(&upstream::read_text(path.as_ref(), MAX_FILE_BYTES)?)
+        .map_err(|error| format!("cannot use {path}: {error}"))
 }
 
 fn agent_id(text: &str) -> Result<u64, &'static str> {
@@ -533,6 +592,14 @@ fn checked(credential: Credential) -> Result<Credential, String> {
     let secret = credential.get();
     if secret.expose().is_empty() {
         return Err("is empty".into());
+    }
+    let named = secret.expose().split_once('=').filter(|(name, value)| {
+        !name.is_empty()
+            && !value.trim_matches('=').is_empty()
+            && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')
+    });
+    if let Some((name, _)) = named {
+        return Err(format!("begins with {name}=; give only what stands behind it"));
     }
     if !secret.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("holds a space, a line break or a character that is not ASCII; check how it was copied".into());
@@ -587,7 +654,13 @@ fn offset(text: &str) -> Result<Offset, String> {
     parse().ok_or_else(|| format!("{text:?} is not an offset; write +08:00 or UTC"))
 }
 
-/// Levenshtein distance in bytes, for "did you mean".
+/// How many words of a misspelt name are words of a variable's, for "did you mean".
+fn shared_words(name: &str, variable: &str) -> usize {
+    let also = ALSO_CALLED.iter().find(|(own, _)| *own == variable).map_or("", |(_, words)| words);
+    name.split('_').filter(|word| variable.split('_').chain(also.split(' ')).any(|own| own == *word)).count()
+}
+
+/// Levenshtein distance in bytes.
 fn edit_distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.bytes().enumerate() {
@@ -599,16 +672,6 @@ fn edit_distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
-}
-
-fn read_file(path: &str) -> Result<String, String> {
-    let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text));
-    match read {
-        Ok(bytes) if bytes as u64 > MAX_FILE_BYTES => Err(format!("{path} is larger than 1 MiB")),
-        Ok(_) => Ok(text),
-        Err(error) => Err(format!("cannot read {path}: {error}")),
-    }
 }
 
 #[cfg(test)]
@@ -668,7 +731,6 @@ mod tests {
             ("WEBHOOK_SECRET", "m", "is no variable"),
             ("DEEPSEEK_API_KEY_FILE", "/x", "both set"),
             ("WEBHOOK_TOKEN", "two words", "space"),
-            ("REDACT_LABELS", "instance，cluster", "instance,cluster"),
             ("REDACT_LABELS", "instance cluster", "instance,cluster"),
             ("REDACT_LABELS", "instance;cluster", "instance,cluster"),
             ("DEEPSEEK_EXTRA", "{temperature:0.3}", "'{\"temperature\":0.3}'"),
@@ -677,7 +739,10 @@ mod tests {
             ("HTTPS_PROXY", "proxy:abc", "port"),
             ("DEEPSEEK_BASE_URL", "https://host/v1/chat/completions", "/chat/completions"),
             ("WECHAT_TO_USER", "a,b", "a|b"),
-            ("WECHAT_TO_USER", "zhangsan｜lisi", "a|b"),
+            ("WECHAT_TO_USER", "zhangsan|张三", "账号"),
+            ("WECHAT_CORP_ID", "ww1\u{200b}", "type it anew"),
+            ("DEEPSEEK_MODEL", "deepseek flash", "type it anew"),
+            ("WEBHOOK_TOKEN", "WEBHOOK_TOKEN=t0ken", "begins with WEBHOOK_TOKEN="),
             ("WECHAT_TO_USER", "a b", "a|b"),
             ("WECHAT_TO_PARTY", "dev", "number"),
             ("WECHAT_TO_TAG", "1|ops", "number"),
@@ -686,6 +751,80 @@ mod tests {
             let error = read(&[(name, value)]).err().unwrap_or_else(|| panic!("{name}={value} is accepted"));
             let named = name.trim_end_matches("_FILE");
             assert!(error.contains(named) && error.contains(hint), "{name}={value}: {error}");
+        }
+    }
+
+    #[test]
+    fn values_are_read_as_they_are_meant() {
+        let read = |name, value| read(&[(name, value)]).unwrap_or_else(|error| panic!("{name}={value}: {error}"));
+        for value in ["\"a|b\"", "'a|b'", "“a|b”", " a|b ", "a｜b", "\u{feff}a|b", "＂ａ｜ｂ＂", "\u{3000}a|b"]
+        {
+            assert_eq!(read("WECHAT_TO_USER", value).pipeline.wecom.recipients.touser, "a|b", "{value}");
+        }
+        let extra = read("DEEPSEEK_EXTRA", r#"'{"stop":"，"}'"#).pipeline.deepseek.model.extra;
+        assert_eq!(extra["stop"], "，", "JSON is taken as it is");
+        assert_eq!(read("REDACT_LABELS", "instance，cluster").pipeline.prompt.redact_labels, ["instance", "cluster"]);
+        assert_eq!(read("DEEPSEEK_BASE_URL", "https：//host/v1").pipeline.deepseek.base_url, "https://host/v1");
+        assert_eq!(read("TIME_ZONE", "＋０８：００").pipeline.zone.seconds(), 28_800);
+        assert_eq!(read("WECHAT_TO_PARTY", "\"2\"").pipeline.wecom.recipients.toparty, "2");
+        assert_eq!(read("WORKERS", "\"4\"").workers, 4);
+        assert!(read("WEBHOOK_TOKEN", "\"t0ken\"").webhook_token.unwrap().get().matches("t0ken"));
+        // Base64 of 12 capitals, by chance.
+        assert!(read("WEBHOOK_TOKEN", "ABCDEFGHIJKL==").webhook_token.unwrap().get().matches("ABCDEFGHIJKL=="));
+    }
+
+    #[test]
+    fn misspelt_name_is_a_fault_or_a_warning_with_the_right_suggestion() {
+        for [name, expected] in
+            crate::test_rows::<[String; 2]>(include_str!("../tests/it/cases/rows/variable-names.jsonl"))
+        {
+            let said = match read(&[(&name, "1")]) {
+                Err(fault) => fault,
+                Ok(config) => config.warnings.concat(),
+            };
+            let is_ours = OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+            assert_eq!(said.contains("fault"), is_ours, "{name}: {said}");
+            assert!(said.contains(&format!("{name}: is no variable")), "{name}: {said}");
+            assert!(said.contains(&format!("did you mean {expected}?")), "{name}: {said}");
+        }
+    }
+
+    #[test]
+    fn names_of_others_are_no_warning() {
+        let others = ["WORKER_ID", "QUEUE_URL", "PROMPT_COMMAND", "JOB_ID", "LISTEN_FDS", "TZ", "HOME", "NODE_NAME"];
+        let config = read(&others.map(|name| (name, "1"))).unwrap();
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    }
+
+    #[test]
+    fn address_without_tls_is_a_warning_unless_it_is_private() {
+        let warned = |url: &str| !read(&[("DEEPSEEK_BASE_URL", url)]).unwrap().warnings.is_empty();
+        for url in ["http://api.deepseek.com/v1", "http://8.8.8.8/v1", "http://[2001:db8::1]/v1", "http://172.32.0.1"] {
+            assert!(warned(url), "{url}");
+        }
+        for url in [
+            "https://api.deepseek.com/v1", "http://127.0.0.1:11434/v1", "http://localhost:8000", "http://10.1.2.3/v1",
+            "http://172.31.0.1", "http://192.168.1.1", "http://100.100.2.1", "http://[fd00::1]/v1",
+            "http://ollama:11434", "http://vllm.models.svc", "http://vllm.models.svc.cluster.local",
+            "http://llm.internal",
+        ] {
+            assert!(!warned(url), "{url}");
+        }
+        assert!(
+            read(&[("WECHAT_API_URL", "http://wecom.example.com")]).unwrap().warnings[0].contains("WECHAT_API_URL")
+        );
+    }
+
+    #[test]
+    fn summary_names_the_recipients_and_no_secret() {
+        let config = read(&[("WEBHOOK_TOKEN", "t0ken-of-the-webhook"), ("WECHAT_TO_USER", "a|b")]).unwrap();
+        let summary = config.summary();
+        for text in ["model=\"deepseek-flash\"", "endpoint=https://api.deepseek.com/v1", "sender=app", "touser=a|b"] {
+            assert!(summary.contains(text), "{text} is not in {summary}");
+        }
+        assert!(!summary.contains("t0ken") && !summary.contains("sk-1"), "{summary}");
+        for everyone in [&[][..], &[("WECHAT_TO_USER", "@all")], &[("WECHAT_TO_PARTY", "2|1")]] {
+            assert!(read(everyone).unwrap().summary().contains("EVERYONE"), "{everyone:?}");
         }
     }
 
@@ -793,13 +932,6 @@ mod tests {
     fn address_beyond_loopback_without_token_is_a_warning() {
         assert!(read(&[("LISTEN_ADDR", "0.0.0.0:5000")]).unwrap().warnings[0].contains("WEBHOOK_TOKEN"));
         assert!(read(&[("LISTEN_ADDR", "0.0.0.0:5000"), ("WEBHOOK_TOKEN", "t")]).unwrap().warnings.is_empty());
-    }
-
-    #[test]
-    fn help_lists_every_variable() {
-        for variable in VARIABLES {
-            assert!(help().contains(variable.name), "{}", variable.name);
-        }
     }
 
     #[test]

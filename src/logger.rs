@@ -1,6 +1,9 @@
-//! The log on stderr: `RUST_LOG` sets the level, no level lets a package log a secret, and logging never blocks.
+//! The log on stderr, in logfmt: `RUST_LOG` sets the level, no level lets a package log a secret, and logging never blocks.
 
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd as _;
+use std::os::linux::fs::MetadataExt as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -8,7 +11,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use env_logger::{Builder, Env, Logger, Target};
-use log::{LevelFilter, Log, Metadata, Record};
+use jiff::Timestamp;
+use jiff::tz::Offset;
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+/// The target of lines that are fields in logfmt already, with `message` as the last one.
+pub(crate) const FIELDS: &str = concat!(env!("CARGO_CRATE_NAME"), "::fields");
 
 /// Packages that log addresses at debug and trace, and addresses hold secrets: ureq logs queries with corpsecret and
 /// access_token. No directive of `RUST_LOG` lets more than warnings of these through.
@@ -36,9 +44,45 @@ static UNWRITTEN: AtomicUsize = AtomicUsize::new(0);
 /// Lines that found no room since one did.
 static LOST: AtomicUsize = AtomicUsize::new(0);
 
-/// Writes a line at any level of the log: why the service does not start.
-pub fn write_line(line: &str) {
-    write(format!("{line}\n").into());
+/// Whether journald reads stderr: it takes a priority from each line's begin, and adds the time itself.
+static JOURNAL: OnceLock<bool> = OnceLock::new();
+
+/// `TIME_ZONE`. UTC until it is known.
+static ZONE: OnceLock<Offset> = OnceLock::new();
+
+/// Times in the log have this offset from now on.
+pub(crate) fn set_zone(zone: Offset) {
+    // It fails in a second call, which there is none of in a process.
+    let _ = ZONE.set(zone);
+}
+
+/// A time as the log shows it: RFC 3339 in milliseconds with the offset of `TIME_ZONE`.
+pub(crate) fn time(time: Timestamp) -> String {
+    format!("{:.3}", time.display_with_offset(ZONE.get().copied().unwrap_or(Offset::UTC)))
+}
+
+/// What a line begins with: the priority for journald (sd-daemon(3)), else the time; and the level.
+fn start(level: Level) -> String {
+    if *JOURNAL.get_or_init(is_journal) {
+        let priority = [3, 4, 6, 7, 7][level as usize - 1];
+        format!("<{priority}>level={level} ")
+    } else {
+        format!("time={} level={level} ", time(Timestamp::now()))
+    }
+}
+
+/// `JOURNAL_STREAM` is inherited by those whose stderr is another one, so it names device and inode.
+/// <https://www.freedesktop.org/software/systemd/man/systemd.exec.html#%24JOURNAL_STREAM>
+fn is_journal() -> bool {
+    let stream = io::stderr().as_fd().try_clone_to_owned().and_then(|stderr| File::from(stderr).metadata());
+    let named = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    stream.is_ok_and(|stream| named == format!("{}:{}", stream.st_dev(), stream.st_ino()))
+}
+
+/// Writes lines for a person at any level of the log: why the service does not start.
+pub fn write_lines(text: &str) {
+    let priority = if *JOURNAL.get_or_init(is_journal) { "<3>" } else { "" };
+    write(text.lines().flat_map(|line| [priority, line, "\n"]).collect::<String>().into());
 }
 
 fn write(mut line: Vec<u8>) {
@@ -49,7 +93,8 @@ fn write(mut line: Vec<u8>) {
     let lost = LOST.load(Ordering::SeqCst);
     if lost > 0 {
         // In one piece with the line, so that lines and not their counts fill a queue that is read slowly.
-        line.splice(..0, format!("[{lost} lines of the log are missing: nobody read it]\n").into_bytes());
+        let text = format!("{}message=\"{lost} lines of the log are missing: nobody read it\"\n", start(Level::Warn));
+        line.splice(..0, text.into_bytes());
     }
     UNWRITTEN.fetch_add(1, Ordering::SeqCst);
     if queue.try_send(line).is_ok() {
@@ -120,7 +165,17 @@ fn is_harmless(metadata: &Metadata<'_>) -> bool {
 /// A `RUST_LOG` that hides even this service's errors (env_logger takes a word that is no level for a package's name) is
 /// not followed: why the service does not start must be logged. Then the log is at its default, and says so.
 pub fn init() {
-    let build = |mut builder: Builder| builder.format_target(false).target(Target::Pipe(Box::new(Line))).build();
+    let build = |mut builder: Builder| {
+        builder.target(Target::Pipe(Box::new(Line))).format(|line, record| {
+            let (start, text) = (start(record.level()), record.args());
+            if record.target() == FIELDS {
+                writeln!(line, "{start}{text}")
+            } else {
+                writeln!(line, "{start}message={:?}", text.to_string())
+            }
+        });
+        builder.build()
+    };
     let mut logger = build(Builder::from_env(Env::default().default_filter_or(DEFAULT)));
     let own_error = Metadata::builder().target(env!("CARGO_CRATE_NAME")).level(log::Level::Error).build();
     let hides_errors = !logger.enabled(&own_error);
@@ -161,7 +216,6 @@ pub fn init() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use log::Level;
 
     #[test]
     fn packages_that_log_addresses_log_only_warnings() {

@@ -1,5 +1,7 @@
 //! How a notification ends, and the one table from there to HTTP status, metrics and log level.
 
+use std::time::Instant;
+
 use log::Level;
 
 /// Why a notification ended as it did.
@@ -158,12 +160,23 @@ pub struct Outcome {
     pub reason: Reason,
     /// One short line for Alertmanager's log: what happened, and the hint; no secret.
     pub message: String,
+    /// Set when nothing was called, since this failure holds a circuit breaker open.
+    pub held: Option<Held>,
+}
+
+/// A circuit breaker that is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Its name.
+    pub breaker: &'static str,
+    /// When the upstream is probed. It has passed while a probe is out.
+    pub until: Instant,
 }
 
 impl Outcome {
     #[must_use]
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self { reason, message: message.into(), held: None }
     }
 }
 

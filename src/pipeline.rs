@@ -180,7 +180,7 @@ impl Pipeline {
         } = settings;
         Self {
             deepseek: DeepSeek::new(deepseek),
-            deepseek_breaker: CircuitBreaker::default(),
+            deepseek_breaker: CircuitBreaker::new("deepseek"),
             wecom: WeCom::new(wecom),
             history: History::new(analysis_ttl, dedupe_window),
             rate_limiter: RateLimiter::new(rate, Instant::now()),
@@ -514,7 +514,7 @@ impl Pipeline {
 impl Report {
     /// The end of these jobs, in which neither upstream took part.
     pub(crate) fn new(jobs: &[Job], outcome: Outcome) -> Self {
-        let outcome = Outcome::new(outcome.reason, format!("{}: {}", id(jobs), outcome.message));
+        let outcome = Outcome { message: format!("{}: {}", id(jobs), outcome.message), ..outcome };
         let (model, wecom) = (ModelUse::default(), WeComUse::default());
         Self { outcome, draft: None, partial: String::new(), model, wecom, notice: None }
     }

@@ -10,11 +10,12 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, Scope};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::{flag, low_level::pipe};
 
 use crate::config::Config;
 use crate::http::{Deadlines, Limits, STACK, Server};
-use crate::logger::exit;
+use crate::logger::{self, FIELDS, exit};
 use crate::metrics::{self, Metrics};
 use crate::outcome::Reason;
 use crate::pipeline::Pipeline;
@@ -47,6 +48,15 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// Serves until a signal, and returns the process's exit code.
 #[must_use]
 pub fn run(config: Config) -> i32 {
+    logger::set_zone(config.pipeline.zone);
+    let stop = match signals() {
+        Ok(stop) => stop,
+        Err(error) => {
+            log::error!("cannot handle signals: {error}");
+            return EXIT_SERVER;
+        }
+    };
+    log::info!(target: FIELDS, "{} message=\"the effective configuration\"", config.summary());
     let Config {
         listen,
         metrics_listen,
@@ -81,13 +91,6 @@ pub fn run(config: Config) -> i32 {
         Some(Err(())) => return EXIT_SERVER,
         Some(Ok(server)) => Some(server),
         None => None,
-    };
-    let stop = match signals() {
-        Ok(stop) => stop,
-        Err(error) => {
-            log::error!("cannot handle signals: {error}");
-            return EXIT_SERVER;
-        }
     };
     let is_ready = AtomicBool::new(false);
     let (notices, due_notices) = channel();
@@ -147,22 +150,35 @@ fn start<'s>(scope: &'s Scope<'s, '_>, name: String, run: impl FnOnce() + Send +
     }
 }
 
-/// Registers SIGTERM and SIGINT. The first one arrives at the receiver, a second one ends the process at once.
-fn signals() -> std::io::Result<Receiver<()>> {
+/// Registers the signals that would end the process. The first SIGTERM or SIGINT arrives at the receiver, a second one ends
+/// the process at once. The others end nothing; std ignores SIGPIPE.
+fn signals() -> io::Result<Receiver<()>> {
     let (mut reader, writer) = UnixStream::pair()?;
-    for signal in [SIGTERM, SIGINT] {
-        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+    let (hangup, unused) = (Arc::new(AtomicBool::new(false)), Arc::default());
+    for signal in [SIGUSR1, SIGUSR2] {
+        flag::register(signal, Arc::clone(&unused))?;
+    }
+    // Before its byte, by which it cannot be told from the others.
+    flag::register(SIGHUP, Arc::clone(&hangup))?;
+    for signal in [SIGHUP, SIGTERM, SIGINT] {
+        pipe::register(signal, writer.try_clone()?)?;
     }
     let (sender, stop) = channel();
     thread::Builder::new().name("signals".into()).spawn(move || {
-        let mut signal = [0];
+        let (mut signal, mut is_stopping) = ([0], false);
         while let Ok(()) = reader.read_exact(&mut signal) {
-            if sender.send(()).is_err() {
-                return;
-            }
-            if let Ok(()) = reader.read_exact(&mut signal) {
+            if hangup.swap(false, Ordering::SeqCst) {
+                log::warn!(
+                    "SIGHUP reads nothing again: restart to change a variable, PROMPT_FILE or a certificate; \
+                     secrets in files are read again when they are refused"
+                );
+            } else if is_stopping {
                 log::error!("a second signal: stopped at once; Alertmanager posts again what was cut off");
                 exit(EXIT_CUT_OFF);
+            } else if sender.send(()).is_ok() {
+                is_stopping = true;
+            } else {
+                return;
             }
         }
     })?;

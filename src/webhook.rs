@@ -9,20 +9,29 @@ use tiny_http::Method;
 
 use crate::alertmanager::Notification;
 use crate::http::{Exchange, Reply, Server, Unread};
+use crate::logger::FIELDS;
 use crate::metrics::{Counter, Metrics, Sample};
 use crate::outcome::{Outcome, Reason};
 use crate::percent;
 use crate::pipeline::Pipeline;
 use crate::queue::{JobId, Queue, STALE, Submission, Submitted};
 use crate::redact;
-use crate::secret::Secret;
+use crate::upstream::Credential;
 use crate::wecom::{EVERYONE, Recipients};
-use crate::worker::{group_field, log_line, log_outcome};
+use crate::worker::{group_field, log_line, log_outcome, logged};
 
 /// Bytes of a notification: 5,000 alerts of 3 KiB each.
 pub(crate) const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of a word of a request that is repeated in an answer or in the log.
 const WORD_BYTES: usize = 24;
+/// What a browser shows at `/`.
+const LANDING_PAGE: &str = concat!(
+    "<!DOCTYPE html><title>wechat-with-deepseek</title><h1>wechat-with-deepseek ",
+    env!("CARGO_PKG_VERSION"),
+    "</h1><p>Explains Alertmanager's notifications with DeepSeek and sends them to WeCom. Alertmanager posts to ",
+    "<code>/handle_alert</code>.<ul><li><a href=\"/metrics\">/metrics</a><li><a href=\"/-/healthy\">/-/healthy</a>",
+    "<li><a href=\"/-/ready\">/-/ready</a></ul>\n"
+);
 /// The answer to a notification of nothing but recoveries.
 const NOTHING_FIRING: &str = "告警恢复通知,不做处理";
 
@@ -35,7 +44,7 @@ pub(crate) struct Webhook<'w> {
     /// For its figures.
     pub(crate) server: &'w Server,
     /// The token that a post must carry.
-    pub(crate) token: Option<&'w Secret>,
+    pub(crate) token: Option<&'w Credential>,
     /// Whether the service takes new work.
     pub(crate) is_ready: &'w AtomicBool,
     /// Who gets a message whose URL names nobody.
@@ -60,6 +69,9 @@ impl Webhook<'_> {
 
     fn page(&self, exchange: &Exchange<'_>, hint: &str) -> Reply {
         let page = match exchange.path() {
+            "/" if matches!(exchange.method(), Method::Get | Method::Head) => {
+                Reply { content_type: "text/html; charset=utf-8", ..Reply::text(200, LANDING_PAGE) }
+            }
             "/-/healthy" => Reply::text(200, "healthy\n"),
             "/-/ready" if self.is_ready.load(Ordering::Relaxed) => Reply::text(200, "ready\n"),
             "/-/ready" => Reply::text(503, "stopping\n"),
@@ -126,8 +138,18 @@ impl Webhook<'_> {
         } else {
             let is_urgent = notification.is_urgent();
             let digest_key = self.digest_key(query, is_urgent);
+            let alerts = notification.alerts.len();
+            let receiver = logged(&notification.receiver);
             let submission = Submission { key, group, digest_key, is_urgent, notification, recipients };
-            self.queue.submit(submission, Instant::now())
+            let submitted = self.queue.submit(submission, Instant::now());
+            if let Submitted::Waits { ticket, joined } = &submitted {
+                log::debug!(
+                    target: FIELDS,
+                    "id={} {group_field} receiver={receiver:?} alerts={alerts} joined={joined} message=\"arrived\"",
+                    ticket.id
+                );
+            }
+            submitted
         };
         if let Submitted::Answered(outcome, id) = &submitted {
             self.metrics.add(Counter::Remembered, usize::from(outcome.reason == Reason::Remembered));
@@ -166,7 +188,12 @@ impl Webhook<'_> {
     fn is_authorized(&self, authorization: Option<&str>) -> bool {
         let Some(token) = self.token else { return true };
         let offered = authorization.and_then(|value| value.split_once(' '));
-        offered.is_some_and(|(scheme, offered)| scheme.eq_ignore_ascii_case("bearer") && token.matches(offered.trim()))
+        // Another token than the one at hand may be that of a rotated file.
+        let is_token = |offered: &str| {
+            let held = token.get();
+            held.matches(offered) || token.renew(&held) && token.get().matches(offered)
+        };
+        offered.is_some_and(|(scheme, offered)| scheme.eq_ignore_ascii_case("bearer") && is_token(offered.trim()))
     }
 
     /// Who gets the message: whom the query names, else the configured ones.

@@ -4,10 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use log::Level;
 
+use crate::logger::{self, FIELDS};
 use crate::metrics::{Counter, Metrics};
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::{Held, Outcome, Reason};
 use crate::pipeline::{Notice, Pipeline, Report};
 use crate::queue::{Job, Lease, Queue, STALE};
 use crate::redact;
@@ -106,10 +108,19 @@ pub(crate) fn log_outcome(outcome: &Outcome, fields: &str) {
 /// The one place where a notification is logged.
 pub(crate) fn log_line(level: Level, outcome: &Outcome, fields: &str) {
     let row = outcome.reason.row();
-    let space = if fields.is_empty() { "" } else { " " };
+    let mut line = format!("outcome={} reason={} http={}", row.outcome, row.label, row.status);
+    if !fields.is_empty() {
+        line.extend([" ", fields]);
+    }
+    if let Some(Held { breaker, until }) = outcome.held {
+        let until = logger::time(Timestamp::now() + until.saturating_duration_since(Instant::now()));
+        line.push_str(&format!(" breaker={breaker} until={until}"));
+    }
     // A success has nothing to add to its reason.
-    let message = if row.outcome == "success" { String::new() } else { format!(" message={:?}", outcome.message) };
-    log::log!(level, "notification outcome={} reason={}{space}{fields}{message}", row.outcome, row.label);
+    if row.outcome != "success" {
+        line.push_str(&format!(" message={:?}", outcome.message));
+    }
+    log::log!(target: FIELDS, level, "{line}");
 }
 
 /// Logs a job, or a digest: a line for its first member with what it took, and a line for each further member, since a
@@ -119,22 +130,27 @@ fn log_finished(report: &Report, jobs: &[Job], posts: usize) {
     let Some((first, others)) = jobs.split_first() else { return };
     let level = if partial.is_empty() { outcome.reason.row().level } else { Level::Warn };
     let alerts: usize = jobs.iter().map(|job| job.notification.alerts.len()).sum();
-    let errcode = wecom.errcode.map_or_else(|| "none".to_owned(), |errcode| errcode.to_string());
     let mut fields = format!(
-        "id={} {} receiver={:?} alerts={alerts} members={} parts={} errcode={errcode} status={} model_calls={} \
-         deepseek_ms={} wecom_ms={} prompt_tokens={} completion_tokens={} posts={posts}",
+        "id={} {} receiver={:?} alerts={alerts} members={} parts={} posts={posts} model_calls={} deepseek_ms={} \
+         prompt_tokens={} completion_tokens={} wecom_ms={}",
         first.id,
         group_field(&first.notification.group_key),
         logged(&first.notification.receiver),
         jobs.len(),
         draft.as_ref().map_or(0, |draft| draft.parts.len()),
-        model.status,
         model.calls,
         model.took.as_millis(),
-        wecom.took.as_millis(),
         model.usage.prompt,
         model.usage.completion,
+        wecom.took.as_millis(),
     );
+    // The last answers, where there were any.
+    if model.status > 0 {
+        fields.push_str(&format!(" deepseek_http={}", model.status));
+    }
+    if let Some(errcode) = wecom.errcode {
+        fields.push_str(&format!(" wecom_errcode={errcode}"));
+    }
     if !partial.is_empty() {
         fields.push_str(&format!(" partial={partial:?}"));
     }
@@ -152,7 +168,7 @@ pub(crate) fn group_field(group_key: &str) -> String {
 }
 
 /// A text of a notification for a log line: bounded, and without what looks like a secret.
-fn logged(text: &str) -> String {
+pub(crate) fn logged(text: &str) -> String {
     let bound = text.char_indices().nth(LOGGED_CHARS).map_or(text.len(), |(at, _)| at);
     redact::mask_text(text.get(..bound).unwrap_or_default()).0.into_owned()
 }

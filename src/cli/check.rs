@@ -55,14 +55,19 @@ pub fn check(config: Config) -> i32 {
         steps.note("configuration", warning);
     }
     steps.ok("configuration", "every variable is well-formed");
+    steps.note("recipients", format!("messages go to {}", config.pipeline.wecom.audience()));
     let hidden = &config.pipeline.prompt.redact_labels;
     if !hidden.is_empty() {
         steps.ok("configuration", format!("DeepSeek does not see the values of the labels {}", hidden.join(", ")));
     }
-    reach(&mut steps, "DeepSeek", &config.pipeline.deepseek.base_url, &config.pipeline.deepseek.upstream);
-    reach(&mut steps, "WeCom", &config.pipeline.wecom.api_url, &config.pipeline.wecom.upstream);
-    check_deepseek(&mut steps, config.pipeline.deepseek);
-    check_wecom(&mut steps, config.pipeline.wecom);
+    let (deepseek, wecom) = (config.pipeline.deepseek, config.pipeline.wecom);
+    // A name that does not resolve is reported once.
+    if reach(&mut steps, "DeepSeek", &deepseek.base_url, &deepseek.upstream) {
+        check_deepseek(&mut steps, deepseek);
+    }
+    if reach(&mut steps, "WeCom", &wecom.api_url, &wecom.upstream) {
+        check_wecom(&mut steps, wecom);
+    }
     match steps.failed {
         0 => say("all ok; `wechat-with-deepseek test` sends one message through everything"),
         failed => say(format!("{failed} step(s) failed")),
@@ -70,23 +75,26 @@ pub fn check(config: Config) -> i32 {
     i32::from(steps.failed > 0)
 }
 
-/// The proxy in use, or the name's addresses.
-fn reach(steps: &mut Steps, upstream: &str, base_url: &str, settings: &upstream::Settings) {
+/// The proxy in use, or the name's addresses; false when it has none.
+fn reach(steps: &mut Steps, upstream: &str, base_url: &str, settings: &upstream::Settings) -> bool {
     let step = format!("{upstream} route");
     if let Some(proxy) = &settings.proxy {
         steps.ok(&step, format!("through the proxy {proxy}"));
-        return;
+        return true;
     }
-    let Ok(uri) = base_url.parse::<ureq::http::Uri>() else { return };
+    let Ok(uri) = base_url.parse::<ureq::http::Uri>() else { return true };
     let host = uri.host().unwrap_or_default();
     let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
-    match format!("{host}:{port}").to_socket_addrs() {
+    let resolved = format!("{host}:{port}").to_socket_addrs();
+    let is_resolved = resolved.is_ok();
+    match resolved {
         Ok(addresses) => {
             let addresses: Vec<String> = addresses.map(|address| address.to_string()).collect();
             steps.ok(&step, format!("direct; {host} is {}", addresses.join(", ")));
         }
         Err(_) => steps.bad(&step, format!("{host} cannot be resolved; check the address and this machine's DNS")),
     }
+    is_resolved
 }
 
 /// Reports a connection, which TLS has verified.
@@ -163,7 +171,6 @@ fn check_models(steps: &mut Steps, model: &str, received: &Received) -> bool {
 }
 
 fn check_wecom(steps: &mut Steps, settings: wecom::Settings) {
-    let recipients = settings.recipients.clone();
     let api_url = settings.api_url.clone();
     let wecom = WeCom::new(settings);
     let started = steps.begin("WeCom connection", "calling");
@@ -181,7 +188,8 @@ fn check_wecom(steps: &mut Steps, settings: wecom::Settings) {
         steps.begin("WeCom app", "fetching a token, and with it the app's visible range");
     }
     match wecom.agent(Instant::now() + STEP) {
-        None => steps.note("WeCom robot", "its key can only be tried by sending; run `wechat-with-deepseek test`"),
+        None => steps
+            .note("WeCom robot", "its key was not tried, which only a message can do; run `wechat-with-deepseek test`"),
         Some(Err(failure)) => steps.bad("WeCom app", failure.message),
         Some(Ok(agent)) => {
             let name = agent.get("name").and_then(Value::as_str).unwrap_or_default();
@@ -200,8 +208,6 @@ fn check_wecom(steps: &mut Steps, settings: wecom::Settings) {
             } else {
                 steps.ok("WeCom app", format!("{name:?}, visible range: {range}"));
             }
-            let wecom::Recipients { touser, toparty, totag } = recipients;
-            steps.note("WeCom recipients", format!("touser={touser:?} toparty={toparty:?} totag={totag:?}"));
         }
     }
 }

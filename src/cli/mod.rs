@@ -1,8 +1,12 @@
 //! The commands that an operator runs by hand: `check`, `test`, `prompt`, `health`. They print to stdout as they go.
 
 mod check;
+mod env_file;
+mod help;
 
 pub use check::check;
+pub use env_file::read_env_file;
+pub use help::help;
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -113,9 +117,18 @@ fn ask_ready(address: SocketAddr) -> std::io::Result<()> {
     Err(std::io::Error::other(format!("answered {}", String::from_utf8_lossy(&status))))
 }
 
-/// Sends one built-in notification through everything and prints how long each step took. Exit code 0 or 1.
+/// Sends one built-in notification through everything and prints how long each step took. Exit code 0 or 1; 1 also when it
+/// would reach everyone and `everyone` does not allow that.
 #[must_use]
-pub fn test(mut config: Config) -> i32 {
+pub fn test(mut config: Config, everyone: bool) -> i32 {
+    let audience = config.pipeline.wecom.audience();
+    if config.pipeline.wecom.reaches_everyone() && !everyone {
+        say(format!(
+            "FAIL  recipients: {audience}; set WECHAT_TO_USER to your own userid, or send it to all of them with --all"
+        ));
+        return 1;
+    }
+    say(format!("ok    recipients: {audience}"));
     let job_timeout = config.job_timeout;
     // A delivered plain alert would hide that DeepSeek does not work.
     config.pipeline.on_analysis_failure = OnAnalysisFailure::Retry;

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::lock::unpoisoned;
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::{Held, Outcome, Reason};
 
 /// Transient failures of so many jobs in a row open it: fewer may be chance.
 const TRANSIENT_JOBS: u32 = 5;
@@ -30,8 +30,12 @@ pub(crate) enum Severity {
 }
 
 /// Lets calls through until an upstream is known to refuse; then it answers at once with the failure that opened it.
-#[derive(Debug, Default)]
-pub(crate) struct CircuitBreaker(Mutex<BreakerState>);
+#[derive(Debug)]
+pub(crate) struct CircuitBreaker {
+    /// Names it in the log.
+    name: &'static str,
+    state: Mutex<BreakerState>,
+}
 
 #[derive(Debug, Default)]
 struct BreakerState {
@@ -67,6 +71,18 @@ impl Open {
 }
 
 impl CircuitBreaker {
+    /// A closed one.
+    pub(crate) fn new(name: &'static str) -> Self {
+        Self { name, state: Mutex::default() }
+    }
+
+    /// What is answered in place of a call.
+    fn refusal(&self, open: &Open) -> Outcome {
+        let Outcome { reason, message, .. } = &open.failure;
+        let held = Some(Held { breaker: self.name, until: open.until });
+        Outcome { held, ..Outcome::new(*reason, format!("{} is not called for a while, since: {message}", self.name)) }
+    }
+
     /// Asks for the right to call now.
     ///
     /// # Errors
@@ -75,7 +91,7 @@ impl CircuitBreaker {
         let mut state = self.lock();
         if let Some(open) = &mut state.open {
             if open.refuses(now) {
-                return Err(open.failure.clone());
+                return Err(self.refusal(open));
             }
             open.is_probed = true;
         }
@@ -88,7 +104,7 @@ impl CircuitBreaker {
     /// As of `acquire`.
     pub(crate) fn check(&self, now: Instant) -> Result<(), Outcome> {
         match &self.lock().open {
-            Some(open) if open.refuses(now) => Err(open.failure.clone()),
+            Some(open) if open.refuses(now) => Err(self.refusal(open)),
             Some(_) | None => Ok(()),
         }
     }
@@ -100,7 +116,7 @@ impl CircuitBreaker {
     pub(crate) fn reserve_probe(&self, now: Instant) -> Result<(), Outcome> {
         if let Some(open) = &mut self.lock().open {
             if open.refuses(now) || open.reserved_until.is_some_and(|until| now < until) {
-                return Err(open.failure.clone());
+                return Err(self.refusal(open));
             }
             open.reserved_until = Some(now + RESERVED);
         }
@@ -126,7 +142,7 @@ impl CircuitBreaker {
     }
 
     fn lock(&self) -> MutexGuard<'_, BreakerState> {
-        unpoisoned(self.0.lock())
+        unpoisoned(self.state.lock())
     }
 }
 
@@ -192,7 +208,7 @@ mod tests {
 
     #[test]
     fn one_job_at_a_time_reserves_the_probe() {
-        let (breaker, now) = (CircuitBreaker::default(), Instant::now());
+        let (breaker, now) = (CircuitBreaker::new("test"), Instant::now());
         assert!(breaker.reserve_probe(now).is_ok() && breaker.reserve_probe(now).is_ok(), "it is closed");
         breaker.acquire(now).unwrap().failed(&refused(), LASTING, now);
         assert!(breaker.reserve_probe(now).is_err() && breaker.is_open(now));
@@ -207,7 +223,7 @@ mod tests {
 
     #[test]
     fn success_of_an_older_job_leaves_it_open() {
-        let (breaker, start) = (CircuitBreaker::default(), Instant::now());
+        let (breaker, start) = (CircuitBreaker::new("test"), Instant::now());
         let (older, limited) = (breaker.acquire(start).unwrap(), breaker.acquire(start).unwrap());
         limited.failed(&refused(), Severity::Limit, start);
         older.succeeded();
@@ -220,9 +236,18 @@ mod tests {
 
     #[test]
     fn lasting_failure_opens_at_once_and_one_job_probes_later() {
-        let (breaker, start) = (CircuitBreaker::default(), Instant::now());
+        let (breaker, start) = (CircuitBreaker::new("test"), Instant::now());
         breaker.acquire(start).unwrap().failed(&refused(), LASTING, start);
-        assert_eq!(breaker.acquire(start).unwrap_err(), refused());
+        let refusal = breaker.acquire(start).unwrap_err();
+        assert_eq!(
+            (refusal.reason, refusal.held),
+            (Reason::Credentials, Some(Held { breaker: "test", until: start + MINUTE }))
+        );
+        assert!(
+            refusal.message.contains("key refused") && refusal.message.contains("not called"),
+            "{}",
+            refusal.message
+        );
         let probe = breaker.acquire(start + MINUTE).unwrap();
         assert!(breaker.acquire(start + MINUTE).is_err(), "one job probes, not two");
         probe.failed(&refused(), LASTING, start + MINUTE);
@@ -235,7 +260,7 @@ mod tests {
 
     #[test]
     fn probe_without_a_report_frees_the_probe() {
-        let (breaker, start) = (CircuitBreaker::default(), Instant::now());
+        let (breaker, start) = (CircuitBreaker::new("test"), Instant::now());
         breaker.acquire(start).unwrap().failed(&refused(), LASTING, start);
         drop(breaker.acquire(start + MINUTE).unwrap());
         assert!(breaker.acquire(start + MINUTE).is_ok());
@@ -243,7 +268,7 @@ mod tests {
 
     #[test]
     fn probe_without_a_report_keeps_the_reservation_of_another_job() {
-        let (breaker, start) = (CircuitBreaker::default(), Instant::now());
+        let (breaker, start) = (CircuitBreaker::new("test"), Instant::now());
         breaker.acquire(start).unwrap().failed(&refused(), LASTING, start);
         let due = start + MINUTE;
         breaker.reserve_probe(due).unwrap();
@@ -254,7 +279,7 @@ mod tests {
 
     #[test]
     fn changed_secret_is_probed_at_once() {
-        let (breaker, start) = (CircuitBreaker::default(), Instant::now());
+        let (breaker, start) = (CircuitBreaker::new("test"), Instant::now());
         breaker.acquire(start).unwrap().failed(&refused(), LASTING, start);
         assert_eq!(breaker.open_reason(), Some(Reason::Credentials));
         breaker.probe_now(start);
@@ -263,7 +288,7 @@ mod tests {
 
     #[test]
     fn five_transient_jobs_in_a_row_open_it_for_half_a_minute() {
-        let (breaker, start) = (CircuitBreaker::default(), Instant::now());
+        let (breaker, start) = (CircuitBreaker::new("test"), Instant::now());
         let failure = Outcome::new(Reason::Transient, "reset");
         let fail = |at| breaker.acquire(at).unwrap().failed(&failure, Severity::Transient, at);
         (0..4).for_each(|_| fail(start));
@@ -277,7 +302,7 @@ mod tests {
 
     #[test]
     fn frequency_limits_open_it_longer_each_time() {
-        let (breaker, mut now) = (CircuitBreaker::default(), Instant::now());
+        let (breaker, mut now) = (CircuitBreaker::new("test"), Instant::now());
         let failure = Outcome::new(Reason::RateLimited, "45009");
         for seconds in [60, 300, 3600, 3600] {
             breaker.acquire(now).unwrap().failed(&failure, Severity::Limit, now);
@@ -288,7 +313,7 @@ mod tests {
 
     #[test]
     fn jobs_that_fail_side_by_side_open_it_once() {
-        let (breaker, start) = (CircuitBreaker::default(), Instant::now());
+        let (breaker, start) = (CircuitBreaker::new("test"), Instant::now());
         let (first, second) = (breaker.acquire(start).unwrap(), breaker.acquire(start).unwrap());
         first.failed(&refused(), LASTING, start);
         second.failed(&refused(), LASTING, start + MINUTE / 2);
@@ -298,7 +323,7 @@ mod tests {
 
     #[test]
     fn unrelated_failures_leave_it_closed() {
-        let (breaker, start) = (CircuitBreaker::default(), Instant::now());
+        let (breaker, start) = (CircuitBreaker::new("test"), Instant::now());
         for _ in 0..9 {
             breaker.acquire(start).unwrap().failed(&refused(), Severity::Unrelated, start);
         }

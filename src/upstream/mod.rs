@@ -5,7 +5,8 @@ mod breaker;
 pub(crate) use breaker::{CircuitBreaker, Permit, Severity};
 
 use std::fmt;
-use std::io::{ErrorKind, Read as _};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
@@ -119,6 +120,22 @@ pub(crate) fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// Whether a host is in a network of one's own, as far as its name says: a private address, a name without a domain, or one
+/// of a domain that there is in no public DNS (RFC 6762, RFC 9476, Kubernetes' `svc`).
+pub(crate) fn is_private(host: &str) -> bool {
+    use std::net::IpAddr::{V4, V6};
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    match bare.parse() {
+        // 100.64.0.0/10 is shared address space (RFC 6598), which clouds use inside.
+        Ok(V4(ip)) => {
+            let shared = matches!(ip.octets(), [100, 64..128, ..]);
+            ip.is_loopback() || ip.is_private() || ip.is_link_local() || shared
+        }
+        Ok(V6(ip)) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+        Err(_) => host.rsplit_once('.').is_none_or(|(_, top)| ["local", "internal", "lan", "svc"].contains(&top)),
+    }
+}
+
 /// Whether `NO_PROXY` names a host: `*`, the host itself, or a domain above it, with or without its leading dot.
 pub(crate) fn is_in_no_proxy(host: &str, list: &str) -> bool {
     let host = host.to_ascii_lowercase();
@@ -148,8 +165,8 @@ impl Credential {
     /// A secret given by a file.
     ///
     /// # Errors
-    /// The file cannot be read, or its first 64 KiB are not UTF-8.
-    pub(crate) fn from_file(path: &Path) -> std::io::Result<Self> {
+    /// Those of [`read_text`].
+    pub(crate) fn from_file(path: &Path) -> Result<Self, String> {
         Ok(Self { file: Some(path.to_owned()), value: Mutex::new(read_secret(path)?) })
     }
 
@@ -175,11 +192,46 @@ impl Credential {
     }
 }
 
-/// A secret's text without the line break that editors and `echo` leave at its end.
-fn read_secret(path: &Path) -> std::io::Result<Secret> {
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(MAX_SECRET_BYTES).read_to_string(&mut text)?;
-    Ok(Secret::new(text.trim_end_matches(['\n', '\r'])))
+fn read_secret(path: &Path) -> Result<Secret, String> {
+    Ok(Secret::new(unquoted(&read_text(path, MAX_SECRET_BYTES)?)))
+}
+
+/// Text without the blanks, the byte order mark and the pair of quotes around it, which editors, `echo` and docker's
+/// `--env-file` leave there.
+pub(crate) fn unquoted(text: &str) -> &str {
+    let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
+    let pairs = [('"', '"'), ('\'', '\''), ('“', '”'), ('‘', '’')];
+    pairs.iter().find_map(|(open, close)| text.strip_prefix(*open)?.strip_suffix(*close)).unwrap_or(text).trim()
+}
+
+/// Reads a file of text: a secret, a prompt, certificates.
+///
+/// # Errors
+/// One line with the path and the hint. A file that is none, such as a FIFO, which would block, is refused.
+pub(crate) fn read_text(path: &Path, max_bytes: u64) -> Result<String, String> {
+    let read = || {
+        let mut text = String::new();
+        if !path.metadata()?.is_file() {
+            return Err(io::Error::other("it is a directory, a FIFO or a device; name a regular file"));
+        }
+        File::open(path)?.take(max_bytes + 1).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let path = path.display();
+    match read() {
+        Ok(text) if text.len() as u64 > max_bytes => Err(format!("{path} is larger than {} KiB", max_bytes / 1024)),
+        Ok(text) => Ok(text),
+        Err(error) => {
+            let hint = if error.kind() == ErrorKind::PermissionDenied {
+                "; let the service's user read it (owner, mode, SELinux label)"
+            } else if error.kind() == ErrorKind::NotFound {
+                "; a container, or a unit with RootDirectory=, sees only what is mounted there"
+            } else {
+                ""
+            };
+            Err(format!("cannot read {path}: {error}{hint}"))
+        }
+    }
 }
 
 /// Whether a connection may serve a second call.
@@ -418,7 +470,7 @@ fn forms(secret: &str) -> [String; 5] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{self, Write as _};
+    use std::io::Write as _;
     use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::thread;
 

@@ -74,6 +74,28 @@ pub enum Account {
     Robot { key: Credential },
 }
 
+impl Settings {
+    /// Whether messages go to everyone who can see the app: `@all`, or the root department.
+    pub(crate) fn reaches_everyone(&self) -> bool {
+        let Recipients { touser, toparty, .. } = &self.recipients;
+        matches!(self.account, Account::App { .. }) && (touser == EVERYONE || toparty.split('|').any(|id| id == "1"))
+    }
+
+    /// Who gets the messages whose route names nobody, for a person.
+    pub(crate) fn audience(&self) -> String {
+        let Recipients { touser, toparty, totag } = &self.recipients;
+        match self.account {
+            Account::Robot { .. } => "the robot's group".into(),
+            Account::App { .. } if self.reaches_everyone() => "EVERYONE who can see the app".into(),
+            Account::App { .. } => {
+                let lists = [("touser", touser), ("toparty", toparty), ("totag", totag)];
+                let named = lists.iter().filter(|(_, list)| !list.is_empty());
+                named.map(|(name, list)| format!("{name}={list}")).collect::<Vec<_>>().join(" ")
+            }
+        }
+    }
+}
+
 /// Who gets a message: lists joined by `|`, "" for none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Recipients {
@@ -190,8 +212,8 @@ impl WeCom {
             account,
             recipients,
             token: SharedToken::default(),
-            gettoken_breaker: CircuitBreaker::default(),
-            send_breaker: CircuitBreaker::default(),
+            gettoken_breaker: CircuitBreaker::new("gettoken"),
+            send_breaker: CircuitBreaker::new("send"),
         }
     }
 
@@ -391,11 +413,22 @@ impl Answered {
     fn failure(&self, api: &str) -> Failure {
         let meaning = self.class.meaning();
         let message = match self.errcode {
-            Some(errcode) => format!("WeCom {api} answered {errcode}: {}{}", self.errmsg, meaning.hint),
+            Some(errcode) => {
+                let hint =
+                    meaning.hint.replace("ADDRESS", refused_address(&self.errmsg).unwrap_or("this machine's address"));
+                format!("WeCom {api} answered {errcode}: {}{hint}", self.errmsg)
+            }
             None => format!("WeCom {api}: {}", self.errmsg),
         };
         Failure { outcome: Outcome::new(meaning.reason, message), severity: meaning.severity }
     }
+}
+
+/// The address that WeCom saw: its errmsg of 60020 has `from ip: 203.0.113.7,`.
+fn refused_address(errmsg: &str) -> Option<&str> {
+    let (_, rest) = errmsg.split_once("from ip:")?;
+    let address = rest.trim_start().split([',', ' ']).next()?;
+    address.parse::<std::net::IpAddr>().is_ok().then_some(address)
 }
 
 /// Read apart from [`Fields`], so that no odd field makes a delivered message look undelivered.

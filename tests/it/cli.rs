@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Builder, Finished, PATIENCE, Sidecar, each};
+use crate::harness::{Builder, Finished, PATIENCE, Sidecar, TempFile, each};
 use crate::support::notification::notification;
 use crate::support::standins::deepseek::error;
 use crate::support::standins::{Answer, Api, DeepSeek, Latch, Reply, Usage, WeCom, completion, says};
@@ -143,11 +143,15 @@ fn check_names_what_is_wrong_at_wecom_and_the_way_out() {
         },
         Row {
             set: |_, wecom| wecom.reply(Api::AgentGet, Reply::Errcode(60_020)),
-            ..row("an address that is not trusted", 1, ("FAIL  WeCom app", &["60020", "203.0.113.7", "企业可信IP"]))
+            ..row(
+                "an address that is not trusted",
+                1,
+                ("FAIL  WeCom app", &["60020", "add 203.0.113.7 to", "企业可信IP"]),
+            )
         },
         Row {
             set: |_, wecom| wecom.reply(Api::GetToken, Reply::Errcode(60_020)),
-            ..row("the same at gettoken", 1, ("FAIL  WeCom app", &["60020", "203.0.113.7", "企业可信IP"]))
+            ..row("the same at gettoken", 1, ("FAIL  WeCom app", &["60020", "add 203.0.113.7 to", "企业可信IP"]))
         },
         Row { set: NOBODY, ..row("nobody sees the app", 1, ("FAIL  WeCom app", &["可见范围", "81013"])) },
         Row { set: CLOSED, ..row("the app is switched off", 1, ("FAIL  WeCom app", &["停用"])) },
@@ -160,10 +164,20 @@ fn check_names_what_is_wrong_at_wecom_and_the_way_out() {
 }
 
 #[test]
+fn check_says_once_that_a_name_is_unknown_and_loudly_who_gets_messages() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let finished =
+        Sidecar::with(&deepseek, &wecom).env("DEEPSEEK_BASE_URL", "http://deepseek.invalid/v1").arg("check").run();
+    assert_eq!(finished.stdout.matches("FAIL").count(), 1, "{}", finished.stdout);
+    assert!(finished.stdout.contains("note  recipients: messages go to EVERYONE"), "{}", finished.stdout);
+}
+
+#[test]
 fn check_says_that_a_robot_can_only_be_tried_by_sending() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let finished = Sidecar::with_robot(&deepseek, &wecom).arg("check").run();
     assert_eq!(finished.code, 0, "{finished:?}");
+    assert!(finished.stdout.contains("key was not tried"), "{}", finished.stdout);
     assert!(finished.stdout.contains("wechat-with-deepseek test"), "{}", finished.stdout);
     assert_eq!(wecom.count(Api::Robot), 0);
 }
@@ -200,10 +214,54 @@ fn check_of_a_faulty_configuration_is_its_faults() {
     assert!(finished.stderr.contains("DEEPSEEK_API_KEY"), "{finished:?}");
 }
 
+/// A sidecar whose messages go to one member.
+fn to_zhangsan(deepseek: &DeepSeek, wecom: &WeCom) -> Builder {
+    Sidecar::with(deepseek, wecom).env("WECHAT_TO_USER", "zhangsan")
+}
+
+#[test]
+fn test_reaches_everyone_only_when_asked() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    for (name, value) in [("WECHAT_TO_USER", ""), ("WECHAT_TO_USER", "@all"), ("WECHAT_TO_PARTY", "1")] {
+        let finished = Sidecar::with(&deepseek, &wecom).env(name, value).arg("test").run();
+        assert_eq!(finished.code, 1, "{finished:?}");
+        assert!(finished.stdout.contains("EVERYONE") && finished.stdout.contains("--all"), "{finished:?}");
+    }
+    assert_eq!((deepseek.calls(), wecom.sends().len()), (0, 0));
+    let finished = Sidecar::with(&deepseek, &wecom).arg("test").arg("--all").run();
+    assert_eq!((finished.code, wecom.delivered_count()), (0, 1), "{finished:?}");
+    let finished = Sidecar::with_robot(&deepseek, &wecom).arg("test").run();
+    assert_eq!((finished.code, wecom.delivered_count()), (0, 2), "{finished:?}");
+}
+
+#[test]
+fn commands_read_a_file_that_a_shell_would_run() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let file = TempFile::new("# for systemd\nWECHAT_TO_USER=zhangsan|lisi\nDEEPSEEK_MODEL='deepseek-v4-pro'\n");
+    let with_file = |command| Sidecar::with(&deepseek, &wecom).arg(command).arg("--env-file").arg(file.path());
+    let check = with_file("check").run();
+    assert!(check.stdout.contains("messages go to touser=zhangsan|lisi"), "{check:?}");
+    let test = with_file("test").env("WECHAT_TO_USER", "@all").run();
+    assert_eq!((test.code, wecom.delivered_count()), (0, 1), "the file's value wins: {test:?}");
+    assert_eq!(wecom.calls(Api::Send)[0].body["touser"], "zhangsan|lisi");
+    let alert = TempFile::new(&notification("DiskWillFill").build().to_string());
+    let prompt = with_file("prompt").arg(alert.path()).run();
+    assert!(prompt.code == 0 && prompt.stdout.contains("deepseek-v4-pro"), "{prompt:?}");
+    for (content, line) in [("A=1\nexport B=2\n", "line 2"), ("A='1\n", "line 1")] {
+        let broken = TempFile::new(content);
+        let finished = Builder::bare().arg("check").arg("--env-file").arg(broken.path()).run();
+        assert_eq!(finished.code, 78, "{finished:?}");
+        assert!(finished.stderr.contains(line) && finished.stderr.contains(broken.path()), "{finished:?}");
+    }
+    let finished = Builder::bare().arg("check").arg("--env-file").arg("/nonexistent/env").run();
+    assert!(finished.code == 78 && finished.stderr.contains("/nonexistent/env"), "{finished:?}");
+    assert_eq!(Builder::bare().arg("check").arg("--env-file").run().code, 64);
+}
+
 #[test]
 fn test_sends_one_marked_message_and_says_how_long_each_step_took() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
-    let finished = Sidecar::with(&deepseek, &wecom).arg("test").run();
+    let finished = to_zhangsan(&deepseek, &wecom).arg("test").run();
     assert_eq!(finished.code, 0, "{finished:?}");
     let delivered = wecom.delivered();
     assert_eq!((deepseek.calls(), delivered.len()), (1, 1));
@@ -220,7 +278,7 @@ fn test_sends_one_marked_message_and_says_how_long_each_step_took() {
 fn test_sends_every_part_of_a_long_answer() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer(says(&format!("结论：测试。\n{}", "这是一句很长的回答，用来占满一条消息。\n".repeat(70))));
-    let finished = Sidecar::with(&deepseek, &wecom).arg("test").run();
+    let finished = to_zhangsan(&deepseek, &wecom).arg("test").run();
     assert_eq!(finished.code, 0, "{finished:?}");
     let parts = wecom.delivered().len();
     assert!(parts > 1 && finished.stdout.contains(&format!("part {parts} of {parts}")), "{}", finished.stdout);
@@ -234,7 +292,7 @@ fn test_shows_each_step_while_it_runs() {
         shut.wait();
         says("结论：测试。")
     });
-    let mut child = Sidecar::with(&deepseek, &wecom).arg("test").spawn();
+    let mut child = to_zhangsan(&deepseek, &wecom).arg("test").spawn();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(io::Result::unwrap);
     // The model has not answered; were the line not there yet, this would wait for ever.
     assert!(lines.by_ref().any(|line| line.contains("DeepSeek")), "the step is announced");
@@ -275,7 +333,7 @@ fn test_fails_where_a_step_fails() {
             let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
             (row.set)(&deepseek, &wecom);
             // Delivering the plain alert would hide from the operator that DeepSeek does not work.
-            let builder = Sidecar::with(&deepseek, &wecom).env("ON_ANALYSIS_FAILURE", "deliver");
+            let builder = to_zhangsan(&deepseek, &wecom).env("ON_ANALYSIS_FAILURE", "deliver");
             let Finished { code, stdout, .. } = builder.arg("test").run();
             assert_eq!(code, 1, "{stdout}");
             let failed = |line: &str| line.starts_with("FAIL") && row.expected.iter().all(|word| line.contains(word));

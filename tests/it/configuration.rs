@@ -1,6 +1,8 @@
 //! The configuration is checked at the start; each fault names its variable and gives a hint.
 
-use crate::harness::{Builder, Finished, PATIENCE, Sidecar, TempFile, each};
+use std::process::Command;
+
+use crate::harness::{Builder, Finished, PATIENCE, Sidecar, TempDir, TempFile, each};
 use crate::support::notification::notification;
 use crate::support::standins::{DeepSeek, WeCom};
 
@@ -194,6 +196,83 @@ fn secret_with_value_and_file_or_unreadable_file_is_rejected() {
 }
 
 #[test]
+fn file_that_would_block_or_is_none_is_a_fault() {
+    let directory = TempDir::new();
+    let fifo = directory.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let (fifo, directory) = (fifo.to_str().unwrap(), directory.path().to_str().unwrap());
+    let files =
+        ["DEEPSEEK_API_KEY_FILE", "WECHAT_API_SECRET_FILE", "WEBHOOK_TOKEN_FILE", "PROMPT_FILE", "WECHAT_CA_FILE"];
+    for (name, path) in files.map(|name| (name, fifo)).into_iter().chain([(files[0], directory), (files[3], directory)])
+    {
+        let finished = whole().without(name.trim_end_matches("_FILE")).env(name, path).run();
+        assert_eq!(finished.code, EX_CONFIG, "{name}={path}: {finished:?}");
+        assert!(lines_about(&finished, name)[0].contains("regular file"), "{finished:?}");
+    }
+}
+
+#[test]
+fn unreadable_secret_file_is_named_with_the_way_out() {
+    let finished = whole().without("DEEPSEEK_API_KEY").env("DEEPSEEK_API_KEY_FILE", "/nonexistent/key").run();
+    let line = lines_about(&finished, "DEEPSEEK_API_KEY_FILE")[0];
+    assert!(line.contains("/nonexistent/key") && line.contains("mounted"), "{line}");
+}
+
+#[test]
+fn webhook_token_is_rotated_by_its_file() {
+    let token = TempFile::new("t0ken-of-yesterday");
+    let sidecar = whole().env("WEBHOOK_TOKEN_FILE", token.path()).start();
+    let status = |token: &str| {
+        let mut client = sidecar.client().header("Authorization", &format!("Bearer {token}"));
+        client.post(&notification("Fine").all_resolved().build()).unwrap().status
+    };
+    assert_eq!((status("t0ken-of-yesterday"), status("t0ken-of-today")), (200, 401));
+    token.write("t0ken-of-today\n");
+    assert_eq!(status("t0ken-of-yesterday"), 200, "nothing asked for another one");
+    assert_eq!((status("t0ken-of-today"), status("t0ken-of-yesterday")), (200, 401));
+    token.write("");
+    assert_eq!((status(""), status("t0ken-of-today")), (401, 200), "a file in the middle of a rotation");
+}
+
+#[test]
+fn other_signals_end_nothing() {
+    let mut sidecar = whole().start();
+    for signal in ["HUP", "USR1", "USR2", "PIPE", "HUP"] {
+        sidecar.signal(signal);
+        assert_eq!(sidecar.get("/-/ready").status, 200, "{signal}");
+    }
+    let line = sidecar.wait_log("SIGHUP");
+    assert!(line.contains("level=WARN") && line.contains("restart"), "{line}");
+    sidecar.signal("TERM");
+    assert_eq!(sidecar.wait_exit(PATIENCE), 0);
+}
+
+#[test]
+fn misspelt_name_without_own_prefix_is_a_warning() {
+    let sidecar = whole().env("WORKER", "4").env("WECAHT_TO_USER", "a").env("WORKER_ID", "1").start();
+    for (name, meant) in [("WORKER", "WORKERS"), ("WECAHT_TO_USER", "WECHAT_TO_USER")] {
+        let line = sidecar.wait_log(&format!("{name}: is no variable"));
+        assert!(line.contains("level=WARN") && line.contains(&format!("did you mean {meant}?")), "{line}");
+    }
+    assert!(!sidecar.log().contains("WORKER_ID"), "{}", sidecar.log());
+}
+
+#[test]
+fn root_is_a_page_for_a_browser() {
+    let sidecar = whole().start();
+    let page = sidecar.get("/");
+    assert_eq!(page.status, 200);
+    assert!(page.header("Content-Type").unwrap().starts_with("text/html"), "{page:?}");
+    for text in ["wechat-with-deepseek", "href=\"/metrics\"", "href=\"/-/healthy\"", "/handle_alert"] {
+        assert!(page.text.contains(text), "{text} is not in {}", page.text);
+    }
+    let posted = sidecar.post_to("/", &notification("DiskWillFill").build());
+    assert!(posted.status == 404 && posted.message().contains("/handle_alert"), "{}", posted.text);
+    sidecar.wait_log("reason=not_found");
+    assert_eq!(sidecar.log().matches("level=WARN").count(), 1, "the page is no warning: {}", sidecar.log());
+}
+
+#[test]
 fn prometheus_durations_are_accepted() {
     for value in ["30s", "4m", "1h30m", "90s", "1m30s", "1500ms"] {
         let sidecar = whole().env("JOB_TIMEOUT", value).start();
@@ -244,7 +323,7 @@ fn environment_proxy_is_used_except_for_loopback() {
 
 #[test]
 fn help_and_version_need_no_configuration() {
-    for argument in ["--help", "-h"] {
+    for argument in ["--help", "-h", "help"] {
         let help = Builder::default().arg(argument).run();
         assert_eq!((help.code, help.stderr.as_str()), (0, ""), "{help:?}");
         for name in
@@ -253,7 +332,12 @@ fn help_and_version_need_no_configuration() {
             assert!(help.stdout.contains(name), "{name} is not in {}", help.stdout);
         }
     }
-    for argument in ["--version", "-V"] {
+    for command in [["check", "--help"], ["help", "check"]] {
+        let help = Builder::default().arg(command[0]).arg(command[1]).run();
+        assert_eq!((help.code, help.stderr.as_str()), (0, ""), "{help:?}");
+        assert!(help.stdout.contains("Usage: wechat-with-deepseek check"), "{help:?}");
+    }
+    for argument in ["--version", "-V", "version"] {
         let version = Builder::default().arg(argument).run();
         assert_eq!(version.code, 0, "{version:?}");
         assert!(version.stdout.contains(env!("CARGO_PKG_VERSION")), "{version:?}");

@@ -252,7 +252,7 @@ fn metrics_address_serves_only_pages_and_needs_no_token() {
         .env("WEBHOOK_TOKEN", "t0ken-of-the-webhook-5c1d")
         .start();
     let address: SocketAddr =
-        sidecar.wait_log("metrics on http://").rsplit_once("http://").unwrap().1.trim().parse().unwrap();
+        sidecar.wait_log("metrics on http://").rsplit_once("http://").unwrap().1.trim_end_matches('"').parse().unwrap();
     assert_ne!(address, sidecar.addr());
     let mut client = Client::new(address);
     for path in ["/metrics", "/-/healthy", "/-/ready"] {

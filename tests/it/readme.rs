@@ -1,6 +1,6 @@
 //! The READMEs' tables of variables match the code.
 
-use wechat_with_deepseek::config::VARIABLES;
+use wechat_with_deepseek::config::{GROUPS, VARIABLES};
 
 /// The lines around the table in a README. `UPDATE_GOLDEN=1` rewrites the English one.
 const BEGIN: &str = "<!-- variables -->\n";
@@ -22,6 +22,9 @@ fn parts(name: &str) -> (String, String, String) {
 fn readme_table_matches_the_code() {
     let mut table = String::from("\n| variable | default | |\n|---|---|---|\n");
     for variable in VARIABLES {
+        if let Some((_, title)) = GROUPS.iter().find(|(first, _)| *first == variable.name) {
+            table.push_str(&format!("| **{title}** | | |\n"));
+        }
         let file = if variable.is_secret { "(_FILE)" } else { "" };
         let doc = variable.doc.replace('|', "\\|");
         table.push_str(&format!("| `{}{file}` | {} | {doc} |\n", variable.name, variable.default));

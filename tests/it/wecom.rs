@@ -164,7 +164,7 @@ fn invalid_recipients_among_valid_ones_are_logged() {
     assert_eq!(sidecar.post(&alert).status, 200);
     assert_eq!(sidecar.post(&alert).status, 200);
     assert_eq!(wecom.sends().len(), 1, "it is never sent again");
-    let line = sidecar.wait_log("zhangsan");
+    let line = sidecar.wait_log("invaliduser=zhangsan");
     assert!(line.contains("WARN"), "{line}");
 }
 
