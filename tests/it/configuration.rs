@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::harness::{Builder, Finished, PATIENCE, Sidecar, TempDir, TempFile, each};
+use crate::harness::{Builder, Finished, Sidecar, TempDir, TempFile, each};
 use crate::support::notification::notification;
 use crate::support::standins::{DeepSeek, WeCom};
 
@@ -235,19 +235,6 @@ fn webhook_token_is_rotated_by_its_file() {
 }
 
 #[test]
-fn other_signals_end_nothing() {
-    let mut sidecar = whole().start();
-    for signal in ["HUP", "USR1", "USR2", "PIPE", "HUP"] {
-        sidecar.signal(signal);
-        assert_eq!(sidecar.get("/-/ready").status, 200, "{signal}");
-    }
-    let line = sidecar.wait_log("SIGHUP");
-    assert!(line.contains("level=WARN") && line.contains("restart"), "{line}");
-    sidecar.signal("TERM");
-    assert_eq!(sidecar.wait_exit(PATIENCE), 0);
-}
-
-#[test]
 fn misspelt_name_without_own_prefix_is_a_warning() {
     let sidecar = whole().env("WORKER", "4").env("WECAHT_TO_USER", "a").env("WORKER_ID", "1").start();
     for (name, meant) in [("WORKER", "WORKERS"), ("WECAHT_TO_USER", "WECHAT_TO_USER")] {
@@ -349,13 +336,4 @@ fn unknown_argument_is_rejected() {
     let finished = whole().arg("--serve").run();
     assert!(finished.code > 0, "{finished:?}");
     assert!(finished.stderr.contains("--serve") && finished.stderr.contains("--help"), "{finished:?}");
-}
-
-#[test]
-fn sigterm_and_sigint_exit_0() {
-    for signal in ["TERM", "INT"] {
-        let mut sidecar = whole().start();
-        sidecar.signal(signal);
-        assert_eq!(sidecar.wait_exit(PATIENCE), 0, "{signal}");
-    }
 }

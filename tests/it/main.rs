@@ -21,6 +21,7 @@ mod log;
 mod message;
 mod metrics;
 mod once;
+mod process;
 mod readme;
 mod requests;
 mod secrets;
