@@ -11,7 +11,9 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use jiff::tz::Offset;
+use jiff::fmt::temporal::DateTimeParser;
+use jiff::tz::{Offset, TimeZone};
+use jiff::{Span, SpanRelativeTo};
 use serde_json::{Map, Value};
 
 use crate::deepseek;
@@ -158,19 +160,14 @@ impl Config {
 
     /// The effective configuration without its secrets, in logfmt.
     pub(crate) fn summary(&self) -> String {
-        let Self { pipeline, workers, queue_size, job_timeout, digest_at, webhook_token, .. } = self;
-        let (deepseek, wecom) = (&pipeline.deepseek, &pipeline.wecom);
+        let pipeline::Settings { deepseek, wecom, rate, .. } = &self.pipeline;
+        let (version, model, recipients) = (env!("CARGO_PKG_VERSION"), &deepseek.model.model, wecom.audience());
         let sender = if matches!(wecom.account, wecom::Account::App { .. }) { "app" } else { "robot" };
+        let (endpoint, digest_at, workers) = (&deepseek.base_url, self.digest_at, self.workers);
         format!(
-            "version={} model={:?} endpoint={} wecom={} sender={sender} recipients={:?} rate={}/m digest_at={digest_at} \
-             workers={workers} queue_size={queue_size} job_timeout={job_timeout:?} webhook_token={}",
-            env!("CARGO_PKG_VERSION"),
-            deepseek.model.model,
-            deepseek.base_url,
-            wecom.api_url,
-            wecom.audience(),
-            pipeline.rate,
-            if webhook_token.is_some() { "set" } else { "none" },
+            "version={version} model={model:?} endpoint={endpoint} sender={sender} recipients={recipients:?} \
+             rate={rate} digest_at={digest_at} workers={workers} job_timeout={:?}",
+            self.job_timeout
         )
     }
 
@@ -210,11 +207,7 @@ impl Raw {
         // has it as the default.
         let is_none = |name: &str| VARIABLES.iter().any(|row| row.name == name && row.default == "none");
         let is_set = |(name, value): &(String, String)| !(value.is_empty() || value == "none" && is_none(name));
-        let vars = vars.into_iter().map(|(name, value)| {
-            let value = as_meant(&name, &value);
-            (name, value)
-        });
-        let vars = vars.filter(is_set).collect();
+        let vars = vars.into_iter().map(as_meant).filter(is_set).collect();
         let mut raw = Self { vars, faults: Vec::new(), warnings: Vec::new() };
         raw.check_names();
         let built = build(&mut raw);
@@ -333,10 +326,8 @@ impl Raw {
         let both: Vec<_> = APP_ONLY.into_iter().filter(|name| self.vars.contains_key(*name)).collect();
         if !both.is_empty() {
             let both = both.join(", ");
-            self.fault(
-                "WECHAT_ROBOT_KEY",
-                format!("is a group robot, {both} belong to an app; unset one or the other"),
-            );
+            let fault = format!("is a group robot, {both} belong to an app; unset one or the other");
+            self.fault("WECHAT_ROBOT_KEY", fault);
         }
         if key.get().expose().contains(['=', '/', '?', '&']) {
             self.fault("WECHAT_ROBOT_KEY", "is an address or a part of one; give only what stands behind key=");
@@ -372,12 +363,9 @@ impl Raw {
 
     /// The upstream's own variable, else those that curl reads. None for an upstream on loopback.
     fn proxy(&mut self, own: &'static str, host: &str, is_plain: bool) -> Option<ProxyRoute> {
-        let usual = if is_plain {
-            ["http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"]
-        } else {
-            ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
-        };
-        let name = std::iter::once(own).chain(usual).find(|name| self.vars.contains_key(*name))?;
+        let usual = if is_plain { ["http_proxy", "HTTP_PROXY"] } else { ["HTTPS_PROXY", "https_proxy"] };
+        let mut names = [own].into_iter().chain(usual).chain(["ALL_PROXY", "all_proxy"]);
+        let name = names.find(|name| self.vars.contains_key(*name))?;
         if self.vars.get(name)? == "none" {
             return None;
         }
@@ -399,8 +387,7 @@ impl Raw {
 
     /// The value of a variable, when it is set and valid.
     fn optional<T, E: Display>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
-        let parsed = parse(self.vars.get(name)?);
-        parsed.map_err(|fault| self.fault(name, fault)).ok()
+        parse(self.vars.get(name)?).map_err(|fault| self.fault(name, fault)).ok()
     }
 
     fn required<T: Default, E: Display>(&mut self, name: &str, what: &str, parse: impl Fn(&str) -> Result<T, E>) -> T {
@@ -463,17 +450,17 @@ fn is_from_kubernetes(name: &str) -> bool {
 
 /// A value as it is meant: without the quotes that docker's `--env-file` keeps, and with the full-width characters of an
 /// input method in ASCII. A file's name and JSON keep theirs.
-fn as_meant(name: &str, value: &str) -> String {
+fn as_meant((name, value): (String, String)) -> (String, String) {
     let half_width = |c: char| match c {
         '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
         '\u{3000}' => ' ',
         c => c,
     };
-    let value = upstream::unquoted(value);
-    if name.ends_with("_FILE") || name == "DEEPSEEK_EXTRA" {
-        return value.to_owned();
+    let mut meant = upstream::unquoted(&value).to_owned();
+    if !(name.ends_with("_FILE") || name == "DEEPSEEK_EXTRA") {
+        meant = upstream::unquoted(&meant.chars().map(half_width).collect::<String>()).to_owned();
     }
-    upstream::unquoted(&value.chars().map(half_width).collect::<String>()).to_owned()
+    (name, meant)
 }
 
 /// A name that goes to an upstream as it is. Whoever copies one out of a web page may copy invisible characters too.
@@ -501,11 +488,15 @@ fn number<T: FromStr + PartialOrd + Display>(range: RangeInclusive<T>) -> impl F
     }
 }
 
+/// A duration as Prometheus writes it (`1h30m`, `500ms`); `4 min` is read as well.
 fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Duration, String> {
-    move |text| match parse_duration(text) {
-        Some(duration) if range.contains(&duration) => Ok(duration),
-        Some(_) => Err(format!("{text:?} is not between {:?} and {:?}", range.start(), range.end())),
-        None => Err(format!("{text:?} is not a duration; write 30s, 4m or 1h30m")),
+    move |text| {
+        let span = text.parse::<Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
+        match span.map(Duration::try_from) {
+            Ok(Ok(duration)) if range.contains(&duration) => Ok(duration),
+            Ok(_) => Err(format!("{text:?} is not between {:?} and {:?}", range.start(), range.end())),
+            Err(_) => Err(format!("{text:?} is not a duration; write 30s, 4m or 1h30m")),
+        }
     }
 }
 
@@ -607,51 +598,16 @@ fn checked(credential: Credential) -> Result<Credential, String> {
     Ok(credential)
 }
 
-/// A duration as Prometheus writes it: `1h30m`, `30s`, `500ms`; each unit once, in falling order.
-/// <https://prometheus.io/docs/prometheus/latest/querying/basics/#float-literals-and-time-durations>
-fn parse_duration(text: &str) -> Option<Duration> {
-    const UNITS: [(&str, u64); 7] = [
-        ("y", 31_536_000_000),
-        ("w", 604_800_000),
-        ("d", 86_400_000),
-        ("h", 3_600_000),
-        ("m", 60_000),
-        ("s", 1_000),
-        ("ms", 1),
-    ];
-    let mut rest = text;
-    let mut total: u64 = 0;
-    for (unit, millis) in UNITS {
-        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-        let (number, tail) = rest.split_at_checked(digits)?;
-        let is_next = |after: &&str| !after.starts_with(|c: char| c.is_ascii_lowercase());
-        if let Some(after) = tail.strip_prefix(unit).filter(is_next) {
-            total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(millis)?)?;
-            rest = after;
-        }
-    }
-    (rest.is_empty() && !text.is_empty()).then(|| Duration::from_millis(total))
-}
-
 /// `+08:00`, `-0530`, `+8`, `UTC` or `Z`.
 fn offset(text: &str) -> Result<Offset, String> {
-    let parse = || {
-        if text == "UTC" || text == "Z" {
-            return Some(Offset::UTC);
-        }
-        let (sign, time) = match text.split_at_checked(1)? {
-            ("+", time) => (1, time),
-            ("-", time) => (-1, time),
-            _ => return None,
-        };
-        let digits = time.replace(':', "");
-        let number: i32 = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())??;
-        let (hours, minutes) = if digits.len() < 3 { (number, 0) } else { (number / 100, number % 100) };
-        // The widest offset in use is +14:00 (Kiribati).
-        (digits.len() <= 4 && hours <= 14 && minutes < 60)
-            .then(|| Offset::from_seconds(sign * (hours * 3600 + minutes * 60)).ok())?
+    let padded = if text.len() == 2 { text.replace('+', "+0").replace('-', "-0") } else { text.to_owned() };
+    let zone = match &*padded {
+        "UTC" | "Z" => Ok(TimeZone::UTC),
+        offset => DateTimeParser::new().parse_time_zone(offset),
     };
-    parse().ok_or_else(|| format!("{text:?} is not an offset; write +08:00 or UTC"))
+    // The widest offset in use is +14:00 (Kiribati).
+    let offset = zone.and_then(|zone| zone.to_fixed_offset()).ok().filter(|offset| offset.seconds().abs() <= 14 * 3600);
+    offset.ok_or_else(|| format!("{text:?} is not an offset; write +08:00 or UTC"))
 }
 
 /// How many words of a misspelt name are words of a variable's, for "did you mean".
@@ -888,6 +844,7 @@ mod tests {
 
     #[test]
     fn durations_parse_as_in_prometheus() {
+        let parse_duration = duration(Duration::ZERO..=365 * DAY);
         for (text, millis) in [
             ("30s", 30_000),
             ("4m", 240_000),
@@ -895,11 +852,12 @@ mod tests {
             ("500ms", 500),
             ("1d", 86_400_000),
             ("1m500ms", 60_500),
+            ("4 min", 240_000),
         ] {
-            assert_eq!(parse_duration(text), Some(Duration::from_millis(millis)), "{text}");
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for text in ["", "4", "m", "4 m", "30s4m", "4m4m", "-1s", "1.5h", "99999999999999999999s"] {
-            assert_eq!(parse_duration(text), None, "{text}");
+        for text in ["", "4", "m", "30s4m", "4m4m", "-1s", "4mo", "99999999999999999999s"] {
+            assert!(parse_duration(text).is_err(), "{text}");
         }
     }
 

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd as _;
 use std::os::linux::fs::MetadataExt as _;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{LazyLock, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -44,8 +44,14 @@ static UNWRITTEN: AtomicUsize = AtomicUsize::new(0);
 /// Lines that found no room since one did.
 static LOST: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether journald reads stderr: it takes a priority from each line's begin, and adds the time itself.
-static JOURNAL: OnceLock<bool> = OnceLock::new();
+/// Whether journald reads stderr: it takes a priority from each line's begin, and adds the time itself. `JOURNAL_STREAM` is
+/// inherited by those whose stderr is another one, so it names device and inode.
+/// <https://www.freedesktop.org/software/systemd/man/systemd.exec.html#%24JOURNAL_STREAM>
+static IS_JOURNAL: LazyLock<bool> = LazyLock::new(|| {
+    let stream = io::stderr().as_fd().try_clone_to_owned().and_then(|stderr| File::from(stderr).metadata());
+    let named = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    stream.is_ok_and(|stream| named == format!("{}:{}", stream.st_dev(), stream.st_ino()))
+});
 
 /// `TIME_ZONE`. UTC until it is known.
 static ZONE: OnceLock<Offset> = OnceLock::new();
@@ -63,7 +69,7 @@ pub(crate) fn time(time: Timestamp) -> String {
 
 /// What a line begins with: the priority for journald (sd-daemon(3)), else the time; and the level.
 fn start(level: Level) -> String {
-    if *JOURNAL.get_or_init(is_journal) {
+    if *IS_JOURNAL {
         let priority = [3, 4, 6, 7, 7][level as usize - 1];
         format!("<{priority}>level={level} ")
     } else {
@@ -71,17 +77,9 @@ fn start(level: Level) -> String {
     }
 }
 
-/// `JOURNAL_STREAM` is inherited by those whose stderr is another one, so it names device and inode.
-/// <https://www.freedesktop.org/software/systemd/man/systemd.exec.html#%24JOURNAL_STREAM>
-fn is_journal() -> bool {
-    let stream = io::stderr().as_fd().try_clone_to_owned().and_then(|stderr| File::from(stderr).metadata());
-    let named = std::env::var("JOURNAL_STREAM").unwrap_or_default();
-    stream.is_ok_and(|stream| named == format!("{}:{}", stream.st_dev(), stream.st_ino()))
-}
-
 /// Writes lines for a person at any level of the log: why the service does not start.
 pub fn write_lines(text: &str) {
-    let priority = if *JOURNAL.get_or_init(is_journal) { "<3>" } else { "" };
+    let priority = if *IS_JOURNAL { "<3>" } else { "" };
     write(text.lines().flat_map(|line| [priority, line, "\n"]).collect::<String>().into());
 }
 

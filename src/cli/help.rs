@@ -2,18 +2,12 @@
 
 use crate::config::{GROUPS, VARIABLES, Variable};
 
-/// The commands: name, arguments, what it does, and more of it.
+/// The commands: name, arguments, what it does.
 const COMMANDS: [(&str, &str, &str); 7] = [
     ("", "", "serve POST /handle_alert"),
     ("check", "[--env-file FILE]", "try configuration, network, DeepSeek and WeCom; sends no message"),
-    (
-        "test", "[--env-file FILE] [--all]",
-        "send one built-in notification through everything; where no recipients are set, everyone gets it, but only with --all",
-    ),
-    (
-        "prompt", "[--env-file FILE] FILE|-",
-        "print the request that DeepSeek would get for the notification in FILE (- is stdin)",
-    ),
+    ("test", "[--env-file FILE] [--all]", "send one notification through everything; to everyone only with --all"),
+    ("prompt", "[--env-file FILE] FILE|-", "print the request that DeepSeek would get for a notification"),
     ("health", "[--env-file FILE]", "ask the running service whether it is ready (exit 0 or 1)"),
     ("help", "[COMMAND]", "this text, or a command's; also --help and -h"),
     ("version", "", "the version; also --version and -V"),
@@ -23,13 +17,11 @@ const COMMANDS: [(&str, &str, &str); 7] = [
 const COLUMNS: usize = 80;
 const INDENT: usize = 28;
 
-const ABOUT: &str = "wechat-with-deepseek: explains Alertmanager's notifications with DeepSeek and\n\
-                     sends them to WeCom.\n\nUsage:\n";
-const ENV_FILE: &str = "--env-file reads variables as systemd's EnvironmentFile= and docker's --env-file\n\
-                        do; they win over the environment's.\n";
-const NOTES: &str = "A secret may also come from a file, by NAME_FILE. Durations are written 30s, 4m,\n\
-                     1h30m. Exit codes: 0 drained, 70 the server failed, 75 work was cut off, 78 bad\n\
-                     configuration; a command that fails ends with 1, a misspelt one with 64.\n";
+const ABOUT: &str = "wechat-with-deepseek: explains Alertmanager's notifications with DeepSeek and sends them to WeCom";
+const ENV_FILE: &str = "--env-file reads variables as systemd's EnvironmentFile= and docker's --env-file do; they win over the environment's.";
+const NOTES: &str = "A secret may also come from a file, by NAME_FILE. Durations are written 30s, 4m, 1h30m. Exit codes: 0 \
+                     drained, 70 the server failed, 75 work was cut off, 78 bad configuration; a command that fails ends \
+                     with 1, a misspelt one with 64.";
 
 /// The text to print when these arguments ask for one.
 #[must_use]
@@ -41,21 +33,23 @@ pub fn help(arguments: &[&str]) -> Option<String> {
         ["help" | "--help" | "-h"] => Some(everything()),
         [name, .., "--help" | "-h"] | ["help", name] => {
             let (name, arguments, about) = COMMANDS.iter().find(|(own, ..)| own == name)?;
-            let usage = format!("Usage: wechat-with-deepseek {name} {arguments}");
             let env_file = if arguments.contains("--env-file") { ENV_FILE } else { "" };
-            Some(format!("{}\n\n{}\n{env_file}", usage.trim_end(), wrapped(about, 0)))
+            Some(format!(
+                "Usage: wechat-with-deepseek {name} {arguments}\n\n{}",
+                wrapped(&format!("{about}. {env_file}"), 0)
+            ))
         }
         _ => None,
     }
 }
 
 fn everything() -> String {
-    let mut text = ABOUT.to_owned();
+    let mut text = wrapped(ABOUT, 0) + "\nUsage:\n";
     for (name, arguments, about) in COMMANDS {
         let usage = format!("wechat-with-deepseek {name} {arguments}");
-        text.extend(["  ", usage.trim_end(), "\n", &" ".repeat(6), &wrapped(about, 6), "\n"]);
+        text.extend(["  ", usage.trim_end(), "\n      ", &wrapped(about, 6)]);
     }
-    text.extend(["\n", ENV_FILE]);
+    text.extend(["\n", &wrapped(ENV_FILE, 0)]);
     for Variable { name, default, doc, is_secret } in VARIABLES {
         if let Some((_, title)) = GROUPS.iter().find(|(first, _)| first == name) {
             text.extend(["\n", title, ":\n"]);
@@ -64,11 +58,11 @@ fn everything() -> String {
         text.push_str(&entry(&name, &format!("{doc} [{default}]")));
     }
     text.push_str(&entry("RUST_LOG", "level of the log on stderr: error, warn, info, debug, trace [info]"));
-    text + "\n" + NOTES
+    text + "\n" + &wrapped(NOTES, 0)
 }
 
 fn entry(name: &str, about: &str) -> String {
-    format!("  {name:<width$}{}\n", wrapped(about, INDENT), width = INDENT - 2)
+    format!("  {name:<width$}{}", wrapped(about, INDENT), width = INDENT - 2)
 }
 
 /// Text in lines that end before [`COLUMNS`], all but the first behind `indent` blanks.
@@ -86,7 +80,7 @@ fn wrapped(text: &str, indent: usize) -> String {
         lines.push_str(word);
         column += width;
     }
-    lines
+    lines + "\n"
 }
 
 #[cfg(test)]
@@ -114,7 +108,7 @@ mod tests {
         for (name, arguments, _) in COMMANDS.iter().skip(1) {
             let usage = format!("Usage: wechat-with-deepseek {name} {arguments}");
             for asked in [["help", name], [name, "--help"], [name, "-h"]] {
-                assert!(help(&asked).unwrap().starts_with(usage.trim_end()), "{asked:?}");
+                assert!(help(&asked).unwrap().starts_with(&usage), "{asked:?}");
             }
         }
         assert!(help(&["help", "serve"]).is_none() && help(&["check"]).is_none());

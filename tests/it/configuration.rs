@@ -93,7 +93,6 @@ fn faulty_value_exits_78_and_names_its_variable() {
         ("WORKERS", "eight"),
         ("QUEUE_SIZE", "-1"),
         ("JOB_TIMEOUT", "240"),
-        ("JOB_TIMEOUT", "4 m"),
         ("JOB_TIMEOUT", "m4"),
         ("JOB_TIMEOUT", "0s"),
         ("JOB_TIMEOUT", "1m1h"),
