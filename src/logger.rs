@@ -1,7 +1,7 @@
 //! The log on stderr, in logfmt: `RUST_LOG` sets the level, no level lets a package log a secret, and logging never blocks.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::linux::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use std::sync::{LazyLock, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use env_logger::{Builder, Env, Logger, Target};
+use env_logger::{Builder, Env, Logger};
 use jiff::Timestamp;
 use jiff::tz::Offset;
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -117,25 +117,7 @@ pub(crate) fn exit(code: i32) -> ! {
     std::process::exit(code)
 }
 
-/// Gives the lines of env_logger, which come whole, to the queue.
-struct Line;
-
-impl Write for Line {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let cut = match line.get(..LINE_BYTES) {
-            Some(start) => [String::from_utf8_lossy(start).trim_end_matches('\u{fffd}'), "…\n"].concat().into(),
-            None => line.to_vec(),
-        };
-        write(cut);
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// env_logger, without the lines that may hold a secret.
+/// env_logger's filter, without the lines that may hold a secret.
 struct Filtered(Logger);
 
 impl Log for Filtered {
@@ -144,8 +126,17 @@ impl Log for Filtered {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if is_harmless(record.metadata()) {
-            self.0.log(record);
+        if is_harmless(record.metadata()) && self.0.matches(record) {
+            let (start, text) = (start(record.level()), record.args());
+            let mut line = match record.target() {
+                FIELDS => format!("{start}{text}"),
+                _ => format!("{start}message={:?}", text.to_string()),
+            };
+            if line.len() >= LINE_BYTES {
+                line.truncate(line.floor_char_boundary(LINE_BYTES));
+                line.push('…');
+            }
+            write(format!("{line}\n").into());
         }
     }
 
@@ -155,7 +146,7 @@ impl Log for Filtered {
 }
 
 fn is_harmless(metadata: &Metadata<'_>) -> bool {
-    metadata.level() <= log::Level::Warn || !LOG_ADDRESSES.iter().any(|package| metadata.target().starts_with(package))
+    metadata.level() <= Level::Warn || !LOG_ADDRESSES.iter().any(|package| metadata.target().starts_with(package))
 }
 
 /// Logs from now on, and logs panics as lines too. A second call changes nothing.
@@ -163,24 +154,11 @@ fn is_harmless(metadata: &Metadata<'_>) -> bool {
 /// A `RUST_LOG` that hides even this service's errors (env_logger takes a word that is no level for a package's name) is
 /// not followed: why the service does not start must be logged. Then the log is at its default, and says so.
 pub fn init() {
-    let build = |mut builder: Builder| {
-        builder.target(Target::Pipe(Box::new(Line))).format(|line, record| {
-            let (start, text) = (start(record.level()), record.args());
-            if record.target() == FIELDS {
-                writeln!(line, "{start}{text}")
-            } else {
-                writeln!(line, "{start}message={:?}", text.to_string())
-            }
-        });
-        builder.build()
-    };
-    let mut logger = build(Builder::from_env(Env::default().default_filter_or(DEFAULT)));
-    let own_error = Metadata::builder().target(env!("CARGO_CRATE_NAME")).level(log::Level::Error).build();
+    let mut logger = Builder::from_env(Env::default().default_filter_or(DEFAULT)).build();
+    let own_error = Metadata::builder().target(env!("CARGO_CRATE_NAME")).level(Level::Error).build();
     let hides_errors = !logger.enabled(&own_error);
     if hides_errors {
-        let mut builder = Builder::new();
-        builder.parse_filters(DEFAULT);
-        logger = build(builder);
+        logger = Builder::new().parse_filters(DEFAULT).build();
     }
     let level = logger.filter();
     if log::set_boxed_logger(Box::new(Filtered(logger))).is_ok() {
@@ -205,7 +183,7 @@ pub fn init() {
     std::panic::set_hook(Box::new(|panic| {
         let text = panic.payload_as_str().unwrap_or("no text");
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        log::error!("panic at {place}: {text:?}");
+        log::error!("panic at {place}: {text}");
         // The process ends after this if it is the main thread, or a second panic.
         flush();
     }));
