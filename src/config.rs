@@ -584,11 +584,10 @@ fn checked(credential: Credential) -> Result<Credential, String> {
     if secret.expose().is_empty() {
         return Err("is empty".into());
     }
-    let named = secret.expose().split_once('=').filter(|(name, value)| {
-        !name.is_empty()
-            && !value.trim_matches('=').is_empty()
-            && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')
-    });
+    // Not the padding of base64.
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    let named =
+        secret.expose().split_once('=').filter(|(name, value)| is_name(name) && !value.trim_matches('=').is_empty());
     if let Some((name, _)) = named {
         return Err(format!("begins with {name}=; give only what stands behind it"));
     }

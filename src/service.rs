@@ -11,7 +11,6 @@ use std::thread::{self, Scope};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::{flag, low_level::pipe};
 
 use crate::config::Config;
 use crate::http::{Deadlines, Limits, STACK, Server};
@@ -150,39 +149,40 @@ fn start<'s>(scope: &'s Scope<'s, '_>, name: String, run: impl FnOnce() + Send +
     }
 }
 
-/// Registers the signals that would end the process. The first SIGTERM or SIGINT arrives at the receiver, a second one ends
-/// the process at once. The others end nothing; std ignores SIGPIPE.
+/// Handles the signals that would end the process. The first SIGTERM or SIGINT arrives at the receiver, a second one ends the
+/// process at once. The others end nothing; std ignores SIGPIPE.
 fn signals() -> io::Result<Receiver<()>> {
-    let (mut reader, writer) = UnixStream::pair()?;
-    let (hangup, unused) = (Arc::new(AtomicBool::new(false)), Arc::default());
-    for signal in [SIGUSR1, SIGUSR2] {
-        flag::register(signal, Arc::clone(&unused))?;
-    }
-    // Before its byte, by which it cannot be told from the others.
-    flag::register(SIGHUP, Arc::clone(&hangup))?;
-    for signal in [SIGHUP, SIGTERM, SIGINT] {
-        pipe::register(signal, writer.try_clone()?)?;
-    }
     let (sender, stop) = channel();
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        let (mut signal, mut is_stopping) = ([0], false);
-        while let Ok(()) = reader.read_exact(&mut signal) {
-            if hangup.swap(false, Ordering::SeqCst) {
-                log::warn!(
-                    "SIGHUP reads nothing again: restart to change a variable, PROMPT_FILE or a certificate; \
-                     secrets in files are read again when they are refused"
-                );
-            } else if is_stopping {
-                log::error!("a second signal: stopped at once; Alertmanager posts again what was cut off");
-                exit(EXIT_CUT_OFF);
-            } else if sender.send(()).is_ok() {
-                is_stopping = true;
-            } else {
-                return;
-            }
+    let mut is_stopping = false;
+    on_signals(&[SIGTERM, SIGINT], move || {
+        if std::mem::replace(&mut is_stopping, true) {
+            log::error!("a second signal: stopped at once; Alertmanager posts again what was cut off");
+            exit(EXIT_CUT_OFF);
         }
+        // It fails when the service ends already.
+        let _ = sender.send(());
+    })?;
+    on_signals(&[SIGHUP, SIGUSR1, SIGUSR2], || {
+        log::warn!(
+            "SIGHUP, SIGUSR1 and SIGUSR2 read nothing again: restart to change a variable, PROMPT_FILE or a certificate; \
+             secrets in files are read again when they are refused"
+        );
     })?;
     Ok(stop)
+}
+
+/// Calls `handle` on a thread of its own for each of these signals.
+fn on_signals(signals: &[i32], mut handle: impl FnMut() + Send + 'static) -> io::Result<()> {
+    let (mut reader, writer) = UnixStream::pair()?;
+    for signal in signals {
+        signal_hook::low_level::pipe::register(*signal, writer.try_clone()?)?;
+    }
+    let wait = move || {
+        while let Ok(()) = reader.read_exact(&mut [0]) {
+            handle()
+        }
+    };
+    thread::Builder::new().name("signals".into()).stack_size(STACK).spawn(wait).map(drop)
 }
 
 fn notify_systemd(state: &str) {

@@ -85,16 +85,13 @@ fn reach(steps: &mut Steps, upstream: &str, base_url: &str, settings: &upstream:
     let Ok(uri) = base_url.parse::<ureq::http::Uri>() else { return true };
     let host = uri.host().unwrap_or_default();
     let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
-    let resolved = format!("{host}:{port}").to_socket_addrs();
-    let is_resolved = resolved.is_ok();
-    match resolved {
-        Ok(addresses) => {
-            let addresses: Vec<String> = addresses.map(|address| address.to_string()).collect();
-            steps.ok(&step, format!("direct; {host} is {}", addresses.join(", ")));
-        }
-        Err(_) => steps.bad(&step, format!("{host} cannot be resolved; check the address and this machine's DNS")),
-    }
-    is_resolved
+    let Ok(addresses) = format!("{host}:{port}").to_socket_addrs() else {
+        steps.bad(&step, format!("{host} cannot be resolved; check the address and this machine's DNS"));
+        return false;
+    };
+    let addresses: Vec<String> = addresses.map(|address| address.to_string()).collect();
+    steps.ok(&step, format!("direct; {host} is {}", addresses.join(", ")));
+    true
 }
 
 /// Reports a connection, which TLS has verified.

@@ -50,6 +50,9 @@ fn other_signals_end_nothing() {
         sidecar.signal(signal);
         assert_eq!(sidecar.get("/-/ready").status, 200, "{signal}");
     }
+    let burst = format!("for i in $(seq 200); do kill -HUP {}; done", sidecar.process().pid());
+    assert!(Command::new("sh").args(["-c", &burst]).status().unwrap().success());
+    assert_eq!(sidecar.get("/-/ready").status, 200, "many at once");
     let line = sidecar.wait_log("SIGHUP");
     assert!(line.contains("level=WARN") && line.contains("restart"), "{line}");
     sidecar.signal("TERM");
