@@ -3,10 +3,9 @@
 mod danger;
 mod header;
 mod invented;
-mod layout;
 mod markdown;
+mod marks;
 pub(crate) mod notice;
-mod programs;
 mod split;
 mod target;
 mod text;
@@ -16,9 +15,12 @@ use jiff::tz::Offset;
 
 use crate::alertmanager::Notification;
 use header::{Clock, Header};
+use invented::Invented;
+use markdown::{Kind, Line};
+use split::Parts;
 
-/// What every message and every part of one begins with.
-pub const PREFIX: &str = "deepseek 告警解析与处理建议:";
+/// The last line of every message, in front of its id; of several parts the first and the last end with it.
+pub const SIGNATURE: &str = "deepseek 告警解析与处理建议";
 
 /// The most parts of one message. WeCom silently drops what is over 30 messages a minute and member
 /// (<https://developer.work.weixin.qq.com/document/path/90236>), and nobody reads a sixth screen at 3 a.m.
@@ -30,8 +32,11 @@ pub const MIN_PART_BYTES: usize = 256;
 /// A part's number and how many there are; all of them have one digit.
 const NUMBER_BYTES: usize = "（1/5）".len();
 
+/// The bytes of the alert's name that a further part begins with.
+const NAME_BYTES: usize = 48;
+
 /// Ends a message of which [`MAX_PARTS`] parts could not hold all.
-const TRUNCATED: &str = "（截断）";
+const TRUNCATED: &str = "（篇幅所限，后文省略）";
 
 /// What one message is made of.
 #[derive(Debug, Clone, Copy)]
@@ -70,127 +75,93 @@ pub enum Content<'a> {
 }
 
 /// Renders 1 to [`MAX_PARTS`] parts, each of at most `part_bytes` bytes, to be sent in this order. The same input gives
-/// the same bytes.
+/// the same bytes. What the alerts and the answer hold of WeCom's own markup has lost its sign.
 #[must_use]
 pub fn render(input: &MessageInput<'_>) -> Vec<String> {
     let part_bytes = input.part_bytes.max(MIN_PART_BYTES);
-    let id = text::clip(input.id, 32);
-    let prefix_bytes = PREFIX.len() + NUMBER_BYTES + id.len() + 1;
-    // What a part holds below its first line.
-    let bytes = part_bytes - prefix_bytes;
-    let mut text = body(input, part_bytes);
-    let head_bytes = (part_bytes / 3).saturating_sub(prefix_bytes);
-    let rest_bytes = ((MAX_PARTS - 1) * bytes).saturating_sub(text.len()).max(3 * head_bytes);
+    let signature = format!("{SIGNATURE} {}", text::clip(input.id, 32));
+    let mut blocks = body(input, part_bytes);
+    let head_bytes = part_bytes / 3;
+    let body_bytes: usize = blocks.iter().map(|block| block.len() + 1).sum();
+    let rest_bytes = ((MAX_PARTS - 1) * part_bytes).saturating_sub(body_bytes).max(3 * head_bytes);
     let clock = Clock { now: input.now, zone: input.zone };
     let Header { head, rest } = header::header(input.notifications, clock, input.is_repeat, head_bytes, rest_bytes);
+    let head = text::clip(&text::disarmed(&head), head_bytes).into_owned();
     if !rest.is_empty() {
-        text.extend(["\n\n", &rest]);
+        blocks.push(String::new());
+        blocks.extend(rest.lines().map(str::to_owned));
     }
-    let links = header::links(input.notifications);
+    let blocks: Vec<String> = blocks.iter().map(|block| text::disarmed(block)).collect();
+    let links = text::disarmed(&header::links(input.notifications));
     let has_links = !links.is_empty() && links.len() <= part_bytes / 2;
-    let tail = if has_links { format!("\n\n{links}") } else { String::new() };
+    let links = if has_links { format!("{links}\n") } else { String::new() };
+    let tail = format!("\n\n{links}{signature}");
 
-    let whole = format!("{PREFIX} {id}\n{head}\n\n{text}{tail}");
+    let whole = format!("{head}\n\n{}{tail}", blocks.join("\n").trim_end());
     if whole.len() <= part_bytes {
         return vec![whole];
     }
-    let (mut parts, tail) = split_with_tail(&text, &tail, bytes.saturating_sub(head.len() + 2), bytes);
-    let head = if parts[0].is_empty() { head } else { format!("{head}\n\n") };
+    let name = worst_name(input.notifications);
+    let first = part_bytes.saturating_sub(head.len() + signature.len() + NUMBER_BYTES + 4);
+    let bytes = part_bytes - (NUMBER_BYTES + name.len() + input.id.len().min(32) + 2);
+    let (mut parts, tail) = split_with_tail(&blocks, tail, first, bytes);
     let count = parts.len();
-    parts[0].insert_str(0, &head);
     parts[count - 1].push_str(&tail);
     let numbered = parts.iter().enumerate().map(|(index, part)| (index + 1, part));
-    numbered.map(|(number, part)| format!("{PREFIX}（{number}/{count}）{id}\n{part}")).collect()
+    let titled = numbered.map(|(number, part)| match number {
+        1 => format!("{}\n\n{signature}（1/{count}）", format!("{head}\n\n{part}").trim_end()),
+        _ => format!("（{number}/{count}）{name} {}\n{part}", text::clip(input.id, 32)),
+    });
+    titled.collect()
 }
 
-/// Cuts the text so that the end of the message fits into the last part; returns both.
-fn split_with_tail(text: &str, tail: &str, first: usize, bytes: usize) -> (Vec<String>, String) {
-    let owned = |parts: Vec<&str>| parts.into_iter().map(str::to_owned).collect();
-    let split = split::split(text, first, bytes, MAX_PARTS);
-    let last_bytes = if split.parts.len() == 1 { first } else { bytes };
-    let tail_fits = split.parts.last().is_none_or(|last| last.len() + tail.len() <= last_bytes);
-    if split.rest.is_empty() && tail_fits {
-        return (owned(split.parts), tail.to_owned());
-    }
-    // Links alone are no part: the text in front of them moves to the last part with them.
-    let first_again = if split.parts.len() == 1 { first.saturating_sub(tail.len()) } else { first };
-    let split = split::split(text, first_again, bytes - tail.len(), MAX_PARTS);
-    if split.rest.is_empty() {
-        return (owned(split.parts), tail.to_owned());
-    }
-    let tail = format!("……{tail}\n{TRUNCATED}");
-    let split = split::split(text, first, bytes - tail.len(), MAX_PARTS);
-    (owned(split.parts), tail)
+/// The name of the worst alert, by which a further part is known.
+fn worst_name(notifications: &[&Notification]) -> String {
+    let alerts = notifications.iter().flat_map(|notification| &notification.alerts);
+    let name = alerts.min_by_key(|alert| alert.rank()).map_or("", |alert| alert.name());
+    text::clip(&text::disarmed(&text::short_line(name, NAME_BYTES)), NAME_BYTES).into_owned()
 }
 
-/// What the message explains, as plain text with its marks.
-fn body(input: &MessageInput<'_>, part_bytes: usize) -> String {
-    let alert_texts = || header::alert_texts(input.notifications, part_bytes);
+/// Cuts the text into two parts or more so that the end of the message fits into the last; returns both.
+fn split_with_tail(blocks: &[String], tail: String, first: usize, bytes: usize) -> (Vec<String>, String) {
+    let has_room = |parts: &Parts| {
+        parts.is_whole
+            && parts.parts.len() > 1
+            && parts.parts.last().is_some_and(|last| last.len() + tail.len() <= bytes)
+    };
+    let split = |first: usize, bytes: usize| split::split(blocks, first, bytes, MAX_PARTS);
+    // What stands in front of the links moves to the last part with them.
+    let firsts = [first, first.saturating_sub(tail.len()), first / 2];
+    let tries = firsts.into_iter().flat_map(|first| [(first, bytes), (first, bytes - tail.len())]);
+    if let Some(parts) = tries.map(|(first, bytes)| split(first, bytes)).find(has_room) {
+        return (parts.parts, tail);
+    }
+    let tail = format!("\n……\n{TRUNCATED}{tail}");
+    (split(first, bytes - tail.len()).parts, tail)
+}
+
+/// What the message explains, as plain text with its marks, in blocks that are not cut where that can be.
+fn body(input: &MessageInput<'_>, part_bytes: usize) -> Vec<String> {
+    let alert_texts = |why: &str| {
+        let texts = header::alert_texts(input.notifications, part_bytes);
+        std::iter::once(format!("（{why}以下是告警原文）")).chain(texts.lines().map(str::to_owned)).collect()
+    };
     match input.content {
-        Content::Plain { why } => format!("（未经 AI 分析：{}）\n{}", text::one_line(why), alert_texts()),
+        Content::Plain { why } => alert_texts(&format!("无 AI 分析：{}。", text::one_line(why))),
         Content::Analysis { text, cut } => {
-            let plain = markdown::to_plain(text);
-            // Some models repeat the message's first line.
-            let plain = plain.strip_prefix(PREFIX).unwrap_or(&plain).trim_start_matches(['\n', ' ']);
-            let plain = layout::verdict_first(plain);
-            if layout::has_headings_only(plain) {
-                return format!("（模型没有给出内容）\n{}", alert_texts());
+            let mut lines = markdown::lines(text);
+            marks::trim(&mut lines);
+            if marks::has_headings_only(&lines) {
+                return alert_texts("模型没有返回有效内容。");
             }
-            let cut = if cut { "\n（回答因长度被截断）" } else { "" };
-            marked(plain, input.notifications) + cut
+            if cut {
+                lines.push(Line::new(Kind::Text, "（回答过长，后文缺失）"));
+            }
+            let answer: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+            let invented = Invented::new(&answer.join("\n"), input.notifications, "");
+            marks::blocks(&marks::mark(lines, &invented))
         }
     }
-}
-
-/// Whether a line goes on with a statement of SQL that began above it.
-fn is_clause(line: &str) -> bool {
-    let line = line.trim_start();
-    ["FROM ", "SET ", "WHERE "].iter().any(|clause| line.starts_with(clause))
-}
-
-/// Whether a statement that changes rows is in the line, or began above it.
-fn is_changing(line: &str, begun: &str) -> bool {
-    ["DELETE", "UPDATE"].iter().any(|verb| begun.contains(verb) || line.contains(verb))
-}
-
-/// Lays out the lines, and adds the marks to those they are about. A command over several lines counts as one line.
-fn marked(plain: &str, notifications: &[&Notification]) -> String {
-    let invented = invented::Invented::new(plain, notifications, "");
-    let mut marked = String::new();
-    // The lines so far of a command over several lines.
-    let mut begun = String::new();
-    let mut lines = plain.split('\n').peekable();
-    while let Some(line) = lines.next() {
-        layout::push_line(&mut marked, line);
-        if let Some(line) = line.strip_suffix('\\') {
-            begun.push_str(line);
-            continue;
-        }
-        if lines.peek().is_some_and(|next| is_clause(next)) && !line.ends_with(';') && is_changing(line, &begun) {
-            begun.push_str(line);
-            begun.push(' ');
-            continue;
-        }
-        let logical = if begun.is_empty() {
-            line
-        } else {
-            begun.push_str(line);
-            &begun
-        };
-        // The model may have set a mark itself.
-        let is_dangerous = danger::is_dangerous(logical) || danger::is_dangerous_in_prose(logical);
-        if is_dangerous && !logical.contains(danger::MARK) {
-            marked.push(' ');
-            marked.push_str(danger::MARK);
-        }
-        let names = invented.names_in(logical);
-        if !names.is_empty() && !logical.contains(invented::MARK) {
-            marked.push(' ');
-            marked.push_str(&invented::mark(&names));
-        }
-        begun.clear();
-    }
-    marked
 }
 
 #[cfg(test)]
@@ -228,15 +199,18 @@ mod tests {
     /// What holds for every input.
     fn check(input: &MessageInput<'_>) -> Vec<String> {
         let parts = render(input);
-        assert!((1..=MAX_PARTS).contains(&parts.len()));
-        for (number, part) in parts.iter().enumerate() {
-            let first = if parts.len() == 1 {
-                format!("{PREFIX} #3f9a2c\n")
-            } else {
-                format!("{PREFIX}（{}/{}）#3f9a2c\n", number + 1, parts.len())
-            };
-            assert!(part.starts_with(&first), "{part}");
+        let count = parts.len();
+        assert!((1..=MAX_PARTS).contains(&count));
+        for (number, part) in parts.iter().enumerate().map(|(index, part)| (index + 1, part)) {
+            let own = format!("（{number}/{count}）");
+            match number {
+                1 if count == 1 => assert!(part.ends_with(&format!("\n{SIGNATURE} #3f9a2c")), "{part}"),
+                1 => assert!(part.ends_with(&format!("\n\n{SIGNATURE} #3f9a2c{own}")), "{part}"),
+                _ => assert!(part.starts_with(&own) && part.lines().next().unwrap().ends_with(" #3f9a2c"), "{part}"),
+            }
+            assert!(number < count || part.ends_with(&format!("\n{SIGNATURE} #3f9a2c")), "{part}");
             assert!(part.len() <= input.part_bytes.max(MIN_PART_BYTES), "{} bytes: {part}", part.len());
+            assert!(!part.contains("\n\n\n"), "{part}");
         }
         parts
     }
@@ -244,32 +218,33 @@ mod tests {
     #[test]
     fn short_answer_is_one_part() {
         let node = node();
-        let expected = "deepseek 告警解析与处理建议: #3f9a2c
-【critical】NodeDiskWillFill：2 个告警
+        let expected = "【critical】NodeDiskWillFill：2 个告警
 实例: db-2:9100、db-3:9100
 最早: 11-23 16:00，已持续 3 小时
 标签: cluster=prod-bj，mountpoint=/data，job=node
 
-【结论】
+结论：
 db-2、db-3 的 /data 将在 2 小时内写满（推测：binlog 未清理）。
 
-【可能原因】
+可能原因：
 1. binlog 保留过久（推测）
 2. 慢日志未轮转
 
-【影响】
+影响：
 写满后 MySQL 停止写入。
 
-【处理步骤】
+处理步骤：
 1. 先看占用（只读）：
 df -h /data
 du -xsh /data/* | sort -h | tail
-2. 确认从库位点后清理：
-PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY; ⚠️高危
-3. 仍不足则 rm -rf /data/backup/old ⚠️高危
+2. 确认从库位点后清理： ⚠️高危
+PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY;
+3. 仍不足则 ⚠️高危
+rm -rf /data/backup/old
 4. 监控见 面板 https://grafana.corp/d/9，备机 10.9.9.9 〔告警中未出现：grafana.corp、10.9.9.9〕
 
-手册: https://wiki.corp/disk 告警: http://alertmanager.prod:9093";
+手册: https://wiki.corp/disk 告警: http://alertmanager.prod:9093
+deepseek 告警解析与处理建议 #3f9a2c";
         assert_eq!(check(&input(&[&node], ANSWER)), [expected]);
     }
 
@@ -287,7 +262,8 @@ PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY; ⚠️高危
             content: Content::Plain { why: "今日 token 预算已用完" },
             ..input(&[&node], "")
         });
-        for shown in ["（未经 AI 分析：今日 token 预算已用完）\n", "• db-2 /data 只剩 4%\n  预计 2 小时后写满\n"]
+        for shown in
+            ["（无 AI 分析：今日 token 预算已用完。以下是告警原文）\n", "• db-2 /data 只剩 4%\n  预计 2 小时后写满\n"]
         {
             assert!(parts[0].contains(shown), "{}", parts[0]);
         }
@@ -306,7 +282,7 @@ PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY; ⚠️高危
         let parts = check(&input(&members.iter().collect::<Vec<_>>(), ANSWER));
         let head = "【告警汇总】50 组共 50 个告警：critical×17、warning×16、info×17\n最早: 11-23 18:00，已持续 1 小时\n• [critical] DbDown0×2（2 组）：i-1、i-4，18:01 起\n";
         assert!(parts[0].contains(head), "{}", parts[0]);
-        assert!(parts[0].contains("\n…… 等 50 组，其余见文末\n\n【结论】"), "{}", parts[0]);
+        assert!(parts[0].contains("\n…… 等 50 组，其余见文末\n\n结论："), "{}", parts[0]);
         assert!(parts.concat().contains("• [warning] WebDown0×2（2 组）：i-2、i-5，18:02 起"), "{}", parts.concat());
     }
 
@@ -315,12 +291,13 @@ PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY; ⚠️高危
         let node = node();
         let parts = check(&input(&[&node], &ANSWER.repeat(30)));
         assert_eq!(parts.len(), MAX_PARTS);
-        assert!(parts[MAX_PARTS - 1].ends_with("http://alertmanager.prod:9093\n（截断）"), "{}", parts[MAX_PARTS - 1]);
+        let last = &parts[MAX_PARTS - 1];
+        assert!(last.contains("\n……\n（篇幅所限，后文省略）\n\n手册"), "{last}");
         let cut = check(&MessageInput {
             content: Content::Analysis { text: "结论：磁盘", cut: true },
             ..input(&[&node], "")
         });
-        assert!(cut[0].contains("结论：磁盘\n（回答因长度被截断）\n\n手册"), "{}", cut[0]);
+        assert!(cut[0].contains("结论：磁盘\n（回答过长，后文缺失）\n\n手册"), "{}", cut[0]);
     }
 
     #[test]
@@ -331,7 +308,7 @@ PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY; ⚠️高危
             let parts = check(&MessageInput { part_bytes, ..input(&[&node], &answer) });
             let whole = |text: &str| parts.iter().map(|part| part.matches(text).count()).sum::<usize>();
             if !parts.concat().contains(TRUNCATED) {
-                assert_eq!(whole("rm -rf /data/backup/old ⚠️高危"), 3, "{part_bytes}");
+                assert_eq!(whole("3. 仍不足则 ⚠️高危\nrm -rf /data/backup/old"), 3, "{part_bytes}");
                 assert_eq!(
                     whole("https://grafana.corp/d/9，备机 10.9.9.9 〔告警中未出现：grafana.corp、10.9.9.9〕"),
                     3,
@@ -371,25 +348,41 @@ PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY; ⚠️高危
         assert_eq!(
             parts,
             [
-                "deepseek 告警解析与处理建议: #3f9a2c\n未命名告警：1 个告警\n\n（模型没有给出内容）\n• 未命名告警: （没有 summary）"
+                "未命名告警：1 个告警\n\n（模型没有返回有效内容。以下是告警原文）\n• 未命名告警: （没有 summary）\n\ndeepseek 告警解析与处理建议 #3f9a2c"
             ]
         );
     }
 
     #[test]
-    fn command_over_several_lines_is_marked_at_its_end() {
+    fn first_step_stays_in_the_first_part_when_it_fits() {
         let node = node();
-        assert_eq!(marked("kubectl -n a \\\n  delete pod x", &[&node]), "kubectl -n a \\\n  delete pod x ⚠️高危");
-        assert_eq!(marked("reboot ⚠️高危", &[&node]), "reboot ⚠️高危");
-        for (sql, expected) in [
-            ("UPDATE a\n  SET b = 1\n  WHERE id < 9;\n完成", "UPDATE a\n  SET b = 1\n  WHERE id < 9;\n完成"),
-            ("DELETE\nFROM a;\n完成", "DELETE\nFROM a; ⚠️高危\n完成"),
-            ("1. UPDATE a\n   SET b = 1;", "1. UPDATE a\n   SET b = 1; ⚠️高危"),
-            ("UPDATE a\nSET b = 1\nWHERE c = 2;", "UPDATE a\nSET b = 1\nWHERE c = 2;"),
-            ("DELETE FROM a;\nWHERE 不可省", "DELETE FROM a; ⚠️高危\nWHERE 不可省"),
-            ("reboot\nFrom there, look", "reboot ⚠️高危\nFrom there, look"),
-        ] {
-            assert_eq!(marked(sql, &[&node]), expected);
+        let long = "很长的说明。".repeat(60);
+        let answer = format!(
+            "结论：磁盘满。\n\n处理步骤：\n1. 看占用：\n```\ndf -h /data\n```\n2. 清理：{long}\n3. 扩容：{long}"
+        );
+        let parts = check(&input(&[&node], &answer));
+        assert!(parts.len() > 1 && parts[0].contains("处理步骤：\n1. 看占用：\ndf -h /data\n"), "{parts:?}");
+        assert!(parts[1].starts_with("（2/2）NodeDiskWillFill #3f9a2c\n"), "{parts:?}");
+    }
+
+    #[test]
+    fn markup_of_others_has_no_sign_anywhere() {
+        let evil = r#"<a href=\"http://evil\">已恢复</a><@all>< A href='x'>"#;
+        let notification = notification(&format!(
+            r#"{{"externalURL":"http://am/<a","alerts":[{{"labels":{{"alertname":"{evil}","instance":"{evil}","cluster":"{evil}","severity":"{evil}"}},
+            "annotations":{{"summary":"{evil}","description":"{evil}","runbook_url":"http://r/<@all>"}}}}]}}"#
+        ));
+        let evil = evil.replace('\\', "");
+        let answer = format!("结论：{evil}\n\n处理步骤：\n1. {evil}：\n```\necho '{evil}'\n```\n").repeat(30);
+        let plain = Content::Plain { why: &evil };
+        for content in [Content::Analysis { text: &answer, cut: false }, plain] {
+            for notifications in [vec![&notification], vec![&notification; 3]] {
+                for part_bytes in [256, 700, 2048] {
+                    let parts = check(&MessageInput { content, part_bytes, ..input(&notifications, "") });
+                    let text = parts.concat().to_lowercase();
+                    assert!(!["<a", "< a", "</a", "<@"].iter().any(|sign| text.contains(sign)), "{text}");
+                }
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The notices to WeCom that DeepSeek needs a person, and that it works again.
 
-use super::PREFIX;
+use super::SIGNATURE;
 use crate::outcome::{Outcome, Reason};
 
 /// Why an alert comes without an analysis.
@@ -31,14 +31,14 @@ pub(crate) fn analysis_stopped(failure: &Outcome, id: &str) -> String {
     let (what, hint) = row.map_or(("请求被拒绝", "查看本服务的日志"), |(_, what, hint)| (what, hint));
     let detail = &failure.message;
     format!(
-        "{PREFIX} {id}\n⚠️ AI 分析已停用:{what}\n处理办法:{hint}\n恢复前告警不附 AI 分析,原始告警不受影响;\
-         10 分钟后由下一个告警自动重试,恢复后会再通知。\n详情:{detail}"
+        "⚠️ AI 分析已停用:{what}\n处理办法:{hint}\n恢复前告警不附 AI 分析,原始告警不受影响;\
+         10 分钟后由下一个告警自动重试,恢复后会再通知。\n详情:{detail}\n\n{SIGNATURE} {id}"
     )
 }
 
 /// A notice that DeepSeek works again.
 pub(crate) fn analysis_resumed(id: &str) -> String {
-    format!("{PREFIX} {id}\n✅ AI 分析已恢复,后续告警将正常附上分析。")
+    format!("✅ AI 分析已恢复,后续告警将正常附上分析。\n\n{SIGNATURE} {id}")
 }
 
 /// Why an alert comes without an analysis, in Chinese for the message.

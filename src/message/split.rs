@@ -7,38 +7,58 @@ use super::text;
 /// A bound below this many bytes is taken as this: smaller parts would tear every line.
 const MIN_BYTES: usize = 16;
 
-/// A text in parts, and what did not fit into as many as were allowed.
+/// A text in parts, and whether as many as were allowed held all of it.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Parts<'t> {
+pub(crate) struct Parts {
     /// The parts in order; none is empty but perhaps the first, when its bytes hold no sensible piece.
-    pub(crate) parts: Vec<&'t str>,
-    pub(crate) rest: &'t str,
+    pub(crate) parts: Vec<String>,
+    pub(crate) is_whole: bool,
 }
 
-/// Cuts `text` into at most `count` parts, the first of at most `first` bytes, the others of at most `bytes`.
+/// Puts the blocks into at most `count` parts, the first of at most `first` bytes, the others of at most `bytes`.
 ///
-/// A cut stands before a heading, else between paragraphs, else before a step, else before an item, else between lines
-/// that are not indented, else between any, and not behind a heading or a line that announces the next. A line is only
-/// cut inside when it does not fit into a part of its own: behind a sentence, then behind a comma, between two Chinese
-/// letters, at a space; inside a command or a URL only when that alone is longer than a part; never inside a character.
-/// White space at a cut is dropped.
-pub(crate) fn split(text: &str, first: usize, bytes: usize, count: usize) -> Parts<'_> {
-    let mut rest = trimmed(text);
-    let mut parts = Vec::new();
-    while !rest.is_empty() && parts.len() < count {
-        let part_bytes = if parts.is_empty() { first } else { bytes }.max(MIN_BYTES);
-        // Later parts are as large; the first may be small, and leave a line to the second.
-        let at = cut(rest, part_bytes, bytes.max(MIN_BYTES), !parts.is_empty() || first >= bytes);
-        let (part, after) = rest.split_at_checked(at).unwrap_or((rest, ""));
-        let part = part.trim_end();
-        // White space that is longer than a part is dropped; only the first part may hold nothing.
-        if at == 0 || !part.is_empty() {
-            parts.push(part);
+/// A part takes as many blocks as fit. A block that no part can hold is cut between its lines; a line is only cut inside
+/// when it does not fit into a part of its own: behind a sentence, then behind a comma, between two Chinese letters, at a
+/// space; inside a command or a URL only when that alone is longer than a part; never inside a character. White space at a
+/// cut is dropped.
+pub(crate) fn split(blocks: &[String], first: usize, bytes: usize, count: usize) -> Parts {
+    let (first, bytes) = (first.max(MIN_BYTES), bytes.max(MIN_BYTES));
+    let mut parts = vec![String::new()];
+    for block in blocks {
+        let mut rest = if parts.last().is_some_and(String::is_empty) { trimmed(block) } else { block.trim_end() };
+        while !rest.is_empty() {
+            let is_first = parts.len() == 1;
+            let Some(part) = parts.last_mut() else { break };
+            let separator = if part.is_empty() { "" } else { "\n" };
+            let room = if is_first { first } else { bytes }.saturating_sub(part.len() + separator.len());
+            // Later parts are as large; the first may be small, and leave a line to the second.
+            let must_take = part.is_empty() && (!is_first || first >= bytes);
+            let at = cut(rest, room, bytes, must_take, part.is_empty());
+            let (piece, after) = rest.split_at_checked(at).unwrap_or((rest, ""));
+            if !piece.trim_end().is_empty() {
+                part.extend([separator, piece.trim_end()]);
+            }
+            if at == rest.len() {
+                break;
+            }
+            // Inside a line the space at the cut is no indentation.
+            rest = trimmed(if at > 0 { after.trim_start_matches(' ') } else { after });
+            if rest.is_empty() {
+                break;
+            }
+            if parts.len() == count {
+                return Parts { parts, is_whole: false };
+            }
+            // White space that is longer than a part is dropped; only the first part may hold nothing.
+            if is_first || parts.last().is_some_and(|part| !part.is_empty()) {
+                parts.push(String::new());
+            }
         }
-        // Inside a line the space at the cut is no indentation.
-        rest = trimmed(if at > 0 { after.trim_start_matches(' ') } else { after });
     }
-    Parts { parts, rest }
+    if parts.len() == 1 && parts[0].is_empty() {
+        parts.clear();
+    }
+    Parts { parts, is_whole: true }
 }
 
 /// Without blank lines in front (but with the first line's indentation) and white space behind.
@@ -49,17 +69,22 @@ fn trimmed(text: &str) -> &str {
     text.get(lines..).unwrap_or_default()
 }
 
-/// Where to end the part that begins `text`: at most `bytes` bytes, and 0 only when it need not take anything.
-fn cut(text: &str, bytes: usize, next_bytes: usize, must_take: bool) -> usize {
-    if text.len() <= bytes {
+/// How much of the block a part takes that has `room` bytes left, when the next has `bytes`; 0 when it need not take
+/// anything.
+fn cut(text: &str, room: usize, bytes: usize, must_take: bool, is_empty: bool) -> usize {
+    if text.len() <= room {
         return text.len();
     }
-    let window = text.floor_char_boundary(bytes);
+    // The next part holds all of it. Only a line of prose may begin in a first part that has nothing but the head.
+    if text.trim_start().len() <= bytes && !must_take && (!is_empty || text.contains('\n')) {
+        return 0;
+    }
+    let window = text.floor_char_boundary(room);
     let line_break = last_line_break(text, window);
     // The line behind the break, that would otherwise be cut.
     let line = text.get(line_break..).and_then(|rest| rest.trim_start_matches('\n').lines().next()).unwrap_or_default();
-    let fits_next = line.len() <= next_bytes;
-    if line_break > 0 && (fits_next || line_break >= window / 2) {
+    let fits_next = line.len() <= bytes;
+    if line_break > 0 && fits_next {
         return line_break;
     }
     match cut_in_line(text, window, line_break) {
@@ -67,52 +92,26 @@ fn cut(text: &str, bytes: usize, next_bytes: usize, must_take: bool) -> usize {
         Some((at, kind)) if must_take || !fits_next || kind != Kind::Space => at,
         _ if !must_take && fits_next => 0,
         _ if line_break > 0 => line_break,
+        _ if !must_take && room < MIN_BYTES => 0,
         _ => match text::boundary_before(text, window) {
-            0 => window.max(text.chars().next().map_or(0, char::len_utf8)),
+            0 if must_take => window.max(text.chars().next().map_or(0, char::len_utf8)),
             at => at,
         },
     }
 }
 
-/// The last break between lines within `window` bytes that leaves no heading alone: before a heading, a paragraph, a
-/// step, an item or what is not indented in the second half, else between lines. 0 when there is none.
+/// The last break between lines within `window` bytes whose line does not announce the next; 0 when there is none.
 fn last_line_break(text: &str, window: usize) -> usize {
-    let Some(head) = text.get(..window) else { return 0 };
-    let mut breaks: Vec<usize> = head.match_indices('\n').map(|(at, _)| at).collect();
-    if text.as_bytes().get(window) == Some(&b'\n') {
-        breaks.push(window);
-    }
-    breaks.reverse();
+    let end = if text.as_bytes().get(window) == Some(&b'\n') { window + 1 } else { window };
+    let Some(head) = text.get(..end) else { return 0 };
+    let mut breaks = head.rmatch_indices('\n').map(|(at, _)| at);
     let may_end = |at: &usize| {
-        let before = text.get(..*at).unwrap_or_default().trim_end();
-        !before.is_empty() && !leads_on(before.lines().next_back().unwrap_or_default())
+        let before = head.get(..*at).unwrap_or_default().trim_end();
+        !before.is_empty() && !before.ends_with([':', '：', '】', '\\', '，', '、'])
     };
-    // The best place first. A step goes with its commands, and what is indented with what it stands under.
-    let begins: [fn(&str) -> bool; 5] = [
-        |rest| rest.trim_start_matches('\n').starts_with('【'),
-        |rest| rest.starts_with("\n\n"),
-        |rest| is_step(rest.trim_start_matches('\n')),
-        |rest| rest.trim_start_matches('\n').starts_with(['•', '☐', '☑']),
-        |rest| !rest.trim_start_matches('\n').starts_with([' ', '\t']),
-    ];
-    let late = breaks.iter().filter(|at| **at >= window / 2);
-    let best =
-        begins.iter().find_map(|begins| late.clone().find(|at| text.get(**at..).is_some_and(begins) && may_end(at)));
+    let last = breaks.clone().next().filter(|at| *at > 0);
     // Only so many are looked at: a text of nothing but headings is cut all the same.
-    let best = best.or_else(|| breaks.iter().take(64).find(|at| may_end(at)));
-    best.or(breaks.first()).copied().unwrap_or(0)
-}
-
-/// Whether a text begins with an item of a numbered list.
-fn is_step(text: &str) -> bool {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    matches!(digits, 1..=3) && text.get(digits..).is_some_and(|rest| rest.starts_with(". "))
-}
-
-/// Whether a line belongs to the one behind it: a heading, an announcement, a command that goes on.
-fn leads_on(line: &str) -> bool {
-    let line = line.trim();
-    (line.starts_with('【') && line.ends_with('】')) || line.ends_with([':', '：', '\\', '，', '、'])
+    breaks.by_ref().take(64).find(may_end).or(last).unwrap_or(0)
 }
 
 /// How good a cut inside a line is, the best first.
@@ -174,53 +173,58 @@ mod tests {
     fn white_space_longer_than_a_part_makes_no_empty_part() {
         for blank in ["\u{c}", " ", "\t", "\u{3000}"] {
             let text = format!("first{}last", blank.repeat(100));
-            let split = split(&text, 16, 40, 9);
-            assert_eq!(split.parts.first().copied(), Some("first"), "{split:?}");
-            assert!(split.parts.iter().all(|part| !part.is_empty()), "{split:?}");
-            assert!(split.parts.last().is_some_and(|part| part.ends_with("last")), "{split:?}");
+            let parts = split(&[text], 16, 40, 9).parts;
+            assert_eq!(parts[0], "first", "{parts:?}");
+            assert!(parts.iter().all(|part| !part.is_empty()), "{parts:?}");
+            assert!(parts.last().is_some_and(|part| part.ends_with("last")), "{parts:?}");
         }
     }
 
     #[test]
     fn text_is_cut_where_a_reader_would() {
-        type Row = (String, String, usize, usize, Vec<String>);
-        for (name, text, first, bytes, parts) in test_rows::<Row>(include_str!("../../tests/it/cases/rows/split.jsonl"))
+        type Row = (String, Vec<String>, usize, usize, Vec<String>);
+        for (name, blocks, first, bytes, parts) in
+            test_rows::<Row>(include_str!("../../tests/it/cases/rows/split.jsonl"))
         {
-            let split = split(&text, first, bytes, 9);
+            let split = split(&blocks, first, bytes, 9);
             assert_eq!(split.parts, parts, "{name}");
-            assert_eq!(split.rest, "", "{name}");
+            assert!(split.is_whole, "{name}");
         }
     }
 
     #[test]
     fn parts_are_bounded_and_lose_nothing() {
-        let text = "结论：磁盘满。👩\u{200d}💻 e\u{301}e\u{301}\n\n【步骤】\n1. 执行 kubectl get pods -A | grep x ⚠️高危\nhttps://a.example/b/c\n"
-            .repeat(6);
+        let block = "结论：磁盘满。👩\u{200d}💻 e\u{301}e\u{301}\n\n处理步骤：\n1. 执行： ⚠️高危\nkubectl get pods -A | grep x\nhttps://a.example/b/c";
+        let blocks: Vec<String> = std::iter::repeat_n(block.to_owned(), 6).collect();
         for budget in 16..400 {
-            let split = split(&text, budget / 2, budget, usize::MAX);
-            assert!(split.rest.is_empty());
+            let split = split(&blocks, budget / 2, budget, usize::MAX);
+            assert!(split.is_whole);
             let bounds = std::iter::once((budget / 2).max(MIN_BYTES)).chain(std::iter::repeat(budget));
             for (part, bound) in split.parts.iter().zip(bounds) {
                 assert!(part.len() <= bound, "{budget}: {part}");
             }
             let squeeze = |text: &str| text.split_whitespace().collect::<String>();
-            assert_eq!(squeeze(&split.parts.concat()), squeeze(&text), "{budget}");
+            assert_eq!(squeeze(&split.parts.concat()), squeeze(&blocks.concat()), "{budget}");
+            let is_torn = |part: &String| part.ends_with("⚠️高危") || part.ends_with("处理步骤：");
+            assert!(budget < 2 * block.len() || !split.parts.iter().any(is_torn), "{budget}: {:?}", split.parts);
         }
     }
 
     #[test]
-    fn text_beyond_the_last_part_is_returned() {
-        let split = split("aaaaaaaaaaaa\nbbbbbbbbbbbb\ncccccccccccc", 16, 16, 2);
-        assert_eq!((split.parts.len(), split.rest), (2, "cccccccccccc"));
+    fn text_beyond_the_last_part_is_told() {
+        let blocks: Vec<String> = ["aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"].map(String::from).into();
+        let split = split(&blocks, 16, 16, 2);
+        assert_eq!((split.parts.len(), split.is_whole), (2, false));
     }
 
     #[test]
     fn long_text_takes_linear_time() {
         for unit in ["\n", "：\n", "a", "中", "x\u{301}", "。", "a b", "【a】\n", "👩\u{200d}"] {
             let text = unit.repeat(1_000_000 / unit.len());
+            let lines: Vec<String> = text.lines().map(str::to_owned).collect();
             // Quadratic time would be minutes; a busy machine makes linear time seconds.
             let started = std::time::Instant::now();
-            let _parts = split(&text, 700, 2000, 5);
+            let _parts = (split(&[text], 700, 2000, 5), split(&lines, 700, 2000, 5));
             assert!(started.elapsed().as_secs() < 30, "{unit:?}");
         }
     }

@@ -38,6 +38,37 @@ pub(crate) fn one_line(text: &str) -> String {
     clean(text).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// The text in which nothing opens or closes a link or calls a group: `<a`, `</a` and `<@`, which WeCom obeys
+/// (<https://developer.work.weixin.qq.com/document/path/90236>), get a full-width sign. Placeholders such as `<app>` stay.
+pub(crate) fn disarmed(text: &str) -> String {
+    let mut disarmed = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('<') {
+        disarmed.extend([before, if is_markup(after) { "＜" } else { "<" }]);
+        rest = after;
+    }
+    disarmed.push_str(rest);
+    disarmed
+}
+
+/// Whether `text`, which follows a `<`, makes it WeCom's markup. Only so much of it is looked at that many signs cost
+/// little.
+fn is_markup(text: &str) -> bool {
+    let near = text.get(..text.floor_char_boundary(256)).unwrap_or_default();
+    let is_blank = |c: char| c.is_whitespace() || c.is_control() || is_invisible(c);
+    let name = near.trim_start_matches(|c| is_blank(c) || c == '/');
+    if name.starts_with('@') {
+        return true;
+    }
+    let Some(after) = name.strip_prefix(['a', 'A']) else { return false };
+    let tag = after.split('>').next().unwrap_or_default();
+    // `x < a` compares, and `< /a` reads a file.
+    let is_apart = near.starts_with(is_blank);
+    tag.to_ascii_lowercase().contains("href")
+        || (!is_apart && !after.starts_with(|c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.')))
+        || (is_apart && after.trim_start_matches(is_blank).starts_with('>'))
+}
+
 /// The largest index up to `at` bytes where `text` may be cut: on a character's edge and not inside an emoji or between
 /// a letter and its accent, as far as such a run is sane. May be 0.
 pub(crate) fn boundary_before(text: &str, at: usize) -> usize {
@@ -165,6 +196,26 @@ mod tests {
         }
         assert_eq!(clip("磁盘", 6), "磁盘");
         assert_eq!(clip("磁盘满", 8), "磁…");
+    }
+
+    #[test]
+    fn links_and_calls_lose_their_sign_and_placeholders_keep_it() {
+        for (text, disarmed) in [
+            ("<a href=\"http://x\">恢复</a>", "＜a href=\"http://x\">恢复＜/a>"),
+            ("<A\tHREF='x'>b</A >", "＜A\tHREF='x'>b＜/A >"),
+            ("<@all> <@ zhang> < @all>", "＜@all> ＜@ zhang> ＜ @all>"),
+            ("< a href=x>y</ a>", "＜ a href=x>y＜/ a>"),
+            (
+                "<\u{200b}a href=x> <\u{a0}\u{1b}a href=x> <\na\nhref=x>",
+                "＜\u{200b}a href=x> ＜\u{a0}\u{1b}a href=x> ＜\na\nhref=x>",
+            ),
+            ("<a\u{200b}href=x> <a/href=x> <a<b>", "＜a\u{200b}href=x> ＜a/href=x> ＜a<b>"),
+            ("<<a>> <a", "<＜a>> ＜a"),
+            ("kubectl logs <app-pod> -n <alertname> <addr> x@y", "kubectl logs <app-pod> -n <alertname> <addr> x@y"),
+            ("awk '$1 < a && b' < /app/x <<EOF <(a b) a<b", "awk '$1 < a && b' < /app/x <<EOF <(a b) a<b"),
+        ] {
+            assert_eq!(super::disarmed(text), disarmed);
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ fn an_alert_becomes_a_message() {
     let alertmanager = settings.start();
     alertmanager.fire(&LABELS, &ANNOTATIONS);
     let message = &wecom.wait_delivered(1, PATIENCE)[0];
-    assert!(message.text.starts_with("deepseek 告警解析与处理建议:"), "{}", message.text);
+    assert!(message.text.contains("\ndeepseek 告警解析与处理建议 #"), "{}", message.text);
     assert!(message.text.contains("DiskWillFill") && message.text.contains("db-1:9100"), "{}", message.text);
     assert!(deepseek.requests()[0].user().contains("磁盘将在 4 小时内写满"));
     alertmanager.wait_log("Notify success");

@@ -388,7 +388,7 @@ fn plain_alert_is_delivered_where_configured() {
             let reply = sidecar.post(&alert);
             assert_eq!((reply.status, reply.outcome()), (200, "success"), "{}", reply.text);
             let plain = &wecom.delivered()[0].text;
-            assert!(plain.contains("未经 AI 分析") && plain.contains("磁盘将在 4 小时内写满"), "{plain}");
+            assert!(plain.contains("无 AI 分析") && plain.contains("磁盘将在 4 小时内写满"), "{plain}");
             wecom.wait_delivered(1 + notices, PATIENCE);
             let calls = deepseek.calls();
             assert_eq!(sidecar.post(&alert).status, 200, "it is remembered");
@@ -409,7 +409,7 @@ fn plain_alerts_are_sent_at_once_while_the_breaker_is_open() {
         assert!(reply.took < AT_ONCE, "{:?}", reply.took);
     }
     wecom.wait_delivered(6, PATIENCE);
-    assert_eq!((deepseek.calls(), count_of(&wecom, OFF), count_of(&wecom, "未经 AI 分析")), (1, 1, 5));
+    assert_eq!((deepseek.calls(), count_of(&wecom, OFF), count_of(&wecom, "无 AI 分析")), (1, 1, 5));
 }
 
 #[test]

@@ -248,7 +248,7 @@ fn answer_cut_by_max_tokens_is_marked() {
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     assert_eq!(sidecar.post(&notification("DiskWillFill").build()).status, 200);
     let text = &wecom.delivered()[0].text;
-    assert!(text.contains("先看 df") && text.contains("截断"), "{text}");
+    assert!(text.contains("先看 df") && text.contains("（回答过长，后文缺失）"), "{text}");
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn demo_prints_the_delivered_message() {
         .expect("cargo");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}{err}");
-    for part in ["deepseek 告警解析与处理建议:", "HostDiskWillFillIn4Hours", "结论", "200 {\"status\":\"success\"}"]
+    for part in ["deepseek 告警解析与处理建议 #", "HostDiskWillFillIn4Hours", "结论", "200 {\"status\":\"success\"}"]
     {
         assert!(out.contains(part), "{part} is not in {out}{err}");
     }

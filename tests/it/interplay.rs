@@ -113,7 +113,7 @@ fn a_plain_draft_that_was_not_taken_is_explained_when_deepseek_is_back() {
     assert_eq!(sidecar.post(&alert).status, 200);
     let delivered = wecom.delivered();
     let text = &delivered.iter().rev().find(|message| message.text.contains("DiskWillFill")).unwrap().text;
-    assert!(!text.contains("未经 AI 分析"), "DeepSeek works: {text}");
+    assert!(!text.contains("无 AI 分析"), "DeepSeek works: {text}");
 }
 
 /// Fault: a notice is no message in the counters.

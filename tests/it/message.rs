@@ -7,7 +7,7 @@ use crate::support::notification::notification;
 use crate::support::standins::wecom::Delivered;
 use crate::support::standins::{DeepSeek, WeCom, says};
 
-const PREFIX: &str = "deepseek 告警解析与处理建议:";
+const SIGNATURE: &str = "deepseek 告警解析与处理建议 #";
 
 /// The short id of the message's job, `#` and six hexadecimal digits.
 fn job_id(message: &Delivered) -> String {
@@ -22,14 +22,16 @@ fn long_answer(lines: usize) -> Vec<String> {
 }
 
 #[test]
-fn message_begins_with_the_prefix_and_names_the_alert() {
+fn message_begins_with_the_alert_and_ends_with_the_signature() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     deepseek.answer(says("结论：两台机器的磁盘将满"));
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let alert = notification("DiskWillFill").severity("critical").instances(["db-1:9100", "db-2:9100"]);
     assert_eq!(sidecar.post(&alert.build()).status, 200);
     let message = &wecom.delivered()[0];
-    assert!(message.text.starts_with(PREFIX), "{}", message.text);
+    let mut lines = message.text.lines();
+    assert!(lines.next().unwrap().contains("DiskWillFill"), "{}", message.text);
+    assert!(lines.last().unwrap().starts_with(SIGNATURE), "{}", message.text);
     for shown in ["DiskWillFill", "critical", "2", "db-1:9100", "db-2:9100", "结论：两台机器的磁盘将满"] {
         assert!(message.text.contains(shown), "{shown} is not in {}", message.text);
     }
@@ -87,7 +89,7 @@ fn overlong_answer_is_cut_and_marked() {
     let parts = wecom.delivered();
     assert!(parts.len() <= 10, "{} parts", parts.len());
     let last = &parts.last().unwrap().text;
-    assert!(last.trim_end().ends_with("（截断）"), "{last}");
+    assert!(last.contains("（篇幅所限，后文省略）"), "{last}");
 }
 
 #[test]

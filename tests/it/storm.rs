@@ -49,10 +49,10 @@ fn statuses(replies: &[Reply]) -> Vec<u16> {
     replies.iter().map(|reply| reply.status).collect()
 }
 
-/// The job id in the first line of each part.
+/// The job id of a part: in the first line of a further one, else in the last line.
 fn id(text: &str) -> &str {
-    let first = text.lines().next().unwrap_or_default();
-    first.rsplit_once('#').map_or("", |(_, id)| id.split_whitespace().next().unwrap_or_default())
+    let line = if text.starts_with('（') { text.lines().next() } else { text.lines().last() };
+    line.and_then(|line| line.rsplit_once('#')?.1.get(..6)).unwrap_or_default()
 }
 
 /// Whole messages, their parts joined, in the order of their first parts.
@@ -584,7 +584,7 @@ fn spent_budget_analyses_only_urgent_alerts() {
         assert_eq!((reply.status, deepseek.calls()), (200, calls), "{name}: {}", reply.text);
     }
     let plain = &wecom.delivered()[2].text;
-    assert!(plain.contains("今日 token 预算") && plain.contains("未经 AI 分析"), "{plain}");
+    assert!(plain.contains("今日 token 预算") && plain.contains("无 AI 分析"), "{plain}");
     assert!(plain.contains("Third on 10.0.0.5:9100"), "it quotes the alert: {plain}");
     let urgent = [
         ("severity", "critical"),

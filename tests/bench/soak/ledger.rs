@@ -172,7 +172,8 @@ fn job_id(ended: &Ended) -> Option<String> {
     ended.success.as_ref()?.header("X-Job-Id").map(str::to_owned)
 }
 
-/// Which part of which job's message a text is, by its first line: `…:（1/2）#3f9a2c`, or `…: #3f9a2c` for a whole one.
+/// Which part of which job's message a text is, by the first line of a further part, `（2/3）NodeDown #3f9a2c`, else by the
+/// last line: `… #3f9a2c（1/3）`, or `… #3f9a2c` for a whole one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Part {
     id: String,
@@ -182,10 +183,9 @@ struct Part {
 
 impl Part {
     fn of(text: &str) -> Option<Self> {
-        let line = text.lines().next()?;
-        let (before, id) = line.split_once('#')?;
-        let id: String = id.chars().take_while(char::is_ascii_hexdigit).collect();
-        let numbers = before.rsplit_once('（').and_then(|(_, rest)| rest.split_once('）')?.0.split_once('/'));
+        let line = if text.starts_with('（') { text.lines().next()? } else { text.lines().last()? };
+        let id: String = line.rsplit_once('#')?.1.chars().take_while(char::is_ascii_hexdigit).collect();
+        let numbers = line.split_once('（').and_then(|(_, rest)| rest.split_once('）')?.0.split_once('/'));
         let (number, count) = numbers.and_then(|(n, of)| Some((n.parse().ok()?, of.parse().ok()?))).unwrap_or((1, 1));
         Some(Self { id: format!("#{id}"), number, count })
     }

@@ -1,0 +1,251 @@
+//! The marks of an answer's lines, the order of its beginning, and the blocks that a cut leaves whole.
+//!
+//! A mark never stands inside or behind a command: a reader pastes what is there. It stands at the end of the line of
+//! prose above the command, or on a line of its own there.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use super::danger;
+use super::invented::{self, Invented};
+use super::markdown::{Kind, Line};
+use crate::prompt::SECTIONS;
+
+/// How models begin a greeting or an announcement.
+const OPENINGS: [&str; 6] = ["好的", "您好", "你好", "当然", "以下", "根据"];
+/// An opening that announces nothing, 好的。, has so many bytes at most.
+const MAX_GREETING: usize = 18;
+/// How models end an answer politely.
+const CLOSINGS: [&str; 7] =
+    ["仅供参考", "随时告诉我", "请随时", "如需进一步帮助", "如有任何疑问", "希望以上", "希望对您"];
+/// An opening or a closing is one short line.
+const MAX_COURTESY: usize = 240;
+/// What the titles of those sections hold that give no steps.
+const NO_STEPS: [&str; 6] = ["结论", "原因", "影响", "Conclusion", "ause", "Impact"];
+
+/// Drops what stands in front of the verdict, a title or a greeting, and the last courtesies.
+pub(crate) fn trim(lines: &mut Vec<Line>) {
+    let is_opening = |line: &Line| {
+        let announces =
+            line.text.len() <= MAX_GREETING || (line.text.ends_with(['：', ':']) && line.text.len() <= MAX_COURTESY);
+        let is_title = line.kind == Kind::Title && !line.text.contains(['：', ':', '，', '。', '！']);
+        is_title || (announces && OPENINGS.iter().any(|opening| line.text.starts_with(opening)))
+    };
+    // Only a few lines are looked at: what stands further down has a reason.
+    let verdict =
+        lines.iter().take(4).position(|line| line.kind != Kind::Command && line.text.starts_with(SECTIONS[0]));
+    if let Some(verdict) = verdict.filter(|at| lines.iter().take(*at).all(is_opening)) {
+        lines.drain(..verdict);
+    }
+    let is_closing = |line: &Line| {
+        // A step holds a number or a command; a courtesy holds no more than an AI.
+        let holds_something = line.text.bytes().any(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase());
+        line.text.len() <= MAX_COURTESY
+            && !holds_something
+            && CLOSINGS.iter().any(|closing| line.text.contains(closing))
+    };
+    while lines.len() > 1 && lines.last().is_some_and(is_closing) {
+        lines.pop();
+    }
+}
+
+/// Whether the answer has headings at most.
+pub(crate) fn has_headings_only(lines: &[Line]) -> bool {
+    lines.iter().all(|line| {
+        let announces = line.text.ends_with([':', '：']) && !line.text.contains(['，', '。']);
+        line.kind == Kind::Title
+            || (line.kind != Kind::Command && announces)
+            || !line.text.chars().any(char::is_alphanumeric)
+    })
+}
+
+/// Adds the marks: one of a kind for each block of commands, and the invented names once in each step.
+pub(crate) fn mark(lines: Vec<Line>, invented: &Invented) -> Vec<Line> {
+    let mut marker =
+        Marker { invented, lines: Vec::new(), anchor: None, in_steps: true, is_flagged: false, named: BTreeSet::new() };
+    lines.into_iter().for_each(|line| marker.take(line));
+    for line in &mut marker.lines {
+        let danger = line.is_flagged.then(|| danger::MARK.to_owned());
+        let names = (!line.invented.is_empty()).then(|| invented::mark(&line.invented));
+        for mark in danger.into_iter().chain(names) {
+            line.text.push_str(if line.text.is_empty() { "" } else { " " });
+            line.text.push_str(&mark);
+        }
+    }
+    marker.lines
+}
+
+struct Marker<'a> {
+    invented: &'a Invented,
+    lines: Vec<Line>,
+    /// The line of prose that stands above the next command.
+    anchor: Option<usize>,
+    in_steps: bool,
+    /// The model flagged the step, and no command of it has come.
+    is_flagged: bool,
+    /// The invented names that the step's marks have.
+    named: BTreeSet<String>,
+}
+
+impl Marker<'_> {
+    fn take(&mut self, mut line: Line) {
+        if line.kind == Kind::Command {
+            return self.take_command(line);
+        }
+        if matches!(line.kind, Kind::Title | Kind::Section) {
+            let name = line.text.split(['：', ':']).next().unwrap_or_default();
+            self.in_steps = !NO_STEPS.iter().any(|word| name.contains(word));
+        }
+        if line.kind != Kind::Text {
+            self.named.clear();
+            self.is_flagged = false;
+        }
+        if line.kind == Kind::Title {
+            self.anchor = None;
+            return self.lines.push(line);
+        }
+        self.is_flagged |= line.is_flagged;
+        let range = line.command.take().or_else(|| command_at_end(&line.text)).unwrap_or_default();
+        let command = Line::new(Kind::Command, line.text.get(range.clone()).unwrap_or_default());
+        let is_marked = |command: &str| danger::is_dangerous(command) || !self.invented.names_in(command).is_empty();
+        if command.text.is_empty() || !(line.is_flagged || is_marked(&command.text)) {
+            return self.take_prose(line);
+        }
+        line.text.truncate(line.text.get(..range.start).map_or(0, |before| before.trim_end().len()));
+        match self.anchor.and_then(|at| self.lines.get_mut(at)).filter(|_| line.text.is_empty()) {
+            Some(above) => above.is_flagged |= line.is_flagged,
+            None => self.take_prose(line),
+        }
+        self.take_command(command);
+    }
+
+    fn take_prose(&mut self, mut line: Line) {
+        line.invented = self.new_names(&line.text);
+        line.is_flagged |= self.in_steps && danger::is_dangerous_in_prose(&line.text);
+        self.anchor = Some(self.lines.len());
+        self.lines.push(line);
+    }
+
+    fn take_command(&mut self, line: Line) {
+        let is_dangerous = (danger::is_dangerous(&line.text) || line.text.contains("【高危】"))
+            && !std::mem::take(&mut self.is_flagged);
+        let names = self.new_names(&line.text);
+        if is_dangerous || !names.is_empty() {
+            if self.anchor.is_none() {
+                self.anchor = Some(self.lines.len());
+                self.lines.push(Line::new(Kind::Text, ""));
+            }
+            if let Some(above) = self.anchor.and_then(|at| self.lines.get_mut(at)) {
+                above.is_flagged |= is_dangerous;
+                above.invented.extend(names);
+            }
+        }
+        self.lines.push(line);
+    }
+
+    /// The invented names of the text that the step's marks do not have.
+    fn new_names(&mut self, text: &str) -> Vec<String> {
+        let names = self.invented.names_in(text).into_iter();
+        names.filter(|name| self.named.insert(name.clone())).collect()
+    }
+}
+
+/// Where the dangerous command begins that ends a line of prose: 卡死时 kill -9 42.
+fn command_at_end(text: &str) -> Option<Range<usize>> {
+    let text = text.trim_end();
+    let (at, last) = text.char_indices().rev().find(|(_, c)| !c.is_ascii())?;
+    let begin = at + last.len_utf8();
+    let tail = text.get(begin..)?;
+    let begin = begin + tail.len() - tail.trim_start().len();
+    let command = text.get(begin..)?;
+    (command.contains(' ') && danger::is_dangerous(command)).then_some(begin..text.len())
+}
+
+/// The lines in blocks that a cut leaves whole where it can: a step with its commands, a title with what follows it. A
+/// block that begins with a line break has a blank line above.
+pub(crate) fn blocks(lines: &[Line]) -> Vec<String> {
+    let mut blocks: Vec<String> = Vec::new();
+    let mut in_step = false;
+    let mut before: Option<&Line> = None;
+    for line in lines {
+        let begins_section = matches!(line.kind, Kind::Title | Kind::Section);
+        let is_parted = before.is_some_and(|before| {
+            let is_paragraph = line.is_parted && (line.kind == Kind::Text || (line.kind == Kind::Step && !in_step));
+            before.kind != Kind::Title && (begins_section || is_paragraph)
+        });
+        let leads_on = before.is_some_and(|before| before.kind != Kind::Command && before.text.ends_with(['：', ':']));
+        let is_glued = match line.kind {
+            Kind::Command => true,
+            Kind::Text => (in_step && !is_parted) || leads_on || line.text.starts_with(' '),
+            Kind::Title | Kind::Section | Kind::Step => false,
+        };
+        in_step = line.kind == Kind::Step || (in_step && is_glued);
+        match blocks.last_mut().filter(|_| is_glued || before.is_some_and(|before| before.kind == Kind::Title)) {
+            Some(block) => block.extend([if is_parted { "\n\n" } else { "\n" }, &line.text]),
+            None => blocks.push(format!("{}{}", if is_parted { "\n" } else { "" }, line.text)),
+        }
+        before = Some(line);
+    }
+    blocks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::markdown;
+    use super::*;
+    use crate::alertmanager::Notification;
+    use crate::test_rows;
+
+    #[test]
+    fn marks_stand_above_the_commands() {
+        let json = br#"{"alerts":[{"labels":{"instance":"10.0.0.5:9100","node":"bj-k8s-worker-07"}}]}"#;
+        let notification = Notification::decode(json).unwrap();
+        for (name, answer, expected) in
+            test_rows::<(String, String, String)>(include_str!("../../tests/it/cases/rows/marks.jsonl"))
+        {
+            let invented = Invented::new(&answer, &[&notification], "");
+            assert_eq!(blocks(&mark(markdown::lines(&answer), &invented)).join("\n"), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn verdict_comes_first_and_courtesies_go() {
+        for (name, text, expected) in [
+            ("as asked", "结论：a\n影响：b", "结论：a\n影响：b"),
+            ("title", "# 告警分析报告\n\n# 一、结论\na", "结论：\na"),
+            ("greeting", "好的，以下是分析：\n结论：a", "结论：a"),
+            ("an order in front stays", "先断开流量\n结论：a", "先断开流量\n结论：a"),
+            ("no verdict", "您好，看不出问题。", "您好，看不出问题。"),
+            ("a warning", "# 注意：不要重启 db-2\n结论：a", "【注意：不要重启 db-2】\n结论：a"),
+            ("an order", "根据告警，请先停掉备份。\n结论：a", "根据告警，请先停掉备份。\n结论：a"),
+            ("an announcement", "根据告警，分析如下：\n结论：a", "结论：a"),
+            ("a command", "```\n结论\n```\n影响：a", "结论\n影响：a"),
+            (
+                "steps", "结论：a\n3. 如需进一步帮助，联系 DBA\n4. 请随时回滚",
+                "结论：a\n3. 如需进一步帮助，联系 DBA\n4. 请随时回滚",
+            ),
+            ("courtesies", "结论：a\n\n以上仅供参考。\n如需进一步帮助，请告诉我。", "结论：a"),
+            ("nothing else", "仅供参考", "仅供参考"),
+            ("nothing", "", ""),
+        ] {
+            let mut lines = markdown::lines(text);
+            trim(&mut lines);
+            let lines: Vec<_> = lines.iter().map(|line| line.text.as_str()).collect();
+            assert_eq!(lines.join("\n"), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn answer_of_headings_only_is_empty() {
+        for (text, is_empty) in [
+            ("", true),
+            ("结论：\n\n影响：\n## 步骤\n⚠️\n-\n1.", true),
+            ("结论：\na", false),
+            ("a", false),
+            ("```\ndf\n```", false),
+            ("结论：磁盘将满，请执行：", false),
+        ] {
+            assert_eq!(has_headings_only(&markdown::lines(text)), is_empty, "{text}");
+        }
+    }
+}
