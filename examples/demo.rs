@@ -3,17 +3,23 @@
 //! It starts stand-ins for DeepSeek and WeCom on loopback and the sidecar in front of them, posts
 //! `examples/notification.json` as Alertmanager does, and prints the delivered message. With `DEEPSEEK_API_KEY` in the
 //! environment it asks the real DeepSeek (`DEEPSEEK_BASE_URL` and every other `DEEPSEEK_…` are passed on).
+//!
+//! With `--prometheus`, where Prometheus, promtool and Alertmanager are installed, a real Prometheus with a made history
+//! evaluates a rule and a real Alertmanager posts it, so that the message shows measured figures.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a program for a terminal")]
 
 mod support;
 
 use std::env;
+use std::fs;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 use support::client::{Client, Reply};
 use support::process::Process;
+use support::prometheus::{self, Prometheus};
 use support::sibling;
 use support::standins::wecom::{AGENT_ID, Delivered};
 use support::standins::{DeepSeek, WeCom, says};
@@ -21,6 +27,10 @@ use support::standins::{DeepSeek, WeCom, says};
 const NOTIFICATION: &str = include_str!("notification.json");
 /// Markdown, as models answer despite the instructions.
 const ANSWER: &str = include_str!("support/answer.md");
+/// The same for the alert of the rule.
+const PROMETHEUS_ANSWER: &str = "结论：10.0.0.5 的 /data 使用率 93.4%，1 小时前 61%，仍在上升。立即处理，先找出在写什么。\n\n\
+    可能原因：\n1. 推测：应用日志没有轮转，1 小时内涨了 32 个百分点。\n\n影响：写满后该机上的写入失败；涉及哪些业务，仅凭告警无法判断。\n\n\
+    处理步骤：\n1. 看占用最多的目录：\n```\ndu -xh --max-depth=2 /data | sort -rh | head -20\n```\n";
 /// Columns of the frame, about a phone's width.
 const COLUMNS: usize = 60;
 /// `JOB_TIMEOUT`: enough for a real model that thinks.
@@ -39,8 +49,15 @@ fn main() -> ExitCode {
 fn demo() -> Result<(), String> {
     let wecom = WeCom::start();
     let deepseek = DeepSeek::start();
+    if env::args().any(|argument| argument == "--prometheus") {
+        let directory = env::temp_dir().join(format!("wechat-with-deepseek-demo-{}", std::process::id()));
+        let result = fs::create_dir_all(&directory).map_err(|error| error.to_string());
+        let result = result.and_then(|()| demo_with_prometheus(&directory, &deepseek, &wecom));
+        let _ = fs::remove_dir_all(&directory);
+        return result;
+    }
     deepseek.answer(says(ANSWER).after(Duration::from_millis(300)));
-    let sidecar = start(&deepseek, &wecom)?;
+    let sidecar = start(&deepseek, &wecom, "none")?;
     let address = sidecar.wait_address("listening on http://", Duration::from_secs(10))?;
 
     let notification = notification()?;
@@ -59,13 +76,35 @@ fn demo() -> Result<(), String> {
     check(&reply, &deepseek, &wecom).map_err(|error| format!("{error}\nthe sidecar's log:\n{}", sidecar.log()))
 }
 
+/// The same with an alert that Prometheus finds, and with what it knows.
+fn demo_with_prometheus(directory: &Path, deepseek: &DeepSeek, wecom: &WeCom) -> Result<(), String> {
+    if !Prometheus::is_installed() {
+        return Err(
+            "prometheus or promtool is not installed: apt-get install prometheus prometheus-alertmanager".into()
+        );
+    }
+    deepseek.answer(says(PROMETHEUS_ANSWER).after(Duration::from_millis(300)));
+    let prometheus = Prometheus::start(directory, &prometheus::history(jiff::Timestamp::now().as_second()))?;
+    let sidecar = start(deepseek, wecom, &prometheus.url())?;
+    let address = sidecar.wait_address("listening on http://", Duration::from_secs(10))?;
+    let (_alertmanager, alertmanager) = prometheus::alertmanager(directory, &format!("http://{address}/handle_alert"))?;
+    println!("Prometheus    {} evaluates a rule, Alertmanager {alertmanager} posts it", prometheus.url());
+    prometheus.load(prometheus::RULES, alertmanager)?;
+    // Prometheus looks for its Alertmanagers every five seconds.
+    let line = sidecar.wait_log("outcome=success", Duration::from_secs(60))?;
+    print_calls(deepseek, wecom);
+    wecom.delivered().iter().for_each(print_message);
+    println!("sidecar       logs {line}");
+    Ok(())
+}
+
 /// Starts the sidecar, with the real DeepSeek when there is a key.
-fn start(deepseek: &DeepSeek, wecom: &WeCom) -> Result<Process, String> {
+fn start(deepseek: &DeepSeek, wecom: &WeCom, prometheus: &str) -> Result<Process, String> {
     let mut command = Command::new(sibling::sidecar()?);
     // A configuration for the real WeCom in the environment must not reach the demo.
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy().into_owned();
-        if name.starts_with("WECHAT_") || name.starts_with("WEBHOOK_") {
+        if ["WECHAT_", "WEBHOOK_", "PROMETHEUS_"].iter().any(|own| name.starts_with(own)) {
             command.env_remove(name);
         }
     }
@@ -77,6 +116,7 @@ fn start(deepseek: &DeepSeek, wecom: &WeCom) -> Result<Process, String> {
         .env("WECHAT_AGENT_ID", AGENT_ID.to_string())
         .env("WECHAT_API_URL", wecom.base_url())
         .env("WECHAT_PROXY", "none")
+        .env("PROMETHEUS_URL", prometheus)
         .stdout(Stdio::null());
     if is_real() {
         println!("DeepSeek      the real one, since DEEPSEEK_API_KEY is set");

@@ -52,6 +52,13 @@ impl<K: Hash + Eq + Clone, V> BoundedMap<K, V> {
         Some(entry.value)
     }
 
+    /// Removes the entries that `is_over` holds for.
+    pub(crate) fn remove_if(&mut self, is_over: impl Fn(&V) -> bool) {
+        let over: Vec<K> =
+            self.entries.iter().filter(|(_, entry)| is_over(&entry.value)).map(|(key, _)| key.clone()).collect();
+        over.iter().for_each(|key| drop(self.remove(key)));
+    }
+
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
         self.entries.get(key).map(|entry| &entry.value)
     }

@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 
 use crate::deepseek;
 use crate::pipeline::{self, OnAnalysisFailure, PromptSettings};
+use crate::prometheus;
 use crate::upstream::{self, Credential, ProxyRoute};
 use crate::wecom;
 
@@ -71,6 +72,12 @@ pub const VARIABLES: &[Variable] = &[
         "DAILY_TOKEN_BUDGET", "0",
         "tokens a day, after which only urgent alerts (critical, page, P0 …) are analysed; 0 is no budget",
     ),
+    plain(
+        "PROMETHEUS_URL", "none",
+        "Prometheus, Thanos or VictoriaMetrics to ask for an alert's figures; never by a proxy",
+    ),
+    secret("PROMETHEUS_TOKEN", "none", "its Bearer token, or user:password"),
+    plain("PROMETHEUS_CA_FILE", "none", "PEM certificates trusted for it instead of the built-in ones"),
     plain("WECHAT_API_URL", "https://qyapi.weixin.qq.com", "WeCom's address, with or without /cgi-bin"),
     plain("WECHAT_PROXY", "HTTPS_PROXY …", "HTTP proxy to WeCom; none goes direct"),
     plain("WECHAT_CA_FILE", "none", "PEM certificates trusted for WeCom instead of the built-in ones"),
@@ -80,6 +87,7 @@ pub const VARIABLES: &[Variable] = &[
     plain("JOB_TIMEOUT", "4m", "time for one notification; keep it below Alertmanager's group_interval"),
     plain("DRAIN_TIMEOUT", "25s", "time for running jobs to finish after SIGTERM"),
     plain("DEDUPE_WINDOW", "10m", "how long a delivered notification is remembered and not sent again"),
+    plain("FLAP_WINDOW", "1h", "how long an analysis serves alerts that recover and fire again; 0 is never"),
     plain("DIGEST_AT", "10", "when more notifications wait, they are explained together; 0 is never"),
     plain("TIME_ZONE", "+08:00", "offset of the times in messages and in the log"),
 ];
@@ -110,7 +118,7 @@ const ALSO_CALLED: [(&str, &str); 10] = [
 
 /// An unknown name with one of these prefixes is a fault. Any other one that resembles a variable is a warning: it may be
 /// another program's.
-const OWN_PREFIXES: [&str; 3] = ["DEEPSEEK_", "WECHAT_", "WEBHOOK_"];
+const OWN_PREFIXES: [&str; 4] = ["DEEPSEEK_", "WECHAT_", "WEBHOOK_", "PROMETHEUS_"];
 
 /// Variables of a WeCom app, which a group robot does not take.
 const APP_ONLY: [&str; 7] = [
@@ -171,14 +179,14 @@ impl Config {
         )
     }
 
-    /// Reads only what decides the request body, for the command `prompt`: model and prompt.
+    /// Reads only what decides the request body, for the command `prompt`: model, prompt and Prometheus.
     ///
     /// # Errors
     /// As [`Config::read`], for these variables.
     pub fn read_prompt(
         vars: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<(deepseek::ModelSettings, PromptSettings), ConfigError> {
-        Raw::check(vars, |raw| (raw.model(), raw.prompt()))
+    ) -> Result<(deepseek::ModelSettings, PromptSettings, Option<prometheus::Settings>), ConfigError> {
+        Raw::check(vars, |raw| (raw.model(), raw.prompt(), raw.prometheus()))
     }
 
     /// Reads only `LISTEN_ADDR`, for the command `health`.
@@ -248,11 +256,12 @@ impl Raw {
             rate: self.rate(&wecom.account),
             wecom,
             prompt: self.prompt(),
+            prometheus: self.prometheus(),
             on_analysis_failure: self.read("ON_ANALYSIS_FAILURE", on_analysis_failure),
             dedupe_window: self.read("DEDUPE_WINDOW", duration(SECOND..=DAY)),
             analysis_ttl: self.read("ANALYSIS_TTL", duration(SECOND..=30 * DAY)),
+            flap_window: self.read("FLAP_WINDOW", duration(Duration::ZERO..=DAY)),
             daily_token_budget: self.read("DAILY_TOKEN_BUDGET", number(0..=u64::MAX)),
-            zone: self.read("TIME_ZONE", offset),
         }
     }
 
@@ -282,7 +291,18 @@ impl Raw {
         PromptSettings {
             instructions: self.optional("PROMPT_FILE", instructions),
             redact_labels: self.optional("REDACT_LABELS", labels).unwrap_or_default(),
+            zone: self.read("TIME_ZONE", offset),
         }
+    }
+
+    fn prometheus(&mut self) -> Option<prometheus::Settings> {
+        let base_url = self.optional("PROMETHEUS_URL", base_url);
+        let token = self.credential("PROMETHEUS_TOKEN");
+        let roots = self.optional("PROMETHEUS_CA_FILE", certificates);
+        let base_url = base_url?;
+        let base_url = base_url.strip_suffix("/api/v1").unwrap_or(&base_url).to_owned();
+        let variables = upstream::Variables { proxy: "", ca_file: "PROMETHEUS_CA_FILE" };
+        Some(prometheus::Settings { upstream: upstream::Settings { proxy: None, roots, variables }, base_url, token })
     }
 
     fn wecom(&mut self) -> wecom::Settings {
@@ -358,7 +378,8 @@ impl Raw {
             self.warnings.push(format!("{url}={base_url}: keys and alerts go to {host} unencrypted; write https://"));
         }
         let proxy = self.proxy(own, host, is_plain);
-        upstream::Settings { proxy, roots: self.optional(ca, certificates) }
+        let variables = upstream::Variables { proxy: own, ca_file: ca };
+        upstream::Settings { proxy, roots: self.optional(ca, certificates), variables }
     }
 
     /// The upstream's own variable, else those that curl reads. None for an upstream on loopback.
@@ -373,6 +394,13 @@ impl Raw {
         // Parsed before it may be bypassed, so that a misspelt proxy is reported at the start.
         let route = self.optional(name, parse)?;
         let no_proxy = ["NO_PROXY", "no_proxy"].iter().find_map(|name| self.vars.get(*name));
+        let is_strange = |item: &&str| item.contains('/') || item.matches(':').count() == 1;
+        if let Some(item) = no_proxy.filter(|_| name != own).and_then(|list| list.split(',').find(is_strange)) {
+            let item = item.trim();
+            self.warnings.push(format!(
+                "NO_PROXY: {item:?} is not understood here, only hosts and domains are; {own}=none goes direct"
+            ));
+        }
         let bypassed = upstream::is_loopback(host) || no_proxy.is_some_and(|list| upstream::is_in_no_proxy(host, list));
         (name == own || !bypassed).then_some(route)
     }
@@ -528,8 +556,11 @@ fn extra(text: &str) -> Result<Map<String, Value>, String> {
         Ok(_) => return Err(format!("is not a JSON object; write {EXAMPLE}")),
         Err(error) => return Err(format!("is not JSON ({error}); write {EXAMPLE}")),
     };
-    let taken = ["model", "messages", "stream", "n"].into_iter().find(|name| extra.contains_key(*name));
+    let taken = ["model", "messages", "n"].into_iter().find(|name| extra.contains_key(*name));
     match taken {
+        _ if extra.get("stream").is_some_and(|stream| !stream.is_boolean()) => {
+            Err("may set \"stream\" only to true or false".into())
+        }
         Some(name) => Err(format!("may not set {name:?}; the service sets it itself")),
         None if extra.contains_key("max_tokens") => Err("may not set \"max_tokens\"; set DEEPSEEK_MAX_TOKENS".into()),
         None => Ok(extra),
@@ -666,7 +697,7 @@ mod tests {
             ("DEEPSEEK_MAX_TOKENS", "-1", "whole number"),
             ("DEEPSEEK_EXTRA", "[]", "JSON object"),
             ("DEEPSEEK_EXTRA", "{", "not JSON"),
-            ("DEEPSEEK_EXTRA", r#"{"stream":true}"#, "stream"),
+            ("DEEPSEEK_EXTRA", r#"{"stream":1}"#, "stream"),
             ("DEEPSEEK_EXTRA", r#"{"n":2}"#, "\"n\""),
             ("DEEPSEEK_PROXY", "socks5://127.0.0.1:1080", "socks5"),
             ("ALL_PROXY", "socks5://127.0.0.1:1080", "socks5"),
@@ -702,6 +733,11 @@ mod tests {
             ("WECHAT_TO_PARTY", "dev", "number"),
             ("WECHAT_TO_TAG", "1|ops", "number"),
             ("METRICS_ADDR", "127.0.0.1:5000", "LISTEN_ADDR"),
+            ("PROMETHEUS_URL", "prometheus:9090", "http://host:port"),
+            ("PROMETHEUS_URL", "http://user:password@prometheus:9090", "own variable"),
+            ("PROMETHEUS_TOKEN", "two words", "space"),
+            ("PROMETHEUS_CA_FILE", "/nonexistent.pem", "/nonexistent.pem"),
+            ("PROMETHEUS_ADDR", "http://prometheus:9090", "did you mean PROMETHEUS_URL?"),
         ] {
             let error = read(&[(name, value)]).err().unwrap_or_else(|| panic!("{name}={value} is accepted"));
             let named = name.trim_end_matches("_FILE");
@@ -720,7 +756,7 @@ mod tests {
         assert_eq!(extra["stop"], "，", "JSON is taken as it is");
         assert_eq!(read("REDACT_LABELS", "instance，cluster").pipeline.prompt.redact_labels, ["instance", "cluster"]);
         assert_eq!(read("DEEPSEEK_BASE_URL", "https：//host/v1").pipeline.deepseek.base_url, "https://host/v1");
-        assert_eq!(read("TIME_ZONE", "＋０８：００").pipeline.zone.seconds(), 28_800);
+        assert_eq!(read("TIME_ZONE", "＋０８：００").pipeline.prompt.zone.seconds(), 28_800);
         assert_eq!(read("WECHAT_TO_PARTY", "\"2\"").pipeline.wecom.recipients.toparty, "2");
         assert_eq!(read("WORKERS", "\"4\"").workers, 4);
         assert!(read("WEBHOOK_TOKEN", "\"t0ken\"").webhook_token.unwrap().get().matches("t0ken"));
@@ -897,6 +933,10 @@ mod tests {
         assert!(config.pipeline.deepseek.upstream.proxy.is_none());
         let config = read(&[("HTTPS_PROXY", "http://proxy:3128")]).unwrap();
         assert!(config.pipeline.deepseek.upstream.proxy.is_some() && config.pipeline.wecom.upstream.proxy.is_some());
+        let config = read(&[("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", "a, 10.0.0.0/8")]).unwrap();
+        for words in ["10.0.0.0/8", "DEEPSEEK_PROXY=none", "WECHAT_PROXY=none"] {
+            assert!(config.warnings.iter().any(|warning| warning.contains(words)), "{words}: {:?}", config.warnings);
+        }
         let config = read(&[("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", "a, .deepseek.com")]).unwrap();
         assert!(config.pipeline.deepseek.upstream.proxy.is_none() && config.pipeline.wecom.upstream.proxy.is_some());
         let config = read(&[("HTTPS_PROXY", "http://proxy:3128"), ("WECHAT_PROXY", "none")]).unwrap();

@@ -1,181 +1,398 @@
-//! What was explained and delivered per group: a repeat costs no tokens, and alerts that joined are known
-//! from those that were there before.
+//! What was explained and delivered per group: a repeat costs no tokens, alerts that joined are known from those that were
+//! there before, and one that comes and goes is not explained each time.
+//!
+//! The states of an alert, and what moves it from one to the next, are in the head of `queue.rs`.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use crate::alertmanager::{Alert, GroupId, Notification, NotificationReason};
+use jiff::Timestamp;
+
+use crate::alertmanager::{Alert, GroupId, Identity, Notification, NotificationReason};
 use crate::bounded_map::BoundedMap;
 use crate::deepseek::Analysis;
 use crate::lock::unpoisoned;
+use crate::message::{self, Firing};
 
 /// Groups that are remembered: as many as there are remembered outcomes.
 const GROUPS: usize = 4096;
-/// Bytes of what is remembered.
+/// Bytes of what is remembered. A group of 30,000 alerts takes 3 MiB.
 const BYTES: usize = 8 * 1024 * 1024;
-/// Bytes of an alert or a group beside its text.
-const OVERHEAD: usize = 96;
+/// Bytes of an alert in its group, with the map's free places.
+const ALERT_BYTES: usize = 2 * size_of::<(u64, State)>();
+/// Bytes of a group beside its id and its alerts, and of an analysis beside its text.
+const OVERHEAD: usize = 256;
+/// From this time within `FLAP_WINDOW` on an alert that fires gets one line instead of its analysis.
+const LINE_FROM: u16 = 3;
+/// After such a line, what fires again is held back for so long. Alertmanager posts it at each `group_interval` (5 minutes
+/// by default), so what stays is told two or three posts later.
+const HOLD: Duration = Duration::from_secs(15 * 60);
 
 #[derive(Debug)]
 pub(crate) struct History {
-    ttl: Duration,
-    window: Duration,
+    times: Times,
     groups: Mutex<BoundedMap<GroupId, Group>>,
 }
 
-/// What is remembered of a group.
+/// For how long what is remembered serves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    /// `ANALYSIS_TTL`: an analysis is sent again with a repeat.
+    pub(crate) analysis_ttl: Duration,
+    /// `DEDUPE_WINDOW`: what was delivered is not sent again.
+    pub(crate) dedupe_window: Duration,
+    /// `FLAP_WINDOW`: an analysis serves alerts that fire again; 0 is never.
+    pub(crate) flap_window: Duration,
+}
+
+/// An analysis as it was made.
 #[derive(Debug)]
+pub(crate) struct Explained {
+    pub(crate) analysis: Analysis,
+    /// The id of its job, which stands in its message.
+    pub(crate) id: String,
+    pub(crate) at: Timestamp,
+    /// The value of its metric then, with its unit; "" when it is unknown.
+    pub(crate) value: String,
+    /// How many alerts it is about.
+    alerts: usize,
+    made: Instant,
+    /// Whether a message with it reached the phone.
+    is_delivered: AtomicBool,
+}
+
+/// What is remembered of a group.
+#[derive(Debug, Default)]
 struct Group {
-    /// The alerts that fired, and when each last stood in a message that reached the phone.
-    firing: HashMap<Identity, Option<Instant>>,
-    /// Of just these alerts. `None`: they were delivered plain or in a digest, without an analysis of their own.
-    analysis: Option<Analysis>,
-    at: Instant,
+    /// By fingerprint: those that fired last, and those that recovered and whose analysis still serves.
+    alerts: HashMap<u64, State>,
+    /// When a line about alerts that fire again and again was delivered last.
+    lined: Option<Instant>,
 }
 
-/// Fingerprint and start: an alert that fires again has its old fingerprint and a new start.
-type Identity = (String, String);
-
-fn identity(alert: &Alert) -> Identity {
-    (alert.fingerprint.clone(), alert.starts_at.clone())
+/// What is remembered of an alert.
+#[derive(Debug)]
+struct State {
+    start: i64,
+    /// When it last stood in a message that reached the phone, since it fires.
+    delivered: Option<Instant>,
+    /// What it was explained in last; `None` when that was a digest, or it was delivered plain.
+    explained: Option<Arc<Explained>>,
+    /// `None` for one that has not recovered yet, as most.
+    flapping: Option<Box<Flapping>>,
 }
 
-fn identities(notification: &Notification) -> HashSet<Identity> {
-    notification.alerts.iter().map(identity).collect()
+/// What is remembered of an alert that has recovered.
+#[derive(Debug, Default)]
+struct Flapping {
+    /// When its recovery was posted; `None` while it fires.
+    recovered: Option<Timestamp>,
+    /// How often it has fired again since it was explained.
+    again: u16,
+    /// The time before.
+    last: Option<Firing>,
+    /// Whether a post of it was held back.
+    is_held: bool,
 }
 
-impl Group {
-    fn is_over(&self, ttl: Duration, now: Instant) -> bool {
-        now.saturating_duration_since(self.at) >= ttl
-    }
-
-    /// The times at which the alerts of `notification` were delivered; `None` in place of one that never was.
-    fn deliveries(&self, notification: &Notification) -> impl Iterator<Item = Option<Instant>> {
-        notification.alerts.iter().map(|alert| self.firing.get(&identity(alert)).copied().flatten())
-    }
-
-    fn covers(&self, notification: &Notification) -> bool {
-        notification.alerts.iter().all(|alert| self.firing.contains_key(&identity(alert)))
-    }
-
-    /// Whether just these alerts fired, no more and no fewer.
-    fn is_about(&self, notification: &Notification) -> bool {
-        self.firing.len() == identities(notification).len() && self.covers(notification)
-    }
+/// What is to be done with a post of firing alerts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// Nothing: all of it was delivered a moment ago, or it only reports a recovery beside what was delivered.
+    Delivered,
+    /// It comes and goes, and a line said so a moment ago: it is held back until it stays.
+    Held,
+    /// It is to be told.
+    News,
 }
 
-/// What is known of a notification that is to be explained.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How alerts reached the phone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivered {
+    /// With an analysis of their own.
+    Explained,
+    /// As one line that names their analysis.
+    InBrief,
+    /// Plain, or in a digest.
+    Unexplained,
+}
+
+/// Why an analysis that is remembered is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Occasion {
+    /// Its message did not arrive.
+    Undelivered,
+    /// It was sent before. `in_brief`: one line will do.
+    Sent { occasion: message::Occasion, in_brief: bool },
+}
+
+/// What is known of a notification that is to be told.
+#[derive(Debug)]
 pub(crate) enum Recall {
-    /// Just these alerts were explained. `was_delivered`: sending the analysis again is a repeat.
-    Explained { analysis: Analysis, was_delivered: bool },
-    /// There is no analysis of just these alerts. `joined` has the fingerprints of those that were not delivered, when
-    /// others of the group were; it is empty when nothing is known of the group.
+    /// There is an analysis of it.
+    Explained { explained: Arc<Explained>, occasion: Occasion },
+    /// There is none. `joined` has the fingerprints of the alerts that were not delivered, when others of the group were; it
+    /// is empty when nothing is known of the group.
     Unexplained { joined: HashSet<String> },
 }
 
-impl History {
-    /// An empty history. An analysis serves for `ttl`; what was delivered is not sent again for `window`.
-    pub(crate) fn new(ttl: Duration, window: Duration) -> Self {
-        Self { ttl, window, groups: Mutex::new(BoundedMap::new(GROUPS, BYTES)) }
+impl State {
+    fn new(start: i64, delivered: Option<Instant>, explained: Option<Arc<Explained>>) -> Self {
+        Self { start, delivered, explained, flapping: None }
     }
 
-    /// Whether there is nothing to send: everything that fires was delivered within the window, or the notification only
-    /// reports a recovery beside what was delivered. This holds also when the analysis serves no more.
-    pub(crate) fn already_delivered(&self, id: &GroupId, notification: &Notification, now: Instant) -> bool {
-        let groups = self.lock();
-        // What was delivered the longest ago decides.
-        let Some(Some(oldest)) = groups.get(id).and_then(|group| group.deliveries(notification).min()) else {
-            return false;
-        };
-        match notification.notification_reason {
-            NotificationReason::SomeResolved => true,
-            NotificationReason::Repeat => false,
-            NotificationReason::First
-            | NotificationReason::NewAlerts
-            | NotificationReason::AllResolved
-            | NotificationReason::Unknown => now.saturating_duration_since(oldest) < self.window,
+    /// When its recovery was posted.
+    fn recovered(&self) -> Option<Timestamp> {
+        self.flapping.as_ref()?.recovered
+    }
+
+    /// Whether it fires, since `start` or later: an older start is that of a late retry, or Alertmanager has merged two.
+    fn fires_since(&self, start: i64) -> bool {
+        start <= self.start && self.recovered().is_none()
+    }
+
+    /// How often it has fired since it was explained.
+    fn times(&self) -> u16 {
+        self.flapping.as_ref().map_or(1, |flapping| flapping.again.saturating_add(1))
+    }
+
+    /// It fires again, since `start`.
+    fn fire_again(&mut self, start: i64, flap_window: Duration, now: Instant) {
+        let explained = self.explained.take().filter(|explained| explained.age(now) < flap_window);
+        let flapping = explained.is_some().then(|| {
+            let from = Timestamp::from_millisecond(self.start).ok().filter(|_| self.start != 0);
+            let last = from.map(|from| Firing { from, to: self.recovered() });
+            Box::new(Flapping { recovered: None, again: self.times(), last, is_held: false })
+        });
+        *self = Self { start, delivered: None, explained, flapping };
+    }
+
+    /// Whether it need not be remembered: it fires no more, and its analysis does not serve when it fires again.
+    fn is_over(&self, flap_window: Duration, now: Instant) -> bool {
+        self.explained.as_ref().is_none_or(|explained| explained.age(now) >= flap_window)
+    }
+}
+
+impl Group {
+    /// The state of an alert that fires, as far as it is known.
+    fn state(&self, alert: &Identity) -> Option<&State> {
+        self.alerts.get(&alert.fingerprint).filter(|state| state.fires_since(alert.start))
+    }
+
+    fn delivered(&self, alert: &Identity) -> Option<Instant> {
+        self.state(alert)?.delivered
+    }
+
+    /// The one analysis that all of what fires stood in last.
+    fn explained(&self, firing: &[Identity]) -> Option<&Arc<Explained>> {
+        let explained = |alert| self.state(alert)?.explained.as_ref();
+        let first = explained(firing.first()?)?;
+        let is_same = |alert| explained(alert).is_some_and(|other| Arc::ptr_eq(first, other));
+        firing.iter().all(is_same).then_some(first)
+    }
+
+    /// Their analysis and why it is sent, when what was not delivered yet has fired again within the window.
+    fn again(&self, firing: &[Identity], flap_window: Duration, now: Instant) -> Option<(&Arc<Explained>, Occasion)> {
+        let explained = self.explained(firing).filter(|explained| explained.age(now) < flap_window)?;
+        let mut untold = firing.iter().filter_map(|alert| self.state(alert)).filter(|state| state.delivered.is_none());
+        let most = untold.clone().max_by_key(|state| state.times())?;
+        if untold.any(|state| state.times() < 2) {
+            return None;
         }
+        let flapping = most.flapping.as_ref()?;
+        let count = most.times();
+        let in_brief = count >= LINE_FROM && !flapping.is_held && explained.is_delivered.load(Ordering::Relaxed);
+        let again = message::Occasion::Again { count, window: flap_window, last: flapping.last };
+        Some((explained, Occasion::Sent { occasion: again, in_brief }))
     }
 
-    /// What is known about the firing alerts of `notification`.
+    /// Forgets what does not fire now, and has no analysis that would serve when it does.
+    fn forget(&mut self, firing: &[Identity], flap_window: Duration, now: Instant) {
+        let firing: HashSet<u64> = firing.iter().map(|alert| alert.fingerprint).collect();
+        self.alerts.retain(|fingerprint, state| firing.contains(fingerprint) || !state.is_over(flap_window, now));
+    }
+
+    fn bytes(&self) -> usize {
+        // An analysis counts once for each alert that stood in it alone, and once for all that did together.
+        let texts: HashMap<_, _> = (self.alerts.values().filter_map(|state| state.explained.as_ref()))
+            .map(|explained| (Arc::as_ptr(explained), explained.analysis.text.len() + OVERHEAD))
+            .collect();
+        let flapping = self.alerts.values().filter(|state| state.flapping.is_some()).count();
+        texts.values().sum::<usize>() + self.alerts.len() * ALERT_BYTES + flapping * size_of::<Flapping>() + OVERHEAD
+    }
+}
+
+impl Explained {
+    /// `id` is its job's, and `alerts` how many it is about.
+    pub(crate) fn new(
+        analysis: Analysis,
+        id: String,
+        alerts: usize,
+        value: String,
+        at: Timestamp,
+        made: Instant,
+    ) -> Self {
+        Self { analysis, id, at, value, alerts, made, is_delivered: AtomicBool::new(false) }
+    }
+
+    fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.made)
+    }
+}
+
+impl History {
+    pub(crate) fn new(times: Times) -> Self {
+        Self { times, groups: Mutex::new(BoundedMap::new(GROUPS, BYTES)) }
+    }
+
+    /// Notes what a post says: which alerts have recovered, and which fire again. Returns whether a recovery is news; then
+    /// what was delivered of it may be sent again.
+    pub(crate) fn note(&self, id: &GroupId, notification: &Notification, at: Timestamp, now: Instant) -> bool {
+        let mut groups = self.lock();
+        let Some(mut group) = groups.remove(id) else { return !notification.recovered.is_empty() };
+        let mut is_news = false;
+        for alert in &notification.recovered {
+            let state = group.alerts.get_mut(&alert.fingerprint);
+            // The recovery of an older firing may be posted late.
+            let Some(state) = state.filter(|state| state.start <= alert.start && state.recovered().is_none()) else {
+                continue;
+            };
+            state.delivered = None;
+            let flapping = state.flapping.get_or_insert_default();
+            (flapping.recovered, flapping.is_held, is_news) = (Some(at), false, true);
+        }
+        for alert in &*notification.firing {
+            if let Some(state) = group.alerts.get_mut(&alert.fingerprint)
+                && !state.fires_since(alert.start)
+            {
+                state.fire_again(alert.start, self.times.flap_window, now);
+            }
+        }
+        group.alerts.retain(|_, state| state.recovered().is_none() || !state.is_over(self.times.flap_window, now));
+        insert(&mut groups, id, group);
+        is_news
+    }
+
+    /// What is to be done with a post. Call it after [`Self::note`].
+    pub(crate) fn known(&self, id: &GroupId, notification: &Notification, now: Instant) -> Known {
+        let mut groups = self.lock();
+        let Some(group) = groups.get_mut(id) else { return Known::News };
+        let firing = &notification.firing;
+        // What was delivered the longest ago decides.
+        let oldest = firing.iter().map(|alert| group.delivered(alert)).min().flatten();
+        match (oldest, notification.notification_reason) {
+            (Some(_), NotificationReason::SomeResolved) => return Known::Delivered,
+            (None, _) | (Some(_), NotificationReason::Repeat) => {}
+            (Some(oldest), _) if now.saturating_duration_since(oldest) < self.times.dedupe_window => {
+                return Known::Delivered;
+            }
+            (Some(_), _) => {}
+        }
+        let was_lined = group.lined.is_some_and(|at| now.saturating_duration_since(at) < HOLD);
+        let again = group.again(firing, self.times.flap_window, now).map(|(_, occasion)| occasion);
+        let is_often = |occasion| {
+            let Occasion::Sent { occasion: message::Occasion::Again { count, .. }, .. } = occasion else {
+                return false;
+            };
+            count >= LINE_FROM
+        };
+        if !(was_lined && again.is_some_and(is_often)) {
+            return Known::News;
+        }
+        for alert in &**firing {
+            if let Some(flapping) = group.alerts.get_mut(&alert.fingerprint).and_then(|state| state.flapping.as_mut()) {
+                flapping.is_held = true;
+            }
+        }
+        Known::Held
+    }
+
+    /// What is known about what fires in `notification`.
     pub(crate) fn recall(&self, id: &GroupId, notification: &Notification, now: Instant) -> Recall {
         let groups = self.lock();
-        let nothing = || Recall::Unexplained { joined: HashSet::new() };
-        let Some(group) = groups.get(id).filter(|group| !group.is_over(self.ttl, now)) else { return nothing() };
-        if !group.covers(notification) {
-            // What was explained in a message that did not arrive is as new as what joined since.
-            let alerts = notification.alerts.iter().zip(group.deliveries(notification));
-            let (delivered, joined): (Vec<_>, Vec<_>) = alerts.partition(|(_, delivered)| delivered.is_some());
-            return if delivered.is_empty() {
-                nothing()
-            } else {
-                Recall::Unexplained { joined: joined.into_iter().map(|(alert, _)| alert.fingerprint.clone()).collect() }
-            };
+        let Some(group) = groups.get(id) else { return Recall::Unexplained { joined: HashSet::new() } };
+        let firing = &notification.firing;
+        if let Some((explained, occasion)) = group.again(firing, self.times.flap_window, now) {
+            return Recall::Explained { explained: Arc::clone(explained), occasion };
         }
         // An analysis of more than fires now would send its reader to what has recovered.
-        match group.analysis.as_ref().filter(|_| group.is_about(notification)) {
-            Some(analysis) => {
-                let was_delivered = group.deliveries(notification).all(|delivered| delivered.is_some());
-                Recall::Explained { analysis: analysis.clone(), was_delivered }
-            }
-            None => nothing(),
+        let serves = |explained: &&Arc<Explained>| {
+            explained.alerts == firing.len() && explained.age(now) < self.times.analysis_ttl
+        };
+        if let Some(explained) = group.explained(firing).filter(serves) {
+            let is_delivered = firing.iter().all(|alert| group.delivered(alert).is_some());
+            let repeat = Occasion::Sent { occasion: message::Occasion::Repeat, in_brief: false };
+            let occasion = if is_delivered { repeat } else { Occasion::Undelivered };
+            return Recall::Explained { explained: Arc::clone(explained), occasion };
         }
+        // What was explained in a message that did not arrive is as new as what joined since.
+        let is_known = |alert: &Alert| {
+            let delivered = group.delivered(&alert.identity());
+            delivered.is_some_and(|at| now.saturating_duration_since(at) < self.times.analysis_ttl)
+        };
+        let (known, joined): (Vec<_>, Vec<_>) = notification.alerts.iter().partition(|alert| is_known(alert));
+        let joined = if known.is_empty() { Vec::new() } else { joined };
+        Recall::Unexplained { joined: joined.into_iter().map(|alert| alert.fingerprint.clone()).collect() }
     }
 
     /// Remembers an analysis of what fires now.
-    pub(crate) fn remember(&self, id: &GroupId, notification: &Notification, analysis: &Analysis, now: Instant) {
-        Self::insert(&mut self.lock(), id, notification, Some(analysis), None, now);
-    }
-
-    /// Notes that a message about `notification` reached the phone. `explained`: with an analysis of its own, which is
-    /// remembered; it may be older than what is remembered by now, and then what it did not hold is still to be
-    /// delivered. Not `explained`: plain or in a digest, so that a recovery is no news, but a repeat is explained.
-    pub(crate) fn mark_delivered(&self, id: &GroupId, notification: &Notification, explained: bool, now: Instant) {
+    pub(crate) fn remember(&self, id: &GroupId, firing: &[Identity], explained: &Arc<Explained>, now: Instant) {
         let mut groups = self.lock();
-        let group = groups.get_mut(id).filter(|group| {
-            explained || (group.analysis.is_some() && !group.is_over(self.ttl, now) && group.is_about(notification))
-        });
-        match group {
-            Some(group) => {
-                let delivered = identities(notification);
-                group
-                    .firing
-                    .iter_mut()
-                    .filter(|(alert, _)| delivered.contains(alert))
-                    .for_each(|(_, at)| *at = Some(now));
-            }
-            None if explained => {}
-            None => Self::insert(&mut groups, id, notification, None, Some(now), now),
+        let mut group = groups.remove(id).unwrap_or_default();
+        group.forget(firing, self.times.flap_window, now);
+        for alert in firing {
+            // What was delivered before stays so, also when the message about the alerts that joined does not arrive.
+            let delivered = group.delivered(alert);
+            group.alerts.insert(alert.fingerprint, State::new(alert.start, delivered, Some(Arc::clone(explained))));
         }
+        insert(&mut groups, id, group);
     }
 
-    fn insert(
-        groups: &mut BoundedMap<GroupId, Group>,
-        id: &GroupId,
-        notification: &Notification,
-        analysis: Option<&Analysis>,
-        delivered: Option<Instant>,
-        now: Instant,
-    ) {
-        let before = groups.remove(id).map(|group| group.firing).unwrap_or_default();
-        // What was delivered before stays so, also when the message about the alerts that joined does not arrive.
-        let firing: HashMap<_, _> = identities(notification)
-            .into_iter()
-            .map(|identity| {
-                let delivered = delivered.or_else(|| before.get(&identity).copied().flatten());
-                (identity, delivered)
-            })
-            .collect();
-        let texts: usize = firing.keys().map(|(fingerprint, start)| fingerprint.len() + start.len() + OVERHEAD).sum();
-        let bytes = texts + analysis.map_or(0, |analysis| analysis.text.len()) + 2 * id.weight() + OVERHEAD;
-        groups.insert(id.clone(), Group { firing, analysis: analysis.cloned(), at: now }, bytes);
+    /// Notes that a message about what fires reached the phone. With an analysis of its own, or as a line about one, it is
+    /// `explained`; it may be older than what is remembered by now, and then what it did not hold is still to be delivered.
+    /// Else it came plain or in a digest: a recovery is no news then, but a repeat is explained.
+    pub(crate) fn mark_delivered(&self, id: &GroupId, firing: &[Identity], how: Delivered, now: Instant) {
+        let mut groups = self.lock();
+        let mut group = match groups.remove(id) {
+            Some(group) => group,
+            None if how == Delivered::Unexplained => Group::default(),
+            None => return,
+        };
+        if how == Delivered::Unexplained {
+            group.forget(firing, self.times.flap_window, now);
+        }
+        for alert in firing {
+            let state = group.alerts.get_mut(&alert.fingerprint);
+            match state {
+                Some(state) if state.start == alert.start && state.recovered().is_none() => {
+                    state.delivered = Some(now);
+                    if let (Delivered::Explained, Some(explained)) = (how, &state.explained) {
+                        explained.is_delivered.store(true, Ordering::Relaxed);
+                    }
+                }
+                None if how == Delivered::Unexplained => {
+                    group.alerts.insert(alert.fingerprint, State::new(alert.start, Some(now), None));
+                }
+                // It has recovered since, or fires again.
+                Some(_) | None => {}
+            }
+        }
+        if how == Delivered::InBrief {
+            group.lined = Some(now);
+        }
+        insert(&mut groups, id, group);
     }
 
     fn lock(&self) -> MutexGuard<'_, BoundedMap<GroupId, Group>> {
         unpoisoned(self.groups.lock())
     }
+}
+
+fn insert(groups: &mut BoundedMap<GroupId, Group>, id: &GroupId, group: Group) {
+    let bytes = group.bytes();
+    groups.insert(id.clone(), group, bytes);
 }
 
 #[cfg(test)]
@@ -186,44 +403,117 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn notification(fingerprints: &[&str], reason: &str) -> Notification {
-        let alerts: Vec<_> =
-            fingerprints.iter().map(|it| serde_json::json!({"fingerprint": it, "startsAt": "s"})).collect();
+        post(fingerprints, &[], "2026-11-23T03:00:00Z", reason)
+    }
+
+    fn post(firing: &[&str], resolved: &[&str], start: &str, reason: &str) -> Notification {
+        let alert =
+            |status: &str, print: &str| serde_json::json!({"fingerprint": print, "startsAt": start, "status": status});
+        let firing = firing.iter().map(|print| alert("firing", print));
+        let alerts: Vec<_> = firing.chain(resolved.iter().map(|print| alert("resolved", print))).collect();
         let body = serde_json::json!({"alerts": alerts, "notification_reason": reason});
         Notification::decode(body.to_string().as_bytes()).unwrap()
     }
 
-    fn analysis() -> Analysis {
-        Analysis { text: "结论".into(), cut: false }
+    /// What a post of firing alerts comes to.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Seen {
+        Delivered,
+        Held,
+        Explained(Occasion),
+        Unexplained(HashSet<String>),
     }
 
-    fn explained(was_delivered: bool) -> Recall {
-        Recall::Explained { analysis: analysis(), was_delivered }
+    use Seen::{Delivered as AlreadyDelivered, Held};
+    const UNDELIVERED: Seen = Seen::Explained(Occasion::Undelivered);
+    const REPEAT: Seen = Seen::Explained(Occasion::Sent { occasion: message::Occasion::Repeat, in_brief: false });
+
+    fn unexplained(joined: &[&str]) -> Seen {
+        Seen::Unexplained(joined.iter().map(|it| (*it).to_owned()).collect())
     }
 
-    fn unexplained(joined: &[&str]) -> Recall {
-        Recall::Unexplained { joined: joined.iter().map(|it| (*it).to_owned()).collect() }
+    fn again(seen: &Seen) -> Option<(u16, bool)> {
+        match seen {
+            Seen::Explained(Occasion::Sent { occasion: message::Occasion::Again { count, .. }, in_brief }) => {
+                Some((*count, *in_brief))
+            }
+            Seen::Delivered | Seen::Held | Seen::Explained(_) | Seen::Unexplained(_) => None,
+        }
     }
 
-    /// A history of one group; `recall` returns `None` when there is nothing to send.
+    /// A history of one group.
     struct OneGroup(History, GroupId, Instant);
 
     impl OneGroup {
         fn new() -> Self {
-            Self(History::new(12 * HOUR, 10 * MINUTE), GroupId::of("g"), Instant::now())
+            Self::flapping_within(HOUR)
+        }
+
+        fn flapping_within(flap_window: Duration) -> Self {
+            let times = Times { analysis_ttl: 12 * HOUR, dedupe_window: 10 * MINUTE, flap_window };
+            Self(History::new(times), GroupId::of("g"), Instant::now())
         }
 
         fn remember(&self, firing: &[&str], after: Duration) {
-            self.0.remember(&self.1, &notification(firing, ""), &analysis(), self.2 + after);
+            self.explain(&notification(firing, ""), after);
         }
 
-        fn mark_delivered(&self, firing: &[&str], explained: bool) {
-            self.0.mark_delivered(&self.1, &notification(firing, ""), explained, self.2);
+        fn explain(&self, notification: &Notification, after: Duration) {
+            let (analysis, at) = (Analysis { text: "结论".into(), cut: false }, self.2 + after);
+            let explained = Explained::new(
+                analysis,
+                "#1".into(),
+                notification.firing.len(),
+                String::new(),
+                Timestamp::UNIX_EPOCH,
+                at,
+            );
+            self.0.remember(&self.1, &notification.firing, &Arc::new(explained), at);
         }
 
-        fn recall(&self, firing: &[&str], reason: &str, after: Duration) -> Option<Recall> {
-            let (notification, now) = (notification(firing, reason), self.2 + after);
-            let is_delivered = self.0.already_delivered(&self.1, &notification, now);
-            (!is_delivered).then(|| self.0.recall(&self.1, &notification, now))
+        fn mark_delivered(&self, firing: &[&str], how: Delivered) {
+            self.0.mark_delivered(&self.1, &notification(firing, "").firing, how, self.2);
+        }
+
+        fn recall(&self, firing: &[&str], reason: &str, after: Duration) -> Seen {
+            self.seen(&notification(firing, reason), after)
+        }
+
+        fn seen(&self, notification: &Notification, after: Duration) -> Seen {
+            let now = self.2 + after;
+            self.0.note(&self.1, notification, Timestamp::UNIX_EPOCH, now);
+            match self.0.known(&self.1, notification, now) {
+                Known::Delivered => Seen::Delivered,
+                Known::Held => Seen::Held,
+                Known::News => match self.0.recall(&self.1, notification, now) {
+                    Recall::Explained { occasion, .. } => Seen::Explained(occasion),
+                    Recall::Unexplained { joined } => Seen::Unexplained(joined),
+                },
+            }
+        }
+
+        /// Alert "a" fires since `minute` of the hour, is posted, and is delivered as it comes to be told.
+        fn fires(&self, minute: u32) -> Seen {
+            let after = minute * MINUTE;
+            let notification = post(&["a"], &[], &format!("2026-11-23T03:{minute:02}:00Z"), "");
+            let seen = self.seen(&notification, after);
+            let how = match &seen {
+                Seen::Delivered | Seen::Held => return seen,
+                Seen::Explained(Occasion::Sent { in_brief: true, .. }) => Delivered::InBrief,
+                Seen::Explained(_) => Delivered::Explained,
+                Seen::Unexplained(_) => {
+                    self.explain(&notification, after);
+                    Delivered::Explained
+                }
+            };
+            self.0.mark_delivered(&self.1, &notification.firing, how, self.2 + after);
+            seen
+        }
+
+        fn recovers(&self, since: u32, minute: u32) {
+            let notification = post(&[], &["a"], &format!("2026-11-23T03:{since:02}:00Z"), "");
+            let at = Timestamp::UNIX_EPOCH + minute * MINUTE;
+            assert!(self.0.note(&self.1, &notification, at, self.2 + minute * MINUTE), "it is news");
         }
     }
 
@@ -231,66 +521,156 @@ mod tests {
     fn recall_depends_on_what_fires_why_and_when() {
         let group = OneGroup::new();
         group.remember(&["a", "b"], Duration::ZERO);
-        group.mark_delivered(&["a", "b"], true);
+        group.mark_delivered(&["a", "b"], Delivered::Explained);
         for (name, firing, reason, after, expected) in [
-            ("the same, within the window", &["a", "b"][..], "", MINUTE, None),
-            ("some recovered, within the window", &["a"], "", MINUTE, None),
-            ("some recovered, by the reason", &["a"], "some alerts resolved", HOUR, None),
-            ("the same, after the window", &["b", "a"], "", HOUR, Some(explained(true))),
-            ("a wanted repeat", &["a", "b"], "repeat interval elapsed", MINUTE, Some(explained(true))),
-            ("one joined", &["a", "b", "c"], "new alerts added", MINUTE, Some(unexplained(&["c"]))),
-            ("one left, one joined", &["a", "c"], "", HOUR, Some(unexplained(&["c"]))),
-            ("others", &["c"], "", MINUTE, Some(unexplained(&[]))),
-            ("the same, after the TTL", &["a", "b"], "", 12 * HOUR, Some(unexplained(&[]))),
+            ("the same, within the window", &["a", "b"][..], "", MINUTE, AlreadyDelivered),
+            ("some recovered, within the window", &["a"], "", MINUTE, AlreadyDelivered),
+            ("some recovered, by the reason", &["a"], "some alerts resolved", HOUR, AlreadyDelivered),
+            ("the same, after the window", &["b", "a"], "", HOUR, REPEAT),
+            ("a wanted repeat", &["a", "b"], "repeat interval elapsed", MINUTE, REPEAT),
+            ("one joined", &["a", "b", "c"], "new alerts added", MINUTE, unexplained(&["c"])),
+            ("one left, one joined", &["a", "c"], "", HOUR, unexplained(&["c"])),
+            ("others", &["c"], "", MINUTE, unexplained(&[])),
+            ("the same, after the TTL", &["a", "b"], "", 12 * HOUR, unexplained(&[])),
         ] {
             assert_eq!(group.recall(firing, reason, after), expected, "{name}");
         }
-        let other = GroupId::of("h");
-        assert_eq!(group.0.recall(&other, &notification(&["a"], ""), group.2), unexplained(&[]));
     }
 
     #[test]
     fn analysis_that_did_not_reach_the_phone_is_sent_as_new() {
         let group = OneGroup::new();
         group.remember(&["a"], Duration::ZERO);
-        assert_eq!(group.recall(&["a"], "", HOUR), Some(explained(false)));
+        assert_eq!(group.recall(&["a"], "", HOUR), UNDELIVERED);
     }
 
     #[test]
     fn delivery_of_an_older_message_marks_only_its_own_alerts() {
         let group = OneGroup::new();
         group.remember(&["a", "b"], Duration::ZERO);
-        group.mark_delivered(&["a"], true);
-        assert_eq!(group.recall(&["a"], "", MINUTE), None);
-        assert_eq!(group.recall(&["b"], "", MINUTE), Some(unexplained(&[])), "the analysis is of more");
-        assert_eq!(group.recall(&["a", "b"], "", MINUTE), Some(explained(false)));
+        group.mark_delivered(&["a"], Delivered::Explained);
+        assert_eq!(group.recall(&["a"], "", MINUTE), AlreadyDelivered);
+        assert_eq!(group.recall(&["b"], "", MINUTE), unexplained(&[]), "the analysis is of more");
+        assert_eq!(group.recall(&["a", "b"], "", MINUTE), UNDELIVERED);
     }
 
     #[test]
     fn delivered_alert_stays_delivered_when_the_next_message_fails() {
         let group = OneGroup::new();
         group.remember(&["a"], Duration::ZERO);
-        group.mark_delivered(&["a"], true);
+        group.mark_delivered(&["a"], Delivered::Explained);
         group.remember(&["a", "b"], MINUTE);
-        assert_eq!(group.recall(&["a"], "some alerts resolved", HOUR), None);
-        assert_eq!(group.recall(&["a"], "", HOUR), Some(unexplained(&[])), "the analysis is of more");
-        assert_eq!(group.recall(&["a", "b"], "", HOUR), Some(explained(false)));
+        assert_eq!(group.recall(&["a"], "some alerts resolved", HOUR), AlreadyDelivered);
+        assert_eq!(group.recall(&["a"], "", HOUR), unexplained(&[]), "the analysis is of more");
+        assert_eq!(group.recall(&["a", "b"], "", HOUR), UNDELIVERED);
     }
 
     #[test]
     fn delivery_without_an_analysis_is_no_news_and_its_repeat_is_explained() {
         let group = OneGroup::new();
-        group.mark_delivered(&["a", "b"], false);
-        assert_eq!(group.recall(&["a"], "", MINUTE), None);
-        assert_eq!(group.recall(&["a", "b"], "", HOUR), Some(unexplained(&[])));
-        assert_eq!(group.recall(&["a", "c"], "", MINUTE), Some(unexplained(&["c"])));
+        group.mark_delivered(&["a", "b"], Delivered::Unexplained);
+        assert_eq!(group.recall(&["a"], "", MINUTE), AlreadyDelivered);
+        assert_eq!(group.recall(&["a", "b"], "", HOUR), unexplained(&[]));
+        assert_eq!(group.recall(&["a", "c"], "", MINUTE), unexplained(&["c"]));
     }
 
     #[test]
     fn delivery_in_a_digest_keeps_an_analysis_of_the_same_alerts() {
         let group = OneGroup::new();
         group.remember(&["a"], Duration::ZERO);
-        group.mark_delivered(&["a"], false);
-        assert_eq!(group.recall(&["a"], "", HOUR), Some(explained(true)));
+        group.mark_delivered(&["a"], Delivered::Unexplained);
+        assert_eq!(group.recall(&["a"], "", HOUR), REPEAT);
+    }
+
+    #[test]
+    fn recovery_ends_a_delivery_also_where_the_start_is_constant() {
+        let group = OneGroup::flapping_within(Duration::ZERO);
+        let fires = post(&["a"], &[], "", "");
+        group.explain(&fires, Duration::ZERO);
+        group.0.mark_delivered(&group.1, &fires.firing, Delivered::Explained, group.2);
+        assert_eq!(group.seen(&fires, MINUTE), AlreadyDelivered);
+        let recovery = post(&[], &["a"], "", "");
+        assert!(group.0.note(&group.1, &recovery, Timestamp::UNIX_EPOCH, group.2 + MINUTE));
+        assert!(!group.0.note(&group.1, &recovery, Timestamp::UNIX_EPOCH, group.2 + MINUTE), "a retry is no news");
+        assert_eq!(group.seen(&fires, 2 * MINUTE), unexplained(&[]));
+    }
+
+    #[test]
+    fn late_retry_of_an_older_firing_is_no_news() {
+        let group = OneGroup::new();
+        assert_eq!(group.fires(10), unexplained(&[]));
+        let older = post(&["a"], &[], "2026-11-23T03:05:00Z", "");
+        assert_eq!(group.seen(&older, 11 * MINUTE), AlreadyDelivered);
+    }
+
+    #[test]
+    fn flapping_alert_is_told_twice_then_in_brief_then_held_until_it_stays() {
+        let group = OneGroup::new();
+        assert_eq!(group.fires(0), unexplained(&[]));
+        group.recovers(0, 1);
+        let second = group.fires(2);
+        assert_eq!(again(&second), Some((2, false)));
+        let Seen::Explained(Occasion::Sent { occasion: message::Occasion::Again { last: Some(last), .. }, .. }) =
+            second
+        else {
+            panic!("{second:?}")
+        };
+        assert_eq!(last.from, "2026-11-23T03:00:00Z".parse().unwrap());
+        assert_eq!(last.to, Some(Timestamp::UNIX_EPOCH + MINUTE));
+        assert_eq!(group.fires(2), AlreadyDelivered, "a retry");
+        group.recovers(2, 3);
+        assert_eq!(again(&group.fires(4)), Some((3, true)));
+        group.recovers(4, 5);
+        assert_eq!(group.fires(6), Held);
+        assert_eq!(group.fires(6), Held, "posted again, not another time");
+        group.recovers(6, 7);
+        assert_eq!(group.fires(8), Held);
+        let stays = post(&["a"], &[], "2026-11-23T03:08:00Z", "");
+        assert_eq!(group.seen(&stays, 18 * MINUTE), Held);
+        assert_eq!(
+            again(&group.seen(&stays, 19 * MINUTE)),
+            Some((5, false)),
+            "it stays, and is told with its analysis"
+        );
+        group.0.mark_delivered(&group.1, &stays.firing, Delivered::Explained, group.2 + 19 * MINUTE);
+        group.recovers(8, 20);
+        assert_eq!(again(&group.fires(21)), Some((6, true)), "the line is older than a quarter of an hour");
+        group.recovers(21, 22);
+        let joins = post(&["a", "b"], &[], "2026-11-23T03:23:00Z", "");
+        assert_eq!(group.seen(&joins, 23 * MINUTE), unexplained(&[]), "one that joins is news");
+    }
+
+    #[test]
+    fn alert_that_fires_again_after_the_window_is_explained_anew() {
+        let group = OneGroup::new();
+        assert_eq!(group.fires(0), unexplained(&[]));
+        group.recovers(0, 1);
+        let later = post(&["a"], &[], "2026-11-23T04:00:00Z", "");
+        assert_eq!(group.seen(&later, HOUR), unexplained(&[]));
+        let off = OneGroup::flapping_within(Duration::ZERO);
+        assert_eq!(off.fires(0), unexplained(&[]));
+        off.recovers(0, 1);
+        assert_eq!(off.fires(2), unexplained(&[]), "FLAP_WINDOW=0");
+    }
+
+    #[test]
+    fn line_never_names_a_message_that_did_not_arrive() {
+        let group = OneGroup::new();
+        group.explain(&post(&["a"], &[], "2026-11-23T03:00:00Z", ""), Duration::ZERO);
+        for minute in [1, 2, 3] {
+            let seen = group.seen(&post(&["a"], &[], &format!("2026-11-23T03:{minute:02}:00Z"), ""), minute * MINUTE);
+            assert_eq!(again(&seen).map(|(_, in_brief)| in_brief), Some(false), "{minute}");
+        }
+    }
+
+    #[test]
+    fn groups_of_alerts_that_recover_for_good_are_forgotten() {
+        let group = OneGroup::flapping_within(Duration::ZERO);
+        for minute in 0..9 {
+            assert_eq!(group.fires(minute), unexplained(&[]));
+            group.recovers(minute, minute);
+        }
+        let groups = group.0.lock();
+        assert!(groups.get(&group.1).is_some_and(|group| group.alerts.is_empty()));
     }
 }

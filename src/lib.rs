@@ -1,8 +1,8 @@
 //! Alertmanager posts a notification, DeepSeek explains it, WeCom brings the explanation to the phone.
 //!
 //! The way of a notification: `webhook` (on `http`) decodes it, `queue` makes it a job or joins it to one, a `worker` runs
-//! `pipeline` on it: what was delivered before (`history`), the question (`prompt`) to `deepseek`, the answer as a
-//! `message`, its delivery by `wecom`. It ends as an `outcome::Outcome`, which is the HTTP answer. A module may use those
+//! `pipeline` on it: what was delivered before (`history`), what was measured (`prometheus`), the question (`prompt`) to
+//! `deepseek`, the answer as a `message`, its delivery by `wecom`. It ends as an `outcome::Outcome`, which is the HTTP answer. A module may use those
 //! that stand below it here, but not its neighbours of the same paragraph; `tests/it/layers.rs` checks it.
 
 pub mod cli;
@@ -18,6 +18,7 @@ pub mod pipeline;
 
 mod budget;
 mod history;
+mod notices;
 mod queue;
 
 mod metrics;
@@ -28,6 +29,8 @@ pub mod wecom;
 pub mod message;
 
 pub mod prompt;
+
+pub mod prometheus;
 
 pub mod upstream;
 

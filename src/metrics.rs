@@ -4,6 +4,7 @@
 //! starts at zero; nothing grows with alerts.
 
 use std::fmt::{Display, Write as _};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -43,6 +44,7 @@ counters! {
     Digests "digests_total" "" "Digests that were tried, failed ones included."
     DigestMembers "digest_members_total" "" "Notifications taken into a digest, failed ones included."
     Panics "panics_total" "" "Jobs that met an internal fault."
+    Repaired "repaired_values_total" "" "Values of notifications that were not as Alertmanager writes them, and read all the same."
     Redactions "redactions_total" "" "Values masked since they looked like secrets."
     StaleDropped "stale_dropped_total" "" "Jobs dropped since they waited without being posted again."
 }
@@ -293,6 +295,29 @@ pub(crate) fn max_fds() -> Option<u64> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()
+}
+
+/// The smallest memory limit in bytes of this process's cgroup and those above it, in either version; `None` without any.
+/// <https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files>
+#[must_use]
+pub(crate) fn memory_limit() -> Option<u64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    groups.lines().flat_map(memory_limits).min()
+}
+
+/// Those of a line such as `0::/a/b` or `4:memory:/a/b`. A container that sees a part of the tree has its own at the root.
+fn memory_limits(line: &str) -> Vec<u64> {
+    let mut fields = line.splitn(3, ':').skip(1);
+    let (root, file) = match fields.next() {
+        Some("") => ("/sys/fs/cgroup", "memory.max"),
+        Some(controllers) if controllers.split(',').any(|name| name == "memory") => {
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+        }
+        _ => return Vec::new(),
+    };
+    let folders = Path::new(fields.next().unwrap_or_default()).ancestors();
+    let files = folders.map(|folder| Path::new(root).join(folder.strip_prefix("/").unwrap_or(folder)).join(file));
+    files.filter_map(|file| std::fs::read_to_string(file).ok()?.trim().parse().ok()).collect()
 }
 
 fn zeros<const N: usize>() -> [AtomicU64; N] {

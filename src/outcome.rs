@@ -15,6 +15,8 @@ pub enum Reason {
     DeliveredOverBudget,
     /// WeCom took the remembered analysis of a firing set that still fires.
     DeliveredAgain,
+    /// WeCom took one line about what fires again and again, which names the message with its analysis.
+    DeliveredBrief,
     /// Delivered within `DEDUPE_WINDOW` already: nothing was sent.
     Remembered,
     /// Nothing fires in the notification.
@@ -23,6 +25,8 @@ pub enum Reason {
     NotANotification,
     /// The webhook token is missing or wrong.
     Unauthorized,
+    /// A browser posts, or something on a page of another site.
+    Forbidden,
     /// No such path.
     NotFound,
     /// The path is right, the method is not.
@@ -47,6 +51,8 @@ pub enum Reason {
     RateLimited,
     /// Our own rate limiter has no permit within the job's deadline.
     Paced,
+    /// It comes and goes (`FLAP_WINDOW`), and is held back until it stays.
+    Flapping,
     /// An upstream failed in a way that passes.
     Transient,
     /// The job's deadline passed.
@@ -76,15 +82,17 @@ pub struct Row {
 
 impl Reason {
     /// Every reason, for the metrics, which start at zero.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 29] = [
         Self::Delivered,
         Self::DeliveredPlain,
         Self::DeliveredOverBudget,
         Self::DeliveredAgain,
+        Self::DeliveredBrief,
         Self::Remembered,
         Self::NothingFiring,
         Self::NotANotification,
         Self::Unauthorized,
+        Self::Forbidden,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::TooLarge,
@@ -97,6 +105,7 @@ impl Reason {
         Self::UnknownErrcode,
         Self::RateLimited,
         Self::Paced,
+        Self::Flapping,
         Self::Transient,
         Self::Timeout,
         Self::QueueFull,
@@ -114,10 +123,12 @@ impl Reason {
             Self::DeliveredPlain => row(200, "success", "delivered_plain", Level::Warn),
             Self::DeliveredOverBudget => row(200, "success", "delivered_over_budget", Level::Warn),
             Self::DeliveredAgain => row(200, "success", "delivered_again", Level::Info),
+            Self::DeliveredBrief => row(200, "success", "delivered_brief", Level::Info),
             Self::Remembered => row(200, "success", "remembered", Level::Info),
             Self::NothingFiring => row(200, "ignored", "nothing_firing", Level::Info),
             Self::NotANotification => row(400, "failed", "not_a_notification", Level::Warn),
             Self::Unauthorized => row(401, "failed", "unauthorized", Level::Warn),
+            Self::Forbidden => row(403, "failed", "forbidden", Level::Warn),
             Self::NotFound => row(404, "failed", "not_found", Level::Warn),
             Self::MethodNotAllowed => row(405, "failed", "method_not_allowed", Level::Warn),
             Self::TooLarge => row(413, "failed", "too_large", Level::Warn),
@@ -130,6 +141,7 @@ impl Reason {
             Self::UnknownErrcode => row(422, "failed", "unknown_errcode", Level::Error),
             Self::RateLimited => row(429, "failed", "rate_limited", Level::Warn),
             Self::Paced => row(429, "failed", "paced", Level::Warn),
+            Self::Flapping => row(429, "failed", "flapping", Level::Info),
             Self::Transient => row(503, "failed", "transient", Level::Warn),
             Self::Timeout => row(503, "failed", "timeout", Level::Warn),
             Self::QueueFull => row(503, "failed", "queue_full", Level::Warn),
@@ -142,7 +154,7 @@ impl Reason {
     /// Whether an analysis was delivered, a new one or a remembered one.
     #[must_use]
     pub fn is_analysed(self) -> bool {
-        matches!(self, Self::Delivered | Self::DeliveredAgain)
+        matches!(self, Self::Delivered | Self::DeliveredAgain | Self::DeliveredBrief)
     }
 
     /// Whether WeCom has everything that was to be sent.

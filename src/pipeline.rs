@@ -7,18 +7,21 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use jiff::tz::Offset;
+use log::Level;
 
 use crate::alertmanager::{GroupId, Notification};
 use crate::budget::Budget;
 use crate::deepseek::{self, Analysis, DeepSeek, Usage};
-use crate::history::{History, Recall};
+use crate::history::{Delivered, Explained, History, Known, Occasion, Recall, Times};
 use crate::lock::unpoisoned;
-use crate::message::{self, Content, MessageInput, notice};
+use crate::message::{self, Content, MessageInput, Reused, notice};
 use crate::metrics::{Counter, Metrics, Sample};
+use crate::notices::{Notice, Notices};
 use crate::outcome::{Outcome, Reason};
+use crate::prometheus::{self, Facts, Prometheus};
 use crate::prompt::{self, Aliases, ChatMessage, Subject};
 use crate::queue::{Draft, Finish, Job};
-use crate::upstream::{CircuitBreaker, Permit};
+use crate::upstream::{CircuitBreaker, Permit, Reservation};
 use crate::wecom::{self, Denied, Failure, RateLimiter, RatePermit, Recipients, WeCom};
 
 /// A prompt that DeepSeek refused is refused again for so long without a call: Alertmanager posts it at every
@@ -48,33 +51,48 @@ pub(crate) struct Settings {
     /// Messages a minute; 0 is unlimited.
     pub(crate) rate: u32,
     pub(crate) prompt: PromptSettings,
+    /// `None`: no facts are asked for.
+    pub(crate) prometheus: Option<prometheus::Settings>,
     pub(crate) on_analysis_failure: OnAnalysisFailure,
     /// How long a delivered notification is not sent again.
     pub(crate) dedupe_window: Duration,
     /// How long an analysis serves.
     pub(crate) analysis_ttl: Duration,
+    /// How long it serves alerts that fire again; 0 is never.
+    pub(crate) flap_window: Duration,
     /// Tokens a day; 0 is no budget.
     pub(crate) daily_token_budget: u64,
-    /// Offset of the times in messages.
-    pub(crate) zone: Offset,
 }
 
 /// What decides the prompt besides the notification.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PromptSettings {
     /// `PROMPT_FILE`'s text.
     pub instructions: Option<String>,
     /// `REDACT_LABELS`: labels whose values DeepSeek sees as aliases.
     pub redact_labels: Vec<String>,
+    /// `TIME_ZONE`: the offset of the times in prompts and messages.
+    pub zone: Offset,
+}
+
+impl Default for PromptSettings {
+    fn default() -> Self {
+        Self { instructions: None, redact_labels: Vec::new(), zone: Offset::constant(8) }
+    }
 }
 
 impl PromptSettings {
-    /// The chat messages for these notifications, and the aliases to undo in the answer. `joined` has the fingerprints of
-    /// alerts that joined a group that was explained before.
+    /// The chat messages for these notifications and what was measured for them, and the aliases to undo in the answer.
+    /// `joined` has the fingerprints of alerts that joined a group that was explained before.
     #[must_use]
-    pub fn chat(&self, notifications: &[&Notification], joined: &HashSet<String>) -> (Vec<ChatMessage>, Aliases) {
+    pub fn chat(
+        &self,
+        notifications: &[&Notification],
+        joined: &HashSet<String>,
+        facts: &Facts,
+    ) -> (Vec<ChatMessage>, Aliases) {
         let aliases = Aliases::new(notifications, &self.redact_labels);
-        let subject = Subject { notifications, joined, aliases: &aliases };
+        let subject = Subject { notifications, joined, aliases: &aliases, facts, zone: self.zone };
         let messages = prompt::chat(self.instructions.as_deref(), &subject);
         (messages, aliases)
     }
@@ -90,6 +108,7 @@ pub(crate) struct Report {
     pub(crate) partial: String,
     pub(crate) model: ModelUse,
     pub(crate) wecom: WeComUse,
+    pub(crate) facts: Facts,
     /// What a person should get to know besides.
     pub(crate) notice: Option<Notice>,
 }
@@ -114,25 +133,16 @@ pub(crate) struct WeComUse {
     pub(crate) errcode: Option<i64>,
 }
 
-/// A message about the service itself.
-#[derive(Debug)]
-pub(crate) struct Notice {
-    /// Its subject, for the log.
-    pub(crate) about: &'static str,
-    text: String,
-    recipients: Arc<Recipients>,
-}
-
-/// An analysis or a draft, and what asking the model for it took.
+/// An analysis or a draft, what asking the model for it took, and what was measured before.
 struct Modelled<T> {
     result: Result<T, Outcome>,
     model: ModelUse,
-    notice: Option<Notice>,
+    facts: Facts,
 }
 
 impl<T> Modelled<T> {
     fn without_call(result: Result<T, Outcome>) -> Self {
-        Self { result, model: ModelUse::default(), notice: None }
+        Self { result, model: ModelUse::default(), facts: Facts::default() }
     }
 }
 
@@ -154,15 +164,14 @@ pub(crate) struct Pipeline {
     rate_limiter: RateLimiter,
     budget: Budget,
     prompt: PromptSettings,
+    prometheus: Option<Prometheus>,
     on_analysis_failure: OnAnalysisFailure,
     dedupe_window: Duration,
-    zone: Offset,
     metrics: Arc<Metrics>,
     /// The fingerprints of the notification whose prompt was refused last: one of other alerts, refused next, means the
     /// configuration.
     refused_last: Mutex<HashSet<String>>,
-    /// Who got the notice that DeepSeek is off, and gets the one that it works again.
-    notified: Mutex<Option<Arc<Recipients>>>,
+    notices: Notices,
 }
 
 impl Pipeline {
@@ -172,103 +181,133 @@ impl Pipeline {
             wecom,
             rate,
             prompt,
+            prometheus,
             on_analysis_failure,
             dedupe_window,
             analysis_ttl,
+            flap_window,
             daily_token_budget,
-            zone,
         } = settings;
         Self {
+            notices: Notices::new(&wecom.recipients),
             deepseek: DeepSeek::new(deepseek),
             deepseek_breaker: CircuitBreaker::new("deepseek"),
             wecom: WeCom::new(wecom),
-            history: History::new(analysis_ttl, dedupe_window),
+            history: History::new(Times { analysis_ttl, dedupe_window, flap_window }),
             rate_limiter: RateLimiter::new(rate, Instant::now()),
-            budget: Budget::new(daily_token_budget, zone, Timestamp::now()),
+            budget: Budget::new(daily_token_budget, prompt.zone, Timestamp::now()),
             prompt,
+            prometheus: prometheus.map(Prometheus::new),
             on_analysis_failure,
             dedupe_window,
-            zone,
             metrics,
             refused_last: Mutex::default(),
-            notified: Mutex::default(),
         }
     }
 
-    /// Whether there is nothing to send: all that fires in the notification was delivered a moment ago, or it only reports
-    /// a recovery beside what was delivered.
-    pub(crate) fn already_delivered(&self, group: &GroupId, notification: &Notification) -> bool {
-        self.history.already_delivered(group, notification, Instant::now())
+    /// Notes what a post says of its alerts. Returns whether a recovery is news.
+    pub(crate) fn note(&self, group: &GroupId, notification: &Notification) -> bool {
+        self.history.note(group, notification, Timestamp::now(), Instant::now())
+    }
+
+    /// What is to be done with a post of what fires.
+    pub(crate) fn known(&self, group: &GroupId, notification: &Notification) -> Known {
+        self.history.known(group, notification, Instant::now())
+    }
+
+    fn is_delivered(&self, job: &Job) -> bool {
+        self.known(&job.group, &job.notification) == Known::Delivered
     }
 
     /// How a member of a digest ends when all of it was delivered since it was posted.
     pub(crate) fn delivered_meanwhile(&self, job: &Job) -> Option<Finish> {
         let outcome = Outcome::new(Reason::Remembered, format!("{}: delivered already", job.id));
-        let finish = Finish { outcome, remember_for: Some(self.dedupe_window), draft: None, digestible: true };
-        self.already_delivered(&job.group, &job.notification).then_some(finish)
+        let remember_for = Some(self.dedupe_window);
+        let finish = Finish { outcome, remember_for, draft: None, members: None, digestible: true };
+        self.is_delivered(job).then_some(finish)
     }
 
-    /// Runs a job, or a digest of several, until `deadline` at the latest, plus the time of computing.
-    pub(crate) fn run(&self, jobs: &[Job], deadline: Instant) -> Report {
+    /// Runs a job, or a digest of several, until `deadline` at the latest, plus the time of computing. When `is_busy`, no
+    /// facts are asked for.
+    pub(crate) fn run(&self, jobs: &[Job], deadline: Instant, is_busy: bool) -> Report {
+        let report = self.run_jobs(jobs, deadline, is_busy);
+        Report { notice: self.notices.due(), ..report }
+    }
+
+    fn run_jobs(&self, jobs: &[Job], deadline: Instant, is_busy: bool) -> Report {
         let kept = match jobs {
             // Also with a draft: a newer message of the group may have delivered all of it meanwhile.
-            [job] if self.already_delivered(&job.group, &job.notification) => {
+            [job] if self.is_delivered(job) => {
                 return Report::new(jobs, Outcome::new(Reason::Remembered, Reason::Remembered.row().label));
             }
-            [job] => job.draft.clone(),
-            _ => None,
+            // The members of a digest have the same one, or none.
+            [job, ..] => job.draft.clone(),
+            [] => None,
         };
         // WeCom is checked before the model is paid for.
         let (ready, wecom) = self.prepare(kept.is_some(), deadline);
-        if let Err(outcome) = ready {
-            return Report { draft: kept, wecom, ..Report::new(jobs, outcome) };
-        }
-        let Modelled { result, model, notice } = match kept {
+        let _reservation = match ready {
+            Ok(reservation) => reservation,
+            Err(outcome) => return Report { draft: kept, wecom, ..Report::new(jobs, outcome) },
+        };
+        let Modelled { result, model, facts } = match kept {
             Some(draft) => Modelled::without_call(Ok(draft)),
-            None => self.write(jobs, deadline),
+            None => self.write(jobs, deadline, is_busy),
         };
         let draft = match result {
             Ok(draft) => draft,
-            Err(outcome) => return Report { wecom, model, notice, ..Report::new(jobs, outcome) },
+            Err(outcome) => return Report { wecom, model, facts, ..Report::new(jobs, outcome) },
         };
         let reason = draft.reason;
         let Sending { draft, partial, result, wecom: sending } = self.deliver(jobs, draft, deadline);
         let outcome = result.map_or_else(|outcome| outcome, |()| Outcome::new(reason, reason.row().label));
         let wecom = WeComUse { took: wecom.took + sending.took, errcode: sending.errcode.or(wecom.errcode) };
-        Report { draft: Some(draft), partial, model, wecom, notice, ..Report::new(jobs, outcome) }
+        Report { draft: Some(draft), partial, model, wecom, facts, ..Report::new(jobs, outcome) }
     }
 
-    /// Checks that WeCom can be reached: its breaker, and an app's token.
-    fn prepare(&self, has_draft: bool, deadline: Instant) -> (Result<(), Outcome>, WeComUse) {
+    /// Checks that WeCom can be reached: its breaker, and an app's token. Where the breaker waits for a probe, a job without
+    /// a draft reserves it until it drops what it gets here.
+    fn prepare(&self, has_draft: bool, deadline: Instant) -> (Result<Option<Reservation<'_>>, Outcome>, WeComUse) {
         self.wecom.check_for_new_secret();
-        let breaker = &self.wecom.send_breaker;
-        let checked = if has_draft { breaker.check(Instant::now()) } else { breaker.reserve_probe(Instant::now()) };
-        if let Err(outcome) = checked {
-            return (Err(outcome), WeComUse::default());
-        }
+        let (breaker, now) = (&self.wecom.send_breaker, Instant::now());
+        let checked = if has_draft { breaker.check(now).map(|()| None) } else { breaker.reserve_probe(now).map(Some) };
+        let Ok(reservation) = checked else { return (checked, WeComUse::default()) };
         let started = Instant::now();
         let ready = self.wecom.ready(deadline);
         self.metrics.called_wecom(&ready.calls);
         let wecom = WeComUse { took: started.elapsed(), errcode: ready.errcode() };
-        (ready.result.map(drop).map_err(|failure| failure.outcome), wecom)
+        (ready.result.map(|_| reservation).map_err(|failure| failure.outcome), wecom)
     }
 
     /// Has the alerts explained and the message rendered.
-    fn write(&self, jobs: &[Job], deadline: Instant) -> Modelled<Draft> {
+    fn write(&self, jobs: &[Job], deadline: Instant, is_busy: bool) -> Modelled<Draft> {
         let recall = match jobs {
             [job] => self.history.recall(&job.group, &job.notification, Instant::now()),
             _ => Recall::Unexplained { joined: HashSet::new() },
         };
-        let (Modelled { result, model, notice }, was_delivered) = match recall {
-            Recall::Explained { analysis, was_delivered } => (Modelled::without_call(Ok(analysis)), was_delivered),
-            Recall::Unexplained { joined } => (self.analyse(jobs, &joined, deadline), false),
+        let (Modelled { result, model, facts }, occasion) = match recall {
+            Recall::Explained { explained, occasion } => {
+                let facts = self.facts(jobs, deadline, is_busy);
+                (Modelled { facts, ..Modelled::without_call(Ok(explained)) }, Some(occasion))
+            }
+            Recall::Unexplained { joined } => (self.analyse(jobs, &joined, deadline, is_busy), None),
         };
-        let plain = |why, reason| self.render(jobs, Content::Plain { why }, false, reason);
+        let plain = |why, reason| self.render(jobs, Content::Plain { why }, &facts, None, reason);
         let result = match result {
-            Ok(analysis) => {
-                let content = Content::Analysis { text: &analysis.text, cut: analysis.cut };
-                let reason = if was_delivered { Reason::DeliveredAgain } else { Reason::Delivered };
-                Ok(self.render(jobs, content, was_delivered, reason))
+            Ok(explained) => {
+                let Analysis { text, cut } = &explained.analysis;
+                let (reason, content) = match occasion {
+                    None | Some(Occasion::Undelivered) => (Reason::Delivered, Content::Analysis { text, cut: *cut }),
+                    Some(Occasion::Sent { in_brief: true, .. }) => (Reason::DeliveredBrief, Content::Brief),
+                    Some(Occasion::Sent { .. }) => (Reason::DeliveredAgain, Content::Analysis { text, cut: *cut }),
+                };
+                let reused = match occasion {
+                    Some(Occasion::Sent { occasion, .. }) => {
+                        Some(Reused { id: &explained.id, at: explained.at, value: &explained.value, occasion })
+                    }
+                    None | Some(Occasion::Undelivered) => None,
+                };
+                Ok(self.render(jobs, content, &facts, reused, reason))
             }
             Err(Outcome { reason: reason @ Reason::DeliveredOverBudget, .. }) => {
                 Ok(plain(notice::why_plain(reason), reason))
@@ -280,24 +319,51 @@ impl Pipeline {
             }
             Err(outcome) => Err(outcome),
         };
-        Modelled { result, model, notice }
+        Modelled { result, model, facts }
     }
 
-    fn render(&self, jobs: &[Job], content: Content<'_>, is_repeat: bool, reason: Reason) -> Draft {
+    /// What Prometheus knows about the jobs' alerts. It takes five seconds at most, and a quarter of what is left.
+    fn facts(&self, jobs: &[Job], deadline: Instant, is_busy: bool) -> Facts {
+        let now = Instant::now();
+        let until = now + deadline.saturating_duration_since(now) / 4;
+        match &self.prometheus {
+            None => Facts::default(),
+            Some(_) if is_busy => Facts { label: "skipped", ..Facts::default() },
+            Some(prometheus) => prometheus.facts(&notifications(jobs), Timestamp::now(), until),
+        }
+    }
+
+    fn render(
+        &self,
+        jobs: &[Job],
+        content: Content<'_>,
+        facts: &Facts,
+        reused: Option<Reused<'_>>,
+        reason: Reason,
+    ) -> Draft {
         let input = MessageInput {
             id: &id(jobs),
             notifications: &notifications(jobs),
             content,
-            is_repeat,
+            reused,
+            facts,
+            is_app: self.wecom.is_app(),
             now: Timestamp::now(),
-            zone: self.zone,
+            zone: self.prompt.zone,
             part_bytes: wecom::TEXT_BYTES,
         };
-        Draft { parts: message::render(&input).into(), taken: 0, reason }
+        let members = jobs.iter().map(Job::member).collect();
+        Draft { parts: message::render(&input).into(), taken: 0, reason, members, to_default: false }
     }
 
     /// Asks DeepSeek. Without a call when the day's tokens are spent and nothing urgent fires, or the breaker is open.
-    fn analyse(&self, jobs: &[Job], joined: &HashSet<String>, deadline: Instant) -> Modelled<Analysis> {
+    fn analyse(
+        &self,
+        jobs: &[Job],
+        joined: &HashSet<String>,
+        deadline: Instant,
+        is_busy: bool,
+    ) -> Modelled<Arc<Explained>> {
         let notifications = notifications(jobs);
         let is_urgent = notifications.iter().any(|notification| notification.is_urgent());
         if self.budget.is_spent(Timestamp::now()) && !is_urgent {
@@ -309,32 +375,42 @@ impl Pipeline {
             Ok(permit) => permit,
             Err(outcome) => return Modelled::without_call(Err(outcome)),
         };
-        let (messages, aliases) = self.prompt.chat(&notifications, joined);
+        let facts = self.facts(jobs, deadline, is_busy);
+        let (messages, aliases) = self.prompt.chat(&notifications, joined, &facts);
         let body = self.deepseek.request_body(&messages);
         let started = Instant::now();
         let left = deadline.saturating_duration_since(started);
-        let asked = self.deepseek.ask(&body, deadline - DELIVERY.min(left / 4));
+        let asked = self.deepseek.ask(&body, started + left / 2, deadline - DELIVERY.min(left / 4));
         let (calls, usage, status) = (asked.calls.len(), asked.usage, asked.status);
         let model = ModelUse { calls, took: started.elapsed(), usage, status };
         self.metrics.asked_deepseek(&asked);
         self.budget.spend(usage.total(), Timestamp::now());
-        let answer = self.second_refusal(jobs, asked.answer);
+        let answer = self.second_refusal(jobs, asked.answer, asked.is_unknown_refusal);
         let trouble = answer.as_ref().err().filter(|outcome| !self.refuses_only_this(outcome));
         match trouble {
             None => permit.succeeded(),
             Some(outcome) => permit.failed(outcome, deepseek::severity(outcome.reason), Instant::now()),
         }
-        let notice = self.notice(trouble, jobs);
+        match (trouble, jobs.first()) {
+            (Some(outcome), Some(job)) if deepseek::needs_a_person(outcome.reason) => {
+                self.notices.stopped(outcome, &id(jobs), &job.recipients);
+            }
+            (None, _) => self.notices.works(&id(jobs)),
+            (Some(_), _) => {}
+        }
         let result = answer.map(|mut analysis| {
             if let Cow::Owned(revealed) = aliases.reveal(&analysis.text) {
                 analysis.text = revealed;
             }
-            analysis
+            let alerts = jobs.iter().map(|job| job.notification.firing.len()).sum();
+            let explained =
+                Arc::new(Explained::new(analysis, id(jobs), alerts, facts.value(), Timestamp::now(), Instant::now()));
+            if let [job] = jobs {
+                self.history.remember(&job.group, &job.notification.firing, &explained, Instant::now());
+            }
+            explained
         });
-        if let (Ok(analysis), [job]) = (&result, jobs) {
-            self.history.remember(&job.group, &job.notification, analysis, Instant::now());
-        }
-        Modelled { result, model, notice }
+        Modelled { result, model, facts }
     }
 
     /// While DeepSeek is known to refuse, a key that was changed in its file is tried at once: it may be another
@@ -345,9 +421,14 @@ impl Pipeline {
         }
     }
 
-    /// One refused prompt hurts its own notification only. Two that share no alert, in a row, mean that something is set
-    /// up wrongly.
-    fn second_refusal(&self, jobs: &[Job], answer: Result<Analysis, Outcome>) -> Result<Analysis, Outcome> {
+    /// One refused prompt hurts its own notification only. Two that share no alert, in a row and in words that nobody
+    /// knows, mean that something is set up wrongly.
+    fn second_refusal(
+        &self,
+        jobs: &[Job],
+        answer: Result<Analysis, Outcome>,
+        is_unknown: bool,
+    ) -> Result<Analysis, Outcome> {
         let mut last = unpoisoned(self.refused_last.lock());
         let outcome = match answer {
             Ok(analysis) => {
@@ -356,13 +437,15 @@ impl Pipeline {
             }
             Err(outcome) => outcome,
         };
-        if let (Reason::Prompt, [job]) = (outcome.reason, jobs) {
+        if let (Reason::Prompt, true, [job]) = (outcome.reason, is_unknown, jobs) {
             let refused: HashSet<_> = job.notification.alerts.iter().map(|alert| alert.fingerprint.clone()).collect();
             let is_second = !last.is_empty() && last.is_disjoint(&refused);
             *last = refused;
             if is_second {
-                let message =
-                    format!("{}; two different notifications in a row, so check model and parameters", outcome.message);
+                let message = format!(
+                    "{}; two different notifications in a row, so check DEEPSEEK_MODEL and DEEPSEEK_EXTRA",
+                    outcome.message
+                );
                 return Err(Outcome::new(Reason::Configuration, message));
             }
         }
@@ -375,31 +458,25 @@ impl Pipeline {
         outcome.reason == Reason::Prompt && self.deepseek_breaker.open_reason() != Some(Reason::Configuration)
     }
 
-    /// The notice that is due: one when DeepSeek needs a person, however often it is tried, and one when it works again.
-    fn notice(&self, trouble: Option<&Outcome>, jobs: &[Job]) -> Option<Notice> {
-        let mut notified = unpoisoned(self.notified.lock());
-        match trouble {
-            Some(outcome) if deepseek::needs_a_person(outcome.reason) && notified.is_none() => {
-                let recipients = Arc::clone(&jobs.first()?.recipients);
-                *notified = Some(Arc::clone(&recipients));
-                let text = notice::analysis_stopped(outcome, &id(jobs));
-                Some(Notice { about: "DeepSeek needs a person", text, recipients })
-            }
-            Some(_) => None,
-            None => {
-                let recipients = notified.take()?;
-                Some(Notice { about: "DeepSeek works again", text: notice::analysis_resumed(&id(jobs)), recipients })
-            }
-        }
-    }
-
     fn deliver(&self, jobs: &[Job], draft: Draft, deadline: Instant) -> Sending {
-        let recipients = jobs.first().map(|job| Arc::clone(&job.recipients)).unwrap_or_default();
-        let sending = self.send(draft, &recipients, deadline);
+        let named = jobs.first().map(|job| Arc::clone(&job.recipients)).unwrap_or_default();
+        let default = self.wecom.default_recipients();
+        let mut sending = self.send(draft, &named, deadline);
+        let unknown = sending.result.as_ref().is_err_and(|outcome| outcome.reason == Reason::Recipients);
+        if unknown && *named != *default && !sending.draft.to_default && sending.draft.taken == 0 {
+            sending = self.send(redirected(sending.draft, &named), &named, deadline);
+        }
         if sending.result.is_ok() {
-            let explained = sending.draft.reason.is_analysed() && jobs.len() == 1;
-            for job in jobs {
-                self.history.mark_delivered(&job.group, &job.notification, explained, Instant::now());
+            let Draft { reason, members, .. } = &sending.draft;
+            let how = if *reason == Reason::DeliveredBrief {
+                Delivered::InBrief
+            } else if reason.is_analysed() && members.len() == 1 {
+                Delivered::Explained
+            } else {
+                Delivered::Unexplained
+            };
+            for member in &**members {
+                self.history.mark_delivered(&member.group, &member.firing, how, Instant::now());
             }
         }
         sending
@@ -416,9 +493,13 @@ impl Pipeline {
                 return Sending { draft, partial, result: Err(outcome), wecom };
             }
         };
+        let nobody = Recipients::default();
+        let recipients = if draft.to_default { self.wecom.default_recipients() } else { recipients };
         let mut result = Ok(());
         while let (Ok(()), Some(part)) = (&result, draft.parts.get(draft.taken)) {
-            let sent = self.wecom.send(part, recipients, deadline);
+            // A robot mentions members once, not with each part.
+            let are_named = draft.taken == 0 || self.wecom.is_app();
+            let sent = self.wecom.send(part, if are_named { recipients } else { &nobody }, deadline);
             self.metrics.called_wecom(&sent.calls);
             errcode = sent.errcode().or(errcode);
             match sent.result {
@@ -450,13 +531,19 @@ impl Pipeline {
         Ok((rate_permit, self.wecom.send_breaker.acquire(Instant::now())?))
     }
 
-    /// Sends a notice, once. Call it when the job is answered.
-    ///
-    /// # Errors
-    /// Why it could not be sent; the caller logs it.
-    pub(crate) fn send_notice(&self, notice: &Notice) -> Result<(), Outcome> {
-        let draft = Draft { parts: Arc::new([notice.text.clone()]), taken: 0, reason: Reason::Delivered };
-        self.send(draft, &notice.recipients, Instant::now() + NOTICE).result
+    /// Sends a notice. Call it when the job is answered. Returns what the log should say when it was not sent.
+    pub(crate) fn send_notice(&self, notice: &Notice) -> Option<(Level, String)> {
+        let parts = Arc::new([notice.text.clone()]);
+        let draft = Draft { parts, taken: 0, reason: Reason::Delivered, members: Arc::default(), to_default: false };
+        let result = self.send(draft, &notice.recipients, Instant::now() + NOTICE).result;
+        let is_owed = self.notices.settle(notice, &result);
+        let (level, next) = if is_owed {
+            (Level::Warn, "tried again with the next notification")
+        } else {
+            (Level::Error, "not tried again")
+        };
+        let outcome = result.err()?;
+        Some((level, format!("{}, and this notice could not be sent ({next}): {}", notice.about, outcome.message)))
     }
 
     /// How the queue ends the jobs of a report.
@@ -476,12 +563,13 @@ impl Pipeline {
         if !digestible {
             outcome.reason = Reason::Transient;
         }
-        // A digest's message is no member's own: its members are explained anew. A plain message is not kept either when
-        // WeCom surely did not take it: by the next try there may be an analysis.
+        // A plain message is not kept when WeCom surely did not take it: by the next try there may be an analysis. Nor is a
+        // digest that WeCom refuses for what it is.
         let is_refused = report.wecom.errcode.is_some_and(|errcode| errcode != 0) || reason == Reason::Paced;
-        let is_kept = |draft: &Draft| draft.reason.is_analysed() || draft.taken > 0 || !is_refused;
-        let draft = report.draft.clone().filter(|draft| !reason.is_success() && !is_digest && is_kept(draft));
-        Finish { outcome, remember_for, draft, digestible }
+        let is_kept = |draft: &Draft| digestible && (draft.reason.is_analysed() || draft.taken > 0 || !is_refused);
+        let members = report.draft.as_ref().map(|draft| Arc::clone(&draft.members));
+        let draft = report.draft.clone().filter(|draft| !reason.is_success() && is_kept(draft));
+        Finish { outcome, remember_for, draft, members, digestible }
     }
 
     pub(crate) fn wecom(&self) -> &WeCom {
@@ -516,7 +604,7 @@ impl Report {
     pub(crate) fn new(jobs: &[Job], outcome: Outcome) -> Self {
         let outcome = Outcome { message: format!("{}: {}", id(jobs), outcome.message), ..outcome };
         let (model, wecom) = (ModelUse::default(), WeComUse::default());
-        Self { outcome, draft: None, partial: String::new(), model, wecom, notice: None }
+        Self { outcome, draft: None, partial: String::new(), model, wecom, facts: Facts::default(), notice: None }
     }
 }
 
@@ -528,6 +616,17 @@ fn denied(denied: Denied) -> Outcome {
         }
         Denied::Late => Outcome::new(Reason::Timeout, "the job's time ended while it waited for WECHAT_RATE"),
     }
+}
+
+/// The message for the default recipients, when WeCom knows none of those that the receiver's URL names.
+fn redirected(draft: Draft, named: &Recipients) -> Draft {
+    let note = format!("（企业微信中没有 {named}，或不在应用可见范围，改发默认收件人）");
+    let mut parts = draft.parts.to_vec();
+    match parts.last_mut().filter(|last| last.len() + note.len() < wecom::TEXT_BYTES) {
+        Some(last) => last.extend(["\n", &note]),
+        None => parts.push(note),
+    }
+    Draft { parts: parts.into(), to_default: true, ..draft }
 }
 
 fn notifications(jobs: &[Job]) -> Vec<&Notification> {

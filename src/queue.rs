@@ -4,6 +4,23 @@
 //! the same key, answers it from memory, or refuses it. [`Queue::take`] leases a job, or the members of a digest, to a
 //! worker; [`Lease::finish`] answers every post that waits for them.
 //!
+//! # The states of an alert
+//!
+//! An alert is known by its fingerprint and start, per group and recipients. What runs is this module's, what was told is
+//! `history`'s.
+//!
+//! | state | a post in which it fires | a post in which it has recovered | its job succeeds | its job fails |
+//! |---|---|---|---|---|
+//! | new: nobody knows it | waits | nothing | | |
+//! | waits, or runs | joins the job | the waiting job ends as ignored when nothing else of it fires | delivered | the draft is kept, of a digest for each member; explained when there is an analysis, else new |
+//! | explained: its message did not arrive | waits; the draft is sent on, or the analysis, without a model call | recovered | delivered | as it was |
+//! | delivered | answered 200 within `DEDUPE_WINDOW` or beside a recovery; later a repeat, with the same analysis | recovered: it may be told again | | |
+//! | recovered | fires again | nothing | | |
+//! | fires again | within `FLAP_WINDOW` of its analysis: the 2nd time with its text, then as one line, within 15 minutes of such a line held; else new | recovered | delivered | as it was |
+//! | held | answered 429; told with its analysis when the 15 minutes are over | recovered | | |
+//!
+//! An alert that joins those of an analysis makes the whole group new, with those that joined marked in the prompt.
+//!
 //! One lock, held for microseconds. Only `take` and `wait_until_idle` block.
 
 use std::cell::RefCell;
@@ -15,7 +32,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
-use crate::alertmanager::{DedupKey, GroupId, Notification};
+use crate::alertmanager::{DedupKey, GroupId, Identity, Notification};
 use crate::bounded_map::BoundedMap;
 use crate::lock::unpoisoned;
 use crate::metrics::Sample;
@@ -26,16 +43,19 @@ use crate::wecom::Recipients;
 const REMEMBERED: usize = 4096;
 /// Bytes of what is remembered, keys and rendered messages included.
 const REMEMBERED_BYTES: usize = 8 * 1024 * 1024;
-/// Bytes of a remembered job beside its key, its draft and its message.
+/// Bytes of a remembered job beside its draft and its message.
 const RECORD_BYTES: usize = 256;
-/// Bytes of the notifications that wait and run, beside the bound on their number: groups of 5,000 alerts are 8 MiB each.
-const HELD_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of the notifications that wait and run, beside the bound on their number: of a group of 5,000 alerts 270 KiB are
+/// held, of one of 100,000, the largest, 1.8 MiB.
+const HELD_BYTES: usize = 16 * 1024 * 1024;
 /// Posts that may wait beside one for each job: those of an Alertmanager's peers, and retries. Without this bound the
 /// posts of one notification could take every connection, and a liveness probe would find none.
 pub(crate) const JOINED: usize = 192;
 /// A waiting job that was not posted again for so long is dropped: Alertmanager would have posted it within any sane
 /// `group_interval`.
 pub(crate) const STALE: Duration = Duration::from_secs(10 * 60);
+/// Why a job that waited is ignored.
+pub(crate) const RECOVERED: &str = "it recovered while it waited";
 /// Members of a digest: no message can list more names.
 pub(crate) const DIGEST_MEMBERS: usize = 50;
 
@@ -105,7 +125,8 @@ impl Waiter {
     }
 }
 
-/// A rendered message on its way to WeCom. A job that failed keeps it for its next try.
+/// A rendered message on its way to WeCom. A job that failed keeps it for its next try; a digest's belongs to each of its
+/// members, and whichever is posted first finishes it for all.
 #[derive(Debug, Clone)]
 pub(crate) struct Draft {
     pub(crate) parts: Arc<[String]>,
@@ -113,6 +134,28 @@ pub(crate) struct Draft {
     pub(crate) taken: usize,
     /// How the job ends when WeCom took all of them.
     pub(crate) reason: Reason,
+    /// The jobs that it is about, at least one.
+    pub(crate) members: Arc<[Member]>,
+    /// Whether it goes to the default recipients, since WeCom knows none of those that the job names.
+    pub(crate) to_default: bool,
+}
+
+/// A job that a message is about.
+#[derive(Debug, Clone)]
+pub(crate) struct Member {
+    key: DedupKey,
+    pub(crate) group: GroupId,
+    pub(crate) firing: Arc<[Identity]>,
+}
+
+impl Draft {
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.parts, &other.parts)
+    }
+
+    fn is_digest(&self) -> bool {
+        self.members.len() > 1
+    }
 }
 
 /// How a job ends.
@@ -124,6 +167,8 @@ pub(crate) struct Finish {
     pub(crate) remember_for: Option<Duration>,
     /// What its next try goes on with.
     pub(crate) draft: Option<Draft>,
+    /// The jobs that end in the same way with it: the members of the digest that it finished, or got further with.
+    pub(crate) members: Option<Arc<[Member]>>,
     /// Whether its next try may share a digest. One with a draft never does: it has a message of its own.
     pub(crate) digestible: bool,
 }
@@ -190,6 +235,8 @@ struct Entry {
     accepted: Instant,
     last_posted: Instant,
     waiters: Vec<Waiter>,
+    /// Which of its alerts have recovered since.
+    recovered: HashSet<Identity>,
     /// `None` while the job runs.
     content: Option<(Notification, Arc<Recipients>)>,
 }
@@ -198,6 +245,7 @@ struct Entry {
 #[derive(Debug)]
 struct Record {
     id: JobId,
+    group: GroupId,
     /// The outcome and until when the same notification is answered with it.
     outcome: Option<(Outcome, Instant)>,
     draft: Option<Draft>,
@@ -221,6 +269,14 @@ pub(crate) struct Job {
     pub(crate) draft: Option<Draft>,
     /// It waited for [`STALE`] without being posted again, and is not worth running.
     pub(crate) is_stale: bool,
+}
+
+impl Job {
+    /// What the message about it needs to know of it.
+    pub(crate) fn member(&self) -> Member {
+        let (key, group) = (self.key.clone(), self.group.clone());
+        Member { key, group, firing: Arc::clone(&self.notification.firing) }
+    }
 }
 
 impl Queue {
@@ -268,9 +324,6 @@ impl Queue {
         if state.is_closed {
             return refused(Reason::Draining, "stopping; post again".into());
         }
-        if bytes > HELD_BYTES {
-            return refused(Reason::TooLarge, format!("it takes more than {} MiB in memory", HELD_BYTES >> 20));
-        }
         if let Some(message) = too_many_posts {
             return refused(Reason::QueueFull, message);
         }
@@ -295,6 +348,7 @@ impl Queue {
             accepted: now,
             last_posted: now,
             waiters: Vec::new(),
+            recovered: HashSet::new(),
             content: Some((notification, recipients)),
         };
         let ticket = entry.add_waiter(&self.slots);
@@ -302,6 +356,31 @@ impl Queue {
         state.jobs.insert(key, entry);
         self.wake_worker(&state);
         Submitted::Waits { ticket, joined: false }
+    }
+
+    /// Notes that alerts of a group have recovered. Jobs that wait and in which nothing fires any more end as ignored, and
+    /// are returned with their groupKeys. `is_news`: what was delivered of the group may be sent again.
+    pub(crate) fn recovered(&self, group: &GroupId, recovered: &[Identity], is_news: bool) -> Vec<(JobId, String)> {
+        let mut state = self.lock();
+        if is_news {
+            state.remembered.remove_if(|record| record.group == *group && record.is_success());
+        }
+        let mut over = Vec::new();
+        for (key, entry) in state.jobs.iter_mut().filter(|(_, entry)| entry.group == *group) {
+            let Some((notification, _)) = &entry.content else { continue };
+            let fires = |alert: &&Identity| notification.firing.binary_search(alert).is_ok();
+            entry.recovered.extend(recovered.iter().filter(fires));
+            if entry.recovered.len() == notification.firing.len() {
+                over.push((key.clone(), notification.group_key.clone()));
+            }
+        }
+        let over: Vec<_> = over.into_iter().filter_map(|(key, name)| Some((state.remove(&key)?, name))).collect();
+        drop(state);
+        let end = |(entry, group_key): (Entry, String)| {
+            answer(entry.waiters, &Outcome::new(Reason::NothingFiring, RECOVERED));
+            (entry.id, group_key)
+        };
+        over.into_iter().map(end).collect()
     }
 
     /// Whether a job of this key waits, runs or is remembered: then its posts get that job's own answer.
@@ -363,6 +442,12 @@ impl Queue {
         Load { queued: state.queued(), running: state.running, parked: self.parked() }
     }
 
+    /// Whether more notifications wait than are explained one by one (`DIGEST_AT`).
+    pub(crate) fn is_busy(&self) -> bool {
+        let digest_at = self.limits.digest_at;
+        digest_at > 0 && self.lock().queued() > digest_at
+    }
+
     /// The figures that are read when the metrics are asked for.
     pub(crate) fn samples(&self) -> Vec<Sample> {
         let (Load { queued, running, parked }, limits) = (self.load(), self.limits);
@@ -381,7 +466,6 @@ impl Queue {
 
     /// Ends a job: its key and its group are free, and its posts are answered. Returns how many posts there were.
     fn end(&self, job: &Job, finish: Finish) -> usize {
-        let Finish { outcome, remember_for, draft, digestible } = finish;
         let now = Instant::now();
         let mut state = self.lock();
         // A key may have a newer job by now, whose posts wait for that one.
@@ -391,21 +475,22 @@ impl Queue {
         let Some(entry) = state.remove(&job.key) else { return 0 };
         state.running -= 1;
         state.running_groups.remove(&entry.group);
-        let draft_bytes: usize = draft.iter().flat_map(|draft| draft.parts.iter()).map(String::len).sum();
-        let record = Record {
-            id: entry.id,
-            outcome: remember_for.map(|window| (outcome.clone(), now + window)),
-            digestible: digestible && draft.is_none(),
-            draft,
-            draft_until: now + self.limits.keep_draft.max(remember_for.unwrap_or_default()),
-        };
-        // The key is held twice, by the map and by its order.
-        let bytes = 2 * job.key.weight() + draft_bytes + outcome.message.len() + RECORD_BYTES;
-        state.remembered.insert(job.key.clone(), record, bytes);
+        state.remember(&job.key, entry.id, &entry.group, &finish, self.limits.keep_draft, now);
+        let mut answers = vec![(entry, finish.outcome.clone())];
+        for member in finish.members.iter().flat_map(|members| members.iter()).filter(|member| member.key != job.key) {
+            // Those that run end on their own.
+            let Some(record) = state.remembered.get(&member.key).filter(|record| record.shares(job)) else { continue };
+            let id = record.id;
+            state.remember(&member.key, id, &member.group, &finish, self.limits.keep_draft, now);
+            let is_waiting = state.jobs.get(&member.key).is_some_and(|entry| entry.content.is_some());
+            if let Some((outcome, _)) = state.recall(&member.key, now).filter(|_| is_waiting) {
+                answers.extend(state.remove(&member.key).map(|entry| (entry, outcome)));
+            }
+        }
         // Its group is free, and with it perhaps the group's next job.
         self.wake_worker(&state);
         drop(state);
-        answer(entry.waiters, &outcome)
+        answers.into_iter().map(|(entry, outcome)| answer(entry.waiters, &outcome)).sum()
     }
 
     /// The worker's thread is free again.
@@ -455,7 +540,41 @@ impl Entry {
     }
 }
 
+impl Record {
+    fn is_success(&self) -> bool {
+        self.outcome.as_ref().is_some_and(|(outcome, _)| outcome.reason.is_success())
+    }
+
+    /// Whether it keeps the draft that this job went on with.
+    fn shares(&self, job: &Job) -> bool {
+        self.draft.as_ref().zip(job.draft.as_ref()).is_some_and(|(own, other)| own.is_same(other))
+    }
+}
+
 impl State {
+    fn remember(
+        &mut self,
+        key: &DedupKey,
+        id: JobId,
+        group: &GroupId,
+        finish: &Finish,
+        keep_draft: Duration,
+        now: Instant,
+    ) {
+        let Finish { outcome, remember_for, draft, members: _, digestible } = finish;
+        let draft_bytes: usize = draft.iter().flat_map(|draft| draft.parts.iter()).map(String::len).sum();
+        let record = Record {
+            id,
+            group: group.clone(),
+            outcome: remember_for.map(|window| (outcome.clone(), now + window)),
+            digestible: *digestible && draft.is_none(),
+            draft: draft.clone(),
+            draft_until: now + keep_draft.max(remember_for.unwrap_or_default()),
+        };
+        let bytes = draft_bytes + outcome.message.len() + RECORD_BYTES;
+        self.remembered.insert(key.clone(), record, bytes);
+    }
+
     fn queued(&self) -> usize {
         self.jobs.len() - self.running
     }
@@ -476,8 +595,7 @@ impl State {
     /// duplicate check would take it for the message before.
     fn failed_id(&self, key: &DedupKey) -> Option<JobId> {
         let record = self.remembered.get(key)?;
-        let is_delivered = record.outcome.as_ref().is_some_and(|(outcome, _)| outcome.reason.is_success());
-        (!is_delivered).then_some(record.id)
+        (!record.is_success()).then_some(record.id)
     }
 
     fn waiting(&self) -> impl Iterator<Item = (&DedupKey, &Entry)> {
@@ -487,22 +605,40 @@ impl State {
     /// The jobs to lease next: a stale one, or the first (urgent before others, then by age) with the members of its
     /// digest.
     fn next_keys(&self, digest_at: usize, now: Instant) -> Vec<DedupKey> {
-        let startable = || self.waiting().filter(|(_, entry)| !self.running_groups.contains(&entry.group));
+        let startable = || self.waiting().filter(|(key, entry)| self.may_start(key, entry, now));
         if let Some((stale, _)) = startable().find(|(_, entry)| entry.is_stale(now)) {
             return vec![stale.clone()];
         }
         let order = |(_, entry): &(&DedupKey, &Entry)| (!entry.is_urgent, entry.serial);
         let Some((first, lead)) = startable().min_by_key(order) else { return Vec::new() };
-        if digest_at == 0 || self.queued() <= digest_at || !self.is_digestible(first) {
+        let shared = self.digest_draft(first, now);
+        if shared.is_none() && (digest_at == 0 || self.queued() <= digest_at || !self.is_digestible(first)) {
             return vec![first.clone()];
         }
-        let is_member =
-            |(key, entry): &(&DedupKey, &Entry)| entry.digest_key == lead.digest_key && self.is_digestible(key);
+        let is_member = |(key, entry): &(&DedupKey, &Entry)| match shared {
+            Some(draft) => self.digest_draft(key, now).is_some_and(|own| own.is_same(draft)),
+            None => entry.digest_key == lead.digest_key && self.is_digestible(key),
+        };
         let mut members: Vec<_> = startable().filter(is_member).collect();
         members.sort_unstable_by_key(order);
         let mut groups = HashSet::new();
         members.retain(|(_, entry)| groups.insert(&entry.group));
         members.into_iter().take(DIGEST_MEMBERS).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Whether neither its group runs nor its digest.
+    fn may_start(&self, key: &DedupKey, entry: &Entry, now: Instant) -> bool {
+        let runs = |draft: &Draft| {
+            let others = draft.members.iter().filter(|member| member.key != *key);
+            others.into_iter().any(|other| self.jobs.get(&other.key).is_some_and(|entry| entry.content.is_none()))
+        };
+        !self.running_groups.contains(&entry.group) && !self.digest_draft(key, now).is_some_and(runs)
+    }
+
+    /// The digest's message that a job goes on with.
+    fn digest_draft(&self, key: &DedupKey, now: Instant) -> Option<&Draft> {
+        let record = self.remembered.get(key).filter(|record| now < record.draft_until)?;
+        record.draft.as_ref().filter(|draft| draft.is_digest())
     }
 
     fn is_digestible(&self, key: &DedupKey) -> bool {
@@ -568,6 +704,7 @@ impl Lease<'_> {
             outcome: outcome.clone(),
             remember_for: None,
             draft: job.draft.clone(),
+            members: None,
             digestible: outcome.reason != Reason::Panicked,
         })
     }
@@ -607,11 +744,16 @@ mod tests {
         }
     }
 
-    /// A notification that takes up about this many bytes more than [`HELD_BYTES`].
-    fn heavy(name: &str, more: usize) -> Submission {
+    fn draft(text: &str) -> Draft {
+        let (parts, members) = (Arc::new([text.into()]), Arc::default());
+        Draft { parts, taken: 0, reason: Reason::Delivered, members, to_default: false }
+    }
+
+    /// A notification that takes up [`HELD_BYTES`].
+    fn heavy(name: &str) -> Submission {
         let mut submission = submission(name);
         let rest = submission.notification.weight();
-        submission.notification.external_url = "x".repeat(HELD_BYTES + more - rest);
+        submission.notification.external_url = "x".repeat(HELD_BYTES - rest);
         submission
     }
 
@@ -634,7 +776,7 @@ mod tests {
     }
 
     fn finish(reason: Reason, remember_for: Option<Duration>) -> Finish {
-        Finish { outcome: Outcome::new(reason, ""), remember_for, draft: None, digestible: true }
+        Finish { outcome: Outcome::new(reason, ""), remember_for, draft: None, members: None, digestible: true }
     }
 
     fn names(lease: &Lease<'_>) -> Vec<String> {
@@ -678,10 +820,81 @@ mod tests {
     fn retry_of_a_failed_job_gets_its_id_and_its_draft() {
         let queue = queue(9, 0);
         let id = post(&queue, "a").id;
-        let draft = Draft { parts: Arc::new(["text".into()]), taken: 0, reason: Reason::Delivered };
+        let draft = draft("text");
         queue.take().unwrap().finish(&Finish { draft: Some(draft), ..finish(Reason::Transient, None) });
         assert_eq!(post(&queue, "a").id, id);
         assert_eq!(*queue.take().unwrap().jobs()[0].draft.as_ref().unwrap().parts, ["text"]);
+    }
+
+    /// Posts and takes a digest of `names`, and ends it with a draft of which one part was taken.
+    fn failed_digest(queue: &Queue, names: &[&str]) -> Draft {
+        let posts: Vec<Ticket> = names.iter().map(|name| post(queue, name)).collect();
+        let mut lease = queue.take().unwrap();
+        let members = lease.jobs().iter().map(Job::member).collect();
+        let draft = Draft { taken: 1, members, ..draft("digest") };
+        finish_with(&mut lease, Reason::Transient, None, Some(draft.clone()));
+        assert!(posts.iter().all(|post| post.outcome.recv().unwrap().reason == Reason::Transient));
+        draft
+    }
+
+    fn finish_with(lease: &mut Lease<'_>, reason: Reason, remember_for: Option<Duration>, draft: Option<Draft>) {
+        let of_job = || lease.jobs()[0].draft.as_ref().map(|draft| Arc::clone(&draft.members));
+        let members = draft.as_ref().map(|draft| Arc::clone(&draft.members)).or_else(of_job);
+        lease.finish(&Finish { draft, members, ..finish(reason, remember_for) });
+    }
+
+    #[test]
+    fn member_of_a_failed_digest_finishes_it_for_all() {
+        let queue = queue(9, 2);
+        let cut = failed_digest(&queue, &["a", "b", "c"]);
+
+        let _b = post(&queue, "b");
+        let mut lease = queue.take().unwrap();
+        assert_eq!((names(&lease), lease.jobs()[0].draft.as_ref().unwrap().taken), (vec!["b".to_owned()], 1));
+        let [a, c] = ["a", "c"].map(|name| post(&queue, name));
+        assert_eq!(queue.lock().next_keys(2, Instant::now()), [], "its digest runs");
+        finish_with(&mut lease, Reason::Transient, None, Some(Draft { taken: 2, ..cut }));
+        drop(lease);
+
+        let mut lease = queue.take().unwrap();
+        assert_eq!((names(&lease), lease.jobs()[0].draft.as_ref().unwrap().taken), (vec!["a".into(), "c".into()], 2));
+        let b = post(&queue, "b");
+        finish_with(&mut lease, Reason::Delivered, Some(Duration::from_secs(600)), None);
+        assert!([a, c].iter().all(|post| post.outcome.recv().unwrap().reason == Reason::Delivered));
+        assert_eq!(b.outcome.recv().unwrap().reason, Reason::Remembered, "it was posted while the digest was sent");
+        drop(lease);
+        assert_eq!(queue.load().queued, 0);
+        let again = queue.submit(submission("b"), Instant::now());
+        assert!(matches!(again, Submitted::Answered(outcome, Some(_)) if outcome.reason == Reason::Remembered));
+    }
+
+    #[test]
+    fn job_in_which_nothing_fires_any_more_is_ignored() {
+        let queue = queue(9, 0);
+        let alerts = r#"[{"fingerprint":"000000000000000a"},{"fingerprint":"000000000000000b"}]"#;
+        let notification = Notification::decode(format!(r#"{{"alerts":{alerts}}}"#).as_bytes()).unwrap();
+        let [a, b] = [notification.firing[0], notification.firing[1]];
+        let waits = wait(queue.submit(Submission { notification, ..submission("g") }, Instant::now()));
+        let other = post(&queue, "other");
+        let group = GroupId::of("g");
+        assert!(queue.recovered(&group, &[a], true).is_empty(), "one still fires");
+        assert!(queue.recovered(&GroupId::of("third"), &[b], true).is_empty(), "another group's");
+        assert_eq!(queue.recovered(&group, &[b], true).len(), 1);
+        assert_eq!(waits.outcome.recv().unwrap().reason, Reason::NothingFiring);
+        assert_eq!(names(&queue.take().unwrap()), ["other"]);
+        drop(other);
+    }
+
+    #[test]
+    fn recovery_forgets_what_was_delivered_of_its_group() {
+        let queue = queue(9, 0);
+        for (name, is_news, is_answered) in [("a", false, true), ("b", true, false)] {
+            drop(post(&queue, name));
+            finish_next(&queue, Reason::Delivered, Some(Duration::from_secs(600)));
+            queue.recovered(&GroupId::of(name), &[], is_news);
+            let again = queue.submit(submission(name), Instant::now());
+            assert_eq!(matches!(again, Submitted::Answered(..)), is_answered, "{name}");
+        }
     }
 
     #[test]
@@ -717,12 +930,11 @@ mod tests {
         let _joined = post(&numbers, "a");
         let bytes = queue(2, 0);
         let _waiting = post(&bytes, "a");
-        assert_eq!(refusal(bytes.submit(heavy("b", 0), Instant::now())), Reason::QueueFull);
+        assert_eq!(refusal(bytes.submit(heavy("b"), Instant::now())), Reason::QueueFull);
         let mut running = bytes.take().unwrap();
-        assert_eq!(refusal(bytes.submit(heavy("b", 0), Instant::now())), Reason::QueueFull, "what runs counts too");
+        assert_eq!(refusal(bytes.submit(heavy("b"), Instant::now())), Reason::QueueFull, "what runs counts too");
         running.finish(&finish(Reason::Delivered, None));
-        let _heavy = wait(bytes.submit(heavy("b", 0), Instant::now()));
-        assert_eq!(refusal(queue(2, 0).submit(heavy("c", 1), Instant::now())), Reason::TooLarge, "it never fits");
+        let _heavy = wait(bytes.submit(heavy("b"), Instant::now()));
     }
 
     #[test]
@@ -816,7 +1028,7 @@ mod tests {
         let long_ago = Instant::now() - STALE - Duration::from_secs(1);
         let _first = post(&queue, "a");
         let parts = Arc::new(["taken".into(), "not taken".into()]);
-        let draft = Some(Draft { parts, taken: 1, reason: Reason::Delivered });
+        let draft = Some(Draft { parts, taken: 1, ..draft("") });
         queue.take().unwrap().finish(&Finish { draft, ..finish(Reason::Transient, None) });
         let stale = wait(queue.submit(submission("a"), long_ago));
         let mut lease = queue.take().unwrap();

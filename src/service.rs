@@ -4,9 +4,9 @@ use std::io::{self, ErrorKind, Read as _};
 use std::net::SocketAddr;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{self as unix, UnixDatagram, UnixStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, Scope};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::metrics::{self, Metrics};
 use crate::outcome::Reason;
 use crate::pipeline::Pipeline;
 use crate::queue::{self, JOINED, Queue};
-use crate::webhook::{MAX_BODY_BYTES, Webhook};
+use crate::webhook::Webhook;
 use crate::worker::{Worker, send_notices};
 
 /// What ran was finished.
@@ -35,8 +35,10 @@ pub const EXIT_CONFIG: i32 = 78;
 const SPARE_CONNECTIONS: usize = 64;
 /// Connections of the metrics' address: a Prometheus or two, a kubelet, a person.
 const METRICS_CONNECTIONS: usize = 32;
-/// Bytes of the bodies that are being read, all connections together: three of the largest.
-const BODY_BYTES: usize = 3 * MAX_BODY_BYTES;
+/// Bytes of memory for the notifications that are being read: about 16 large ones at once, and fewer huge ones.
+const BODY_MEMORY: usize = 10 * 1024 * 1024;
+/// Bytes of memory in which the bounds of all modules fit together (SECURITY.md has the sum).
+const MEMORY: u64 = 64 * 1024 * 1024;
 /// File descriptors beside the connections': listeners, log, pipes, secret files.
 const SPARE_DESCRIPTORS: u64 = 48;
 /// A failed job's draft is kept for so long at least: a retry comes at every `group_interval`.
@@ -47,7 +49,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// Serves until a signal, and returns the process's exit code.
 #[must_use]
 pub fn run(config: Config) -> i32 {
-    logger::set_zone(config.pipeline.zone);
+    logger::set_zone(config.pipeline.prompt.zone);
     let stop = match signals() {
         Ok(stop) => stop,
         Err(error) => {
@@ -73,11 +75,12 @@ pub fn run(config: Config) -> i32 {
     }
     let connections = queue_size + workers + JOINED + SPARE_CONNECTIONS;
     warn_of_descriptors(connections, workers);
+    warn_of_memory();
     let metrics = Arc::new(Metrics::new(job_timeout));
     let keep_draft = pipeline.analysis_ttl.max(RETRIED_WITHIN);
     let pipeline = Pipeline::new(pipeline, Arc::clone(&metrics));
     let queue = Queue::new(queue::Limits { queue_size, workers, digest_at, keep_draft });
-    let limits = Limits { connections, buffered_bytes: BODY_BYTES };
+    let limits = Limits { connections, body_memory: BODY_MEMORY };
     let bind = |variable, address: SocketAddr, limits| {
         Server::bind(address, limits, Deadlines::default()).map_err(|error| {
             let hint = listen_hint(&error, address.port());
@@ -85,7 +88,7 @@ pub fn run(config: Config) -> i32 {
         })
     };
     let Ok(server) = bind("LISTEN_ADDR", listen, limits) else { return EXIT_SERVER };
-    let metrics_limits = Limits { connections: METRICS_CONNECTIONS, buffered_bytes: MAX_BODY_BYTES };
+    let metrics_limits = Limits { connections: METRICS_CONNECTIONS, body_memory: 0 };
     let metrics_server = match metrics_listen.map(|address| bind("METRICS_ADDR", address, metrics_limits)) {
         Some(Err(())) => return EXIT_SERVER,
         Some(Ok(server)) => Some(server),
@@ -98,6 +101,7 @@ pub fn run(config: Config) -> i32 {
         queue: &queue,
         pipeline: &pipeline,
         metrics: &metrics,
+        repaired: Mutex::default(),
         server: &server,
         token: webhook_token.as_ref(),
         is_ready: &is_ready,
@@ -214,6 +218,17 @@ fn listen_hint(error: &io::Error, port: u16) -> String {
         "a port below 1024 needs a privilege; choose a higher one".into()
     } else {
         "choose another address".into()
+    }
+}
+
+fn warn_of_memory() {
+    if let Some(limit) = metrics::memory_limit().filter(|limit| *limit < MEMORY) {
+        log::warn!(
+            "this process may use {} MiB of memory, {} are needed for many huge groups at once: raise the limit of its \
+             container or unit (resources.limits.memory, mem_limit, MemoryMax=)",
+            limit >> 20,
+            MEMORY >> 20
+        );
     }
 }
 

@@ -1,27 +1,31 @@
 //! The webhook: routes, credentials, decoding, and the JSON answer that steers Alertmanager.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use log::Level;
 use tiny_http::Method;
 
-use crate::alertmanager::Notification;
+use crate::alertmanager::{GroupId, Notification, memory_to_read};
+use crate::history::Known;
 use crate::http::{Exchange, Reply, Server, Unread};
+use crate::lock::unpoisoned;
 use crate::logger::FIELDS;
 use crate::metrics::{Counter, Metrics, Sample};
 use crate::outcome::{Outcome, Reason};
 use crate::percent;
 use crate::pipeline::Pipeline;
-use crate::queue::{JobId, Queue, STALE, Submission, Submitted};
+use crate::queue::{JobId, Queue, RECOVERED, STALE, Submission, Submitted};
 use crate::redact;
 use crate::upstream::Credential;
-use crate::wecom::{EVERYONE, Recipients};
+use crate::wecom::{EVERYONE, ROOT_PARTY, Recipients};
 use crate::worker::{group_field, log_line, log_outcome, logged};
 
-/// Bytes of a notification: 5,000 alerts of 3 KiB each.
-pub(crate) const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of a notification: 30,000 alerts of 1 KiB each. It is never held as a whole.
+pub(crate) const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes of a word of a request that is repeated in an answer or in the log.
 const WORD_BYTES: usize = 24;
 /// What a browser shows at `/`.
@@ -41,6 +45,8 @@ pub(crate) struct Webhook<'w> {
     pub(crate) queue: &'w Queue,
     pub(crate) pipeline: &'w Pipeline,
     pub(crate) metrics: &'w Metrics,
+    /// Fields of notifications that were repaired, and logged.
+    pub(crate) repaired: Mutex<BTreeSet<String>>,
     /// For its figures.
     pub(crate) server: &'w Server,
     /// The token that a post must carry.
@@ -79,6 +85,11 @@ impl Webhook<'_> {
                 content_type: "text/plain; version=0.0.4; charset=utf-8",
                 ..Reply::text(200, self.metrics.render(&self.samples()))
             },
+            "/api/v1/alerts" | "/api/v2/alerts" => {
+                let message = "this is no Alertmanager: put one between Prometheus and this, with a webhook that posts to \
+                               /handle_alert";
+                return self.refuse(Reason::NotFound, message);
+            }
             path => {
                 let mut names = path.trim_start_matches('/').splitn(2, '/');
                 let name = word(names.next().unwrap_or_default());
@@ -98,20 +109,27 @@ impl Webhook<'_> {
             let message = "the Bearer token is missing or wrong; set authorization.credentials in Alertmanager";
             return Err(self.refuse(Reason::Unauthorized, message).with_header("WWW-Authenticate", "Bearer"));
         }
+        if is_from_a_page(exchange) {
+            let message = "posted by a browser (Origin, Sec-Fetch-Site), which no Alertmanager is";
+            return Err(self.refuse(Reason::Forbidden, message));
+        }
         let malformed = |message| self.refuse(Reason::NotANotification, message);
         let query = exchange.query().unwrap_or_default();
         let recipients = self.recipients(query).map_err(malformed)?;
-        // Held until its notification is in the queue, which has a bound of its own: so the bound on bodies is one on what
-        // is decoded from them as well.
-        let body = exchange.read_body(MAX_BODY_BYTES).map_err(|unread| self.refuse_body(&unread))?;
-        // The message may quote the body.
-        let mut notification =
-            Notification::decode(&body).map_err(|message| malformed(redact::mask_text(&message).0.into_owned()))?;
-        notification.retain_firing();
+        // Its memory is held until its notification is in the queue, which has a bound of its own.
+        let mut body = exchange.body(MAX_BODY_BYTES, memory_to_read).map_err(|unread| self.refuse_body(&unread))?;
+        let read = Notification::read(&mut body, Timestamp::now());
+        if let Some(unread) = body.unread() {
+            return Err(self.refuse_body(&unread));
+        }
+        let notification = read.map_err(malformed)?;
+        self.log_oddities(&notification);
+        let group = notification.group_id(query);
+        self.note(&group, &notification);
         if notification.alerts.is_empty() {
             return Ok(self.ignore(&notification));
         }
-        let submitted = self.submit(notification, query, recipients);
+        let submitted = self.submit(group, notification, query, recipients);
         drop(body);
         let (ticket, joined) = match submitted {
             Submitted::Answered(outcome, id) => return Ok(reply(&outcome, id)),
@@ -126,15 +144,61 @@ impl Webhook<'_> {
         })
     }
 
+    /// Notes which alerts have recovered and which fire again, before anything is answered: also of a post of recoveries
+    /// alone.
+    fn note(&self, group: &GroupId, notification: &Notification) {
+        let is_news = self.pipeline.note(group, notification);
+        if notification.recovered.is_empty() {
+            return;
+        }
+        for (id, group_key) in self.queue.recovered(group, &notification.recovered, is_news) {
+            let outcome = Outcome::new(Reason::NothingFiring, RECOVERED);
+            self.metrics.ended(outcome.reason);
+            log_outcome(&outcome, &format!("id={id} {}", group_field(&group_key)));
+        }
+    }
+
+    /// Logs which alerts are left out by their text, and what was repaired: each field once, for it comes again with every
+    /// post of its sender.
+    fn log_oddities(&self, notification: &Notification) {
+        let receiver = logged(&notification.receiver);
+        for name in &notification.muted {
+            let name = logged(name);
+            log::warn!(
+                "left out, though it fires: receiver={receiver:?} alertname={name:?}: its summary begins with [RESOLVED]"
+            );
+        }
+        self.metrics.add(Counter::Repaired, notification.repaired.values().sum());
+        let mut known = unpoisoned(self.repaired.lock());
+        for field in notification.repaired.keys().filter(|field| known.insert((*field).clone())) {
+            log::warn!(
+                "a notification was repaired, logged once for each field: receiver={receiver:?} field={field}: not written \
+                 as Alertmanager writes it, and read as what it most likely means"
+            );
+        }
+    }
+
     /// Masks and submits a notification; what is answered at once is logged and counted here.
-    fn submit(&self, mut notification: Notification, query: &str, recipients: Arc<Recipients>) -> Submitted {
-        let (key, group) = (notification.dedup_key(query), notification.group_id(query));
+    fn submit(
+        &self,
+        group: GroupId,
+        mut notification: Notification,
+        query: &str,
+        recipients: Arc<Recipients>,
+    ) -> Submitted {
+        let key = notification.dedup_key(query);
         self.metrics.add(Counter::Redactions, redact::mask(&mut notification));
         let group_field = group_field(&notification.group_key);
         // In this order: a job of the same key that delivers it in between is known then, and answers with its own id.
-        let submitted = if self.pipeline.already_delivered(&group, &notification) && !self.queue.knows(&key) {
+        let known = self.pipeline.known(&group, &notification);
+        let answer = match known {
+            Known::News => None,
+            Known::Delivered => Some(Outcome::new(Reason::Remembered, "delivered already")),
+            Known::Held => Some(Outcome::new(Reason::Flapping, "it fires again and again; held back until it stays")),
+        };
+        let submitted = if let Some(outcome) = answer.filter(|_| !self.queue.knows(&key)) {
             // Not queued, so that a recovery stands in no digest.
-            Submitted::Answered(Outcome::new(Reason::Remembered, "delivered already"), None)
+            Submitted::Answered(outcome, None)
         } else {
             let is_urgent = notification.is_urgent();
             let digest_key = self.digest_key(query, is_urgent);
@@ -198,13 +262,14 @@ impl Webhook<'_> {
 
     /// Who gets the message: whom the query names, else the configured ones.
     fn recipients(&self, query: &str) -> Result<Arc<Recipients>, String> {
-        if query.is_empty() {
+        let recipients = parse_recipients(query)?;
+        if recipients == Recipients::default() {
             return Ok(Arc::clone(&self.default_recipients));
         }
-        if !self.pipeline.wecom().takes_recipients() {
-            return Err("a group robot has no recipients; drop the query".into());
+        if !(self.pipeline.wecom().is_app() || (recipients.toparty.is_empty() && recipients.totag.is_empty())) {
+            return Err("a group robot has no recipients; it can mention members (touser), no parties and tags".into());
         }
-        parse_recipients(query).map(Arc::new)
+        Ok(Arc::new(recipients))
     }
 
     fn refuse_method(&self, allow: &'static str) -> Reply {
@@ -269,7 +334,15 @@ fn word(name: &str) -> &str {
     if is_word { name } else { "…" }
 }
 
-/// Reads `touser=a|b&toparty=2&totag=3`, percent-encoded.
+/// Whether a browser sends it, for a page of some site: Alertmanager sends neither header.
+/// <https://developer.mozilla.org/docs/Web/HTTP/Reference/Headers/Sec-Fetch-Site>
+fn is_from_a_page(exchange: &Exchange<'_>) -> bool {
+    let site = exchange.header("Sec-Fetch-Site");
+    exchange.header("Origin").is_some() || site.is_some_and(|site| !site.eq_ignore_ascii_case("none"))
+}
+
+/// Reads `touser=a|b&toparty=2&totag=3`, percent-encoded. An empty list names nobody: Alertmanager renders a label that is
+/// missing as nothing.
 fn parse_recipients(query: &str) -> Result<Recipients, String> {
     let mut recipients = Recipients::default();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -284,11 +357,11 @@ fn parse_recipients(query: &str) -> Result<Recipients, String> {
             return Err(format!("{name} is given twice; join the recipients with | in one"));
         }
         *list = percent::decode(value).ok_or_else(|| format!("{name} is not percent-encoded UTF-8"))?;
-        if list.is_empty() {
-            return Err(format!("{name} names nobody"));
-        }
-        if list.split('|').any(|user| user.eq_ignore_ascii_case(EVERYONE)) {
-            return Err(format!("{name} may not be @all here: a route names its own people"));
+        let is_everyone = |id: &str| id.eq_ignore_ascii_case(EVERYONE) || (name == "toparty" && id == ROOT_PARTY);
+        if list.split('|').any(is_everyone) {
+            return Err(format!(
+                "{name} may not name everyone here (@all, party {ROOT_PARTY}): a route names its own people"
+            ));
         }
     }
     recipients.check()?;
@@ -303,7 +376,9 @@ mod tests {
     fn a_url_names_its_own_recipients() {
         let recipients = parse_recipients("touser=a%7Cb&toparty=2&totag=3").unwrap();
         assert_eq!((&*recipients.touser, &*recipients.toparty, &*recipients.totag), ("a|b", "2", "3"));
-        assert_eq!(parse_recipients("touser=a|%E5%BC%A0").unwrap().touser, "a|张");
+        for query in ["", "touser=", "touser", "touser=&totag="] {
+            assert_eq!(parse_recipients(query).unwrap(), Recipients::default(), "{query}");
+        }
     }
 
     #[test]
@@ -313,8 +388,15 @@ mod tests {
             ("touser=a|@ALL", "@all"),
             ("touser=%40all", "@all"),
             ("tousr=a", "unknown parameter"),
-            ("touser=", "names nobody"),
-            ("touser", "names nobody"),
+            ("toparty=1", "everyone"),
+            ("toparty=2|1", "everyone"),
+            ("toparty=ops", "digits"),
+            ("totag=*", "digits"),
+            ("touser=*", "letters"),
+            ("touser=%E5%BC%A0%E4%B8%89", "letters"),
+            ("touser=a%E2%80%8B", "letters"),
+            ("touser=a%E2%80%AEb", "letters"),
+            ("touser=a||b", "empty"),
             ("touser=a&touser=b", "twice"),
             ("touser=%zz", "percent-encoded"),
             ("touser=%ff", "percent-encoded"),

@@ -9,8 +9,9 @@ use log::Level;
 
 use crate::logger::{self, FIELDS};
 use crate::metrics::{Counter, Metrics};
+use crate::notices::Notice;
 use crate::outcome::{Held, Outcome, Reason};
-use crate::pipeline::{Notice, Pipeline, Report};
+use crate::pipeline::{Pipeline, Report};
 use crate::queue::{Job, Lease, Queue, STALE};
 use crate::redact;
 
@@ -72,7 +73,7 @@ impl<'q> Worker<'q> {
             return self.give_up(lease, Outcome::new(Reason::Stale, message));
         }
         let jobs = lease.jobs();
-        let report = self.pipeline.run(jobs, Instant::now() + self.job_timeout);
+        let report = self.pipeline.run(jobs, Instant::now() + self.job_timeout, self.queue.is_busy());
         let took = jobs.first().map(|job| job.accepted.elapsed()).unwrap_or_default();
         self.metrics.ran(jobs.len(), took);
         let finish = self.pipeline.finish(&report, jobs);
@@ -94,8 +95,8 @@ impl<'q> Worker<'q> {
 pub(crate) fn send_notices(pipeline: &Pipeline, notices: Receiver<DueNotice<'_>>) {
     for (notice, _lease) in notices {
         // A panic is logged where it happens; it costs this notice, not the next one.
-        if let Ok(Err(outcome)) = catch_unwind(AssertUnwindSafe(|| pipeline.send_notice(&notice))) {
-            log::error!("{}, and this notice could not be sent: {}", notice.about, outcome.message);
+        if let Ok(Some((level, message))) = catch_unwind(AssertUnwindSafe(|| pipeline.send_notice(&notice))) {
+            log::log!(level, "{message}");
         }
     }
 }
@@ -126,10 +127,10 @@ pub(crate) fn log_line(level: Level, outcome: &Outcome, fields: &str) {
 /// Logs a job, or a digest: a line for its first member with what it took, and a line for each further member, since a
 /// person looks for its own id or groupKey.
 fn log_finished(report: &Report, jobs: &[Job], posts: usize) {
-    let Report { outcome, draft, partial, model, wecom, notice: _ } = report;
+    let Report { outcome, draft, partial, model, wecom, facts, notice: _ } = report;
     let Some((first, others)) = jobs.split_first() else { return };
     let level = if partial.is_empty() { outcome.reason.row().level } else { Level::Warn };
-    let alerts: usize = jobs.iter().map(|job| job.notification.alerts.len()).sum();
+    let alerts: usize = jobs.iter().map(|job| job.notification.count()).sum();
     let mut fields = format!(
         "id={} {} receiver={:?} alerts={alerts} members={} parts={} posts={posts} model_calls={} deepseek_ms={} \
          prompt_tokens={} completion_tokens={} wecom_ms={}",
@@ -151,13 +152,19 @@ fn log_finished(report: &Report, jobs: &[Job], posts: usize) {
     if let Some(errcode) = wecom.errcode {
         fields.push_str(&format!(" wecom_errcode={errcode}"));
     }
+    if !facts.label.is_empty() {
+        fields.push_str(&format!(" facts={}", facts.label));
+    }
+    if !facts.error.is_empty() {
+        fields.push_str(&format!(" facts_error={:?}", facts.error));
+    }
     if !partial.is_empty() {
         fields.push_str(&format!(" partial={partial:?}"));
     }
     log_line(level, outcome, &fields);
     for Job { id, notification, .. } in others {
         let (group, receiver) = (group_field(&notification.group_key), logged(&notification.receiver));
-        let alerts = notification.alerts.len();
+        let alerts = notification.count();
         log_line(level, outcome, &format!("id={id} {group} receiver={receiver:?} alerts={alerts} digest={}", first.id));
     }
 }

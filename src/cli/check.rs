@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::{STEP, say};
 use crate::config::Config;
-use crate::deepseek::{self, CallResult, DeepSeek};
+use crate::deepseek::{self, DeepSeek};
+use crate::prometheus::Prometheus;
 use crate::prompt::{ChatMessage, Role};
 use crate::upstream::{self, CallError, Received};
 use crate::wecom::{self, WeCom};
@@ -68,6 +69,13 @@ pub fn check(config: Config) -> i32 {
     if reach(&mut steps, "WeCom", &wecom.api_url, &wecom.upstream) {
         check_wecom(&mut steps, wecom);
     }
+    if let Some(settings) = config.pipeline.prometheus {
+        let started = steps.begin("Prometheus", "asking for its targets");
+        match Prometheus::new(settings).check(started + STEP) {
+            Ok(found) => steps.ok("Prometheus", format!("{found}, {} ms", started.elapsed().as_millis())),
+            Err(error) => steps.bad("Prometheus", format!("{error}; check PROMETHEUS_URL, or unset it")),
+        }
+    }
     match steps.failed {
         0 => say("all ok; `wechat-with-deepseek test` sends one message through everything"),
         failed => say(format!("{failed} step(s) failed")),
@@ -102,10 +110,12 @@ fn connected(steps: &Steps, step: &str, base_url: &str, started: Instant) {
 }
 
 fn check_deepseek(steps: &mut Steps, settings: deepseek::Settings) {
+    let has_budget = Value::from(settings.model.extra.clone()).to_string().contains("budget");
     let small = deepseek::ModelSettings {
         model: settings.model.model.clone(),
-        // An endpoint that wants no max_tokens (0) gets none here either.
-        max_tokens: settings.model.max_tokens.map(|most| most.min(MAX_TOKENS)),
+        // An endpoint that wants no max_tokens (0) gets none here either, and one with a budget for thinking the usual
+        // ones, which must be above the budget.
+        max_tokens: settings.model.max_tokens.map(|most| if has_budget { most } else { most.min(MAX_TOKENS) }),
         extra: settings.model.extra.clone(),
     };
     let base_url = settings.base_url.clone();
@@ -120,24 +130,24 @@ fn check_deepseek(steps: &mut Steps, settings: deepseek::Settings) {
             }
         }
         Err(CallError { text, .. }) => {
-            steps.bad(
-                "DeepSeek connection",
-                format!("{text}; check DEEPSEEK_BASE_URL, DEEPSEEK_PROXY and the firewall"),
-            );
+            // Some failures name their own way out.
+            let hint =
+                if text.contains("; ") { "" } else { "; check DEEPSEEK_BASE_URL, DEEPSEEK_PROXY and the firewall" };
+            steps.bad("DeepSeek connection", format!("{text}{hint}"));
             return;
         }
     }
     let started = steps.begin("DeepSeek completion", "asking for a few tokens");
     let hello = [ChatMessage { role: Role::User, content: "ping".into() }];
-    let asked = deepseek.ask(&small.request_body(&hello), started + STEP);
+    let asked = deepseek.ask(&small.request_body(&hello), started + STEP / 2, started + STEP);
     let took = started.elapsed().as_millis();
     let tokens = asked.usage.total();
-    match (asked.answer, asked.calls.last()) {
-        // So few tokens may all go into thinking: an empty answer proves key, model and balance as well.
-        (Ok(_), _) | (Err(_), Some((CallResult::Empty, _))) => {
+    match asked.answer {
+        // So few tokens may all go into thinking: such an answer proves key, model and balance as well.
+        Err(failure) if !asked.hit_max_tokens => steps.bad("DeepSeek completion", failure.message),
+        Ok(_) | Err(_) => {
             steps.ok("DeepSeek completion", format!("{took} ms, {tokens} tokens; key, model and balance are good"));
         }
-        (Err(failure), _) => steps.bad("DeepSeek completion", failure.message),
     }
 }
 
@@ -181,7 +191,7 @@ fn check_wecom(steps: &mut Steps, settings: wecom::Settings) {
             return;
         }
     }
-    if wecom.takes_recipients() {
+    if wecom.is_app() {
         steps.begin("WeCom app", "fetching a token, and with it the app's visible range");
     }
     match wecom.agent(Instant::now() + STEP) {

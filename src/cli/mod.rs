@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::deepseek::ModelSettings;
 use crate::metrics::Metrics;
 use crate::pipeline::{OnAnalysisFailure, Pipeline, PromptSettings, Report};
+use crate::prometheus::{self, Prometheus};
 use crate::queue::{self, Queue, Submission};
 use crate::redact;
 use crate::webhook::MAX_BODY_BYTES;
@@ -49,9 +50,12 @@ pub(crate) fn say(line: impl Display) {
 }
 
 /// Prints the request body that DeepSeek would get for the notification in `file` (`-` is stdin) when it is posted for
-/// the first time, byte for byte. Makes no call. Exit code 0 or 1.
+/// the first time, byte for byte. Asks Prometheus alone, if it is set up. Exit code 0 or 1.
 #[must_use]
-pub fn prompt((model, settings): (ModelSettings, PromptSettings), file: &str) -> i32 {
+pub fn prompt(
+    (model, settings, prometheus): (ModelSettings, PromptSettings, Option<prometheus::Settings>),
+    file: &str,
+) -> i32 {
     let mut body = Vec::new();
     let read = match file {
         "-" => std::io::stdin().lock().take(MAX_BODY_BYTES as u64).read_to_end(&mut body),
@@ -68,13 +72,18 @@ pub fn prompt((model, settings): (ModelSettings, PromptSettings), file: &str) ->
             return 1;
         }
     };
-    notification.retain_firing();
     if notification.alerts.is_empty() {
         log::error!("{file}: nothing fires in it, so DeepSeek is not asked");
         return 1;
     }
     redact::mask(&mut notification);
-    let (messages, _) = settings.chat(&[&notification], &HashSet::new());
+    let facts = prometheus
+        .map(|settings| Prometheus::new(settings).facts(&[&notification], Timestamp::now(), Instant::now() + STEP));
+    let facts = facts.unwrap_or_default();
+    if !facts.error.is_empty() {
+        log::warn!("Prometheus: {}", facts.error);
+    }
+    let (messages, _) = settings.chat(&[&notification], &HashSet::new(), &facts);
     let request = model.request_body(&messages);
     let mut stdout = std::io::stdout().lock();
     // No line break at the end: what is printed is what is sent.
@@ -162,7 +171,7 @@ pub fn test(mut config: Config, everyone: bool) -> i32 {
         "…     DeepSeek explains the test alert, and WeCom gets it: {} s at most (JOB_TIMEOUT)",
         job_timeout.as_secs()
     ));
-    let report = ticking(|| pipeline.run(lease.jobs(), Instant::now() + job_timeout));
+    let report = ticking(|| pipeline.run(lease.jobs(), Instant::now() + job_timeout, false));
     say_steps(&report);
     let outcome = &report.outcome;
     let is_success = outcome.reason.is_success();

@@ -4,7 +4,11 @@
 //! <https://api-docs.deepseek.com/api/create-chat-completion>
 
 mod answer;
+mod errors;
+mod reasoning;
 
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -13,10 +17,18 @@ use serde_json::{Map, Value};
 use crate::outcome::{Outcome, Reason};
 use crate::prompt::ChatMessage;
 use crate::secret::Secret;
-use crate::upstream::{self, Call, CallError, CallErrorKind, Client, Credential, Received, Reuse, Severity, quote};
+use crate::upstream::{
+    self, Call, CallError, CallErrorKind, Client, Credential, Opened, Received, Reuse, Severity, quote,
+};
+use answer::Answer;
+use errors::{ApiError, Meaning};
 
-/// Bytes a completion may have: 8192 tokens of answer and as many of reasoning are far below it.
-const MAX_ANSWER_BYTES: u64 = 4 * 1024 * 1024;
+/// Bytes of an error, and of a list of models: aggregators list hundreds.
+const MAX_OTHER_BYTES: u64 = 1024 * 1024;
+/// Behind its first token a stream that brings no other for so long has stalled.
+const STALL: Duration = Duration::from_secs(30);
+/// Behind a whole answer its usage is waited for so long: some gateways leave the stream open.
+const USAGE: Duration = Duration::from_secs(3);
 /// The pause before the first retry, doubled before each further one.
 const BACKOFF: Duration = Duration::from_millis(500);
 /// The longest `Retry-After` that is waited for inside a job; Alertmanager posts again after a longer one.
@@ -51,18 +63,42 @@ pub struct ModelSettings {
 struct ChatCompletionRequest<'r> {
     model: &'r str,
     messages: &'r [ChatMessage],
-    stream: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_options: Option<StreamOptions>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_tokens: Option<u64>,
     #[serde(flatten)]
     extra: &'r Map<String, Value>,
 }
 
+#[derive(Serialize)]
+struct StreamOptions {
+    include_usage: bool,
+}
+
 impl ModelSettings {
+    /// Whether the answer is asked for as a stream: gateways cut an answer that sends nothing for a minute, and some models
+    /// only stream. `DEEPSEEK_EXTRA` may say otherwise.
+    fn streams(&self) -> bool {
+        self.extra.get("stream").and_then(Value::as_bool) != Some(false)
+    }
+
     /// The request's body, byte for byte.
     pub(crate) fn request_body(&self, messages: &[ChatMessage]) -> Vec<u8> {
         let Self { model, max_tokens, extra } = self;
-        let request = ChatCompletionRequest { model, messages, stream: false, max_tokens: *max_tokens, extra };
+        let is_own = |name| !extra.contains_key(name);
+        let request = ChatCompletionRequest {
+            model,
+            messages,
+            stream: is_own("stream").then_some(true),
+            stream_options: (self.streams() && is_own("stream_options"))
+                .then_some(StreamOptions { include_usage: true }),
+            // Its new name at OpenAI.
+            max_tokens: max_tokens.filter(|_| is_own("max_completion_tokens")),
+            extra,
+        };
         // Strings, numbers and a JSON object can always be written as JSON.
         serde_json::to_vec(&request).unwrap_or_default()
     }
@@ -148,16 +184,25 @@ pub struct Asked {
     pub usage: Usage,
     /// The HTTP status of the last answer; 0 when there was none.
     pub status: u16,
+    /// Whether the last answer ended at `max_tokens`.
+    pub hit_max_tokens: bool,
+    /// Whether the request was refused in words that nobody knows: it may be the prompt or the configuration.
+    pub is_unknown_refusal: bool,
     /// The analysis, or why there is none.
     pub answer: Result<Analysis, Outcome>,
 }
 
 /// What one call made.
 struct Attempt {
+    status: u16,
     result: CallResult,
     usage: Usage,
     answer: Result<Analysis, Outcome>,
     retry: Retry,
+    hit_max_tokens: bool,
+    is_unknown_refusal: bool,
+    /// Whether the endpoint does not know `stream_options`.
+    refuses_usage: bool,
 }
 
 /// How often a call may be made again, and the pause before that.
@@ -174,9 +219,49 @@ impl Retry {
 }
 
 impl Attempt {
+    fn new(result: CallResult, answer: Result<Analysis, Outcome>, retry: Retry) -> Self {
+        Self {
+            status: 0,
+            result,
+            usage: Usage::default(),
+            answer,
+            retry,
+            hit_max_tokens: false,
+            is_unknown_refusal: false,
+            refuses_usage: false,
+        }
+    }
+
+    fn answered(text: String, cut: bool) -> Self {
+        Self::new(CallResult::Ok, Ok(Analysis { text, cut }), Retry::NEVER)
+    }
+
     fn failed(failure: Outcome, retry: Retry) -> Self {
-        let result = CallResult::Failed(failure.reason);
-        Self { result, usage: Usage::default(), answer: Err(failure), retry }
+        Self::new(CallResult::Failed(failure.reason), Err(failure), retry)
+    }
+
+    /// There is no answer, or it broke off.
+    fn broken(error: CallError) -> Self {
+        let (reason, at_most, after) = match error.kind {
+            // A stalled stream is asked for once more, and the time is short already.
+            CallErrorKind::TimedOut => (Reason::Timeout, 1, Duration::ZERO),
+            CallErrorKind::Closed => (Reason::Transient, 2, Duration::ZERO),
+            CallErrorKind::Other => (Reason::Transient, 2, BACKOFF),
+        };
+        Self::failed(Outcome::new(reason, format!("DeepSeek: {}", error.text)), Retry { at_most, after })
+    }
+
+    /// The endpoint answered an error, with this status or within a 200.
+    fn refused(error: &ApiError, status: u16, retry_after: Option<Duration>, key: &Secret, model: &str) -> Self {
+        let Meaning { reason, hint, is_known } = error.meaning(status, model);
+        let after = retry_after.unwrap_or(if reason == Reason::RateLimited { 2 * BACKOFF } else { BACKOFF });
+        let at_most = if reason == Reason::Transient { 2 } else { u32::from(reason == Reason::RateLimited) };
+        let retry = if after > MAX_RETRY_AFTER { Retry::NEVER } else { Retry { at_most, after } };
+        let text = quote(&error.text, &[key]);
+        let hint = if hint.is_empty() { String::new() } else { format!("; {hint}") };
+        let failure = Outcome::new(reason, format!("DeepSeek answered {status}: {text}{hint}"));
+        let refuses_usage = ["stream_options", "include_usage"].iter().any(|name| error.text.contains(name));
+        Self { is_unknown_refusal: !is_known, refuses_usage, ..Self::failed(failure, retry) }
     }
 }
 
@@ -187,6 +272,8 @@ pub struct DeepSeek {
     base_url: String,
     api_key: Credential,
     model: ModelSettings,
+    /// The endpoint has refused `stream_options`.
+    refuses_usage: AtomicBool,
 }
 
 impl DeepSeek {
@@ -194,7 +281,13 @@ impl DeepSeek {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let Settings { upstream, base_url, api_key, model } = settings;
-        Self { client: Client::new(&upstream, Reuse::Yes), base_url, api_key, model }
+        Self {
+            client: Client::new(&upstream, Reuse::Yes),
+            base_url,
+            api_key,
+            model,
+            refuses_usage: AtomicBool::new(false),
+        }
     }
 
     /// The body for [`Self::ask`].
@@ -208,64 +301,102 @@ impl DeepSeek {
     }
 
     /// Asks for one completion. Transient failures are retried within the deadline.
+    ///
+    /// A stream has to bring its first token by `first_token_by` and each further one within half a minute, else it is ended
+    /// and asked for once more. Behind `first_token_by` only the deadline counts for the first one.
     #[must_use]
-    pub fn ask(&self, body: &[u8], deadline: Instant) -> Asked {
+    pub fn ask(&self, body: &[u8], first_token_by: Instant, deadline: Instant) -> Asked {
         let (mut calls, mut usage, mut renewed) = (Vec::new(), Usage::default(), false);
+        // The first one is for the stream options, which cost no retry.
+        let mut free_calls = 0;
         loop {
             let key = self.api_key.get();
             let started = Instant::now();
-            let received = self.call("chat/completions", &key, Some(body), deadline);
-            let status = received.as_ref().map_or(0, |received| received.status);
-            let attempt = self.classify(received, &key);
+            let attempt = self.attempt(body, &key, first_token_by, deadline);
             usage.add(attempt.usage);
             calls.push((attempt.result, started.elapsed()));
+            if attempt.refuses_usage && !self.refuses_usage.swap(true, Ordering::Relaxed) {
+                free_calls += 1;
+                continue;
+            }
             if attempt.result == CallResult::Failed(Reason::Credentials) && !renewed && self.api_key.renew(&key) {
                 // The key was rotated.
                 renewed = true;
                 continue;
             }
             let Retry { at_most, after } = attempt.retry;
-            let retries = u32::try_from(calls.len()).unwrap_or(u32::MAX) - 1;
+            let retries = u32::try_from(calls.len() - free_calls).unwrap_or(u32::MAX) - 1;
             // Only the first retry may come without a pause.
             let after = if retries == 0 { after } else { after.max(BACKOFF) };
             let pause = upstream::backoff(after, retries);
             // A call without any time left would only hide the failure.
             if retries >= at_most || Instant::now() + pause >= deadline {
-                return Asked { calls, usage, status, answer: attempt.answer };
+                let Attempt { status, hit_max_tokens, is_unknown_refusal, answer, .. } = attempt;
+                return Asked { calls, usage, status, hit_max_tokens, is_unknown_refusal, answer };
             }
             std::thread::sleep(pause);
         }
     }
 
-    fn classify(&self, received: Result<Received, CallError>, key: &Secret) -> Attempt {
-        let Received { status, retry_after, body, .. } = match received {
-            Ok(Received { status: 200, body, .. }) => return answer::read_completion(&body, key),
-            Ok(received) => received,
-            Err(CallError { kind, text, .. }) => {
-                let reason = if kind == CallErrorKind::TimedOut { Reason::Timeout } else { Reason::Transient };
-                let after = if kind == CallErrorKind::Closed { Duration::ZERO } else { BACKOFF };
-                let failure = Outcome::new(reason, format!("DeepSeek: {text}"));
-                return Attempt::failed(failure, Retry { after, ..Retry::TRANSIENT });
+    fn attempt(&self, body: &[u8], key: &Secret, first_token_by: Instant, deadline: Instant) -> Attempt {
+        let refuses_usage = self.refuses_usage.load(Ordering::Relaxed);
+        let body = &*if refuses_usage { without_stream_options(body).into() } else { Cow::Borrowed(body) };
+        let waits_for_token = self.model.streams() && Instant::now() < first_token_by;
+        let first_token_by = if waits_for_token { first_token_by } else { deadline };
+        let opened = match self.open("chat/completions", key, Some(body), first_token_by, deadline) {
+            Ok(opened) => opened,
+            Err(error) => return Attempt::broken(error),
+        };
+        let status = opened.status();
+        let attempt = if (200..300).contains(&status) {
+            self.read(opened, body.len(), key, first_token_by, deadline)
+        } else {
+            match opened.read(MAX_OTHER_BYTES) {
+                Ok(Received { retry_after, body, .. }) => {
+                    Attempt::refused(&ApiError::read(&body), status, retry_after, key, &self.model.model)
+                }
+                Err(error) => Attempt::broken(error),
             }
         };
-        let text = answer::error_text(&body);
-        let (reason, hint) = match status {
-            400 | 422 => classify_bad_request(&text, &self.model.model),
-            401 | 403 => (Reason::Credentials, "; check DEEPSEEK_API_KEY"),
-            402 => (Reason::Balance, "; top up the account"),
-            451 => (Reason::Prompt, ""),
-            408 | 409 | 500..=599 => (Reason::Transient, ""),
-            429 => (Reason::RateLimited, ""),
-            _ => (Reason::Configuration, "; check DEEPSEEK_BASE_URL and DEEPSEEK_MODEL"),
+        Attempt { status, ..attempt }
+    }
+
+    /// Reads a completion while it makes progress.
+    fn read(
+        &self,
+        opened: Opened,
+        request: usize,
+        key: &Secret,
+        first_token_by: Instant,
+        deadline: Instant,
+    ) -> Attempt {
+        let mut answer = Answer::default();
+        let mut until = first_token_by;
+        let broken = match opened.pieces() {
+            Ok(pieces) => loop {
+                let tokens = answer.token_bytes();
+                match pieces.next(until) {
+                    Ok(piece) if piece.is_empty() => break None,
+                    Ok(piece) => {
+                        if let Err(text) = answer.push(&piece) {
+                            break Some(CallError { text, sent: upstream::Sent::Yes, kind: CallErrorKind::Other });
+                        }
+                    }
+                    Err(error) => break Some(error),
+                }
+                if answer.is_done() {
+                    break None;
+                }
+                if answer.token_bytes() > tokens && self.model.streams() {
+                    until = deadline.min(Instant::now() + STALL);
+                }
+                if answer.is_whole() {
+                    until = until.min(Instant::now() + USAGE);
+                }
+            },
+            Err(error) => Some(error),
         };
-        let after = retry_after.unwrap_or(2 * BACKOFF);
-        let retry = match status {
-            429 if after <= MAX_RETRY_AFTER => Retry { after, ..Retry::ONCE },
-            _ if reason == Reason::Transient => Retry::TRANSIENT,
-            _ => Retry::NEVER,
-        };
-        let text = quote(&text, &[key]);
-        Attempt::failed(Outcome::new(reason, format!("DeepSeek answered {status}: {text}{hint}")), retry)
+        answer.finish(broken, request, key, &self.model.model)
     }
 
     /// Asks which models there are, for `check`.
@@ -273,12 +404,20 @@ impl DeepSeek {
     /// # Errors
     /// There is no whole answer.
     pub(crate) fn models(&self, deadline: Instant) -> Result<Received, CallError> {
-        self.call("models", &self.api_key.get(), None, deadline)
+        self.open("models", &self.api_key.get(), None, deadline, deadline)?.read(MAX_OTHER_BYTES)
     }
 
-    fn call(&self, path: &str, key: &Secret, json: Option<&[u8]>, deadline: Instant) -> Result<Received, CallError> {
+    fn open(
+        &self,
+        path: &str,
+        key: &Secret,
+        json: Option<&[u8]>,
+        head_by: Instant,
+        deadline: Instant,
+    ) -> Result<Opened, CallError> {
         let url = &Secret::new(format!("{}/{path}", self.base_url));
-        self.client.call(&Call { url, bearer: Some(key), json, max_bytes: MAX_ANSWER_BYTES, deadline })
+        let authorization = Some(&Secret::new(format!("Bearer {}", key.expose())));
+        self.client.open(&Call { url, authorization, json, max_bytes: MAX_OTHER_BYTES, deadline }, head_by)
     }
 
     /// The configured model.
@@ -303,57 +442,9 @@ pub(crate) fn needs_a_person(reason: Reason) -> bool {
     matches!(reason, Reason::Configuration | Reason::Credentials | Reason::Balance)
 }
 
-/// What a 400 complains about, and the hint for it. A prompt that is too long or refused for its content may name the model
-/// too ("This model's maximum context length is …", "the model's safety system"). In doubt it is the prompt: two refused
-/// prompts in a row count as the configuration anyway.
-fn classify_bad_request(text: &str, model: &str) -> (Reason, &'static str) {
-    let text = text.to_lowercase();
-    let any = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    let about_length = any(&["context", "too long", "too large", "tokens", "长度"]);
-    let about_content = any(&[
-        "content exists risk", "content_filter", "sensitive", "inappropriate", "policy", "safety", "violat", "敏感",
-        "违规",
-    ]);
-    let refuses_model =
-        any(&["not", "no such", "invalid", "unknown", "support", "retired", "deprecated", "不", "未", "无", "下线"]);
-    if about_length || about_content {
-        (Reason::Prompt, "")
-    } else if any(&["api key", "api_key", "apikey", "authentication"]) {
-        (Reason::Credentials, "; check DEEPSEEK_API_KEY")
-    } else if text.contains(&model.to_lowercase()) || any(&["model", "模型"]) && refuses_model {
-        (Reason::Configuration, "; set DEEPSEEK_MODEL to a model of this endpoint")
-    } else {
-        (Reason::Prompt, "")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bad_request_is_about_the_model_the_key_or_the_prompt() {
-        use Reason::{Configuration, Credentials, Prompt};
-        for (text, reason) in [
-            ("Model Not Exist", Configuration),
-            ("The supported API model names are deepseek-flash or deepseek-v4-pro, but you passed x.", Configuration),
-            ("deepseek-flash is retired", Configuration),
-            ("Your api key: ****1 is invalid", Credentials),
-            ("Content Exists Risk", Prompt),
-            ("This model's maximum context length is 65536 tokens", Prompt),
-            ("输入内容包含敏感词", Prompt),
-            ("Invalid consecutive assistant message", Prompt),
-            ("the prompt violates the usage policy of this model", Prompt),
-            ("Request blocked by the model's safety system", Prompt),
-            ("Invalid request: unauthorized content in messages[1]", Prompt),
-            ("input exceeds the model context window of 32768 tokens", Prompt),
-            ("Requested tokens exceed model limit", Prompt),
-            ("Rejected by the model's guard", Prompt),
-            ("The model `x` does not exist or you do not have access to it", Configuration),
-            ("Invalid model: x", Configuration),
-            ("模型 x 已下线", Configuration),
-        ] {
-            assert_eq!(classify_bad_request(text, "deepseek-flash").0, reason, "{text}");
-        }
-    }
+/// The request for an endpoint that does not know them.
+fn without_stream_options(body: &[u8]) -> Vec<u8> {
+    let mut request: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
+    request.remove("stream_options");
+    serde_json::to_vec(&request).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Which connections are open, what each one does, and which is evicted when another one needs its place or its bytes.
+//! Which connections are open, what each one does, and which is evicted when another one needs its place or its memory.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
@@ -17,14 +17,14 @@ const LEAVING: usize = 32;
 /// once; one that waits for an outcome notices it at its next check of the client.
 const LEAVING_WAIT: Duration = Duration::from_millis(100);
 
-/// How long a body waits for the bytes that others release before it is answered 503.
-const BYTES_WAIT: Duration = Duration::from_secs(3);
+/// How long a body waits for the memory that others release before it is answered 503.
+const MEMORY_WAIT: Duration = Duration::from_secs(10);
 
-/// How long a body may be read before it can be evicted for the bytes of a younger one. Of a burst of large bodies each
-/// needs milliseconds once it has its bytes, so waiting is better than cutting each other off.
-const BODY_GRACE: Duration = Duration::from_secs(1);
+/// How long a body may make no progress before it can be evicted for the memory of another one. Of a burst of large
+/// bodies each needs a part of a second once it has its memory, so waiting is better than cutting each other off.
+const BODY_GRACE: Duration = Duration::from_secs(2);
 
-/// How often a body that waits for bytes checks whether others have used up their grace.
+/// How often a body that waits for memory checks whether others have used up their grace.
 const GRACE_CHECK: Duration = Duration::from_millis(100);
 
 /// What a connection does, and since when.
@@ -39,12 +39,12 @@ pub(super) enum State {
     HungUp,
 }
 
-/// The open connections and the bytes of their bodies.
+/// The open connections and the memory of their bodies.
 #[derive(Debug)]
 pub(super) struct Connections {
     limits: Limits,
     set: Mutex<Set>,
-    /// A thread has ended, bytes were released, or a waiting body was evicted.
+    /// A thread has ended, memory was released, or a waiting body was evicted.
     freed: Condvar,
 }
 
@@ -55,7 +55,7 @@ struct Set {
     /// Threads that have not ended, those of evicted connections included.
     threads: usize,
     next_id: u64,
-    buffered: usize,
+    memory: usize,
     evicted: u64,
     is_closing: bool,
 }
@@ -64,8 +64,8 @@ struct Set {
 struct Slot {
     stream: Arc<TcpStream>,
     state: State,
-    /// Bytes of its body.
-    buffered: usize,
+    /// Bytes of memory that its body holds.
+    memory: usize,
 }
 
 impl Connections {
@@ -88,7 +88,7 @@ impl Connections {
         let (id, stream) = (set.next_id, Arc::new(stream));
         set.next_id += 1;
         set.threads += 1;
-        let slot = Slot { stream: Arc::clone(&stream), state: State::Reading(Instant::now()), buffered: 0 };
+        let slot = Slot { stream: Arc::clone(&stream), state: State::Reading(Instant::now()), memory: 0 };
         set.open.insert(id, slot);
         Ok(Connection { connections: self, id, stream })
     }
@@ -174,21 +174,20 @@ impl Set {
         true
     }
 
-    /// Evicts the bodies that have been read longest, until they release `bytes`: none within its grace, and none that is
-    /// younger than the body of `own`.
-    fn evict_stalled_bodies(&mut self, own: u64, bytes: usize) {
+    /// Evicts the bodies that have made no progress for [`BODY_GRACE`], the longest first, until they release `bytes`.
+    fn evict_stalled_bodies(&mut self, bytes: usize) {
         let bodies = self.open.iter().filter_map(|(id, slot)| match slot.state {
-            State::Reading(since) if slot.buffered > 0 || *id == own => Some((since, *id, slot.buffered)),
+            State::Reading(since) if slot.memory > 0 => Some((since, *id, slot.memory)),
             State::Reading(_) | State::Answering | State::HungUp => None,
         });
-        let mut oldest_first: Vec<_> = bodies.collect();
-        oldest_first.sort_unstable();
+        let mut stalled: Vec<_> = bodies.filter(|(since, ..)| since.elapsed() >= BODY_GRACE).collect();
+        stalled.sort_unstable();
         let mut released = 0;
-        for (since, id, buffered) in oldest_first {
-            if released >= bytes || id == own || since.elapsed() < BODY_GRACE {
+        for (_, id, memory) in stalled {
+            if released >= bytes {
                 return;
             }
-            released += buffered;
+            released += memory;
             self.evicted += 1;
             self.evict(id);
         }
@@ -215,38 +214,38 @@ impl Connection<'_> {
         !self.connections.lock().open.contains_key(&self.id)
     }
 
-    /// Takes `bytes` of [`Limits::buffered_bytes`] for its body. While there are too few, stalled bodies are evicted.
-    /// `false` when that does not release enough within [`BYTES_WAIT`].
+    /// Takes `bytes` of [`Limits::body_memory`] for its body. While there are too few, stalled bodies are evicted. `false`
+    /// when that does not release enough within [`MEMORY_WAIT`].
     pub(super) fn reserve(&self, bytes: usize) -> bool {
         let Self { connections, id, .. } = self;
-        let end = Instant::now() + BYTES_WAIT;
-        let limit = connections.limits.buffered_bytes;
+        let end = Instant::now() + MEMORY_WAIT;
+        let limit = connections.limits.body_memory;
         let mut set = connections.lock();
         loop {
-            let Set { open, buffered, .. } = &mut *set;
+            let Set { open, memory, .. } = &mut *set;
             let Some(slot) = open.get_mut(id) else { return false };
-            if bytes <= limit - *buffered {
-                slot.buffered += bytes;
-                *buffered += bytes;
+            if bytes <= limit - *memory {
+                slot.memory += bytes;
+                *memory += bytes;
                 return true;
             }
             if bytes > limit || Instant::now() >= end {
                 return false;
             }
-            let missing = bytes - (limit - set.buffered);
-            set.evict_stalled_bodies(*id, missing);
+            let missing = bytes - (limit - set.memory);
+            set.evict_stalled_bodies(missing);
             connections.freed.notify_all();
-            set = connections
-                .wait_while(set, GRACE_CHECK, |set| bytes > limit - set.buffered && set.open.contains_key(id));
+            set =
+                connections.wait_while(set, GRACE_CHECK, |set| bytes > limit - set.memory && set.open.contains_key(id));
         }
     }
 
     /// Gives `bytes` back.
     pub(super) fn release(&self, bytes: usize) {
         let mut set = self.connections.lock();
-        set.buffered -= bytes;
+        set.memory -= bytes;
         if let Some(slot) = set.open.get_mut(&self.id) {
-            slot.buffered -= bytes;
+            slot.memory -= bytes;
         }
         self.connections.freed.notify_all();
     }

@@ -12,6 +12,10 @@ pub(super) const HEAD_LIMIT: usize = 16 * 1024;
 /// Header lines of a head at most. Alertmanager sends six.
 pub const HEADER_LIMIT: usize = 64;
 
+/// The way out of a chunked request, for the client and the log.
+const CHUNKED: &str =
+    "Transfer-Encoding is not supported: send a Content-Length (behind nginx: proxy_request_buffering on)";
+
 /// Why a request is not served. The connection closes after it, since it is unknown where the next request would begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
@@ -103,7 +107,7 @@ fn read_headers(head: &mut Head<'_>) -> Result<(), Refusal> {
             }
             head.content_length = Some(content_length(header.value)?);
         } else if is("transfer-encoding") {
-            return Err(Refusal::new(501, "Transfer-Encoding is not supported: send a Content-Length"));
+            return Err(Refusal::new(501, CHUNKED));
         } else if is("connection") {
             let mut tokens = header.value.split(|byte| *byte == b',');
             head.keep_alive &= !tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"));

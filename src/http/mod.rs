@@ -11,21 +11,21 @@ pub use head::{HEADER_LIMIT, parse_head};
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
-use std::mem;
+use std::io::{self, Chain, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
+use log::Level;
 use serde_json::Value;
 use socket2::SockRef;
 use tiny_http::{HTTPVersion, Header, Method, Response};
 
+use crate::lock::unpoisoned;
 use connections::{Connection, Connections, State};
 use head::{HEAD_LIMIT, Head, Refusal};
 
@@ -36,9 +36,8 @@ pub(crate) const STACK: usize = 512 * 1024;
 /// Bytes that are read at once: a head and the body of a usual notification (2 to 5 KiB).
 const CHUNK: usize = 4 * 1024;
 
-/// Bytes of a body that are allocated before any arrived. Beyond, what is allocated is at most four
-/// times what has arrived; fewer and larger steps leave fewer holes in the heap than doubling.
-const BODY_START: usize = 16 * 1024;
+/// A body of which so many bytes came is not stalled: at 128 KiB a second it keeps its memory ([`connections`]).
+const PROGRESS: usize = 256 * 1024;
 
 /// Stop discarding after this many bytes.
 const DISCARD_LIMIT: u64 = 128 * 1024 * 1024;
@@ -53,6 +52,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often faults of accepting are logged, or a flood of connections would be a flood of lines.
 const ACCEPT_LOG: Duration = Duration::from_secs(10);
 
+/// How often requests are logged that would be served in another form.
+const REFUSAL_LOG: Duration = Duration::from_secs(60);
+
 /// A client that reads nothing of its answer for so long may be evicted.
 const WRITE_STALL: Duration = Duration::from_secs(1);
 
@@ -65,9 +67,8 @@ pub struct Limits {
     /// Connections, each a thread and a descriptor. For a moment there may be 32 more, which were evicted and are about
     /// to end.
     pub connections: usize,
-    /// Bytes of the bodies of all connections together, at least 1.25 of the largest: while a body grows, both its old and
-    /// its new bytes count.
-    pub buffered_bytes: usize,
+    /// Bytes of memory for what handlers make of the bodies that are being read, all connections together.
+    pub body_memory: usize,
 }
 
 /// How long a connection may take for each step. All are absolute: a byte now and then prolongs none of them.
@@ -77,7 +78,7 @@ pub struct Deadlines {
     pub first_byte: Duration,
     /// From the first byte of a request to the end of its head.
     pub head: Duration,
-    /// From the call of [`Exchange::read_body`] to the end of the body.
+    /// From the call of [`Exchange::body`], and the wait for memory, to the end of the body.
     pub body: Duration,
     /// From an answer to the first byte of the next request. Alertmanager keeps idle connections for 5 minutes and
     /// should be the one to close them, or a post meets a connection that is just closing.
@@ -116,6 +117,23 @@ pub struct Server {
     deadlines: Deadlines,
     connections: Connections,
     refused: AtomicU64,
+    last_unsupported: LastLogged,
+}
+
+/// When something was logged that may come at a high rate.
+#[derive(Debug, Default)]
+struct LastLogged(Mutex<Option<Instant>>);
+
+impl LastLogged {
+    /// Whether `pause` has passed since the last time that this was true.
+    fn is_due(&self, pause: Duration) -> bool {
+        let mut last = unpoisoned(self.0.lock());
+        let is_due = last.is_none_or(|at| at.elapsed() >= pause);
+        if is_due {
+            *last = Some(Instant::now());
+        }
+        is_due
+    }
 }
 
 impl Server {
@@ -134,6 +152,7 @@ impl Server {
             deadlines,
             connections: Connections::new(limits),
             refused: AtomicU64::new(0),
+            last_unsupported: LastLogged::default(),
         })
     }
 
@@ -147,7 +166,7 @@ impl Server {
     /// is logged and waited out, a panic of `handler` is a 503 and costs its connection only.
     pub fn serve(&self, handler: impl Fn(&mut Exchange<'_>) -> Reply + Sync) {
         let handler = &handler;
-        let mut last_logged: Option<Instant> = None;
+        let last_logged = LastLogged::default();
         thread::scope(|scope| {
             loop {
                 let accepted = self.listener.accept();
@@ -175,9 +194,8 @@ impl Server {
                         format!("cannot accept connections, trying on: {error}")
                     }
                 };
-                if last_logged.is_none_or(|at| at.elapsed() >= ACCEPT_LOG) {
+                if last_logged.is_due(ACCEPT_LOG) {
                     log::warn!("{fault}");
-                    last_logged = Some(Instant::now());
                 }
             }
         });
@@ -271,8 +289,12 @@ impl Server {
             Ok(None) => return Ok(false),
             Err(refusal) => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
-                log::debug!("a request was refused with {}: {}", refusal.status, refusal.message);
-                let reply = Reply::failed(refusal.status, refusal.message);
+                let Refusal { status, message } = refusal;
+                // Someone who posts like this gets nothing but this answer, and may not read it.
+                let is_due = status == 501 && self.last_unsupported.is_due(REFUSAL_LOG);
+                let level = if is_due { Level::Warn } else { Level::Debug };
+                log::log!(level, "a request was refused with {status}: {message}");
+                let reply = Reply::failed(status, message);
                 self.write(connection, &reply.print(true, true)?)?;
                 self.discard(connection);
                 return Ok(false);
@@ -396,7 +418,7 @@ impl Read for Until<'_> {
 }
 
 /// One request, whose head is read and whose body is not: what can be decided by the head should be answered without a
-/// call of [`Exchange::read_body`].
+/// call of [`Exchange::body`].
 pub struct Exchange<'a> {
     server: &'a Server,
     connection: &'a Connection<'a>,
@@ -429,41 +451,30 @@ impl<'a> Exchange<'a> {
         self.head.header(name)
     }
 
-    /// Reads the body, of `max` bytes at most, within [`Deadlines::body`]. What is allocated grows with what arrives.
+    /// The body, of `max` bytes at most. `memory` says how much of [`Limits::body_memory`] is needed for one of so many
+    /// bytes; it is held until the [`Body`] is dropped.
     ///
     /// # Errors
     ///
-    /// Why it is not there. What is too large is refused before a byte of it is read, and [`Unread::NoRoom`] comes after 3
-    /// seconds without room.
-    pub fn read_body(&mut self, max: usize) -> Result<Body<'a>, Unread> {
+    /// Why it cannot be read. What is too large is refused before a byte of it is read, and [`Unread::NoRoom`] comes after
+    /// 10 seconds without memory.
+    pub fn body(&mut self, max: usize, memory: impl FnOnce(usize) -> usize) -> Result<Body<'_, 'a>, Unread> {
         let (Some(beside), Some(length)) = (self.body.take(), self.head.content_length) else {
             return Err(Unread::NoLength);
         };
         if length > max {
             return Err(Unread::TooLarge { max });
         }
-        let connection = self.connection;
-        let now = Instant::now();
-        connection.set(State::Reading(now)).map_err(|_| Unread::Lost)?;
-        let rest = Until { stream: &connection.stream, deadline: now + self.server.deadlines.body };
-        let mut reader = beside.chain(rest);
-        let mut body = Body { connection, bytes: Vec::new() };
-        while body.len() < length {
-            let filled = body.len();
-            body.grow((4 * filled).max(BODY_START).min(length))?;
-            reader.read_exact(&mut body.bytes[filled..]).map_err(|error| {
-                if error.kind() == ErrorKind::TimedOut {
-                    Unread::Late
-                } else if error.kind() == ErrorKind::UnexpectedEof && !connection.is_evicted() {
-                    Unread::EndedEarly
-                } else {
-                    Unread::Lost
-                }
-            })?;
+        let (connection, memory) = (self.connection, memory(length));
+        connection.set(State::Reading(Instant::now())).map_err(|_| Unread::Lost)?;
+        if !connection.reserve(memory) {
+            return Err(Unread::NoRoom);
         }
-        self.missing = 0;
-        connection.set(State::Answering).map_err(|_| Unread::Lost)?;
-        Ok(body)
+        // Its wait is not counted as a stall.
+        let now = Instant::now();
+        let _ = connection.set(State::Reading(now));
+        let rest = Until { stream: &connection.stream, deadline: now + self.server.deadlines.body };
+        Ok(Body { exchange: self, reader: beside.chain(rest), left: length, memory, progress: 0, unread: None })
     }
 
     /// Waits for `outcome` until `until`. `None` when it did not come, or there is no client left. That a client has closed
@@ -506,7 +517,7 @@ pub enum Unread {
     EndedEarly,
     /// It was not whole within [`Deadlines::body`]. That is no fault of a client on a starved machine: it may come again.
     Late,
-    /// All bodies together are above [`Limits::buffered_bytes`].
+    /// There is not enough of [`Limits::body_memory`].
     NoRoom,
     /// There is no client left.
     Lost,
@@ -519,44 +530,65 @@ impl fmt::Display for Unread {
             Self::TooLarge { max } => write!(f, "the body is above the limit of {max} bytes"),
             Self::EndedEarly => f.write_str("the body ended before its Content-Length"),
             Self::Late => f.write_str("the body was not whole within its time"),
-            Self::NoRoom => f.write_str("too many bodies are being read, later"),
+            Self::NoRoom => {
+                f.write_str("too many large notifications are being read, and no more fit into memory; post again")
+            }
             Self::Lost => f.write_str("the connection is lost"),
         }
     }
 }
 
-/// A whole body. It counts in [`Limits::buffered_bytes`] until it is dropped, so drop it as soon as it is decoded.
-pub struct Body<'a> {
-    connection: &'a Connection<'a>,
-    bytes: Vec<u8>,
+/// A body that is read off the socket as its bytes are wanted. Drop it as soon as what was made of it is accounted for
+/// elsewhere.
+pub struct Body<'e, 'a> {
+    exchange: &'e mut Exchange<'a>,
+    reader: Chain<&'a [u8], Until<'a>>,
+    /// Bytes that are still to be read.
+    left: usize,
+    memory: usize,
+    /// Bytes since its connection was last noted as reading.
+    progress: usize,
+    unread: Option<Unread>,
 }
 
-impl Body<'_> {
-    /// Enlarges it with zeros to `size` bytes. Old and new bytes are both reserved meanwhile, since both are allocated.
-    fn grow(&mut self, size: usize) -> Result<(), Unread> {
-        if !self.connection.reserve(size) {
-            return Err(Unread::NoRoom);
+impl Body<'_, '_> {
+    /// Why reading failed, if it did.
+    pub fn unread(&self) -> Option<Unread> {
+        self.unread
+    }
+}
+
+impl Read for Body<'_, '_> {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        let wanted = space.len().min(self.left);
+        if wanted == 0 {
+            return Ok(0);
         }
-        let mut larger = Vec::with_capacity(size);
-        larger.extend_from_slice(&self.bytes);
-        larger.resize(size, 0);
-        let before = mem::replace(&mut self.bytes, larger).len();
-        self.connection.release(before);
-        Ok(())
+        let connection = self.exchange.connection;
+        let read = match self.reader.read(&mut space[..wanted]) {
+            Ok(0) if connection.is_evicted() => Err(Unread::Lost),
+            Ok(0) => Err(Unread::EndedEarly),
+            Err(error) if error.kind() == ErrorKind::TimedOut => Err(Unread::Late),
+            read => read.map_err(|_| Unread::Lost),
+        };
+        self.unread = read.err();
+        let bytes = read.map_err(|unread| io::Error::other(unread.to_string()))?;
+        self.left -= bytes;
+        self.exchange.missing = self.exchange.missing.min(self.left);
+        self.progress += bytes;
+        if self.progress >= PROGRESS && self.left > 0 {
+            self.progress = 0;
+            connection.set(State::Reading(Instant::now()))?;
+        }
+        Ok(bytes)
     }
 }
 
-impl Deref for Body<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Body<'_> {
+impl Drop for Body<'_, '_> {
     fn drop(&mut self) {
-        self.connection.release(self.len());
+        self.exchange.connection.release(self.memory);
+        // An error means that it was evicted, which whoever uses the connection next gets to know.
+        let _ = self.exchange.connection.set(State::Answering);
     }
 }
 

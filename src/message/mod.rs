@@ -3,6 +3,7 @@
 mod danger;
 mod header;
 mod invented;
+mod links;
 mod markdown;
 mod marks;
 pub(crate) mod notice;
@@ -10,10 +11,13 @@ mod split;
 mod target;
 mod text;
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use jiff::tz::Offset;
 
 use crate::alertmanager::Notification;
+use crate::prometheus::Facts;
 use header::{Clock, Header};
 use invented::Invented;
 use markdown::{Kind, Line};
@@ -47,14 +51,56 @@ pub struct MessageInput<'a> {
     pub notifications: &'a [&'a Notification],
     /// The analysis, or why there is none.
     pub content: Content<'a>,
-    /// Whether the same firing set was explained before: the message is marked as still firing.
-    pub is_repeat: bool,
+    /// Set when the analysis was made before.
+    pub reused: Option<Reused<'a>>,
+    /// What was measured.
+    pub facts: &'a Facts,
+    /// Whether an app sends it: its links may stand behind words.
+    pub is_app: bool,
     /// The current time.
     pub now: Timestamp,
     /// The reader's zone (`TIME_ZONE`).
     pub zone: Offset,
     /// The bytes (UTF-8) that one part may have, 2048 for WeCom; taken as [`MIN_PART_BYTES`] when it is less.
     pub part_bytes: usize,
+}
+
+/// An analysis that was made before, and why it is sent now.
+#[derive(Debug, Clone, Copy)]
+pub struct Reused<'a> {
+    /// The id of the message that it was made for.
+    pub id: &'a str,
+    /// When it was made.
+    pub at: Timestamp,
+    /// The value of the alert's metric then, with its unit; "" when it is unknown.
+    pub value: &'a str,
+    /// Why it is sent.
+    pub occasion: Occasion,
+}
+
+/// Why an analysis that was made before is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    /// The same alerts still fire.
+    Repeat,
+    /// They fire again.
+    Again {
+        /// How often they have fired since they were explained, the first time included.
+        count: u16,
+        /// Within this time.
+        window: Duration,
+        /// The time before.
+        last: Option<Firing>,
+    },
+}
+
+/// A time that an alert fired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Firing {
+    /// When it began.
+    pub from: Timestamp,
+    /// When its recovery was posted; `None` when it was not (`send_resolved: false`).
+    pub to: Option<Timestamp>,
 }
 
 /// What a message explains.
@@ -67,6 +113,8 @@ pub enum Content<'a> {
         /// Whether the model was stopped by the length (`finish_reason` "length").
         cut: bool,
     },
+    /// One line that names the message with the analysis ([`MessageInput::reused`]).
+    Brief,
     /// No analysis: the texts of the alerts.
     Plain {
         /// Why, in Chinese, for the reader: 今日 token 预算已用完.
@@ -75,51 +123,60 @@ pub enum Content<'a> {
 }
 
 /// Renders 1 to [`MAX_PARTS`] parts, each of at most `part_bytes` bytes, to be sent in this order. The same input gives
-/// the same bytes. What the alerts and the answer hold of WeCom's own markup has lost its sign.
+/// the same bytes. What the alerts and the answer hold of WeCom's own markup has lost its sign ([`text::disarmed`]).
 #[must_use]
 pub fn render(input: &MessageInput<'_>) -> Vec<String> {
     let part_bytes = input.part_bytes.max(MIN_PART_BYTES);
-    let signature = format!("{SIGNATURE} {}", text::clip(input.id, 32));
+    let (clock, id) = (Clock { now: input.now, zone: input.zone }, text::clip(input.id, 32));
+    if let (Content::Brief, Some(reused)) = (input.content, input.reused) {
+        let silence = links::silence_link(input.notifications, input.is_app);
+        return vec![header::brief(input.notifications, clock, reused, &silence, &id)];
+    }
+    let signature = format!("{SIGNATURE} {id}");
     let mut blocks = body(input, part_bytes);
     let head_bytes = part_bytes / 3;
     let body_bytes: usize = blocks.iter().map(|block| block.len() + 1).sum();
     let rest_bytes = ((MAX_PARTS - 1) * part_bytes).saturating_sub(body_bytes).max(3 * head_bytes);
-    let clock = Clock { now: input.now, zone: input.zone };
-    let Header { head, rest } = header::header(input.notifications, clock, input.is_repeat, head_bytes, rest_bytes);
+    let facts = header::facts_line(input.facts, input.notifications, part_bytes / 8);
+    let Header { head, rest } =
+        header::header(input.notifications, clock, input.reused, &facts, head_bytes, rest_bytes);
     let head = text::clip(&text::disarmed(&head), head_bytes).into_owned();
     if !rest.is_empty() {
         blocks.push(String::new());
         blocks.extend(rest.lines().map(str::to_owned));
     }
     let blocks: Vec<String> = blocks.iter().map(|block| text::disarmed(block)).collect();
-    let links = text::disarmed(&header::links(input.notifications));
-    let has_links = !links.is_empty() && links.len() <= part_bytes / 2;
-    let links = if has_links { format!("{links}\n") } else { String::new() };
-    let tail = format!("\n\n{links}{signature}");
-
-    let whole = format!("{head}\n\n{}{tail}", blocks.join("\n").trim_end());
-    if whole.len() <= part_bytes {
-        return vec![whole];
+    let body = blocks.join("\n");
+    let mut links = links::links(input.notifications, input.is_app);
+    let separator = if input.is_app { " " } else { "\n" };
+    let tail = |links: &[String]| {
+        let gap = if links.is_empty() { "" } else { "\n" };
+        format!("\n\n{}{gap}{signature}", links.join(separator))
+    };
+    // The last links go before a second part is made.
+    let needed = head.len() + 2 + body.trim_end().len();
+    if needed + tail(&[]).len() <= part_bytes {
+        while needed + tail(&links).len() > part_bytes {
+            links.pop();
+        }
+        return vec![format!("{head}\n\n{}{}", body.trim_end(), tail(&links))];
     }
-    let name = worst_name(input.notifications);
+    while tail(&links).len() > part_bytes / 2 {
+        links.pop();
+    }
+    let name =
+        text::clip(&text::disarmed(&header::worst_name(input.notifications, NAME_BYTES)), NAME_BYTES).into_owned();
     let first = part_bytes.saturating_sub(head.len() + signature.len() + NUMBER_BYTES + 4);
-    let bytes = part_bytes - (NUMBER_BYTES + name.len() + input.id.len().min(32) + 2);
-    let (mut parts, tail) = split_with_tail(&blocks, tail, first, bytes);
+    let bytes = part_bytes - (NUMBER_BYTES + name.len() + id.len() + 2);
+    let (mut parts, tail) = split_with_tail(&blocks, tail(&links), first, bytes);
     let count = parts.len();
     parts[count - 1].push_str(&tail);
     let numbered = parts.iter().enumerate().map(|(index, part)| (index + 1, part));
     let titled = numbered.map(|(number, part)| match number {
         1 => format!("{}\n\n{signature}（1/{count}）", format!("{head}\n\n{part}").trim_end()),
-        _ => format!("（{number}/{count}）{name} {}\n{part}", text::clip(input.id, 32)),
+        _ => format!("（{number}/{count}）{name} {id}\n{part}"),
     });
     titled.collect()
-}
-
-/// The name of the worst alert, by which a further part is known.
-fn worst_name(notifications: &[&Notification]) -> String {
-    let alerts = notifications.iter().flat_map(|notification| &notification.alerts);
-    let name = alerts.min_by_key(|alert| alert.rank()).map_or("", |alert| alert.name());
-    text::clip(&text::disarmed(&text::short_line(name, NAME_BYTES)), NAME_BYTES).into_owned()
 }
 
 /// Cuts the text into two parts or more so that the end of the message fits into the last; returns both.
@@ -147,6 +204,7 @@ fn body(input: &MessageInput<'_>, part_bytes: usize) -> Vec<String> {
         std::iter::once(format!("（{why}以下是告警原文）")).chain(texts.lines().map(str::to_owned)).collect()
     };
     match input.content {
+        Content::Brief => Vec::new(),
         Content::Plain { why } => alert_texts(&format!("无 AI 分析：{}。", text::one_line(why))),
         Content::Analysis { text, cut } => {
             let mut lines = markdown::lines(text);
@@ -157,9 +215,15 @@ fn body(input: &MessageInput<'_>, part_bytes: usize) -> Vec<String> {
             if cut {
                 lines.push(Line::new(Kind::Text, "（回答过长，后文缺失）"));
             }
+            let measured = input.facts.list.join("\n") + &input.facts.names;
             let answer: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
-            let invented = Invented::new(&answer.join("\n"), input.notifications, "");
-            marks::blocks(&marks::mark(lines, &invented))
+            let invented = Invented::new(&answer.join("\n"), input.notifications, &measured);
+            let mut blocks = marks::blocks(&marks::mark(lines, &invented));
+            if let Some(reused) = input.reused {
+                let clock = Clock { now: input.now, zone: input.zone };
+                blocks.insert(0, header::introduction(clock, reused));
+            }
+            blocks
         }
     }
 }
@@ -167,21 +231,46 @@ fn body(input: &MessageInput<'_>, part_bytes: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::LazyLock;
 
     fn notification(json: &str) -> Notification {
         Notification::decode(json.as_bytes()).unwrap()
     }
+
+    static NO_FACTS: LazyLock<Facts> = LazyLock::new(Facts::default);
 
     fn input<'a>(notifications: &'a [&'a Notification], text: &'a str) -> MessageInput<'a> {
         MessageInput {
             id: "#3f9a2c",
             notifications,
             content: Content::Analysis { text, cut: false },
-            is_repeat: false,
+            reused: None,
+            facts: &NO_FACTS,
+            is_app: true,
             now: "2026-11-23T11:00:00Z".parse().unwrap(),
             zone: Offset::constant(8),
             part_bytes: 2048,
         }
+    }
+
+    #[test]
+    fn facts_stand_below_the_labels_and_fall_off_from_the_end() {
+        let node = node();
+        let pieces =
+            ["93.4%（阈值 85%）", "，1 小时前 61%", "，仍在上升", "；24 小时内第 4 次"].map(str::to_owned).to_vec();
+        let facts = Facts { pieces, ..Facts::default() };
+        let whole = render(&MessageInput { facts: &facts, ..input(&[&node], ANSWER) }).concat();
+        let line = "依据：93.4%（阈值 85%），1 小时前 61%，仍在上升；24 小时内第 4 次";
+        assert!(whole.contains(&format!("cluster=prod-bj，mountpoint=/data，job=node\n{line}\n\n")), "{whole}");
+        let mut last = line.len();
+        for part_bytes in (MIN_PART_BYTES..2048).rev().step_by(64) {
+            let parts = render(&MessageInput { facts: &facts, part_bytes, ..input(&[&node], ANSWER) });
+            assert!(parts.iter().all(|part| part.len() <= part_bytes));
+            let shown = parts[0].lines().find(|line| line.starts_with("依据")).unwrap_or_default();
+            assert!(line.starts_with(shown) && shown.len() <= last, "{shown}");
+            last = shown.len();
+        }
+        assert!(last < line.len());
     }
 
     fn node() -> Notification {
@@ -218,10 +307,10 @@ mod tests {
     #[test]
     fn short_answer_is_one_part() {
         let node = node();
-        let expected = "【critical】NodeDiskWillFill：2 个告警
-实例: db-2:9100、db-3:9100
-最早: 11-23 16:00，已持续 3 小时
-标签: cluster=prod-bj，mountpoint=/data，job=node
+        let expected = "【critical】NodeDiskWillFill 2 条
+对象：db-2、db-3
+触发：最早 16:00，截至 19:00 已持续 3 小时
+标签：cluster=prod-bj，mountpoint=/data
 
 结论：
 db-2、db-3 的 /data 将在 2 小时内写满（推测：binlog 未清理）。
@@ -243,7 +332,7 @@ PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY;
 rm -rf /data/backup/old
 4. 监控见 面板 https://grafana.corp/d/9，备机 10.9.9.9 〔告警中未出现：grafana.corp、10.9.9.9〕
 
-手册: https://wiki.corp/disk 告警: http://alertmanager.prod:9093
+<a href=\"https://wiki.corp/disk\">手册</a> <a href=\"http://alertmanager.prod:9093/#/alerts\">详情</a>
 deepseek 告警解析与处理建议 #3f9a2c";
         assert_eq!(check(&input(&[&node], ANSWER)), [expected]);
     }
@@ -251,8 +340,13 @@ deepseek 告警解析与处理建议 #3f9a2c";
     #[test]
     fn repeat_is_marked_as_still_firing() {
         let node = node();
-        let parts = check(&MessageInput { is_repeat: true, ..input(&[&node], ANSWER) });
-        assert!(parts[0].contains("\n仍未恢复,已持续 3 小时\n"), "{}", parts[0]);
+        let at = "2026-11-23T08:10:00Z".parse().unwrap();
+        let reused = Reused { id: "#111111", at, value: "", occasion: Occasion::Repeat };
+        let parts = check(&MessageInput { reused: Some(reused), ..input(&[&node], ANSWER) });
+        for shown in ["【critical】仍未恢复：NodeDiskWillFill", "\n\n以下是 16:10 的分析（#111111）：\n结论："]
+        {
+            assert!(parts[0].contains(shown), "{}", parts[0]);
+        }
     }
 
     #[test]
@@ -280,9 +374,9 @@ deepseek 告警解析与处理建议 #3f9a2c";
         };
         let members: Vec<Notification> = (0..50).map(member).collect();
         let parts = check(&input(&members.iter().collect::<Vec<_>>(), ANSWER));
-        let head = "【告警汇总】50 组共 50 个告警：critical×17、warning×16、info×17\n最早: 11-23 18:00，已持续 1 小时\n• [critical] DbDown0×2（2 组）：i-1、i-4，18:01 起\n";
+        let head = "【critical】50 组 50 条告警，DbDown0 等 26 种\n级别：critical 17、warning 16、info 17\n触发：最早 18:00，截至 19:00 已持续 1 小时\n• [critical] DbDown0×2（2 组）：i-1、i-4，18:01 起\n";
         assert!(parts[0].contains(head), "{}", parts[0]);
-        assert!(parts[0].contains("\n…… 等 50 组，其余见文末\n\n结论："), "{}", parts[0]);
+        assert!(parts[0].contains("\n…… 共 50 组，其余见文末\n\n结论："), "{}", parts[0]);
         assert!(parts.concat().contains("• [warning] WebDown0×2（2 组）：i-2、i-5，18:02 起"), "{}", parts.concat());
     }
 
@@ -292,12 +386,12 @@ deepseek 告警解析与处理建议 #3f9a2c";
         let parts = check(&input(&[&node], &ANSWER.repeat(30)));
         assert_eq!(parts.len(), MAX_PARTS);
         let last = &parts[MAX_PARTS - 1];
-        assert!(last.contains("\n……\n（篇幅所限，后文省略）\n\n手册"), "{last}");
+        assert!(last.contains("\n……\n（篇幅所限，后文省略）\n\n<a href"), "{last}");
         let cut = check(&MessageInput {
             content: Content::Analysis { text: "结论：磁盘", cut: true },
             ..input(&[&node], "")
         });
-        assert!(cut[0].contains("结论：磁盘\n（回答过长，后文缺失）\n\n手册"), "{}", cut[0]);
+        assert!(cut[0].contains("结论：磁盘\n（回答过长，后文缺失）\n\n<a href"), "{}", cut[0]);
     }
 
     #[test]
@@ -317,7 +411,7 @@ deepseek 告警解析与处理建议 #3f9a2c";
                 assert_eq!(whole("du -xsh /data/* | sort -h | tail"), 3, "{part_bytes}");
             }
             let last = parts.last().unwrap();
-            assert!(last.contains("告警: http://alertmanager.prod:9093"), "{part_bytes}: {last}");
+            assert!(last.contains(">详情</a>"), "{part_bytes}: {last}");
             let is_lonely = parts.iter().any(|part| part.lines().count() < 3 || part.ends_with('】'));
             assert!(!is_lonely, "{part_bytes}: {parts:?}");
         }
@@ -348,7 +442,7 @@ deepseek 告警解析与处理建议 #3f9a2c";
         assert_eq!(
             parts,
             [
-                "未命名告警：1 个告警\n\n（模型没有返回有效内容。以下是告警原文）\n• 未命名告警: （没有 summary）\n\ndeepseek 告警解析与处理建议 #3f9a2c"
+                "未命名告警\n\n（模型没有返回有效内容。以下是告警原文）\n• 未命名告警：（规则没有写 summary）\n\ndeepseek 告警解析与处理建议 #3f9a2c"
             ]
         );
     }

@@ -1,6 +1,6 @@
 //! The notices to WeCom that DeepSeek needs a person, and that it works again.
 
-use super::SIGNATURE;
+use super::{SIGNATURE, text};
 use crate::outcome::{Outcome, Reason};
 
 /// Why an alert comes without an analysis.
@@ -8,37 +8,68 @@ const WHY_PLAIN: [(Reason, &str); 7] = [
     (Reason::Credentials, "DeepSeek API Key 被拒绝"),
     (Reason::Balance, "DeepSeek 账户余额不足"),
     (Reason::Configuration, "DeepSeek 模型或地址配置有误"),
-    (Reason::Prompt, "DeepSeek 拒绝分析此内容"),
+    (Reason::Prompt, "DeepSeek 拒绝分析这条告警的内容"),
     (Reason::RateLimited, "DeepSeek 限流"),
     (Reason::Timeout, "DeepSeek 超时"),
-    (Reason::DeliveredOverBudget, "今日 token 预算已用完"),
+    (Reason::DeliveredOverBudget, "今日 token 额度已用完（critical 仍会分析）"),
 ];
 
-/// Failures that only a person can end: what is wrong, and what to do.
-const HINTS: [(Reason, &str, &str); 3] = [
+/// Failures that only a person can end: the variable that their message names, what is wrong, and what to do.
+const HINTS: [(Reason, &str, &str, &str); 7] = [
     (
         Reason::Credentials,
-        "API Key 被拒绝",
-        "检查 DEEPSEEK_API_KEY 是否有效;若由 DEEPSEEK_API_KEY_FILE 提供,更新文件即可,无需重启",
+        "",
+        "DeepSeek API Key 被拒绝",
+        "检查 DEEPSEEK_API_KEY 是否有效；用 DEEPSEEK_API_KEY_FILE 的，改文件即可，不用重启",
     ),
-    (Reason::Balance, "账户余额不足", "为 DeepSeek 账户充值,到账后自动恢复"),
-    (Reason::Configuration, "模型或地址配置有误", "检查 DEEPSEEK_MODEL 与 DEEPSEEK_BASE_URL,改好后重启本服务"),
+    (Reason::Balance, "", "DeepSeek 账户余额不足", "给 DeepSeek 账户充值，到账后自动恢复"),
+    (
+        Reason::Configuration,
+        "lower DEEPSEEK_MAX_TOKENS",
+        "max_tokens 超出模型上限",
+        "调小 DEEPSEEK_MAX_TOKENS（0 表示不传该参数），改好后重启本服务",
+    ),
+    (
+        Reason::Configuration,
+        "DEEPSEEK_EXTRA",
+        "请求参数不被模型支持",
+        "按“详情”修改 DEEPSEEK_EXTRA，或换一个 DEEPSEEK_MODEL，改好后重启本服务",
+    ),
+    (
+        Reason::Configuration,
+        "set DEEPSEEK_MODEL",
+        "模型不可用",
+        "把 DEEPSEEK_MODEL 改成该接口提供的模型，改好后重启本服务",
+    ),
+    (
+        Reason::Configuration,
+        "does it lack /v1",
+        "接口地址有误",
+        "检查 DEEPSEEK_BASE_URL（是否缺少 /v1），改好后重启本服务",
+    ),
+    (
+        Reason::Configuration,
+        "",
+        "DeepSeek 模型或地址配置有误",
+        "检查 DEEPSEEK_MODEL 和 DEEPSEEK_BASE_URL，改好后重启本服务",
+    ),
 ];
 
 /// A notice that DeepSeek refuses every request until a person acts: what is wrong, and what to do.
 pub(crate) fn analysis_stopped(failure: &Outcome, id: &str) -> String {
-    let row = HINTS.iter().find(|(reason, ..)| *reason == failure.reason);
-    let (what, hint) = row.map_or(("请求被拒绝", "查看本服务的日志"), |(_, what, hint)| (what, hint));
-    let detail = &failure.message;
+    let row = HINTS.iter().find(|(reason, named, ..)| *reason == failure.reason && failure.message.contains(named));
+    let (what, hint) =
+        row.map_or(("DeepSeek 拒绝请求", "查看本服务的日志"), |(_, _, what, hint)| (what, hint));
+    let detail = text::disarmed(&failure.message);
     format!(
-        "⚠️ AI 分析已停用:{what}\n处理办法:{hint}\n恢复前告警不附 AI 分析,原始告警不受影响;\
-         10 分钟后由下一个告警自动重试,恢复后会再通知。\n详情:{detail}\n\n{SIGNATURE} {id}"
+        "⚠️ AI 分析已暂停：{what}\n处理办法：{hint}\n恢复前不附 AI 分析；10 分钟后遇到新告警会自动重试，恢复后另行通知。\n\
+         详情：{detail}\n\n{SIGNATURE} {id}"
     )
 }
 
 /// A notice that DeepSeek works again.
 pub(crate) fn analysis_resumed(id: &str) -> String {
-    format!("✅ AI 分析已恢复,后续告警将正常附上分析。\n\n{SIGNATURE} {id}")
+    format!("✅ AI 分析已恢复。\n\n{SIGNATURE} {id}")
 }
 
 /// Why an alert comes without an analysis, in Chinese for the message.
@@ -59,6 +90,15 @@ mod tests {
         ] {
             let text = analysis_stopped(&Outcome::new(reason, "长".repeat(250)), "#000001");
             assert!(text.contains(remedy) && text.len() <= 2048, "{text}");
+        }
+        for (message, remedy) in [
+            ("400: max_tokens; lower DEEPSEEK_MAX_TOKENS; 0 sends none", "调小 DEEPSEEK_MAX_TOKENS"),
+            ("400: top_k; change DEEPSEEK_EXTRA, or DEEPSEEK_MODEL", "修改 DEEPSEEK_EXTRA"),
+            ("404: set DEEPSEEK_MODEL to a model that this endpoint offers", "把 DEEPSEEK_MODEL 改成"),
+            ("200: a web page: check DEEPSEEK_BASE_URL (does it lack /v1?)", "是否缺少 /v1"),
+        ] {
+            let text = analysis_stopped(&Outcome::new(Reason::Configuration, message), "#000001");
+            assert!(text.contains(remedy), "{text}");
         }
     }
 }

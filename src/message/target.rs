@@ -1,7 +1,6 @@
-//! The target of an alert, and the labels that name it: an exporter's own address, pod and namespace do not.
+//! The targets of alerts, and the labels that name them: an exporter's own address, pod and namespace do not.
 
-use std::collections::BTreeSet;
-use std::fmt;
+use std::collections::BTreeMap;
 
 use super::header::MAX_VALUE;
 use super::text;
@@ -9,76 +8,137 @@ use crate::alertmanager::{Alert, Notification, Pair};
 use crate::redact::MASK;
 
 /// At most this many common labels are named.
-const MAX_LABELS: usize = 5;
+const MAX_LABELS: usize = 4;
+/// A value of at least this many hexadecimal digits is a hash or an id.
+const HASH_DIGITS: usize = 16;
 
 /// Labels that name the target, the best first.
-const TARGETS: [&str; 21] = [
-    "persistentvolumeclaim", "horizontalpodautoscaler", "exported_instance", "exported_pod", "instance", "pod", "node",
-    "host", "hostname", "nodename", "server", "target", "device", "deployment", "daemonset", "statefulset",
-    "container", "job_name", "service", "domain", "name",
+const TARGETS: [&str; 22] = [
+    "persistentvolumeclaim", "horizontalpodautoscaler", "exported_instance", "exported_pod", "ceph_daemon", "instance",
+    "pod", "node", "host", "hostname", "nodename", "server", "target", "device", "deployment", "daemonset",
+    "statefulset", "container", "job_name", "service", "domain", "name",
 ];
 /// Those of them whose values are names within a namespace.
 const NAMESPACED: [&str; 9] = [
     "persistentvolumeclaim", "horizontalpodautoscaler", "exported_pod", "pod", "deployment", "daemonset",
     "statefulset", "container", "job_name",
 ];
-/// Labels by which two alerts of one instance differ.
-const DETAILS: [&str; 8] = ["mountpoint", "pod", "device", "container", "topic", "queue", "database", "name"];
-/// Common labels that help, the best first.
-const COMMON: [&str; 28] = [
-    "cluster", "env", "environment", "region", "zone", "idc", "namespace", "exported_namespace", "app", "application",
+/// Labels by which two alerts of one target differ, the best first; any other label comes behind them.
+const DETAILS: [&str; 12] = [
+    "mountpoint", "pod", "device", "container", "topic", "consumergroup", "queue", "database", "index", "target",
+    "hostname", "name",
+];
+/// Common labels that help, the best first; any other label comes behind them.
+const COMMON: [&str; 26] = [
+    "cluster", "env", "environment", "namespace", "exported_namespace", "region", "zone", "idc", "app", "application",
     "name", "pod", "container", "node", "sysName", "ifName", "mountpoint", "device", "topic", "queue", "database",
-    "consumergroup", "reason", "role", "team", "owner", "service", "job",
+    "consumergroup", "reason", "role", "team", "owner",
+];
+/// Labels that the head has in lines of their own.
+const IN_HEAD: [&str; 5] = ["alertname", "severity", "level", "priority", "级别"];
+/// Labels that say how a value was scraped, and ids.
+const NOISE: [&str; 13] = [
+    "instance", "endpoint", "service", "job", "prometheus", "prometheus_replica", "replica", "metrics_path", "uid",
+    "uuid", "id", "image", "container_id",
 ];
 
-/// The instance or what names it best, with the detail by which it differs from others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Target<'a> {
-    namespace: &'a str,
-    name: &'a str,
-    detail: &'a str,
+/// What alerts are about.
+pub(crate) struct Targets {
+    /// The one target of all of them, if there is one.
+    pub(crate) one: Option<String>,
+    /// Several, each once; of one target that by which its alerts differ.
+    pub(crate) several: Vec<String>,
 }
 
-impl fmt::Display for Target<'_> {
-    /// `pay/api-1`, `db-2:9100（/data）`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let short = |text| text::short_line(text, MAX_VALUE);
-        if !self.namespace.is_empty() {
-            write!(f, "{}/", short(self.namespace))?;
-        }
-        f.write_str(&short(self.name))?;
-        if !self.detail.is_empty() {
-            write!(f, "（{}）", short(self.detail))?;
-        }
-        Ok(())
+/// The targets of alerts, in their order. `common` are the labels that all of them share.
+pub(crate) fn targets(alerts: &[&Alert], common: &[Pair<'_>]) -> Targets {
+    let named = named(alerts, common);
+    let mut names: Vec<&String> = named.iter().map(|(name, _)| name).collect();
+    names.dedup();
+    if let [name] = names[..] {
+        let several = differences(alerts, common);
+        let is_exporter =
+            alerts.iter().all(|alert| target_label(alert).is_none_or(|label| is_about_scrape(alert, label)));
+        let is_worth_it = !name.is_empty() && (!is_exporter || several.is_empty());
+        let one = is_worth_it.then(|| name.clone());
+        return Targets { one, several };
     }
+    let mut several = Vec::new();
+    for (name, detail) in named.iter().filter(|(name, _)| !name.is_empty()) {
+        let target = if detail.is_empty() { name.clone() } else { format!("{name}（{detail}）") };
+        if !several.contains(&target) {
+            several.push(target);
+        }
+    }
+    Targets { one: None, several }
 }
 
-/// The targets of the alerts, each once.
-pub(crate) fn targets<'a>(alerts: &[&'a Alert], common: &[Pair<'_>]) -> Vec<Target<'a>> {
+/// For each alert its target and by what it differs from others, both "" where nothing names them: `pay/api-1`,
+/// `db-2` and `/data`. An instance loses its port, where that leaves it apart from the others.
+fn named(alerts: &[&Alert], common: &[Pair<'_>]) -> Vec<(String, String)> {
     let is_common = |name: &str| common.iter().any(|(common, _)| *common == name);
-    let mut seen = BTreeSet::new();
-    let mut targets = Vec::new();
-    for alert in alerts {
-        let Some(label) = target_label(alert) else { continue };
-        let name = alert.label(label);
-        let is_own = |detail: &str, value: &str| {
-            detail != label
+    let short = |text| text::short_line(text, MAX_VALUE);
+    let mut ports: BTreeMap<&str, &str> = BTreeMap::new();
+    let instances = || alerts.iter().map(|alert| alert.label("instance"));
+    let has_one_port = instances().all(|instance| *ports.entry(host(instance)).or_insert(instance) == instance);
+    let named = alerts.iter().map(|alert| {
+        let Some(label) = target_label(alert) else { return (String::new(), String::new()) };
+        let value = alert.label(label);
+        let is_own = |(name, value): &(&String, &String)| {
+            *name != label
                 && !value.is_empty()
-                && !is_common(detail)
-                && !name.contains(value)
-                && !is_about_scrape(alert, detail)
+                && !is_common(name)
+                && !alert.label(label).contains(value.as_str())
+                && !is_about_scrape(alert, name)
         };
-        let details = alert.labels.iter().filter_map(|(name, value)| Some((place(&DETAILS, name)?, value)));
-        let detail = details.filter(|(place, value)| is_own(DETAILS[*place], value)).min();
-        let is_apart = NAMESPACED.contains(&label) && !is_common("namespace");
-        let namespace = if is_apart && !is_about_scrape(alert, "namespace") { alert.label("namespace") } else { "" };
-        let target = Target { namespace, name, detail: detail.map_or("", |(_, value)| value) };
-        if seen.insert(target) {
-            targets.push(target);
+        let details = alert.labels.iter().filter(is_own);
+        let detail = details.filter_map(|(name, value)| Some((place(&DETAILS, name)?, value))).min();
+        let is_apart = NAMESPACED.contains(&label) && !is_common("namespace") && !is_about_scrape(alert, "namespace");
+        let namespace = if is_apart { alert.label("namespace") } else { "" };
+        let value = if label == "instance" && has_one_port { host(value) } else { value };
+        let name = if namespace.is_empty() { short(value) } else { format!("{}/{}", short(namespace), short(value)) };
+        (name, detail.map_or_else(String::new, |(_, value)| short(value)))
+    });
+    named.collect()
+}
+
+/// An instance without its port: `db-2:9104` is db-2. An address with a scheme stays.
+fn host(instance: &str) -> &str {
+    match instance.rsplit_once(':') {
+        Some((host, port))
+            if !host.is_empty()
+                && (!host.contains(':') || host.ends_with(']'))
+                && !port.is_empty()
+                && port.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
+            host
+        }
+        _ => instance,
+    }
+}
+
+/// The label by which alerts of one target differ, with its value in each: `topic=order-paid`. Empty for one alert.
+fn differences(alerts: &[&Alert], common: &[Pair<'_>]) -> Vec<String> {
+    let Some(first) = alerts.first().filter(|_| alerts.len() > 1) else { return Vec::new() };
+    let differs = |name: &str| common.iter().all(|(common, _)| *common != name);
+    let target = target_label(first);
+    let mut labels: Vec<(&String, &String)> =
+        first.labels.iter().filter(|(name, _)| differs(name) && target != Some(name.as_str())).collect();
+    labels
+        .retain(|(name, value)| **value != MASK && !IN_HEAD.contains(&name.as_str()) && !is_about_scrape(first, name));
+    // Ids are the last to be shown, and shown all the same where nothing else differs.
+    labels.sort_by_key(|(name, value)| (is_noise(name, value), place(&DETAILS, name).unwrap_or(DETAILS.len())));
+    let Some((label, _)) = labels.first() else { return Vec::new() };
+    let mut values: Vec<String> = Vec::new();
+    for value in alerts.iter().map(|alert| text::short_line(alert.label(label), MAX_VALUE)) {
+        if !(value.is_empty() || values.contains(&value)) {
+            values.push(value);
         }
     }
-    targets
+    if let Some(first) = values.first_mut() {
+        *first = format!("{}={first}", text::short_line(label, 32));
+    }
+    values
 }
 
 /// Where `name` stands among `names`, which are few.
@@ -96,18 +156,32 @@ pub(crate) fn common_labels<'a>(notifications: &[&'a Notification]) -> Vec<Pair<
     shared
 }
 
-/// The common labels as `cluster=prod，job=node`, without those that the head names anyway, or that help nobody.
-pub(crate) fn shown_labels(common: &[Pair<'_>], alerts: &[&Alert]) -> String {
+/// The common labels as `cluster=prod，env=test`, without those that the title names or that help nobody.
+pub(crate) fn shown_labels(common: &[Pair<'_>], alerts: &[&Alert], title: &str) -> String {
     let Some(first) = alerts.first() else { return String::new() };
-    let target = target_label(first);
-    let is_shown = |(name, value): &&Pair<'_>| {
-        let is_in_head = matches!(*name, "alertname" | "severity" | "instance" | "uid") || target == Some(*name);
-        !(is_in_head || name.starts_with("__") || *value == MASK || is_about_scrape(first, name))
-    };
-    let mut labels: Vec<&Pair<'_>> = common.iter().filter(is_shown).collect();
-    labels.sort_by_cached_key(|(name, _)| place(&COMMON, name).unwrap_or(COMMON.len()));
+    let mut labels: Vec<&Pair<'_>> = common
+        .iter()
+        .filter(|(name, value)| !(is_noise(name, value) || is_about_scrape(first, name) || title.contains(value)))
+        .collect();
+    labels.sort_by_key(|(name, _)| place(&COMMON, name).unwrap_or(COMMON.len()));
     let label = |(name, value): &Pair<'_>| format!("{}={}", text::short_line(name, 32), text::short_line(value, 40));
     labels.into_iter().take(MAX_LABELS).map(label).collect::<Vec<_>>().join("，")
+}
+
+/// Whether a label helps nobody: how it was scraped, an id or a hash, or what was masked.
+fn is_noise(name: &str, value: &str) -> bool {
+    let is_hash = || {
+        let digits = value.bytes().filter(u8::is_ascii_hexdigit).count();
+        digits >= HASH_DIGITS
+            && value.bytes().all(|byte| byte.is_ascii_hexdigit() || b"-:".contains(&byte))
+            && value.bytes().any(|byte| byte.is_ascii_digit())
+    };
+    value.contains(MASK)
+        || IN_HEAD.contains(&name)
+        || NOISE.contains(&name)
+        || name.starts_with("__")
+        || name.starts_with("container_label_")
+        || is_hash()
 }
 
 /// The label that names the target; an exporter's own only when there is no other.
@@ -132,7 +206,8 @@ fn is_about_scrape(alert: &Alert, name: &str) -> bool {
     match name {
         "endpoint" | "metrics_path" | "prometheus" | "prometheus_replica" | "replica" => true,
         "instance" => {
-            ["job", "service", "container"].iter().any(|name| alert.label(name).contains("kube-state-metrics"))
+            is_exporter("instance")
+                || ["job", "service", "container"].iter().any(|name| alert.label(name).contains("kube-state-metrics"))
         }
         "pod" | "container" | "service" | "job" => is_exporter(name),
         "namespace" => is_exporter("pod") || is_exported("namespace"),
@@ -144,24 +219,30 @@ fn is_about_scrape(alert: &Alert, name: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn names(targets: &[Target<'_>]) -> Vec<String> {
-        targets.iter().map(ToString::to_string).collect()
+    fn shown(labels: &[&str]) -> (Option<String>, Vec<String>, String) {
+        let alerts = labels.iter().map(|labels| format!(r#"{{"labels":{{{labels}}}}}"#)).collect::<Vec<_>>().join(",");
+        let notification = Notification::decode(format!(r#"{{"alerts":[{alerts}]}}"#).as_bytes()).unwrap();
+        let alerts: Vec<_> = notification.alerts.iter().collect();
+        let common = common_labels(&[&notification]);
+        let Targets { one, several } = targets(&alerts, &common);
+        let labels = shown_labels(&common, &alerts, one.as_deref().unwrap_or_default());
+        (one, several, labels)
     }
 
     #[test]
     fn exporter_is_the_target_only_when_nothing_else_is() {
         let ksm = r#""instance":"10.244.6.12:8080","job":"kube-state-metrics","container":"kube-state-metrics","endpoint":"http","service":"prometheus-kube-state-metrics""#;
         let node = r#""instance":"10.20.3.17:9100","job":"node-exporter","container":"node-exporter","namespace":"monitoring","pod":"node-exporter-7xk2p""#;
-        for (name, labels, target, shown) in [
+        for (name, labels, target, common) in [
             ("a pod", format!(r#"{ksm},"namespace":"pay","pod":"api-1""#), "api-1", "namespace=pay"),
             ("a deployment", format!(r#"{ksm},"namespace":"pay","deployment":"api""#), "api", "namespace=pay"),
             ("a node", format!(r#"{ksm},"node":"n-1","cluster":"c""#), "n-1", "cluster=c"),
-            ("a machine", format!(r#"{node},"device":"sda","cluster":"c""#), "10.20.3.17:9100", "cluster=c，device=sda"),
+            ("a machine", format!(r#"{node},"device":"sda","cluster":"c""#), "10.20.3.17", "cluster=c，device=sda"),
             (
                 "a volume",
                 r#""instance":"n-1:10250","namespace":"log","persistentvolumeclaim":"data-0","job":"kubelet""#.into(),
                 "data-0",
-                "namespace=log，job=kubelet",
+                "namespace=log",
             ),
             (
                 "a certificate",
@@ -171,30 +252,78 @@ mod tests {
             ),
             ("the exporter itself", r#""job":"node-exporter","service":"node-exporter""#.into(), "node-exporter", ""),
             ("a masked value", r#""instance":"a","api_key":"***""#.into(), "a", ""),
+            ("a disk of Ceph", r#""instance":"10.20.12.5:9283","ceph_daemon":"osd.12","job":"ceph""#.into(), "osd.12", ""),
+            (
+                "ids",
+                r#""instance":"a","uid":"1","trace":"0123456789abcdef0123","container_label_x":"y","env":"prod""#.into(),
+                "a",
+                "env=prod",
+            ),
+            ("a website", r#""instance":"https://a.example/x:1""#.into(), "https://a.example/x:1", ""),
         ] {
-            let json = format!(r#"{{"alerts":[{{"labels":{{{labels}}}}}]}}"#);
-            let notification = Notification::decode(json.as_bytes()).unwrap();
-            let alerts: Vec<_> = notification.alerts.iter().collect();
-            let common = common_labels(&[&notification]);
-            assert_eq!(names(&targets(&alerts, &common)), [target], "{name}");
-            assert_eq!(shown_labels(&common, &alerts), shown, "{name}");
+            let (one, several, labels) = shown(&[&labels]);
+            assert_eq!((one.as_deref(), &*labels), (Some(target), common), "{name}");
+            assert!(several.is_empty(), "{name}");
         }
     }
 
     #[test]
-    fn targets_of_one_instance_differ_by_a_detail() {
-        let json = r#"{"alerts":[
-            {"labels":{"namespace":"a","pod":"p","job":"kube-state-metrics","instance":"i"}},
-            {"labels":{"namespace":"b","pod":"p","job":"kube-state-metrics","instance":"i"}},
-            {"labels":{"instance":"db:9100","mountpoint":"/a","pod":"node-exporter-1"}},
-            {"labels":{"instance":"db:9100","mountpoint":"/b","pod":"node-exporter-1"}},
-            {"labels":{"instance":"redis-0.svc:9121","pod":"redis-0"}},
-            {"labels":{"instance":"10.0.0.1:8080","pod":"api-1"}}]}"#;
-        let notification = Notification::decode(json.as_bytes()).unwrap();
-        let alerts: Vec<_> = notification.alerts.iter().collect();
-        assert_eq!(
-            names(&targets(&alerts, &common_labels(&[&notification]))),
-            ["a/p", "b/p", "db:9100（/a）", "db:9100（/b）", "redis-0.svc:9121", "10.0.0.1:8080（api-1）"]
-        );
+    fn several_targets_are_told_apart() {
+        let ksm = r#""job":"kube-state-metrics","instance":"i""#;
+        for (name, labels, one, several) in [
+            (
+                "pods of one name",
+                vec![format!(r#""namespace":"a","pod":"p",{ksm}"#), format!(r#""namespace":"b","pod":"p",{ksm}"#)],
+                None,
+                vec!["a/p", "b/p"],
+            ),
+            (
+                "machines with details",
+                vec![
+                    r#""instance":"db-1:9100","mountpoint":"/a""#.into(),
+                    r#""instance":"db-2:9100","mountpoint":"/b""#.into(),
+                ],
+                None,
+                vec!["db-1（/a）", "db-2（/b）"],
+            ),
+            (
+                "ports that tell apart",
+                vec![r#""instance":"db:6379""#.into(), r#""instance":"db:6380""#.into()],
+                None,
+                vec!["db:6379", "db:6380"],
+            ),
+            (
+                "mounts of one machine",
+                vec![
+                    r#""instance":"db:9100","mountpoint":"/a""#.into(),
+                    r#""instance":"db:9100","mountpoint":"/b""#.into(),
+                ],
+                Some("db"),
+                vec!["mountpoint=/a", "/b"],
+            ),
+            (
+                "topics behind an exporter",
+                vec![
+                    r#""instance":"kafka-exporter:9308","topic":"paid","id":"1""#.into(),
+                    r#""instance":"kafka-exporter:9308","topic":"refund","id":"2""#.into(),
+                ],
+                None,
+                vec!["topic=paid", "refund"],
+            ),
+            (
+                "one target, two alerts",
+                vec![r#""alertname":"A","instance":"db""#.into(), r#""alertname":"B","instance":"db""#.into()],
+                Some("db"),
+                vec![],
+            ),
+        ] {
+            let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+            let (found, listed, _) = shown(&labels);
+            assert_eq!(
+                (found.as_deref(), listed),
+                (one, several.iter().map(|it| (*it).to_owned()).collect()),
+                "{name}"
+            );
+        }
     }
 }

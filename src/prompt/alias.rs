@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Included, Unbounded};
 
 use crate::alertmanager::{Alert, Notification};
+use crate::redact::MASK;
 
 /// Values longer than this many bytes get an alias where they stand as the label's value, but are not sought in other
 /// texts: seeking one costs its length at every word.
@@ -80,6 +81,11 @@ impl Aliases {
         self.entries.is_empty()
     }
 
+    /// Whether the values of this label are to be hidden.
+    pub(crate) fn hides(&self, label: &str) -> bool {
+        self.labels.iter().any(|hidden| hidden == label)
+    }
+
     /// `text` with an alias in place of every value and host that stands in it as a whole word.
     ///
     /// `10.0.0.5` is no word of `10.0.0.55` or `10.0.0.5-b`. Chinese has no blanks, so a Chinese value is a word
@@ -99,8 +105,9 @@ impl Aliases {
 
     /// The alias of a label's whole value, if the label is one of those to hide.
     pub(crate) fn of_label(&self, name: &str, value: &str) -> Option<&str> {
-        let index = self.values.get(value).filter(|_| self.labels.iter().any(|label| label == name))?;
-        Some(&self.entries[*index].alias)
+        // One that is not known is of an alert whose content is not kept.
+        let is_hidden = !value.is_empty() && self.hides(name);
+        is_hidden.then(|| self.values.get(value).map_or(MASK, |index| &self.entries[*index].alias))
     }
 
     /// `answer` with the real values in place of the aliases.

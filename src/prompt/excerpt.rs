@@ -7,8 +7,11 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::alias::Aliases;
-use crate::alertmanager::{Alert, Labels, Notification, Pair};
-use crate::percent::decode_form;
+use jiff::Timestamp;
+use jiff::tz::Offset;
+
+use crate::alertmanager::{Alert, Kind, Labels, Notification, Pair};
+use crate::prometheus::Facts;
 
 /// The word in the tags around the data. It is escaped where the data has it, so that no alert can close the fence.
 pub(crate) const FENCE: &str = "alert_data";
@@ -32,7 +35,7 @@ const LONGEST_NAME: usize = 256;
 const LONGEST_LABEL: usize = 256;
 const LONGEST_TEXT: usize = 1940;
 
-/// Bytes of an alert's `startsAt` with its name: Alertmanager's times have 35 at most.
+/// Bytes of an alert's `startsAt` with its name.
 const STARTS_AT_BYTES: usize = 52;
 
 /// Labels that describe an alert best: they come first and are the last to be left out.
@@ -51,6 +54,8 @@ pub(crate) struct Excerpt<'a> {
     /// Fingerprints of alerts that are new in their group.
     pub(crate) joined: &'a HashSet<String>,
     pub(crate) aliases: &'a Aliases,
+    pub(crate) zone: Offset,
+    pub(crate) facts: &'a Facts,
 }
 
 impl Excerpt<'_> {
@@ -59,6 +64,7 @@ impl Excerpt<'_> {
         let alerts = self.ordered(notification);
         let mut group = Members::new(bound);
         group.member("rules", &self.rules(&alerts, bound / 6));
+        self.add_facts(&mut group);
         self.group(notification, &alerts, group)
     }
 
@@ -71,9 +77,11 @@ impl Excerpt<'_> {
             (rank, &group.group_labels, group.shared_labels(), &group.group_key)
         });
         let alerts: Vec<_> = groups.iter().flat_map(|group| &group.alerts).collect();
+        let omitted: Vec<_> = groups.iter().flat_map(|group| &group.omitted).collect();
         let mut digest = Members::new(bound);
-        digest.member("alertnames", &self.names(&alerts, bound / 8 * 7));
+        digest.member("alertnames", &self.names(&alerts, &omitted, bound / 8 * 7));
         digest.member("rules", &self.rules(&alerts, bound / 8));
+        self.add_facts(&mut digest);
         let group = |group: &Notification, bound| self.group(group, &self.ordered(group), Members::new(bound));
         let mut left = digest.free_for("groups").saturating_sub(2 + groups.len());
         let mut texts: Vec<_> = groups.iter().map(|one| group(one, left)).collect();
@@ -94,6 +102,19 @@ impl Excerpt<'_> {
         digest.object()
     }
 
+    /// Adds what was measured, as far as an eighth of the bytes goes.
+    fn add_facts(&self, object: &mut Members) {
+        let mut list = Members::new(object.bound / 8);
+        for fact in &self.facts.list {
+            list.item(&self.text(fact, LONGEST_TEXT));
+        }
+        // Alerts that are not in the notification have no aliases.
+        if !self.facts.names.is_empty() && !self.aliases.hides("alertname") {
+            list.item(&self.text(&self.facts.names, LONGEST_TEXT));
+        }
+        object.member("facts", &list.list());
+    }
+
     /// Adds a group to what `group` holds: what its alerts share, the alerts, and the count of those that do not fit.
     fn group(&self, notification: &Notification, alerts: &[&Alert], mut group: Members) -> String {
         let bound = group.bound;
@@ -109,27 +130,28 @@ impl Excerpt<'_> {
         }
         let one = |alert: &Alert, bound| self.alert(alert, (&labels, &annotations), bound);
         let (mut list, mut shown) = self::shown(alerts, group.free_for("alerts"), one);
-        if shown < alerts.len() {
-            if let Some(earliest) = alerts.iter().map(|alert| &alert.starts_at).filter(|start| !start.is_empty()).min()
-            {
-                group.member("earliestStartsAt", &quote(&shorten(earliest, STARTS_AT_BYTES)));
+        let kinds: Vec<_> = notification.omitted.iter().collect();
+        if shown < alerts.len() || !kinds.is_empty() {
+            if let Some(earliest) = notification.since() {
+                group.member("earliestStartsAt", &quote(&self.time(earliest)));
             }
             // The names of all are the most that those of the omitted can take.
             let free = group.free_for("alerts");
-            let names = self.names(alerts, free / 2).len() + "omitted".len() + COUNT_BYTES;
+            let names = self.names(alerts, &kinds, free / 2).len() + "omitted".len() + COUNT_BYTES;
             (list, shown) = self::shown(alerts, free.saturating_sub(names), one);
         }
         group.member("alerts", &list);
-        group.member("omitted", &self.names(&alerts[shown..], group.free_for("omitted")));
+        group.member("omitted", &self.names(&alerts[shown..], &kinds, group.free_for("omitted")));
         group.object()
     }
 
     /// How many alerts of each name there are, the most urgent first.
-    fn names(&self, alerts: &[&Alert], bound: usize) -> String {
+    fn names(&self, alerts: &[&Alert], omitted: &[&Kind], bound: usize) -> String {
         let mut counts = BTreeMap::new();
-        for alert in alerts {
-            let (rank, count) = counts.entry(alert.name()).or_insert((alert.rank(), 0));
-            (*rank, *count) = (alert.rank().min(*rank), *count + 1);
+        let alerts = alerts.iter().map(|alert| (alert.name(), alert.rank(), 1));
+        for (name, own, number) in alerts.chain(omitted.iter().map(|kind| (&*kind.name, kind.rank(), kind.alerts))) {
+            let (rank, count) = counts.entry(name).or_insert((own, 0));
+            (*rank, *count) = (own.min(*rank), *count + number);
         }
         let mut counts: Vec<_> = counts.into_iter().collect();
         counts.sort_by_key(|(_, (rank, _))| *rank);
@@ -164,6 +186,12 @@ impl Excerpt<'_> {
         self.joined.contains(&alert.fingerprint)
     }
 
+    /// To the second, with its offset.
+    fn time(&self, time: Timestamp) -> String {
+        let seconds = Timestamp::from_second(time.as_second()).unwrap_or(time);
+        seconds.display_with_offset(self.zone).to_string()
+    }
+
     /// One alert without the `common` labels and annotations.
     fn alert(&self, alert: &Alert, common: (&[Pair<'_>], &[Pair<'_>]), bound: usize) -> String {
         let mut json = Members::new(bound);
@@ -173,8 +201,8 @@ impl Excerpt<'_> {
         json.member("labels", &self.labels(&own(&alert.labels, common.0), bound / 2));
         let free = json.free_for("annotations").saturating_sub(STARTS_AT_BYTES);
         json.member("annotations", &self.annotations(&own(&alert.annotations, common.1), free));
-        if !alert.starts_at.is_empty() {
-            json.member("startsAt", &quote(&shorten(&alert.starts_at, STARTS_AT_BYTES)));
+        if let Some(start) = alert.starts_at {
+            json.member("startsAt", &quote(&self.time(start)));
         }
         json.object()
     }
@@ -194,11 +222,13 @@ impl Excerpt<'_> {
     /// The expressions behind the alerts, each rule's once, as far as they fit.
     fn rules(&self, alerts: &[&Alert], bound: usize) -> String {
         let mut seen = BTreeSet::new();
-        let all = alerts.iter().filter_map(|alert| Some((alert.name(), encoded_expr(&alert.generator_url)?)));
+        let links = alerts.iter().filter(|alert| seen.insert((alert.name(), &alert.generator_url)));
+        // The peers of a pair of Prometheus have links of their own to one rule.
+        let mut known = BTreeSet::new();
+        let all = links.filter_map(|alert| Some((alert.name(), alert.expression()?)));
         let mut rules = Members::new(bound);
-        for (name, expr) in all.filter(|rule| seen.insert(*rule)) {
-            let (name, expr) =
-                (self.label("alertname", name, LONGEST_NAME), self.text(&decode_form(expr), LONGEST_TEXT));
+        for (name, expr) in all.filter(|rule| known.insert(rule.clone())) {
+            let (name, expr) = (self.label("alertname", name, LONGEST_NAME), self.text(&expr, LONGEST_TEXT));
             if !rules.item(&format!(r#"{{"alertname":{name},"expr":{expr}}}"#)) {
                 break;
             }
@@ -343,12 +373,6 @@ fn pairs(pairs: &[Pair<'_>], first: &[&str], bound: usize, json: impl Fn(&str, &
         others += usize::from(!fits);
     }
     object.object_and(others)
-}
-
-/// `g0.expr` of a rule's link, still encoded. Some front ends put the query behind a `#`.
-fn encoded_expr(generator_url: &str) -> Option<&str> {
-    let mut queries = generator_url.split(['?', '&', '#']);
-    queries.find_map(|query| query.strip_prefix("g0.expr=").filter(|expr| !expr.is_empty()))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A notification, or a digest of several, as the chat messages for the model.
 //!
 //! The system message holds the instructions, the user message the data, fenced. The time is not in it: the same
-//! notification is always the same bytes.
+//! notification with the same facts is always the same bytes.
 
 mod alias;
 mod excerpt;
@@ -12,7 +12,10 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
+use jiff::tz::Offset;
+
 use crate::alertmanager::Notification;
+use crate::prometheus::Facts;
 use excerpt::{Excerpt, FENCE};
 
 /// Bytes of the user message at most, whatever the group: about 8,000 tokens.
@@ -64,6 +67,10 @@ pub struct Subject<'a> {
     pub joined: &'a HashSet<String>,
     /// Aliases for the values of redacted labels.
     pub aliases: &'a Aliases,
+    /// `TIME_ZONE`, in which the model reads times, as the reader of its answer does.
+    pub zone: Offset,
+    /// What was measured for them.
+    pub facts: &'a Facts,
 }
 
 /// The chat that asks for an explanation: a system and a user message, the latter at most [`LONGEST_USER_MESSAGE`].
@@ -80,12 +87,12 @@ pub fn chat(instructions: Option<&str>, subject: &Subject<'_>) -> Vec<ChatMessag
 }
 
 fn user_message(subject: &Subject<'_>) -> String {
-    let Subject { notifications, joined, aliases } = *subject;
-    let excerpt = Excerpt { joined, aliases };
+    let Subject { notifications, joined, aliases, zone, facts } = *subject;
+    let excerpt = Excerpt { joined, aliases, zone, facts };
     let bound = LONGEST_USER_MESSAGE - AROUND_DATA;
-    let alerts = || notifications.iter().flat_map(|notification| &notification.alerts);
-    let count = alerts().count();
-    let joined_count = alerts().filter(|alert| joined.contains(&alert.fingerprint)).count();
+    let count: usize = notifications.iter().map(|notification| notification.count()).sum();
+    let alerts = notifications.iter().flat_map(|notification| &notification.alerts);
+    let joined_count = alerts.filter(|alert| joined.contains(&alert.fingerprint)).count();
     let (mut text, data) = match notifications {
         [one] => (format!("请分析这组 Alertmanager 告警，正在触发的共 {count} 条。"), excerpt.single(one, bound)),
         several => (
@@ -101,6 +108,7 @@ fn user_message(subject: &Subject<'_>) -> String {
     for (key, explanation) in [
         (r#""common"#, "commonLabels、commonAnnotations 为组内各条告警共有。"),
         (r#""expr":""#, "expr 是告警规则的 PromQL。"),
+        (r#""facts":["#, "facts 是刚从 Prometheus 查到的实测值，不得改动数字。"),
         (
             "kube-state-metrics",
             "kube-state-metrics 的 instance 是采集器自身的地址，故障对象是 pod、node 等标签所指的。",
@@ -131,9 +139,7 @@ mod tests {
 
     fn recorded(name: &str) -> Notification {
         let path = format!("{}/tests/it/payloads/{name}.json", env!("CARGO_MANIFEST_DIR"));
-        let mut notification = Notification::decode(&std::fs::read(path).unwrap()).unwrap();
-        notification.retain_firing();
-        notification
+        Notification::decode(&std::fs::read(path).unwrap()).unwrap()
     }
 
     fn group(alerts: &[Value]) -> Notification {
@@ -151,7 +157,8 @@ mod tests {
         let redacted: Vec<_> = redacted.iter().map(|label| (*label).to_owned()).collect();
         let joined = joined.iter().map(|print| (*print).to_owned()).collect();
         let aliases = Aliases::new(notifications, &redacted);
-        let chat = chat(None, &Subject { notifications, joined: &joined, aliases: &aliases });
+        let (zone, facts) = (Offset::constant(8), &Facts::default());
+        let chat = chat(None, &Subject { notifications, joined: &joined, aliases: &aliases, zone, facts });
         let [system, user] = chat.try_into().unwrap();
         assert_eq!((system.role, user.role), (Role::System, Role::User));
         assert!(user.content.len() <= LONGEST_USER_MESSAGE, "{} bytes", user.content.len());
@@ -173,7 +180,7 @@ mod tests {
         assert!(text.contains(r#""instance":"10.0.0.5:9100""#), "{text}");
         let data = data(&text);
         assert_eq!(data["rules"][0]["expr"], "vector(92.5) and on () (vector(time() % 60) < 25)");
-        assert_eq!(data["alerts"][0]["startsAt"], "2026-11-22T20:43:00.818Z");
+        assert_eq!(data["alerts"][0]["startsAt"], "2026-11-23T04:43:00+08:00");
         assert_eq!(data["alerts"][0]["annotations"]["description"], "当前值 92.5%，阈值 80%");
         for absent in ["generatorURL", "endsAt", "0001-01-01", "http", "receiver", "groupKey", "omitted"] {
             assert!(!text.contains(absent), "{absent}: {text}");
@@ -231,7 +238,7 @@ mod tests {
         }));
         let data = data(&user(&[&group(&alerts)], &[], &[]));
         assert_eq!(data["alerts"].as_array().unwrap().len(), 50);
-        assert_eq!(data["earliestStartsAt"], "2026-11-22T20:43:00.818Z");
+        assert_eq!(data["earliestStartsAt"], "2026-11-23T04:43:00+08:00");
         assert_eq!(data["omitted"], json!({"DiskFull": 999, "HighCPU": 1951}), "one of each place is shown");
     }
 
@@ -265,12 +272,12 @@ mod tests {
     }
 
     #[test]
-    fn order_of_the_alerts_does_not_matter() {
-        let mut alerts: Vec<_> = (0..300).map(|n| alert(&format!("A{}", n % 7), &format!("i{n}"))).collect();
+    fn order_of_alerts_that_are_all_kept_does_not_matter() {
+        let mut alerts: Vec<_> = (0..120).map(|n| alert(&format!("A{}", n % 7), &format!("i{n}"))).collect();
         let text = user(&[&group(&alerts)], &[], &[]);
         alerts.reverse();
         assert_eq!(user(&[&group(&alerts)], &[], &[]), text);
-        alerts.rotate_left(100);
+        alerts.rotate_left(50);
         assert_eq!(user(&[&group(&alerts)], &[], &[]), text);
     }
 
@@ -284,11 +291,11 @@ mod tests {
 
     #[test]
     fn alerts_that_joined_come_first_and_are_marked() {
-        let alerts: Vec<_> = (0..200).map(|n| alert("A", &format!("i{n:03}"))).collect();
-        let text = user(&[&group(&alerts)], &[], &["Ai150"]);
+        let alerts: Vec<_> = (0..120).map(|n| alert("A", &format!("i{n:03}"))).collect();
+        let text = user(&[&group(&alerts)], &[], &["Ai110"]);
         assert_eq!(data(&text)["alerts"][0]["new"], true);
         assert_eq!(text.matches(r#""new":true"#).count(), 2, "the alert's mark and what it means");
-        let all: Vec<_> = (0..200).map(|n| format!("Ai{n:03}")).collect();
+        let all: Vec<_> = (0..120).map(|n| format!("Ai{n:03}")).collect();
         let all: Vec<_> = all.iter().map(String::as_str).collect();
         assert!(!user(&[&group(&alerts)], &[], &all).contains("新触发"), "all are new");
     }
@@ -346,7 +353,8 @@ mod tests {
     fn prompt_file_replaces_all_but_the_fence_rule() {
         let one = recorded("one-firing");
         let (joined, aliases) = (HashSet::new(), Aliases::default());
-        let subject = Subject { notifications: &[&one], joined: &joined, aliases: &aliases };
+        let (zone, facts) = (Offset::UTC, &Facts::default());
+        let subject = Subject { notifications: &[&one], joined: &joined, aliases: &aliases, zone, facts };
         let system = |instructions| chat(instructions, &subject).swap_remove(0).content;
         assert_eq!(system(Some(" Be brief.\n")), format!("Be brief.\n\n{FENCE_RULE}"));
         assert_eq!(system(Some(" \n")), format!("{INSTRUCTIONS}\n\n{FENCE_RULE}"));

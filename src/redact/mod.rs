@@ -21,10 +21,11 @@ const DECODINGS: usize = 3;
 /// The groupKey stays as it is, since it identifies the group; [`mask_text`] is for the log line that holds it. What is
 /// masked already is not counted again.
 pub fn mask(notification: &mut Notification) -> usize {
-    let Notification { group_labels, external_url, alerts, .. } = notification;
+    let Notification { group_labels, external_url, alerts, omitted, .. } = notification;
     let (nothing, mut masker) = (Labels::new(), Masker::default());
     masker.labels(group_labels, &nothing);
     masker.text(external_url);
+    omitted.iter_mut().for_each(|kind| masker.text(&mut kind.name));
     let mut last = (&*group_labels, &nothing, "");
     for Alert { labels, annotations, generator_url, .. } in alerts {
         masker.labels(labels, last.0);

@@ -13,9 +13,6 @@ const TRANSIENT_OPEN: Duration = Duration::from_secs(30);
 /// How long a frequency limit (45009) keeps it open, longer each time: the limit is a minute's, then an hour's.
 /// <https://developer.work.weixin.qq.com/document/path/90312>
 const LIMIT_OPEN: [Duration; 3] = [Duration::from_secs(60), Duration::from_secs(5 * 60), Duration::from_secs(60 * 60)];
-/// How long a reservation of the probe lasts: a model's answer takes about as long.
-const RESERVED: Duration = Duration::from_secs(60);
-
 /// What a failure says about the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Severity {
@@ -53,8 +50,8 @@ struct Open {
     lasting: bool,
     /// A job makes the one call that is allowed when the time is up.
     is_probed: bool,
-    /// Until then a job prepares for the probe. One that is ready sooner may go first.
-    reserved_until: Option<Instant>,
+    /// A job prepares for the probe. One that is ready sooner may go first.
+    is_reserved: bool,
 }
 
 /// The right to call, and the duty to report once. A probe that is dropped without a report frees the probe.
@@ -64,11 +61,9 @@ pub(crate) struct Permit<'b> {
     is_probe: bool,
 }
 
-impl Open {
-    fn refuses(&self, now: Instant) -> bool {
-        now < self.until || self.is_probed
-    }
-}
+/// The right of one job to prepare for the probe; dropping it gives the right back.
+#[derive(Debug)]
+pub(crate) struct Reservation<'b>(Option<&'b CircuitBreaker>);
 
 impl CircuitBreaker {
     /// A closed one.
@@ -76,22 +71,30 @@ impl CircuitBreaker {
         Self { name, state: Mutex::default() }
     }
 
-    /// What is answered in place of a call.
-    fn refusal(&self, open: &Open) -> Outcome {
+    /// What a job is answered that may not call now. While another one probes, that is 503, so that it is posted again
+    /// within seconds: what opened the breaker may be over.
+    fn refusal(&self, open: &Open, now: Instant, is_reserved: bool) -> Option<Outcome> {
         let Outcome { reason, message, .. } = &open.failure;
-        let held = Some(Held { breaker: self.name, until: open.until });
-        Outcome { held, ..Outcome::new(*reason, format!("{} is not called for a while, since: {message}", self.name)) }
+        let refused = |reason, why| {
+            let held = Some(Held { breaker: self.name, until: open.until });
+            Outcome { held, ..Outcome::new(reason, format!("{} {why}: {message}", self.name)) }
+        };
+        if now < open.until {
+            return Some(refused(*reason, "is not called for a while, since"));
+        }
+        (open.is_probed || is_reserved)
+            .then(|| refused(Reason::Transient, "is tried by another notification, post again; it failed before"))
     }
 
     /// Asks for the right to call now.
     ///
     /// # Errors
-    /// The failure that opened it, while it is open or another job probes.
+    /// The failure that opened it, while it is open; a transient one while another job probes.
     pub(crate) fn acquire(&self, now: Instant) -> Result<Permit<'_>, Outcome> {
         let mut state = self.lock();
         if let Some(open) = &mut state.open {
-            if open.refuses(now) {
-                return Err(self.refusal(open));
+            if let Some(refusal) = self.refusal(open, now, false) {
+                return Err(refusal);
             }
             open.is_probed = true;
         }
@@ -103,30 +106,28 @@ impl CircuitBreaker {
     /// # Errors
     /// As of `acquire`.
     pub(crate) fn check(&self, now: Instant) -> Result<(), Outcome> {
-        match &self.lock().open {
-            Some(open) if open.refuses(now) => Err(self.refusal(open)),
-            Some(_) | None => Ok(()),
-        }
+        self.lock().open.as_ref().and_then(|open| self.refusal(open, now, false)).map_or(Ok(()), Err)
     }
 
-    /// The same for a job that has slow and costly work to do before it calls: only one at a time prepares for the probe.
+    /// The same for a job that has slow and costly work to do before it calls: only one at a time prepares for the probe,
+    /// until it drops what it gets here.
     ///
     /// # Errors
-    /// As of `acquire`, and while another job has reserved the probe.
-    pub(crate) fn reserve_probe(&self, now: Instant) -> Result<(), Outcome> {
-        if let Some(open) = &mut self.lock().open {
-            if open.refuses(now) || open.reserved_until.is_some_and(|until| now < until) {
-                return Err(self.refusal(open));
-            }
-            open.reserved_until = Some(now + RESERVED);
+    /// As of `acquire`, and a transient one while another job has reserved the probe.
+    pub(crate) fn reserve_probe(&self, now: Instant) -> Result<Reservation<'_>, Outcome> {
+        let mut state = self.lock();
+        let Some(open) = &mut state.open else { return Ok(Reservation(None)) };
+        if let Some(refusal) = self.refusal(open, now, open.is_reserved) {
+            return Err(refusal);
         }
-        Ok(())
+        open.is_reserved = true;
+        Ok(Reservation(Some(self)))
     }
 
     /// Whether calls are held back, for the metrics. What needs a person counts until a probe has succeeded; other
     /// failures count until their time is up, since a quiet night brings no probe.
     pub(crate) fn is_open(&self, now: Instant) -> bool {
-        self.lock().open.as_ref().is_some_and(|open| open.lasting || open.refuses(now))
+        self.lock().open.as_ref().is_some_and(|open| open.lasting || self.refusal(open, now, false).is_some())
     }
 
     /// Why it is open.
@@ -178,9 +179,11 @@ impl Permit<'_> {
             Severity::Lasting(open_for) => open_for,
         };
         if counts {
+            #[cfg(debug_assertions)]
+            let open_for = shortened_for_tests(open_for);
             let lasting = matches!(severity, Severity::Lasting(_));
             let (until, failure) = (now + open_for, failure.clone());
-            state.open = Some(Open { until, failure, lasting, is_probed: false, reserved_until: None });
+            state.open = Some(Open { until, failure, lasting, is_probed: false, is_reserved: false });
         }
     }
 }
@@ -193,6 +196,23 @@ impl Drop for Permit<'_> {
             open.is_probed = false;
         }
     }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if let Some(breaker) = self.0
+            && let Some(open) = &mut breaker.lock().open
+        {
+            open.is_reserved = false;
+        }
+    }
+}
+
+/// In debug builds alone: the tests of the real binary need not wait for minutes.
+#[cfg(debug_assertions)]
+fn shortened_for_tests(open_for: Duration) -> Duration {
+    let by = std::env::var("BREAKERS_OPEN_SHORTER").ok().and_then(|by| by.parse().ok());
+    open_for / by.unwrap_or(1)
 }
 
 #[cfg(test)]
@@ -209,16 +229,20 @@ mod tests {
     #[test]
     fn one_job_at_a_time_reserves_the_probe() {
         let (breaker, now) = (CircuitBreaker::new("test"), Instant::now());
-        assert!(breaker.reserve_probe(now).is_ok() && breaker.reserve_probe(now).is_ok(), "it is closed");
+        let closed = (breaker.reserve_probe(now), breaker.reserve_probe(now));
+        assert!(closed.0.is_ok() && closed.1.is_ok());
         breaker.acquire(now).unwrap().failed(&refused(), LASTING, now);
-        assert!(breaker.reserve_probe(now).is_err() && breaker.is_open(now));
+        assert_eq!(breaker.reserve_probe(now).unwrap_err().reason, refused().reason);
         let due = now + MINUTE;
-        assert!(breaker.reserve_probe(due).is_ok() && breaker.reserve_probe(due).is_err());
+        let reservation = breaker.reserve_probe(due).unwrap();
+        let other = breaker.reserve_probe(due).unwrap_err();
+        assert_eq!(other.reason, Reason::Transient, "it may be over: {}", other.message);
         assert!(breaker.check(due).is_ok(), "a rendered message may probe");
         assert!(breaker.is_open(due), "it needs a person");
-        assert!(breaker.reserve_probe(due + RESERVED).is_ok(), "the reservation has expired");
-        breaker.acquire(due).unwrap().succeeded();
-        assert!(breaker.reserve_probe(due).is_ok() && breaker.reserve_probe(due).is_ok());
+        drop(closed);
+        assert!(breaker.reserve_probe(due).is_err(), "what was reserved while it was closed frees nothing");
+        drop(reservation);
+        assert!(breaker.reserve_probe(due).is_ok(), "the job that reserved it did not come as far as the probe");
     }
 
     #[test]
@@ -249,7 +273,8 @@ mod tests {
             refusal.message
         );
         let probe = breaker.acquire(start + MINUTE).unwrap();
-        assert!(breaker.acquire(start + MINUTE).is_err(), "one job probes, not two");
+        let other = breaker.acquire(start + MINUTE).unwrap_err();
+        assert_eq!(other.reason, Reason::Transient, "one job probes, not two: {}", other.message);
         probe.failed(&refused(), LASTING, start + MINUTE);
         drop(probe);
         assert!(breaker.acquire(start + MINUTE + MINUTE / 2).is_err(), "open again");
@@ -271,10 +296,9 @@ mod tests {
         let (breaker, start) = (CircuitBreaker::new("test"), Instant::now());
         breaker.acquire(start).unwrap().failed(&refused(), LASTING, start);
         let due = start + MINUTE;
-        breaker.reserve_probe(due).unwrap();
+        let _reservation = breaker.reserve_probe(due).unwrap();
         drop(breaker.acquire(due).unwrap());
         assert!(breaker.reserve_probe(due).is_err(), "two jobs would pay for a model call");
-        assert!(breaker.reserve_probe(due + RESERVED).is_ok());
     }
 
     #[test]

@@ -2,16 +2,19 @@
 
 mod breaker;
 
-pub(crate) use breaker::{CircuitBreaker, Permit, Severity};
+pub(crate) use breaker::{CircuitBreaker, Permit, Reservation, Severity};
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
+use jiff::fmt::rfc2822;
 use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER};
 use ureq::http::{Request, Response};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
@@ -37,8 +40,11 @@ const BUFFER: usize = 16 * 1024;
 const QUOTED_CHARS: usize = 200;
 /// Bytes that are read of a secret's file.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
+/// Stack of a thread that reads a body, TLS included.
+const READER_STACK: usize = 256 * 1024;
 /// What a name that does not resolve is reported as.
 const NO_SUCH_NAME: &str = "the host's name cannot be resolved; check the address and this machine's DNS";
+const LATE: &str = "no whole answer in time";
 
 /// How an upstream is reached.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +52,15 @@ pub struct Settings {
     pub(crate) proxy: Option<ProxyRoute>,
     /// The certificates that are trusted instead of the built-in ones.
     pub(crate) roots: Option<Roots>,
+    /// The variables of both, for the ways out of their failures.
+    pub(crate) variables: Variables,
+}
+
+/// Which variables set an upstream's proxy and its certificates.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Variables {
+    pub(crate) proxy: &'static str,
+    pub(crate) ca_file: &'static str,
 }
 
 /// Certificates that are trusted for one upstream.
@@ -247,6 +262,9 @@ pub(crate) enum Reuse {
 #[derive(Debug)]
 pub(crate) struct Client {
     agent: Agent,
+    /// The proxy's address, without its password.
+    proxy: Option<String>,
+    variables: Variables,
 }
 
 /// One call.
@@ -254,7 +272,8 @@ pub(crate) struct Client {
 pub(crate) struct Call<'c> {
     /// Its query may hold a secret, so it is never logged.
     pub(crate) url: &'c Secret,
-    pub(crate) bearer: Option<&'c Secret>,
+    /// The header `Authorization`: `Bearer …`, `Basic …`.
+    pub(crate) authorization: Option<&'c Secret>,
     /// A JSON body to POST; without one it is a GET.
     pub(crate) json: Option<&'c [u8]>,
     /// Bytes of an answer's body; a larger one is a [`CallError`].
@@ -266,11 +285,103 @@ pub(crate) struct Call<'c> {
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) status: u16,
-    /// `Retry-After`, when it is in seconds.
+    /// `Retry-After`, from now on.
     pub(crate) retry_after: Option<Duration>,
     /// `Date`, for the clock's skew.
     pub(crate) date: Option<String>,
     pub(crate) body: Vec<u8>,
+}
+
+/// An answer whose head was read.
+pub(crate) struct Opened(Response<Body>);
+
+/// A body as it comes. It is read on a thread of its own, which ends with the body or at the call's deadline: a read of
+/// ureq's cannot be given up before, and a stream that stalls must be.
+pub(crate) struct Pieces(Receiver<std::io::Result<Vec<u8>>>);
+
+impl Opened {
+    pub(crate) fn status(&self) -> u16 {
+        self.0.status().as_u16()
+    }
+
+    /// Reads the body to its end.
+    ///
+    /// # Errors
+    /// It does not end within the call's deadline or `max_bytes`.
+    pub(crate) fn read(mut self, max_bytes: u64) -> Result<Received, CallError> {
+        let mut body = Vec::new();
+        let read = self.0.body_mut().with_config().limit(max_bytes).reader().read_to_end(&mut body);
+        read.map_err(|error| describe(&error.into(), Sent::Yes))?;
+        let header = |name| self.0.headers().get(name).and_then(|value| value.to_str().ok());
+        Ok(Received {
+            status: self.status(),
+            retry_after: header(RETRY_AFTER).and_then(|text| retry_after(text.trim(), SystemTime::now())),
+            date: header(DATE).map(str::to_owned),
+            body,
+        })
+    }
+
+    /// Begins to read the body.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub(crate) fn pieces(self) -> Result<Pieces, CallError> {
+        let mut body = self.0.into_body().into_reader();
+        let (sender, pieces) = mpsc::sync_channel(1);
+        let read = move || {
+            let mut buffer = [0; 4096];
+            loop {
+                let piece = body.read(&mut buffer).map(|length| buffer.get(..length).unwrap_or_default().to_vec());
+                let is_last = piece.as_ref().map_or(true, Vec::is_empty);
+                let is_unwanted = sender.send(piece).is_err();
+                if is_unwanted && !is_last {
+                    // What follows `[DONE]`: a connection that is read to its end is used again.
+                    let _ = std::io::copy(&mut body.take(BUFFER as u64), &mut std::io::sink());
+                    return;
+                }
+                if is_last {
+                    return;
+                }
+            }
+        };
+        let spawned = thread::Builder::new().name("body".into()).stack_size(READER_STACK).spawn(read);
+        spawned.map(|_| Pieces(pieces)).map_err(|error| {
+            let text = format!("the system gives no thread to read the answer ({error})");
+            CallError { sent: Sent::Yes, kind: CallErrorKind::Other, text }
+        })
+    }
+}
+
+impl Pieces {
+    /// The next bytes; none at the end.
+    ///
+    /// # Errors
+    /// The connection broke off, or nothing came until `until`: then reading may go on.
+    pub(crate) fn next(&self, until: Instant) -> Result<Vec<u8>, CallError> {
+        match self.0.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(piece) => piece.map_err(|error| describe(&error.into(), Sent::Yes)),
+            Err(RecvTimeoutError::Timeout) => {
+                Err(CallError { sent: Sent::Yes, kind: CallErrorKind::TimedOut, text: LATE.into() })
+            }
+            // The thread has panicked, which the panic hook has logged.
+            Err(RecvTimeoutError::Disconnected) => {
+                let text = "the HTTP client panicked".into();
+                Err(CallError { sent: Sent::Yes, kind: CallErrorKind::Other, text })
+            }
+        }
+    }
+}
+
+/// `Retry-After` in seconds, with a fraction too, or as a date.
+/// <https://www.rfc-editor.org/rfc/rfc9110#field.retry-after>
+fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
+    match text.parse() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+        Err(_) => {
+            let date = SystemTime::from(rfc2822::parse(text).ok()?.timestamp());
+            Some(date.duration_since(now).unwrap_or_default())
+        }
+    }
 }
 
 /// Why there is no whole answer.
@@ -330,7 +441,8 @@ impl Client {
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .user_agent(concat!("wechat-with-deepseek/", env!("CARGO_PKG_VERSION")))
             .build();
-        Self { agent: Agent::new_with_config(config) }
+        let proxy = settings.proxy.as_ref().map(ToString::to_string);
+        Self { agent: Agent::new_with_config(config), proxy, variables: settings.variables }
     }
 
     /// Makes one call. Whether it is made again is the caller's decision.
@@ -338,42 +450,70 @@ impl Client {
     /// # Errors
     /// There is no whole answer within the deadline.
     pub(crate) fn call(&self, call: &Call<'_>) -> Result<Received, CallError> {
+        self.open(call, call.deadline)?.read(call.max_bytes)
+    }
+
+    /// Makes one call as far as the answer's head, which must come by `head_by`.
+    ///
+    /// # Errors
+    /// It does not come by then.
+    pub(crate) fn open(&self, call: &Call<'_>, head_by: Instant) -> Result<Opened, CallError> {
         let mut unread = call.json.unwrap_or_default();
-        let answered = catch_unwind(AssertUnwindSafe(|| self.send(call, &mut unread)));
+        let answered = catch_unwind(AssertUnwindSafe(|| self.send(call, head_by, &mut unread)));
         // ureq reads the body when it has connected and sent the head, so a body that it has not read was not sent.
         let sent = if call.json.is_some_and(|json| json.len() == unread.len()) { Sent::No } else { Sent::Unknown };
-        let mut response = match answered {
-            Ok(response) => response.map_err(|error| describe(&error, sent))?,
+        match answered {
+            Ok(response) => response.map(Opened).map_err(|error| self.with_ways_out(describe(&error, sent), &error)),
             // ureq panics when the system gives no thread for a lookup. The panic hook has logged it.
             Err(_) => {
                 let text = "the HTTP client panicked; does the system give no more threads?".into();
-                return Err(CallError { sent, kind: CallErrorKind::Other, text });
+                Err(CallError { sent, kind: CallErrorKind::Other, text })
             }
+        }
+    }
+
+    /// Names the proxy where it is the one that failed, and the variables to change.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "errors of packages gain variants, which the last arm describes"
+    )]
+    fn with_ways_out(&self, mut failure: CallError, error: &ureq::Error) -> CallError {
+        let Variables { proxy: proxy_variable, ca_file } = self.variables;
+        // What fails before a connection stands is the proxy's fault.
+        let is_proxys = match error {
+            ureq::Error::HostNotFound
+            | ureq::Error::ConnectionFailed
+            | ureq::Error::ConnectProxyFailed(_)
+            | ureq::Error::Timeout(ureq::Timeout::Resolve | ureq::Timeout::Connect) => true,
+            ureq::Error::Io(error) => error.kind() == ErrorKind::ConnectionRefused || failure.text == NO_SUCH_NAME,
+            _ => false,
         };
-        let mut body = Vec::new();
-        let read = response.body_mut().with_config().limit(call.max_bytes).reader().read_to_end(&mut body);
-        read.map_err(|error| describe(&error.into(), Sent::Yes))?;
-        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-        Ok(Received {
-            status: response.status().as_u16(),
-            retry_after: header(RETRY_AFTER).and_then(|text| text.trim().parse().ok()).map(Duration::from_secs),
-            date: header(DATE).map(str::to_owned),
-            body,
-        })
+        if let Some(proxy) = self.proxy.as_ref().filter(|_| is_proxys) {
+            failure.text = format!(
+                "the proxy {proxy} failed: {}; check {proxy_variable} or HTTPS_PROXY; {proxy_variable}=none goes direct",
+                failure.text
+            );
+        } else if failure.text.contains("UnknownIssuer") {
+            failure.text = format!("{}; set {ca_file} to the certificate of its issuer (PEM)", failure.text);
+        }
+        failure
     }
 
     /// Sends the request and reads the answer's head. `unread` is what ureq has not read of the body.
-    fn send(&self, call: &Call<'_>, unread: &mut &[u8]) -> Result<Response<Body>, ureq::Error> {
+    fn send(&self, call: &Call<'_>, head_by: Instant, unread: &mut &[u8]) -> Result<Response<Body>, ureq::Error> {
         // The timeouts of the phases would add up.
-        let left = Some(call.deadline.saturating_duration_since(Instant::now()));
+        let now = Instant::now();
+        let left = Some(call.deadline.saturating_duration_since(now));
+        let head = Some(head_by.saturating_duration_since(now));
         let mut request = Request::builder().uri(call.url.expose());
-        if let Some(bearer) = call.bearer {
-            request = request.header(AUTHORIZATION, format!("Bearer {}", bearer.expose()));
+        if let Some(authorization) = call.authorization {
+            request = request.header(AUTHORIZATION, authorization.expose());
         }
         if let Some(json) = call.json {
             let request = request.method("POST").header(CONTENT_TYPE, "application/json");
             let request = request.header(CONTENT_LENGTH, json.len()).body(SendBody::from_reader(unread))?;
-            self.agent.run(self.agent.configure_request(request).timeout_global(left).build())
+            self.agent
+                .run(self.agent.configure_request(request).timeout_global(left).timeout_recv_response(head).build())
         } else {
             self.agent.run(self.agent.configure_request(request.body(())?).timeout_global(left).build())
         }
@@ -388,11 +528,14 @@ fn describe(error: &ureq::Error, sent: Sent) -> CallError {
         ureq::Error::Timeout(ureq::Timeout::Resolve) => (Other, "the name could not be resolved in time".into()),
         ureq::Error::Timeout(ureq::Timeout::Connect) => (Other, "no connection in time".into()),
         ureq::Error::Timeout(_) if sent == Sent::No => (TimedOut, "no connection in time".into()),
-        ureq::Error::Timeout(_) => (TimedOut, "no whole answer in time".into()),
+        ureq::Error::Timeout(_) => (TimedOut, LATE.into()),
         ureq::Error::HostNotFound => (Other, NO_SUCH_NAME.into()),
         ureq::Error::Rustls(error) => (Other, describe_tls(&error.to_string())),
         ureq::Error::Tls(text) => (Other, describe_tls(text)),
-        ureq::Error::ConnectProxyFailed(_) => (Other, "the proxy refused to connect".into()),
+        ureq::Error::ConnectProxyFailed(why) if why.contains("407") => {
+            (Other, "it wants a user and a password (407), as in http://user:password@host:port".into())
+        }
+        ureq::Error::ConnectProxyFailed(_) => (Other, "it refused to connect".into()),
         ureq::Error::ConnectionFailed => (Other, "no connection".into()),
         ureq::Error::BodyExceedsLimit(limit) => (Other, format!("the answer is larger than {limit} bytes")),
         ureq::Error::LargeResponseHeader(..) => (Other, "the answer's head is too large".into()),
@@ -407,7 +550,7 @@ fn describe(error: &ureq::Error, sent: Sent) -> CallError {
             }
             // rustls' errors arrive as these, such as one of a certificate that does not verify.
             ErrorKind::InvalidData => (Other, describe_tls(&error.to_string())),
-            ErrorKind::TimedOut | ErrorKind::WouldBlock => (TimedOut, "no whole answer in time".into()),
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => (TimedOut, LATE.into()),
             // std has no kind for a failed lookup, only these words.
             _ if error.to_string().starts_with("failed to lookup address") => (Other, NO_SUCH_NAME.into()),
             kind => (Other, format!("no connection ({kind})")),
@@ -420,6 +563,13 @@ fn describe(error: &ureq::Error, sent: Sent) -> CallError {
 fn describe_tls(error: &str) -> String {
     if error.contains("InvalidContentType") {
         return "TLS failed: what answers there does not speak TLS; is the address an http:// one?".into();
+    }
+    if error.contains("CaUsedAsEndEntity") {
+        // What `openssl req -x509` makes.
+        return format!(
+            "TLS failed: {error}; the server shows a CA's certificate as its own; make it with \
+             -addext basicConstraints=critical,CA:FALSE"
+        );
     }
     format!("TLS failed: {error}")
 }
@@ -481,7 +631,7 @@ mod tests {
 
     fn post(url: &str, json: &[u8], time: Duration) -> Result<Received, CallError> {
         let (url, deadline) = (Secret::new(url), Instant::now() + time);
-        let call = Call { url: &url, bearer: None, json: Some(json), max_bytes: 1024 * 1024, deadline };
+        let call = Call { url: &url, authorization: None, json: Some(json), max_bytes: 1024 * 1024, deadline };
         Client::new(&Settings::default(), Reuse::Yes).call(&call)
     }
 
@@ -636,6 +786,90 @@ mod tests {
         });
         let received = post(&format!("http://{address}/"), JSON, Duration::from_secs(20));
         assert_eq!(received.unwrap_err().text, "the answer's head is too large");
+    }
+
+    #[test]
+    fn retry_after_is_seconds_a_fraction_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_445_412_480 - 90);
+        for (text, millis) in [
+            ("2", Some(2_000)),
+            ("0.5", Some(500)),
+            ("Wed, 21 Oct 2015 07:28:00 GMT", Some(90_000)),
+            ("Wed, 21 Oct 2015 07:00:00 GMT", Some(0)),
+            ("-1", None),
+            ("nan", None),
+            ("inf", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(retry_after(text, now), millis.map(Duration::from_millis), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn body_in_pieces_can_be_given_up_and_read_on() {
+        let address = server(|stream| {
+            read_request(stream, JSON)?;
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")?;
+            thread::sleep(Duration::from_millis(600));
+            stream.write_all(b"cd")
+        });
+        let (url, deadline) = (Secret::new(format!("http://{address}/")), Instant::now() + Duration::from_secs(20));
+        let call = Call { url: &url, authorization: None, json: Some(JSON), max_bytes: 9, deadline };
+        let client = Client::new(&Settings::default(), Reuse::Yes);
+        let pieces = client.open(&call, deadline).unwrap().pieces().unwrap();
+        assert_eq!(pieces.next(deadline).unwrap(), b"ab");
+        let error = pieces.next(Instant::now() + Duration::from_millis(100)).unwrap_err();
+        assert_eq!((error.kind, error.sent), (CallErrorKind::TimedOut, Sent::Yes));
+        assert_eq!(pieces.next(deadline).unwrap(), b"cd");
+        assert_eq!(pieces.next(deadline).unwrap(), b"", "the end");
+    }
+
+    #[test]
+    fn late_head_ends_the_call_before_its_deadline() {
+        let address = server(|stream| stream.read_to_end(&mut Vec::new()).map(drop));
+        let (url, started) = (Secret::new(format!("http://{address}/")), Instant::now());
+        let call = Call {
+            url: &url,
+            authorization: None,
+            json: Some(JSON),
+            max_bytes: 9,
+            deadline: started + Duration::from_secs(20),
+        };
+        let client = Client::new(&Settings::default(), Reuse::Yes);
+        let error = client.open(&call, started + Duration::from_millis(300)).err().unwrap();
+        assert_eq!((error.kind, error.sent), (CallErrorKind::TimedOut, Sent::Unknown));
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn failures_of_the_proxy_and_of_certificates_name_the_way_out() {
+        let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let closed = server(|stream| {
+            // What is not read would end the connection with a reset.
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte)?;
+                head.extend(byte);
+            }
+            stream.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        });
+        let variables = Variables { proxy: "DEEPSEEK_PROXY", ca_file: "DEEPSEEK_CA_FILE" };
+        for (proxy, words) in [(dead, "refused"), (closed, "407")] {
+            let proxy = Some(ProxyRoute::parse(&format!("http://u:hunter2@{proxy}")).unwrap());
+            let client = Client::new(&Settings { proxy, variables, ..Settings::default() }, Reuse::Yes);
+            let (url, deadline) = (Secret::new("https://api.invalid/"), Instant::now() + Duration::from_secs(20));
+            let error = client
+                .call(&Call { url: &url, authorization: None, json: None, max_bytes: 9, deadline })
+                .unwrap_err()
+                .text;
+            for word in ["the proxy 127.0.0.1:", "check DEEPSEEK_PROXY", words] {
+                assert!(error.contains(word), "{word:?} in {error}");
+            }
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        assert!(describe_tls("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))").contains("CA:FALSE"));
     }
 
     #[test]

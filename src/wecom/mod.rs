@@ -10,9 +10,11 @@ mod token;
 pub(crate) use errcode::{Api, Class};
 pub(crate) use rate_limit::{APP_LIMIT, BURST, Denied, ROBOT_LIMIT, RateLimiter, RatePermit};
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use crate::outcome::{Outcome, Reason};
@@ -28,6 +30,9 @@ use token::{AccessToken, SharedToken};
 pub const TEXT_BYTES: usize = 2048;
 /// The whole company; it makes WeCom ignore parties and tags.
 pub const EVERYONE: &str = "@all";
+/// The root department, which is everyone.
+pub(crate) const ROOT_PARTY: &str = "1";
+
 /// Members one message may name. <https://developer.work.weixin.qq.com/document/path/90236>
 const MAX_USERS: usize = 1000;
 /// Parties, and tags, one message may name.
@@ -121,14 +126,47 @@ impl Recipients {
             ("toparty", &self.toparty, MAX_PARTIES),
             ("totag", &self.totag, MAX_PARTIES),
         ] {
+            if list.is_empty() {
+                continue;
+            }
             if list.chars().any(char::is_control) {
                 return Err(format!("{name} holds a line break or another control character"));
             }
             if list.contains(NO_SEPARATORS) {
                 return Err(format!("{name} holds a space, a comma or the like; the separator is |, like a|b"));
             }
+            for id in list.split('|') {
+                let is_user = || id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-@.".contains(&byte));
+                let is_number = || id.bytes().all(|byte| byte.is_ascii_digit());
+                if id.is_empty() {
+                    return Err(format!("{name} has an empty entry; write a|b"));
+                }
+                if name == "touser" && !is_user() {
+                    return Err(
+                        "touser holds what is no userid (账号): letters, digits and _-@. as in 通讯录, no names".into(),
+                    );
+                }
+                if name != "touser" && !is_number() {
+                    return Err(format!("{name} holds what is no id: digits, as in 通讯录"));
+                }
+            }
             if list.split('|').count() > most {
                 return Err(format!("{name} names more than {most}, which is WeCom's limit for one message"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Recipients {
+    /// For a reader of the message: `zhangsan|lisi、部门 2`, of bounded length.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut before = "";
+        for (kind, list) in [("", &self.touser), ("部门 ", &self.toparty), ("标签 ", &self.totag)] {
+            if !list.is_empty() {
+                let (shown, more) = if list.len() > SHOWN_INVALID { (SHOWN_INVALID, "…") } else { (list.len(), "") };
+                write!(f, "{before}{kind}{}{more}", list.get(..shown).unwrap_or_default())?;
+                before = "、";
             }
         }
         Ok(())
@@ -222,8 +260,8 @@ impl WeCom {
         &self.recipients
     }
 
-    /// Whether messages can be addressed: a robot's go to its group.
-    pub(crate) fn takes_recipients(&self) -> bool {
+    /// Whether messages can be addressed: a robot's go to its group, where they can mention members.
+    pub(crate) fn is_app(&self) -> bool {
         matches!(self.account, Account::App { .. })
     }
 
@@ -255,7 +293,7 @@ impl WeCom {
             Account::App { corp_id, secret, agent_id } => {
                 self.send_as_app(corp_id, secret, &app_message(text, recipients, *agent_id), deadline)
             }
-            Account::Robot { key } => self.send_as_robot(key, &robot_message(text), deadline),
+            Account::Robot { key } => self.send_as_robot(key, &robot_message(text, recipients), deadline),
         }
     }
 
@@ -363,7 +401,7 @@ impl WeCom {
     }
 
     fn call_once(&self, url: &Secret, json: Option<&[u8]>, deadline: Instant) -> Result<Received, CallError> {
-        self.client.call(&Call { url, bearer: None, json, max_bytes: MAX_ANSWER_BYTES, deadline })
+        self.client.call(&Call { url, authorization: None, json, max_bytes: MAX_ANSWER_BYTES, deadline })
     }
 
     fn url(&self, path: &str) -> Secret {
@@ -434,7 +472,15 @@ fn refused_address(errmsg: &str) -> Option<&str> {
 /// Read apart from [`Fields`], so that no odd field makes a delivered message look undelivered.
 #[derive(Deserialize)]
 struct Errcode {
+    #[serde(deserialize_with = "integer")]
     errcode: i64,
+}
+
+/// An integer, which some gateways write as a string.
+fn integer<'de, D: Deserializer<'de>, T: TryFrom<i64>>(deserializer: D) -> Result<T, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    let number = value.as_i64().or_else(|| value.as_str()?.trim().parse().ok());
+    number.and_then(|number| number.try_into().ok()).ok_or_else(|| D::Error::custom("no integer"))
 }
 
 /// The other fields of an answer. One that is absent or null is empty.
@@ -443,6 +489,7 @@ struct Errcode {
 struct Fields {
     errmsg: Option<String>,
     access_token: Option<String>,
+    #[serde(deserialize_with = "integer")]
     expires_in: u64,
     invaliduser: Option<String>,
     invalidparty: Option<String>,
@@ -523,8 +570,13 @@ fn app_message(content: &str, recipients: &Recipients, agentid: u64) -> Vec<u8> 
     message.to_string().into_bytes()
 }
 
-fn robot_message(content: &str) -> Vec<u8> {
-    json!({ "msgtype": "text", "text": { "content": content } }).to_string().into_bytes()
+/// <https://developer.work.weixin.qq.com/document/path/91770#文本类型>
+fn robot_message(content: &str, mentioned: &Recipients) -> Vec<u8> {
+    let mut message = json!({ "msgtype": "text", "text": { "content": content } });
+    if !mentioned.touser.is_empty() {
+        message["text"]["mentioned_list"] = mentioned.touser.split('|').collect();
+    }
+    message.to_string().into_bytes()
 }
 
 #[cfg(test)]
@@ -540,6 +592,17 @@ mod tests {
             serde_json::json!({"toparty":"2","msgtype":"text","agentid":7,"text":{"content":"文"},"safe":0,
                 "enable_duplicate_check":1,"duplicate_check_interval":14400})
         );
+    }
+
+    #[test]
+    fn numbers_are_read_as_strings_too() {
+        for errcode in ["0", "\"0\"", "\" 0 \""] {
+            assert_eq!(serde_json::from_str::<Errcode>(&format!("{{\"errcode\":{errcode}}}")).unwrap().errcode, 0);
+        }
+        assert!(serde_json::from_str::<Errcode>("{\"errcode\":\"ok\"}").is_err());
+        let fields: Fields = serde_json::from_str(r#"{"errcode":"0","access_token":"t","expires_in":"7200"}"#).unwrap();
+        assert_eq!((fields.access_token.as_deref(), fields.expires_in), (Some("t"), 7200));
+        assert_eq!(serde_json::from_str::<Fields>("{}").unwrap().expires_in, 0, "it may be absent");
     }
 
     #[test]

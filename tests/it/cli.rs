@@ -105,7 +105,33 @@ fn check_names_what_is_wrong_at_deepseek_and_the_way_out() {
         },
         Row {
             set: |deepseek, _| deepseek.answer(Answer::html(200)),
-            ..row("a page in place of a completion", 1, ("FAIL  DeepSeek completion", &["without a completion"]))
+            ..row(
+                "a page in place of a completion",
+                1,
+                ("FAIL  DeepSeek completion", &["without a completion", "DEEPSEEK_BASE_URL", "/v1"]),
+            )
+        },
+        Row {
+            set: |deepseek, _| {
+                let error = json!({ "error": { "message": "Insufficient Balance", "code": 1008 } });
+                deepseek.answer(Answer::json(200, &error));
+            },
+            ..row("an error within a 200", 1, ("FAIL  DeepSeek completion", &["Insufficient Balance", "top up"]))
+        },
+        Row {
+            set: |deepseek, _| deepseek.answer(says("")),
+            ..row("an answer that is empty", 1, ("FAIL  DeepSeek completion", &["without content"]))
+        },
+        Row {
+            set: |deepseek, _| {
+                deepseek.answer_with(|question| {
+                    let is_above = question.body["max_tokens"].as_u64().is_some_and(|most| most > 4096);
+                    let budget = "max_tokens must be greater than thinking.budget_tokens";
+                    if is_above { says("pong") } else { error(400, budget) }
+                });
+            },
+            variables: &[("DEEPSEEK_EXTRA", r#"{"thinking":{"type":"enabled","budget_tokens":4096}}"#)],
+            ..row("a budget for thinking", 0, ("ok    DeepSeek completion", &["ms"]))
         },
         Row {
             set: |deepseek, _| {

@@ -43,6 +43,25 @@ fn missing_variables_are_all_named() {
     assert_eq!(finished.stdout, "");
 }
 
+/// The variables that compose and Kubernetes copy are whole as they stand, but for what a person must replace.
+#[test]
+fn examples_for_containers_start_or_name_the_placeholder() {
+    let (key, secret) = (TempFile::new("sk-0123456789abcdef"), TempFile::new("0123456789abcdef"));
+    let read = |name: &str| {
+        let text = std::fs::read_to_string(format!("{}/examples/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let lines = text.lines().filter_map(|line| line.split_once('=').filter(|_| !line.starts_with('#')));
+        lines.fold(Builder::bare(), |builder, (name, value)| match value {
+            "/run/secrets/deepseek_api_key" => builder.env(name, key.path()),
+            "/run/secrets/wechat_secret" => builder.env(name, secret.path()),
+            value => builder.env(name, value),
+        })
+    };
+    drop(read("robot.env").start());
+    let finished = read("app.env").run();
+    assert_eq!((finished.code, lines_about(&finished, "WECHAT_AGENT_ID").len()), (EX_CONFIG, 1), "{finished:?}");
+    drop(read("app.env").env("WECHAT_CORP_ID", "ww0123456789abcdef").env("WECHAT_AGENT_ID", "1000002").start());
+}
+
 #[test]
 fn all_faults_are_reported_at_once() {
     let faults = [
@@ -78,7 +97,7 @@ fn faulty_value_exits_78_and_names_its_variable() {
         ("DEEPSEEK_EXTRA", "null"),
         ("DEEPSEEK_EXTRA", r#"{"model":"x"}"#),
         ("DEEPSEEK_EXTRA", r#"{"messages":[]}"#),
-        ("DEEPSEEK_EXTRA", r#"{"stream":true}"#),
+        ("DEEPSEEK_EXTRA", r#"{"stream":"yes"}"#),
         ("DEEPSEEK_EXTRA", r#"{"n":2}"#),
         ("DEEPSEEK_PROXY", "socks5://127.0.0.1:1080"),
         ("WECHAT_PROXY", "socks4://127.0.0.1:1080"),

@@ -62,16 +62,21 @@ fn once(name: &'static str, answer: Answer) -> Row {
     Row { name, first: vec![answer], then: good(), calls: 2..=2, status: 200, next: Next::Asks }
 }
 
-/// Runs a table: each row has a sidecar of its own.
+/// Whether a stream is asked for.
+const FORMS: [(&str, &str); 2] = [("streamed", "{}"), ("whole", r#"{"stream":false}"#)];
+
+/// Runs a table in both forms: each row has a sidecar of its own.
 fn check(rows: &[Row]) {
+    let forms: Vec<_> = rows.iter().flat_map(|row| FORMS.map(|form| (row, form))).collect();
     each(
-        rows,
-        |row| row.name.into(),
-        |row| {
+        &forms,
+        |(row, (form, _))| format!("{}, {form}", row.name),
+        |(row, (_, extra))| {
             let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
             row.first.iter().for_each(|answer| deepseek.answer_once(answer.clone()));
             deepseek.answer(row.then.clone());
-            let sidecar = Sidecar::with(&deepseek, &wecom).env("JOB_TIMEOUT", "20s").start();
+            let sidecar =
+                Sidecar::with(&deepseek, &wecom).env("DEEPSEEK_EXTRA", extra).env("JOB_TIMEOUT", "20s").start();
 
             let reply = sidecar.post(&notification("DiskWillFill").build());
             let explained = || wecom.delivered().iter().filter(|message| message.text.contains("WillFill")).count();
@@ -109,7 +114,25 @@ fn answer_with_content_is_delivered() {
         always("no finish reason", changed("/choices/0/finish_reason", Value::Null), 1, 200, Next::Asks),
         always("blank lines first", good().after(10 * tick).filling(Filler::BlankLines, tick), 1, 200, Next::Asks),
         always("comments first", good().after(10 * tick).filling(Filler::Comments, tick), 1, 200, Next::Asks),
+        always("whole, whatever was asked", good().fixed(), 1, 200, Next::Asks),
+        always("streamed, whatever was asked", good().streamed(true).fixed(), 1, 200, Next::Asks),
+        always("a byte at a time", good().dripping(tick / 20), 1, 200, Next::Asks),
+        always("201", Answer::json(201, &completion(ANALYSIS, "stop", Usage::default())), 1, 200, Next::Asks),
+        always("a list of parts", content_of(json!([{ "type": "text", "text": ANALYSIS }])), 1, 200, Next::Asks),
+        always("a number as finish reason", changed("/choices/0/finish_reason", json!(1)), 1, 200, Next::Asks),
+        always(
+            "a tag in quotes",
+            says(&format!("{ANALYSIS}\n处理步骤：\ngrep -c '</thought>' log")),
+            1,
+            200,
+            Next::Asks,
+        ),
     ]);
+}
+
+/// A right completion with this content.
+fn content_of(content: Value) -> Answer {
+    changed("/choices/0/message/content", content)
 }
 
 #[test]
@@ -146,7 +169,15 @@ fn answer_without_content_is_retried_once() {
         always("unclosed think", content(&format!("<think>思考 {ANALYSIS}")), 2, 503, Next::Asks),
         always("thinking took all tokens", finished("", "length"), 2, 503, Next::Asks),
         always("no resources", finished("结论", "insufficient_system_resource"), 2, 503, Next::Asks),
+        always("cut before its verdict", finished("首先，", "length"), 2, 503, Next::Asks),
+        always("reasoning_content only", beside(Value::Null), 2, 503, Next::Asks),
+        always("a template token only", content("<｜end▁of▁sentence｜>"), 2, 503, Next::Asks),
     ]);
+}
+
+/// Reasoning beside this content.
+fn beside(content: Value) -> Answer {
+    changed("/choices/0/message", json!({ "role": "assistant", "content": content, "reasoning_content": "思考" }))
 }
 
 #[test]
@@ -159,6 +190,11 @@ fn refused_prompt_leaves_the_breaker_closed() {
         always("content risk", error(400, "Content Exists Risk"), 1, 422, Next::Asks),
         always("too long, which names the model too", error(400, too_long), 1, 422, Next::Asks),
         always("422 of its own wording", error(422, "输入内容包含敏感信息"), 1, 422, Next::Asks),
+        always("Zhipu's filter", finished("结论", "sensitive"), 1, 422, Next::Asks),
+        always("safety under 403", error(403, "Rejected by our safety system"), 1, 422, Next::Asks),
+        always("413", error(413, "Payload Too Large"), 1, 422, Next::Asks),
+        always("too long under 500", error(500, "Context size has been exceeded."), 1, 422, Next::Asks),
+        always("in words that nobody knows", error(400, "Invalid consecutive message"), 1, 422, Next::Asks),
     ]);
 }
 
@@ -171,7 +207,23 @@ fn lasting_failure_opens_the_breaker() {
         always("404", error(404, "Not Found"), 1, 422, Next::IsRefused),
         always("404 in HTML", Answer::html(404), 1, 422, Next::IsRefused),
         always("400 that names the model", error(400, "Model Not Exist"), 1, 422, Next::IsRefused),
+        always("a web page", Answer::html(200), 1, 422, Next::IsRefused),
+        always("no balance under 429", error(429, "余额不足或无可用资源包,请充值。"), 1, 422, Next::IsRefused),
+        always("no balance under 403", error(403, "your account has an overdue balance"), 1, 422, Next::IsRefused),
+        always("no balance in a 200", in_a_200(json!({ "message": "Insufficient Balance" })), 1, 422, Next::IsRefused),
+        always(
+            "max_tokens",
+            error(400, "Invalid max_tokens value, the valid range is [1, 8192]"),
+            1,
+            422,
+            Next::IsRefused,
+        ),
+        always("no channel under 503", error(503, "对于模型 x 无可用渠道"), 1, 422, Next::IsRefused),
     ]);
+}
+
+fn in_a_200(error: Value) -> Answer {
+    Answer::json(200, &json!({ "error": error }))
 }
 
 #[test]
@@ -190,6 +242,17 @@ fn transient_failure_is_retried_twice() {
         always("cut", good().cut_after(40), 3, 503, Next::Asks),
         always("cut JSON, whole answer", Answer::new(200, "application/json", "{\"choices\":[{"), 3, 503, Next::Asks),
         always("blank lines alone", Answer::new(200, "application/json", "\n\n\n\n"), 3, 503, Next::Asks),
+        always("424", error(424, "Failed Dependency"), 3, 503, Next::Asks),
+        always("499", error(499, "Client Closed Request"), 3, 503, Next::Asks),
+        always(
+            "502 in a 200",
+            in_a_200(json!({ "code": 502, "message": "Network connection lost." })),
+            3,
+            503,
+            Next::Asks,
+        ),
+        once("503 with Retry-After, then good", error(503, "busy").header("Retry-After", "0.5")),
+        always("503 with a long Retry-After", error(503, "busy").header("Retry-After", "600"), 1, 503, Next::Asks),
     ]);
 }
 
@@ -200,33 +263,172 @@ fn status_429_is_retried_once_if_the_wait_fits() {
         once("soon, then good", busy().header("Retry-After", "1")),
         always("soon, always", busy().header("Retry-After", "1"), 2, 429, Next::Asks),
         always("in an hour", busy().header("Retry-After", "3600"), 1, 429, Next::Asks),
+        once("half a second", busy().header("Retry-After", "0.5")),
+        always("on a date to come", busy().header("Retry-After", "Fri, 31 Dec 2100 23:59:59 GMT"), 1, 429, Next::Asks),
+        once("on a date gone by", busy().header("Retry-After", "Wed, 21 Oct 2015 07:28:00 GMT")),
+        always("in a 200", in_a_200(json!({ "code": 429, "message": "busy" })), 2, 429, Next::Asks),
         Row { calls: 1..=2, ..always("without Retry-After", busy(), 2, 429, Next::Asks) },
     ]);
+}
+
+/// Answers that do not come in time.
+fn slow_answers() -> Vec<(&'static str, Answer)> {
+    let second = Duration::from_secs(1);
+    vec![
+        ("silent", Answer::silence()),
+        ("blank lines for ever", good().after(60 * second).filling(Filler::BlankLines, second / 20)),
+        ("comments for ever", good().after(60 * second).filling(Filler::Comments, second / 20)),
+        ("a byte at a time", good().dripping(second / 20)),
+        ("stalls after the head", good().stalling_after(0)),
+        ("stalls in the middle", good().stalling_after(40)),
+    ]
 }
 
 #[test]
 fn slow_answer_ends_at_the_deadline_of_the_job() {
     let second = Duration::from_secs(1);
-    let rows = [
-        ("silent", Answer::silence()),
-        ("blank lines for ever", good().after(60 * second).filling(Filler::BlankLines, second / 20)),
-        ("a byte at a time", good().dripping(second / 20)),
-        ("stalls after the head", good().stalling_after(0)),
-        ("stalls in the middle", good().stalling_after(40)),
-    ];
+    let rows: Vec<_> = slow_answers().into_iter().flat_map(|row| FORMS.map(|form| (row.clone(), form))).collect();
     each(
         &rows,
-        |(name, _)| (*name).into(),
-        |(_, answer)| {
+        |((name, _), (form, _))| format!("{name}, {form}"),
+        |((_, answer), (_, extra))| {
             let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
-            deepseek.answer_once(answer.clone());
-            let sidecar = Sidecar::with(&deepseek, &wecom).env("JOB_TIMEOUT", "2s").start();
+            deepseek.answer(answer.clone());
+            let builder = Sidecar::with(&deepseek, &wecom).env("DEEPSEEK_EXTRA", extra);
+            let sidecar = builder.env("JOB_TIMEOUT", "2s").start();
             let reply = sidecar.post(&notification("DiskWillFill").build());
             assert_eq!(reply.status, 503, "{}", reply.text);
             assert!(reply.took > second && reply.took < 4 * second, "{:?}", reply.took);
+            deepseek.answer(good());
             assert_eq!(sidecar.post(&notification("InodesWillFill").build()).status, 200);
         },
     );
+}
+
+#[test]
+fn stream_without_a_token_is_asked_for_again_at_half_of_the_job_timeout() {
+    let rows: Vec<_> = slow_answers().into_iter().flat_map(|row| FORMS.map(|form| (row.clone(), form))).collect();
+    each(
+        &rows,
+        |((name, _), (form, _))| format!("{name}, {form}"),
+        |((_, answer), (form, extra))| {
+            let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+            deepseek.answer_once(answer.clone());
+            let builder = Sidecar::with(&deepseek, &wecom).env("DEEPSEEK_EXTRA", extra);
+            let sidecar = builder.env("JOB_TIMEOUT", "4s").start();
+            let reply = sidecar.post(&notification("DiskWillFill").build());
+            let (status, calls) = if *form == "streamed" { (200, 2) } else { (503, 1) };
+            assert_eq!((reply.status, deepseek.calls()), (status, calls), "{}", reply.text);
+            assert!(reply.took > Duration::from_millis(1_900), "{:?}", reply.took);
+        },
+    );
+}
+
+#[test]
+fn stream_that_makes_progress_is_not_ended_before_the_deadline() {
+    // Reasoning is progress: about 3 s of it, with half of the job's time after 2 s.
+    let text = "想一想。".repeat(24);
+    let message = json!({ "role": "assistant", "content": ANALYSIS, "reasoning_content": text });
+    let answer = changed("/choices/0/message", message);
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    deepseek.answer(answer.dripping(Duration::from_millis(1)));
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("JOB_TIMEOUT", "8s").start();
+    let reply = sidecar.post(&notification("DiskWillFill").build());
+    assert_eq!((reply.status, deepseek.calls()), (200, 1), "{}", reply.text);
+    assert!(!wecom.delivered()[0].text.contains("想一想"));
+}
+
+#[test]
+fn stream_that_stalls_for_half_a_minute_is_delivered_as_cut_or_asked_for_again() {
+    let rows = [
+        ("a verdict and a cause", "结论：磁盘将满。\n可能原因：日志。", 1, true),
+        ("a verdict alone", "结论：磁盘将满。", 2, false),
+    ];
+    each(
+        &rows,
+        |(name, ..)| (*name).into(),
+        |(_, text, calls, is_cut)| {
+            let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+            let events = json!({ "choices": [{ "delta": { "content": text } }] });
+            let events = format!("data: {events}\n\n: keep-alive\n\ndata: ");
+            let stalls = Answer::new(200, "text/event-stream", events.clone()).chunked();
+            deepseek.answer_once(stalls.stalling_after(events.len() as u64));
+            deepseek.answer(good());
+            let sidecar = Sidecar::with(&deepseek, &wecom).env("JOB_TIMEOUT", "100s").start();
+            let reply = sidecar.post(&notification("DiskWillFill").build());
+            assert_eq!((reply.status, deepseek.calls()), (200, *calls), "{}", reply.text);
+            assert!(reply.took > Duration::from_secs(29) && reply.took < Duration::from_secs(40), "{:?}", reply.took);
+            let text = &wecom.delivered()[0].text;
+            assert_eq!(text.contains("可能原因"), *is_cut, "{text}");
+        },
+    );
+}
+
+#[test]
+fn eight_long_streams_at_once_take_little_memory() {
+    // 3.8 MB of reasoning each.
+    let thought = json!({ "choices": [{ "delta": { "reasoning_content": "想".repeat(60) } }] });
+    let last = json!({ "choices": [{ "delta": { "content": ANALYSIS }, "finish_reason": "stop" }] });
+    let events = format!("data: {thought}\n\n").repeat(16_000) + &format!("data: {last}\n\ndata: [DONE]\n\n");
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let latch = deepseek.hold(Answer::new(200, "text/event-stream", events).chunked());
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("WORKERS", "8").env("DIGEST_AT", "0").start();
+    let memory = sidecar.process().peak_rss_bytes();
+    std::thread::scope(|scope| {
+        let posts: Vec<_> = (0..8)
+            .map(|n| notification(&format!("Alert{n}")).build())
+            .map(|alert| {
+                scope.spawn({
+                    let sidecar = &sidecar;
+                    move || sidecar.post(&alert).status
+                })
+            })
+            .collect();
+        deepseek.wait_calls(8, crate::harness::PATIENCE);
+        latch.open();
+        assert!(posts.into_iter().all(|post| post.join().unwrap() == 200));
+    });
+    let cost = (sidecar.process().peak_rss_bytes() - memory) / 1024;
+    assert!(cost < 8 * 1024, "{cost} KiB");
+}
+
+#[test]
+fn stream_that_the_deadline_ends_is_delivered_as_cut() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let text = "结论：磁盘将满。\n处理步骤：先看 df。\n".to_owned() + &"再看日志。".repeat(400);
+    deepseek.answer(says(&text).dripping(Duration::from_micros(200)));
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("JOB_TIMEOUT", "4s").start();
+    let reply = sidecar.post(&notification("DiskWillFill").build());
+    assert_eq!((reply.status, deepseek.calls()), (200, 1), "{}", reply.text);
+    let text: String = wecom.delivered().iter().map(|message| message.text.clone()).collect();
+    assert!(text.contains("先看 df") && text.contains("再看日志"), "{text}");
+    assert!(sidecar.metrics().value("deepseek_tokens_total{kind=\"completion\"}") > 10.0, "it is estimated");
+}
+
+#[test]
+fn stream_options_that_are_refused_are_left_out_from_then_on() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    deepseek.answer_with(|question| {
+        let knows_none = question.body.get("stream_options").is_some();
+        if knows_none { error(400, "Unknown parameter: 'stream_options'.") } else { good() }
+    });
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    for (name, calls) in [("DiskWillFill", 2), ("InodesWillFill", 3)] {
+        let reply = sidecar.post(&notification(name).build());
+        assert_eq!((reply.status, deepseek.calls()), (200, calls), "{}", reply.text);
+    }
+    assert_eq!(deepseek.requests()[1].body["stream"], json!(true));
+    assert!(sidecar.metrics().value("deepseek_tokens_total{kind=\"prompt\"}") > 100.0, "the usage is estimated");
+}
+
+#[test]
+fn connection_of_a_stream_is_used_again() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    for name in ["DiskWillFill", "InodesWillFill", "HostDown"] {
+        assert_eq!(sidecar.post(&notification(name).build()).status, 200);
+    }
+    assert_eq!((deepseek.calls(), deepseek.server().connections()), (3, 1));
 }
 
 #[test]
@@ -269,6 +471,8 @@ fn request_is_as_configured() {
                 ("/messages/0/role", json!("system")),
                 ("/messages/1/role", json!("user")),
                 ("/messages/2", Value::Null),
+                ("/stream", json!(true)),
+                ("/stream_options/include_usage", json!(true)),
             ],
         },
         Row {
@@ -280,6 +484,16 @@ fn request_is_as_configured() {
             name: "no limit of tokens",
             variables: &[("DEEPSEEK_MAX_TOKENS", "0")],
             shows: vec![("/max_tokens", Value::Null)],
+        },
+        Row {
+            name: "without a stream",
+            variables: &[("DEEPSEEK_EXTRA", r#"{"stream":false}"#)],
+            shows: vec![("/stream", json!(false)), ("/stream_options", Value::Null)],
+        },
+        Row {
+            name: "with the new name of max_tokens",
+            variables: &[("DEEPSEEK_EXTRA", r#"{"max_completion_tokens":4096}"#)],
+            shows: vec![("/max_tokens", Value::Null), ("/max_completion_tokens", json!(4096))],
         },
         Row {
             name: "with extras",

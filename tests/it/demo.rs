@@ -3,6 +3,7 @@
 use std::env;
 use std::process::{Command, Stdio};
 
+use crate::support::prometheus::Prometheus;
 use crate::support::sibling;
 
 /// The demo as a new user runs it, with nothing configured.
@@ -38,6 +39,18 @@ fn demo_prints_the_delivered_message() {
     {
         assert!(out.contains(part), "{part} is not in {out}{err}");
     }
+}
+
+#[test]
+fn demo_with_prometheus_shows_measured_figures() {
+    if !Prometheus::is_installed() {
+        return;
+    }
+    let output = demo().args(["--", "--prometheus"]).output().expect("cargo");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    // Without an Alertmanager it says so.
+    assert!(output.status.success() || err.contains("no Alertmanager"), "{out}{err}");
+    assert!(!output.status.success() || out.contains("依据：当前 93.4%（阈值 85%），1 小时前 61%"), "{out}{err}");
 }
 
 #[test]

@@ -158,14 +158,15 @@ fn what_is_refused_for_its_bytes_does_not_blame_queue_size() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let latch = hold(&deepseek, "Big");
     let sidecar = Sidecar::with(&deepseek, &wecom).env("WORKERS", "1").start();
+    // Each is held with what fits into 192 KiB.
     let big = |number: usize| {
-        let mut alert = notification(&format!("Big{number}"));
-        alert = alert.annotation("description", &"磁盘将满 ".repeat(500_000));
-        alert.build()
+        let instances: Vec<_> = (0..12).map(|instance| instance.to_string()).collect();
+        let alert = notification(&format!("Big{number}")).instances(instances.iter().map(String::as_str));
+        alert.annotation("description", &"磁盘将满 ".repeat(2_000)).build()
     };
     let mut refused = String::new();
     thread::scope(|scope| {
-        for number in 0..14 {
+        for number in 0..120 {
             let body = big(number);
             let sidecar = &sidecar;
             let post = scope.spawn(move || sidecar.post(&body));
@@ -343,10 +344,11 @@ fn refused_member_costs_only_itself_where_plain_alerts_are_delivered() {
 fn probe_of_the_send_breaker_pays_one_model_call() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     wecom.reply(Api::Send, WeComReply::Errcode(60_020));
-    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("BREAKERS_OPEN_SHORTER", "20").start();
     assert_eq!(sidecar.post(&notification("First").build()).status, 422);
     assert_eq!(deepseek.calls(), 1);
-    thread::sleep(Duration::from_secs(61));
+    // Instead of a minute.
+    thread::sleep(Duration::from_secs(3));
     deepseek.answer_with(|_| {
         thread::sleep(Duration::from_millis(500));
         says("结论：好")

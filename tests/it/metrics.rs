@@ -346,3 +346,50 @@ fn a_real_prometheus_scrapes_it() {
         }
     }
 }
+
+/// The table of metrics in examples/prometheus/README.md is what the page has; `UPDATE_GOLDEN=1` rewrites it.
+#[test]
+fn reference_matches_the_page() {
+    const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/prometheus/README.md");
+    const BEGIN: &str = "<!-- metrics -->\n";
+    const END: &str = "<!-- /metrics -->";
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let page = Sidecar::with(&deepseek, &wecom).start().metrics();
+
+    let mut table = String::from("\n| metric | type | labels | |\n|---|---|---|---|\n");
+    for line in page.text.lines() {
+        let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|line| line.split_once(' ')) else { continue };
+        let Some(own) = name.strip_prefix("wechat_with_deepseek_") else { continue };
+        let kind = page.text.lines().find_map(|line| line.strip_prefix(&format!("# TYPE {name} "))).unwrap();
+        // Each label once, with its values in the page's order.
+        let mut labels: Vec<(&str, Vec<&str>)> = Vec::new();
+        let series = page.series().into_iter().filter_map(|series| series.strip_prefix(name)?.strip_prefix('{'));
+        for (label, value) in series.flat_map(|labels| labels.split(',')).filter_map(|label| label.split_once('=')) {
+            let value = value.trim_matches(['"', '}']);
+            match labels.iter_mut().find(|(known, _)| *known == label) {
+                None => labels.push((label, vec![value])),
+                Some((_, values)) if !values.contains(&value) => values.push(value),
+                Some(_) => {}
+            }
+        }
+        let labels: Vec<_> = labels
+            .iter()
+            // The version changes with each release.
+            .map(|(label, values)| match *label {
+                "version" => format!("`{label}`"),
+                _ => format!("`{label}`: {}", values.join(", ")),
+            })
+            .collect();
+        table.push_str(&format!("| `{own}` | {kind} | {} | {help} |\n", labels.join("; ")));
+    }
+    table.push('\n');
+
+    let text = fs::read_to_string(FILE).unwrap();
+    let (before, rest) = text.split_once(BEGIN).unwrap();
+    let (found, after) = rest.split_once(END).unwrap();
+    if env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(FILE, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
+    } else {
+        assert_eq!(found, table, "rewrite it: UPDATE_GOLDEN=1 cargo test --test it metrics::reference");
+    }
+}

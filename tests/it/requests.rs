@@ -87,7 +87,7 @@ fn repeat_after_the_window_is_sent_without_asking_the_model() {
     let alert = notification("DiskWillFill").build();
     post_until(&sidecar, &alert, || wecom.delivered().len() == 2);
     let texts: Vec<String> = wecom.delivered().into_iter().map(|message| message.text).collect();
-    assert!(!texts[0].contains("仍未恢复") && texts[1].contains("仍未恢复,已持续"), "{texts:#?}");
+    assert!(!texts[0].contains("仍未恢复") && texts[1].contains("仍未恢复："), "{texts:#?}");
     assert!(texts.iter().all(|text| text.contains("磁盘将满，只说一次")), "{texts:#?}");
     assert_eq!(deepseek.calls(), 1);
 }
@@ -103,7 +103,7 @@ fn repeat_of_alertmanager_is_sent_once() {
     assert_eq!(sidecar.post(&repeat).status, 200);
     let delivered = wecom.delivered();
     assert_eq!((delivered.len(), deepseek.calls()), (2, 1), "its retry is not sent again, and no model is asked");
-    assert!(delivered[1].text.contains("仍未恢复,已持续"), "{}", delivered[1].text);
+    assert!(delivered[1].text.contains("仍未恢复："), "{}", delivered[1].text);
 }
 
 #[test]

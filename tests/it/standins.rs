@@ -184,7 +184,7 @@ fn deepseek_accepts_only_its_key() {
 fn deepseek_records_malformed_questions() {
     let rows = [
         ("no model", "/model", Value::Null),
-        ("streamed", "/stream", json!(true)),
+        ("a stream that is none", "/stream", json!("yes")),
         ("no messages", "/messages", json!([])),
         ("a role that is none", "/messages/0/role", json!("deepseek")),
         ("content that is no string", "/messages/0/content", json!(["a"])),

@@ -413,22 +413,50 @@ fn members_of_a_failed_digest_are_explained_again() {
     assert_eq!(names_in(&text, &names), 4, "{text}");
 }
 
-#[test]
-fn half_delivered_digest_is_explained_again() {
+/// A digest of eight groups that WeCom does not take whole at first.
+fn cut_digest(cut: impl Fn(&Held)) -> (Held, Vec<String>, Vec<Value>) {
     let long = format!("结论：交换机故障。\n{}", "逐台检查上联端口的状态与光功率。\n".repeat(90));
     let held = held(|builder| builder.env("DIGEST_AT", "2"), move |_| says(&long));
-    let (names, notifications) = warnings(4);
-    held.wecom.reply_with(Api::Send, |call| {
-        if call.text().contains("（2/") { Answered::Errcode(-1) } else { Answered::Natural }
-    });
-    assert_eq!(statuses(&held.storm_of(&notifications)), [503; 4]);
-    assert_eq!((held.questions().len(), held.messages().len()), (1, 1), "only its first part is delivered");
-
+    let (names, notifications) = warnings(8);
+    cut(&held);
+    assert_eq!(statuses(&held.storm_of(&notifications)), [503; 8]);
+    assert_eq!(held.questions().len(), 1);
     held.wecom.reply(Api::Send, Answered::Natural);
-    assert_eq!(statuses(&post_all(&held.sidecar, &notifications)), [200; 4]);
-    assert!(held.questions().len() > 1);
-    assert_eq!(names_in(&held.messages().concat(), &names), 4);
-    assert_eq!(statuses(&post_all(&held.sidecar, &notifications)), [200; 4]);
+    (held, names, notifications)
+}
+
+#[test]
+fn half_delivered_digest_is_finished_by_the_member_that_is_posted_first() {
+    let (held, names, notifications) = cut_digest(|held| {
+        held.wecom.reply_with(Api::Send, |call| {
+            if call.text().contains("（2/") { Answered::Errcode(-1) } else { Answered::Natural }
+        });
+    });
+    let first_parts = held.wecom.delivered_count();
+    let (first, others) = notifications.split_first().unwrap();
+    assert_eq!(held.sidecar.post(first).status, 200);
+    let delivered = held.wecom.delivered_count();
+    assert_eq!(statuses(&post_all(&held.sidecar, others)), [200; 7], "answered from memory");
+    assert_eq!((held.questions().len(), held.wecom.delivered_count()), (1, delivered), "no call, no message");
+    assert!(delivered > first_parts, "the rest was sent");
+    let messages = held.messages();
+    assert_eq!((messages.len(), names_in(&messages[0], &names)), (1, 8), "{messages:?}");
+}
+
+#[test]
+fn digest_that_wecom_took_before_the_connection_broke_is_not_told_again() {
+    let (held, names, notifications) = cut_digest(|held| {
+        held.wecom.reply_with(Api::Send, |call| {
+            if call.text().contains(BLOCKER) { Answered::Natural } else { Answered::Done(Answer::close()) }
+        });
+    });
+    assert_eq!(statuses(&post_all(&held.sidecar, &notifications)), [200; 8]);
+    assert_eq!(held.questions().len(), 1);
+    let sent: Vec<String> = held.wecom.delivered().into_iter().map(|part| part.text).collect();
+    let distinct: HashSet<&String> = sent.iter().collect();
+    assert_eq!(sent.len(), distinct.len(), "each part stands on the phone once");
+    let messages = held.messages();
+    assert_eq!((messages.len(), names_in(&messages[0], &names)), (1, 8), "{messages:?}");
 }
 
 #[test]
@@ -584,7 +612,7 @@ fn spent_budget_analyses_only_urgent_alerts() {
         assert_eq!((reply.status, deepseek.calls()), (200, calls), "{name}: {}", reply.text);
     }
     let plain = &wecom.delivered()[2].text;
-    assert!(plain.contains("今日 token 预算") && plain.contains("无 AI 分析"), "{plain}");
+    assert!(plain.contains("今日 token 额度") && plain.contains("无 AI 分析"), "{plain}");
     assert!(plain.contains("Third on 10.0.0.5:9100"), "it quotes the alert: {plain}");
     let urgent = [
         ("severity", "critical"),
@@ -615,7 +643,7 @@ fn over_budget_notifications_are_digested() {
     assert!(held.questions().is_empty(), "the blocker has spent the day's tokens");
     let messages = held.messages();
     assert_eq!(messages.len(), 1);
-    assert!(messages[0].contains("今日 token 预算"), "{}", messages[0]);
+    assert!(messages[0].contains("今日 token 额度"), "{}", messages[0]);
     assert_eq!(names_in(&messages[0], &names), 12, "{}", messages[0]);
     let page = held.sidecar.metrics();
     assert_eq!(page.value("notifications_total{outcome=\"success\",reason=\"delivered_over_budget\"}"), 12.0);
@@ -643,7 +671,7 @@ fn over_budget_and_analysed_notifications_share_no_digest() {
     assert_eq!((names_in(&questions[0].user(), &critical), names_in(&questions[0].user(), &names)), (4, 0));
     let messages = held.messages();
     assert_eq!(messages.len(), 2);
-    assert!(names_in(&messages[1], &names) == 4 && messages[1].contains("今日 token 预算"), "{}", messages[1]);
+    assert!(names_in(&messages[1], &names) == 4 && messages[1].contains("今日 token 额度"), "{}", messages[1]);
 }
 
 /// Posts until the answer is not a 5xx, with Alertmanager's backoff.

@@ -9,8 +9,8 @@ use serde_json::json;
 use crate::harness::{PATIENCE, Sidecar, each};
 use crate::support::notification::notification;
 use crate::support::standins::deepseek::error;
-use crate::support::standins::wecom::AGENT_ID;
-use crate::support::standins::{Answer, Api, DeepSeek, Latch, Reply, WeCom};
+use crate::support::standins::wecom::{AGENT_ID, Call};
+use crate::support::standins::{Answer, Api, DeepSeek, Latch, Reply, WeCom, says};
 
 /// What happens to the next notification, when WeCom would accept it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -319,6 +319,13 @@ fn recipients_come_from_the_configuration_or_the_url() {
         Row { name: "by the URL", variables: &[], query: "?touser=a|b&toparty=2&totag=3", to: ["a|b", "2", "3"] },
         Row { name: "percent-encoded", variables: &[], query: "?touser=a%7Cb%2Dc", to: ["a|b-c", "", ""] },
         Row {
+            name: "a label that is missing, as Alertmanager renders it",
+            variables: &[("WECHAT_TO_USER", "a")],
+            query: "?touser=",
+            to: ["a", "", ""],
+        },
+        Row { name: "one of two is missing", variables: &[], query: "?touser=&toparty=2", to: ["", "2", ""] },
+        Row {
             name: "the URL before the configuration",
             variables: &[("WECHAT_TO_USER", "a"), ("WECHAT_TO_PARTY", "2")],
             query: "?totag=3",
@@ -341,14 +348,56 @@ fn recipients_come_from_the_configuration_or_the_url() {
 }
 
 #[test]
-fn everyone_in_a_url_is_rejected() {
+fn everyone_and_what_is_no_id_is_rejected_in_a_url() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
-    for query in ["touser=@all", "touser=%40all", "touser=a|@all", "touser=@all&toparty=2"] {
+    for query in [
+        "touser=@all", "touser=%40all", "touser=a|@all", "touser=@all&toparty=2", "toparty=1", "toparty=2|1",
+        "touser=*", "toparty=ops", "totag=x", "touser=a%E2%80%8Bb", "touser=%E5%BC%A0%E4%B8%89",
+    ] {
         let reply = sidecar.post_to(&format!("/handle_alert?{query}"), &notification("DiskWillFill").build());
         assert_eq!((reply.status, reply.outcome()), (400, "failed"), "{query}: {}", reply.text);
     }
     assert_eq!((deepseek.calls(), wecom.sends().len()), (0, 0));
+}
+
+#[test]
+fn recipients_that_wecom_does_not_know_fall_back_to_the_default_ones() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    wecom.reply_with(Api::Send, |call| {
+        if call.body["touser"] == "team-of-nobody" { Reply::Errcode(81_013) } else { Reply::Natural }
+    });
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("WECHAT_TO_USER", "sre").start();
+    let alert = notification("DiskWillFill").build();
+    for _ in 0..2 {
+        let reply = sidecar.post_to("/handle_alert?touser=team-of-nobody", &alert);
+        assert_eq!((reply.status, reply.outcome()), (200, "success"), "{}", reply.text);
+    }
+    let [message] = &wecom.delivered()[..] else { panic!("one message") };
+    assert_eq!(message.touser, "sre");
+    assert!(message.text.contains("企业微信中没有 team-of-nobody"), "{}", message.text);
+
+    // The default recipients have nobody to fall back to.
+    wecom.reply(Api::Send, Reply::Errcode(81_013));
+    let reply = sidecar.post(&notification("InodesWillFill").build());
+    assert_eq!(reply.status, 422, "{}", reply.text);
+}
+
+#[test]
+fn robot_mentions_the_members_that_the_url_names() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    deepseek.answer(says(&format!("结论：磁盘将满。\n{}", "再看一遍磁盘上的大文件，逐个确认能否删除。\n".repeat(70))));
+    let sidecar = Sidecar::with_robot(&deepseek, &wecom).start();
+    let reply = sidecar.post_to("/handle_alert?touser=zhangsan|lisi", &notification("DiskWillFill").build());
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    let mentioned = |call: &Call| call.body["text"]["mentioned_list"].clone();
+    let calls = wecom.calls(Api::Robot);
+    assert_eq!(mentioned(&calls[0]), json!(["zhangsan", "lisi"]));
+    assert!(calls.len() > 1 && calls[1..].iter().all(|call| mentioned(call).is_null()), "once, with its first part");
+    let reply = sidecar.post_to("/handle_alert?toparty=2", &notification("DiskWillFill").build());
+    assert_eq!(reply.status, 400, "{}", reply.text);
+    assert_eq!(sidecar.post(&notification("InodesWillFill").build()).status, 200);
+    assert!(mentioned(wecom.calls(Api::Robot).last().unwrap()).is_null());
 }
 
 #[test]
@@ -455,6 +504,7 @@ fn odd_fields_do_not_change_the_errcode() {
         ("a list", json!({ "errcode": 0, "errmsg": "ok", "invaliduser": ["zhangsan"] })),
         ("a number", json!({ "errcode": 0, "errmsg": "ok", "invalidparty": 2 })),
         ("an expiry", json!({ "errcode": 0, "errmsg": "ok", "expires_in": "" })),
+        ("the errcode as a string", json!({ "errcode": "0", "errmsg": "ok" })),
     ];
     each(
         &rows,

@@ -20,6 +20,8 @@ pub(crate) struct Answer {
     /// The pause before each byte of the body.
     drip: Duration,
     ending: Ending,
+    /// Whether it stays as it is when a stream is asked for.
+    is_fixed: bool,
 }
 
 /// What DeepSeek sends while a request is queued.
@@ -85,6 +87,7 @@ impl Answer {
             framing: Framing::Length,
             drip: Duration::ZERO,
             ending: Ending::Whole,
+            is_fixed: false,
         }
     }
 
@@ -121,6 +124,21 @@ impl Answer {
     /// No answer: the connection is reset when the request was read.
     pub(crate) fn reset() -> Self {
         Self { ending: Ending::Reset, ..Self::new(200, "text/plain", "") }
+    }
+
+    /// Stays as it is, also when a stream is asked for.
+    pub(crate) fn fixed(self) -> Self {
+        Self { is_fixed: true, ..self }
+    }
+
+    /// A completion as the events of a stream; any other answer as it is.
+    pub(crate) fn streamed(self, with_usage: bool) -> Self {
+        let Body::Bytes(bytes) = &self.body else { return self };
+        let Some(events) = super::deepseek::events(bytes, with_usage).filter(|_| !self.is_fixed) else { return self };
+        let framing = if self.framing == Framing::Length { Framing::Chunked } else { self.framing };
+        let headers = self.headers.into_iter().filter(|(name, _)| name != "Content-Type");
+        let headers = headers.chain([("Content-Type".into(), "text/event-stream; charset=utf-8".into())]).collect();
+        Self { headers, body: Body::Bytes(events.into_bytes().into()), framing, ..self }
     }
 
     /// Adds a header.

@@ -97,6 +97,38 @@ pub(crate) fn completion(content: &str, finish_reason: &str, usage: Usage) -> Va
     })
 }
 
+/// A completion as the events of a stream: a few characters each, the usage in a last one.
+///
+/// <https://api-docs.deepseek.com/api/create-chat-completion>
+pub(super) fn events(completion: &[u8], with_usage: bool) -> Option<String> {
+    /// Characters of an event.
+    const PIECE: usize = 12;
+    let completion: Value = serde_json::from_slice(completion).ok()?;
+    let choice = completion.pointer("/choices/0")?;
+    let event = |choices: Value, usage: Value| {
+        let mut event = json!({ "object": "chat.completion.chunk", "choices": choices, "usage": usage });
+        ["id", "created", "model"].iter().for_each(|name| event[*name] = completion[*name].clone());
+        format!("data: {event}\n\n")
+    };
+    let delta = |delta: Value| event(json!([{ "index": 0, "delta": delta, "finish_reason": null }]), Value::Null);
+    let mut events = delta(json!({ "role": "assistant", "content": "" }));
+    for (name, value) in choice.get("message")?.as_object()?.iter().filter(|(name, _)| *name != "role") {
+        if let Value::String(text) = value {
+            let letters: Vec<char> = text.chars().collect();
+            let pieces = letters.chunks(PIECE).map(|piece| delta(json!({ name: piece.iter().collect::<String>() })));
+            events.extend(pieces);
+        } else {
+            events.push_str(&delta(json!({ name: value })));
+        }
+    }
+    events
+        .push_str(&event(json!([{ "index": 0, "delta": {}, "finish_reason": choice["finish_reason"] }]), Value::Null));
+    if with_usage {
+        events.push_str(&event(json!([]), completion["usage"].clone()));
+    }
+    Some(events + "data: [DONE]\n\n")
+}
+
 /// A successful answer with this text.
 pub(crate) fn says(content: &str) -> Answer {
     Answer::json(200, &completion(content, "stop", Usage::default()))
@@ -303,7 +335,11 @@ impl State {
         if !lock(&self.models).iter().any(|own| own == model) {
             return error(400, "Model Not Exist");
         }
-        self.script.next(&recorded)
+        let answer = self.script.next(&recorded);
+        if recorded.body.get("stream") == Some(&Value::Bool(true)) {
+            return answer.streamed(recorded.body.pointer("/stream_options/include_usage") == Some(&Value::Bool(true)));
+        }
+        answer
     }
 
     fn models(&self, request: &Request) -> Answer {
@@ -346,7 +382,9 @@ fn faults(request: &RecordedRequest) -> Vec<String> {
     let body = &request.body;
     check(body.is_object(), "the body is no JSON object");
     check(body.get("model").is_some_and(Value::is_string), "no string `model`");
-    check(matches!(body.get("stream"), None | Some(Value::Bool(false))), "`stream` is not false");
+    check(matches!(body.get("stream"), None | Some(Value::Bool(_))), "`stream` is no boolean");
+    let has_options = body.get("stream_options").is_some_and(|options| !options.is_null());
+    check(!has_options || body.get("stream") == Some(&Value::Bool(true)), "`stream_options` without `stream`");
     let messages = body.get("messages").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     check(!messages.is_empty(), "no list `messages`");
     for message in messages {

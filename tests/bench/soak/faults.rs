@@ -178,7 +178,7 @@ impl State {
             Some((27, _)) => empty("<think>只想不说", "length"),
             Some((28, _)) => empty("断了", "insufficient_system_resource"),
             Some((29..=30, _)) => Answer::new(200, "application/json", "\n\n\n"),
-            Some((31..=32, _)) => Answer::html(200),
+            Some((31..=32, _)) => explained.cut_after(1_000),
             Some((33..=34, _)) => Answer::html(502),
             Some((35..=37, _)) => explained.hanging_up(),
             Some((38, _)) => explained.chunked(),

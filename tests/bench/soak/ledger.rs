@@ -146,11 +146,44 @@ impl Ledger {
         self.faults()
     }
 
-    /// Compares what was explained, alone or in digests, with what had to be.
-    pub(crate) fn close_digests(&self, asked: &HashSet<String>) -> Vec<String> {
+    /// The same where notifications share messages: each part came once, each alert stands in as many messages as were
+    /// due, and a question named it.
+    pub(crate) fn close_digests(&self, delivered: &[Delivered], asked: &HashSet<String>) -> Vec<String> {
+        let mut parts: BTreeMap<Part, usize> = BTreeMap::new();
+        let mut messages: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for message in delivered {
+            let Some(part) = Part::of(&message.text) else {
+                self.fault(format!("a message without an id: {:?}", message.text));
+                continue;
+            };
+            for name in names_in(&message.text) {
+                messages.entry(name).or_default().insert(part.id.clone());
+            }
+            *parts.entry(part).or_default() += 1;
+        }
+        for (part, times) in &parts {
+            if *times != 1 {
+                self.fault(format!("part {}/{} of {} came {times} times", part.number, part.count, part.id));
+            }
+            if let Some(number) =
+                (1..=part.count).find(|number| !parts.contains_key(&Part { number: *number, ..part.clone() }))
+            {
+                self.fault(format!("part {number} of {} is missing", part.id));
+            }
+        }
         let jobs = lock(&self.jobs);
-        for name in jobs.keys().filter(|name| !asked.contains(*name)) {
-            self.fault(format!("{name}: answered 200, and no question named it"));
+        for (name, due) in jobs.iter() {
+            let came = messages.get(name).map_or(0, BTreeSet::len);
+            if came != due.len() {
+                self.fault(format!(
+                    "{name}: told in {came} messages ({:?}), due were {}",
+                    messages.get(name),
+                    due.len()
+                ));
+            }
+            if !asked.contains(name) {
+                self.fault(format!("{name}: answered 200, and no question named it"));
+            }
         }
         drop(jobs);
         self.faults()

@@ -61,7 +61,7 @@ impl Ceiling {
 
     fn once(&self) -> Result<(), String> {
         let deadline = Instant::now() + JOB_TIMEOUT;
-        let asked = self.deepseek.ask(&self.last.question, deadline);
+        let asked = self.deepseek.ask(&self.last.question, deadline, deadline);
         asked.answer.map_err(|failure| format!("the bare loop: {}", failure.message))?;
         let sent = self.wecom.send(&self.last.text, &self.recipients, deadline);
         sent.result.map(drop).map_err(|failure| format!("the bare loop: {}", failure.outcome.message))

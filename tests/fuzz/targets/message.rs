@@ -6,6 +6,7 @@ use jiff::tz::Offset;
 use libfuzzer_sys::fuzz_target;
 use wechat_with_deepseek::alertmanager::Notification;
 use wechat_with_deepseek::message::{self, Content, MAX_PARTS, MIN_PART_BYTES, MessageInput};
+use wechat_with_deepseek::prometheus::Facts;
 
 const ALERT: &[u8] = include_bytes!("../../it/payloads/one-firing.json");
 
@@ -22,6 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
         id: "#3f9a2c",
         notifications: &[&notification],
         content,
+        facts: &Facts::default(),
         is_repeat: shape % 5 == 0,
         now: Timestamp::UNIX_EPOCH,
         zone: Offset::UTC,

@@ -63,6 +63,11 @@ impl Alertmanager {
         })
     }
 
+    /// Where it listens.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Fires an alert, or sends it again.
     pub(crate) fn fire(&self, labels: &[(&str, &str)], annotations: &[(&str, &str)]) {
         self.post_alert(json!({
@@ -78,7 +83,12 @@ impl Alertmanager {
     }
 
     fn post_alert(&self, alert: Value) {
-        let reply = self.request("POST", "/api/v2/alerts", &json!([alert]).to_string());
+        self.post_alerts(&json!([alert]));
+    }
+
+    /// Posts a list of alerts as Prometheus does.
+    pub(crate) fn post_alerts(&self, alerts: &Value) {
+        let reply = self.request("POST", "/api/v2/alerts", &alerts.to_string());
         assert_eq!(reply.status, 200, "Alertmanager takes the alert: {}", reply.text);
     }
 

@@ -302,7 +302,7 @@ impl Builder {
     fn secrets(&self) -> Vec<String> {
         let mut secrets: Vec<String> = self.watched.deepseek.iter().map(|state| state.key().to_owned()).collect();
         secrets.extend(self.watched.wecom.iter().flat_map(|state| state.secrets()));
-        for name in ["DEEPSEEK_API_KEY", "WECHAT_API_SECRET", "WECHAT_ROBOT_KEY", "WEBHOOK_TOKEN"] {
+        for name in ["DEEPSEEK_API_KEY", "WECHAT_API_SECRET", "WECHAT_ROBOT_KEY", "WEBHOOK_TOKEN", "PROMETHEUS_TOKEN"] {
             secrets.extend(self.variables.get(name).cloned());
             let file = self.variables.get(&format!("{name}_FILE"));
             // A test gives a FIFO, which would block here too.

@@ -1,0 +1,312 @@
+//! The value that an alert's expression compares, where it came from, and how a person reads it.
+
+use jiff::Timestamp;
+
+use super::expression::Comparison;
+use super::{HOUR, Point, STEP, Series, is_same_time};
+use crate::alertmanager::{Alert, Labels};
+
+/// Alerts of a rule times series of the answer, above which they are not compared: a tenth of a second.
+const MAX_PAIRS: usize = 250_000;
+/// Bytes of a label's value in the prompt: a longer one names nothing.
+const MAX_VALUE_BYTES: usize = 128;
+/// Digits that count of a value, and of a threshold, which is written as it was set.
+const DIGITS: i32 = 4;
+const THRESHOLD_DIGITS: i32 = 6;
+/// What a metric's name ends in, and its unit. <https://prometheus.io/docs/practices/naming/#base-units>
+const UNITS_OF_NAMES: [(&str, &str); 4] =
+    [("_bytes", "B"), ("_seconds", " 秒"), ("_percent", "%"), ("_ratio", "ratio")];
+/// Units behind a number in an annotation. A unit stands before those that begin it.
+const UNITS_OF_TEXTS: &str = "% ％ 毫秒 秒 ms s GiB MiB GB MB ℃ °C";
+/// A unit, the least value that is written in a larger one, what it is divided by, and that one.
+#[rustfmt::skip]
+const SCALES: [(&str, f64, f64, &str); 8] = [
+    ("", 1e8, 1e8, " 亿"), ("", 1e6, 1e4, " 万"), ("ratio", 0.0, 0.01, "%"),
+    ("B", 1_099_511_627_776.0, 1_099_511_627_776.0, " TiB"), ("B", 1_073_741_824.0, 1_073_741_824.0, " GiB"),
+    ("B", 1_048_576.0, 1_048_576.0, " MiB"), ("B", 1024.0, 1024.0, " KiB"), ("B", 0.0, 1.0, " B"),
+];
+/// Points of a history whose mean is compared with those before, which evens out single values.
+const BUCKET: usize = 5;
+/// The changes between buckets that must all go one way: by chance they do so once in 120 times.
+const CHANGES: usize = 4;
+/// Changes below this share of the spread do not count, and a spread below this share of the values is none.
+const LEAST_CHANGE: f64 = 0.02;
+const STEADY: f64 = 0.005;
+
+/// The value that an alert's expression compares, and its last hour.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Figure {
+    /// The alert whose value it is.
+    pub alert: Alert,
+    /// 最高 or 最低: which of several it is.
+    pub extreme: Option<&'static str>,
+    /// The value at the time of the job.
+    pub now: f64,
+    /// What it is compared with.
+    pub threshold: Option<f64>,
+    /// The value an hour before.
+    pub hour_ago: Option<f64>,
+    /// The lowest and the highest value of that hour.
+    pub bounds: Option<(f64, f64)>,
+    /// Where it goes, in words.
+    pub trend: Option<&'static str>,
+    /// The labels of the series.
+    pub(super) series: Labels,
+    unit: &'static str,
+}
+
+/// The figure of the worst of these alerts of one rule. An alert has a figure when the answer has exactly one series whose
+/// labels all are the alert's.
+pub(super) fn worst(alerts: &[&Alert], answer: &[Series], comparison: &Comparison<'_>) -> Option<Figure> {
+    let mut worst: Option<(&Alert, f64, &Labels)> = None;
+    let mut extreme = None;
+    let (sign, word) = if comparison.is_above { (1.0, "最高") } else { (-1.0, "最低") };
+    for alert in alerts.iter().filter(|_| alerts.len() * answer.len() <= MAX_PAIRS) {
+        let is_own = |(name, value): (&String, &String)| name == "__name__" || alert.labels.get(name) == Some(value);
+        let mut own = answer.iter().filter(|series| series.metric.iter().all(is_own));
+        let (Some(Series { metric, value: Some((_, value)), .. }), None) = (own.next(), own.next()) else { continue };
+        let Some(value) = finite(value) else { continue };
+        extreme = worst.map(|_| word);
+        if worst.is_none_or(|(_, worst, _)| sign * value > sign * worst) {
+            worst = Some((alert, value, metric));
+        }
+    }
+    let (alert, now, metric) = worst?;
+    let (threshold, unit) = (comparison.threshold, unit(alert, metric, now, comparison.threshold));
+    let (alert, series) = (alert.clone(), metric.clone());
+    Some(Figure { alert, extreme, now, threshold, hour_ago: None, bounds: None, trend: None, series, unit })
+}
+
+impl Figure {
+    /// Adds the last hour, if it ends in the very value that the whole expression has now: it would not if the left side
+    /// was read wrongly.
+    pub(super) fn add_history(&mut self, points: &[Point], has_trend: bool, now: Timestamp) -> Option<()> {
+        let values: Vec<f64> = points.iter().map(|(_, value)| finite(value)).collect::<Option<_>>()?;
+        let ends_now = is_same_time(points.last()?.0, now, 0) && values.last() == Some(&self.now);
+        self.hour_ago = values.first().copied().filter(|_| ends_now && is_same_time(points[0].0, now, HOUR));
+        // With gaps the extremes may be hidden.
+        if self.hour_ago.is_some() && values.len() as i64 == HOUR / STEP + 1 {
+            let (low, high) =
+                values.iter().fold((self.now, self.now), |(low, high), value| (low.min(*value), high.max(*value)));
+            self.bounds = Some((low, high));
+            self.trend = trend(&values, low, high).filter(|_| has_trend);
+        }
+        Some(())
+    }
+
+    /// The value with its unit.
+    pub(super) fn value(&self) -> String {
+        number(self.now, self.unit, DIGITS)
+    }
+
+    /// The pieces for the message: `93.4（阈值 85）`, `，1 小时前 61`, `，仍在上升`.
+    pub(super) fn pieces(&self) -> Vec<String> {
+        let threshold =
+            self.threshold.map(|threshold| format!("（阈值 {}）", number(threshold, self.unit, THRESHOLD_DIGITS)));
+        let mut pieces = vec![self.value() + &threshold.unwrap_or_default()];
+        pieces.extend(self.hour_ago.map(|value| format!("，1 小时前 {}", number(value, self.unit, DIGITS))));
+        pieces.extend(self.trend.map(|trend| format!("，{trend}")));
+        pieces
+    }
+
+    /// All of it for the prompt, with whose it is.
+    pub(super) fn sentence(&self) -> String {
+        let labels = self.series.iter().filter(|(name, value)| *name != "__name__" && value.len() <= MAX_VALUE_BYTES);
+        let labels: String = labels.map(|(name, value)| format!(" {name}={value}")).collect();
+        let extreme = self.extreme.map_or(String::new(), |word| format!("各条中{word}，"));
+        let bounds = self.bounds.map(|bounds| [bounds.0, bounds.1].map(|value| number(value, self.unit, DIGITS)));
+        let bounds = bounds.map_or(String::new(), |[low, high]| format!("，1 小时内最低 {low}、最高 {high}"));
+        format!("{}{labels}：{extreme}当前 {}{bounds}", self.alert.name(), self.pieces().concat())
+    }
+}
+
+fn finite(value: &str) -> Option<f64> {
+    value.parse().ok().filter(|value: &f64| value.is_finite())
+}
+
+/// The unit of a value: by the metric's name, which Prometheus drops where a value is computed from others; else by an
+/// annotation that holds the very number with a unit, or the threshold as a percentage.
+fn unit(alert: &Alert, series: &Labels, now: f64, threshold: Option<f64>) -> &'static str {
+    let metric = series.get("__name__").map_or("", String::as_str);
+    if let Some((_, unit)) = UNITS_OF_NAMES.iter().find(|(suffix, _)| metric.ends_with(suffix)) {
+        return unit;
+    }
+    let numbers = [
+        format!("{now}"),
+        format!("{now:.1}"),
+        format!("{now:.2}"),
+        threshold.map_or(String::new(), |it| it.to_string()),
+    ];
+    let units = numbers.iter().zip([false, false, false, true]).filter_map(|(number, is_threshold)| {
+        let digits = number.bytes().filter(u8::is_ascii_digit).count();
+        // Of small numbers there are many.
+        unit_behind(alert, number).filter(|unit| if *unit == "%" { digits > 1 } else { digits > 2 && !is_threshold })
+    });
+    units.into_iter().next().unwrap_or_default()
+}
+
+/// The unit that stands behind a number in an annotation.
+fn unit_behind(alert: &Alert, number: &str) -> Option<&'static str> {
+    let continues = |c: char| c.is_ascii_alphanumeric() || ".,-_".contains(c);
+    let texts = alert.annotations.values();
+    let mut texts = texts.flat_map(|text| text.match_indices(number).map(move |(at, _)| text.split_at(at)));
+    texts.find_map(|(before, rest)| {
+        let rest = rest.strip_prefix(number)?.trim_start_matches(' ');
+        let unit = UNITS_OF_TEXTS.split(' ').find(|unit| rest.starts_with(unit))?;
+        let is_cut = rest.strip_prefix(unit)?.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/');
+        (!number.is_empty() && !is_cut && !before.ends_with(continues)).then_some(unit)
+    })
+}
+
+/// A number as a person writes it, with at least so many digits that count: `93.4`, `1843 秒`, `0.0625`, `1.2 亿`.
+fn number(value: f64, unit: &str, digits: i32) -> String {
+    let scale = SCALES.iter().find(|(of, least, ..)| *of == unit && value.abs() >= *least);
+    let (divisor, unit) = scale.map_or((1.0, unit), |(_, _, divisor, larger)| (*divisor, larger));
+    let value = value / divisor;
+    // Up to 1e-9 with its digits; what is smaller is 0, whose logarithm is none.
+    let decimals = (digits - 1).saturating_sub(value.abs().log10().floor() as i32).clamp(0, 9);
+    let text = format!("{value:.*}", decimals.unsigned_abs() as usize);
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text}{unit}")
+}
+
+/// Where a whole hour of values goes; `None` where it cannot be said.
+fn trend(values: &[f64], low: f64, high: f64) -> Option<&'static str> {
+    let means: Vec<f64> =
+        values.rchunks_exact(BUCKET).map(|bucket| bucket.iter().sum::<f64>() / BUCKET as f64).collect();
+    // From the last to the first.
+    let recent = means.windows(2).take(CHANGES).map(|pair| (pair[0] - pair[1]) / (high - low));
+    match high - low <= STEADY * low.abs().max(high.abs()) {
+        _ if recent.clone().all(|change| change > LEAST_CHANGE) => Some("仍在上升"),
+        _ if recent.clone().all(|change| change < -LEAST_CHANGE) => Some("正在下降"),
+        is_steady => is_steady.then_some("基本持平"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::seconds;
+    use super::*;
+    use serde_json::json;
+
+    fn alert(annotation: &str) -> Alert {
+        let alert = json!({"labels": {"a": "b"}, "annotations": {"summary": annotation}});
+        let body = json!({ "alerts": [alert] }).to_string();
+        crate::alertmanager::Notification::decode(body.as_bytes()).unwrap().alerts.remove(0)
+    }
+
+    fn figure(name: &str, annotation: &str, now: f64, threshold: f64) -> Figure {
+        let series = json!([{"metric": {"__name__": name}, "value": [1, now.to_string()]}]);
+        let series: Vec<Series> = serde_json::from_value(series).unwrap();
+        let comparison = Comparison { left: "a", threshold: Some(threshold), is_above: true, has_trend: true };
+        worst(&[&alert(annotation)], &series, &comparison).unwrap()
+    }
+
+    #[test]
+    fn value_is_written_as_a_person_reads_it() {
+        for (name, annotation, now, threshold, expected) in [
+            ("", "", 93.4, 85.0, "93.4（阈值 85）"),
+            ("", "", 93.391_234, 85.0, "93.39（阈值 85）"),
+            ("", "", 1843.2, 300.0, "1843（阈值 300）"),
+            ("", "", 85.04, 85.0, "85.04（阈值 85）"),
+            ("", "", 99.97, 99.99, "99.97（阈值 99.99）"),
+            ("", "", 0.0625, 0.1, "0.0625（阈值 0.1）"),
+            ("", "", -0.062_512, 0.1, "-0.06251（阈值 0.1）"),
+            ("", "", 52_000.0, 10_000.0, "52000（阈值 10000）"),
+            ("", "", 123_456_789.0, 1e6, "1.235 亿（阈值 100 万）"),
+            ("", "", 0.0, 1.0, "0（阈值 1）"),
+            ("a_bytes", "", 1.5 * 1024.0 * 1024.0 * 1024.0, 1e9, "1.5 GiB（阈值 953.674 MiB）"),
+            ("a_bytes", "", 512.0, 100.0, "512 B（阈值 100 B）"),
+            ("a_seconds", "", 1843.0, 300.0, "1843 秒（阈值 300 秒）"),
+            ("a_percent", "", 93.4, 85.0, "93.4%（阈值 85%）"),
+            ("a_ratio", "", 0.934, 0.85, "93.4%（阈值 85%）"),
+            ("a_bytes_total", "", 5000.0, 1.0, "5000（阈值 1）"),
+            ("", "使用率 93.4%", 93.4, 85.0, "93.4%（阈值 85%）"),
+            ("", "使用率 93.40%，阈值 80", 93.399, 85.0, "93.4%（阈值 85%）"),
+            ("", "延迟 1843 秒", 1843.0, 300.0, "1843秒（阈值 300秒）"),
+            ("", "lag is 1843s", 1843.0, 300.0, "1843s（阈值 300s）"),
+            ("", "over 85 % for 5m", 93.4, 85.0, "93.4%（阈值 85%）"),
+            // No unit: another number, a part of one, a unit that goes on, a number of which there are many.
+            ("", "使用率 93.5%", 93.4, 80.0, "93.4（阈值 80）"),
+            ("", "193.4%, 93.41%, 93.4.1%, 1-93.4%", 93.4, 80.0, "93.4（阈值 80）"),
+            ("", "1843 servers, 1843 MB/s", 1843.0, 300.0, "1843（阈值 300）"),
+            ("", "持续 5 分钟，5s", 5.0, 3.0, "5（阈值 3）"),
+            ("", "30s", 30.0, 3.0, "30（阈值 3）"),
+            ("", "5% 以上", 9.0, 5.0, "9（阈值 5）"),
+        ] {
+            let figure = figure(name, annotation, now, threshold);
+            assert_eq!(figure.pieces().concat(), expected, "{name} {annotation} {now}");
+        }
+    }
+
+    #[test]
+    fn alert_has_a_figure_only_by_one_series_of_its_own_labels() {
+        let comparison = Comparison { left: "a", threshold: None, is_above: true, has_trend: true };
+        let found = |answer: serde_json::Value| {
+            let answer: Vec<Series> = serde_json::from_value(answer).unwrap();
+            worst(&[&alert("")], &answer, &comparison).map(|figure| figure.now)
+        };
+        let series = |metric: serde_json::Value, value: &str| json!({"metric": metric, "value": [1, value]});
+        let own = json!({"a": "b"});
+        assert_eq!(found(json!([series(own.clone(), "6"), series(json!({"a": "c"}), "7")])), Some(6.0));
+        assert_eq!(found(json!([series(json!({}), "6")])), Some(6.0));
+        for answer in [
+            json!([]),
+            json!([series(json!({"a": "c"}), "6")]),
+            json!([series(json!({"a": "b", "c": "d"}), "6")]),
+            json!([series(own.clone(), "6"), series(json!({}), "6")]),
+            json!([series(json!({"a": "b", "__name__": "x"}), "6"), series(json!({"a": "b", "__name__": "y"}), "6")]),
+            json!([series(own.clone(), "NaN")]),
+            json!([series(own.clone(), "+Inf")]),
+            json!([{"metric": own, "histogram": [1, {}]}]),
+        ] {
+            assert_eq!(found(answer.clone()), None, "{answer}");
+        }
+    }
+
+    #[test]
+    fn history_counts_only_where_it_ends_in_the_value_now() {
+        let now = Timestamp::from_second(1_764_444_000).unwrap();
+        let points = |from: i64, to: i64, last: &str| -> Vec<Point> {
+            let value = |at: i64| if at == to { last.to_owned() } else { (60 - at).to_string() };
+            (to..=from).rev().map(|at| (seconds(now) - 60.0 * at as f64, value(at))).collect()
+        };
+        let mut gap = points(60, 0, "60");
+        gap.remove(30);
+        for (name, points, expected) in [
+            ("whole", points(60, 0, "60"), (Some(0.0), Some((0.0, 60.0)), Some("仍在上升"))),
+            ("another value", points(60, 0, "61"), (None, None, None)),
+            ("ends early", points(60, 1, "60"), (None, None, None)),
+            ("begins late", points(59, 0, "60"), (None, None, None)),
+            ("a gap", gap, (Some(0.0), None, None)),
+            ("none", Vec::new(), (None, None, None)),
+            ("no number", points(60, 0, "NaN"), (None, None, None)),
+        ] {
+            let mut figure = figure("", "", 60.0, 5.0);
+            figure.add_history(&points, true, now);
+            assert_eq!((figure.hour_ago, figure.bounds, figure.trend), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn trend_is_said_only_where_it_is_plain() {
+        let trend = |value: &dyn Fn(f64) -> f64| {
+            let values: Vec<f64> = (0..=60).map(|minute| value(f64::from(minute))).collect();
+            let bounds =
+                values.iter().fold((values[0], values[0]), |(low, high), value| (low.min(*value), high.max(*value)));
+            super::trend(&values, bounds.0, bounds.1)
+        };
+        let noise = |minute: f64| (minute * 12.9898).sin() * 43_758.547 % 1.0;
+        assert_eq!(trend(&|minute| minute), Some("仍在上升"));
+        assert_eq!(trend(&|minute| 95.0 + minute / 600.0), Some("仍在上升"));
+        assert_eq!(trend(&|minute| (minute - 29.0).max(0.0)), Some("仍在上升"));
+        assert_eq!(trend(&|minute| 60.0 * minute + 20.0 * noise(minute)), Some("仍在上升"));
+        assert_eq!(trend(&|minute| -minute), Some("正在下降"));
+        assert_eq!(trend(&|_| 5.0), Some("基本持平"));
+        assert_eq!(trend(&|_| 0.0), Some("基本持平"));
+        assert_eq!(trend(&|minute| 50.0 + 50.0 * (minute * 0.6).sin()), None);
+        assert_eq!(trend(&|minute| if minute < 30.0 { 0.0 } else { 1.0 }), None);
+        assert_eq!(trend(&|minute| 60.0 - (minute - 30.0).abs() - 10.0 * (minute / 60.0)), Some("正在下降"));
+        assert_eq!(trend(&|minute| if minute < 50.0 { minute } else { 100.0 - minute }), None);
+    }
+}

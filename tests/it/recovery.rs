@@ -1,0 +1,131 @@
+//! Alerts that recover, fire again, and come and go.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::harness::{PATIENCE, Sidecar, hold};
+use crate::support::notification::{Notification, notification};
+use crate::support::standins::{DeepSeek, WeCom};
+
+/// One alert of a group, which fires and recovers; its fingerprint and group stay.
+fn flapping() -> Notification {
+    notification("DiskWillFill").instances(["db-1"])
+}
+
+/// The post of the time that it fires since this minute.
+fn fires(alert: &Notification, minute: u32) -> serde_json::Value {
+    alert.clone().starts_at(&format!("2026-11-22T20:{minute:02}:00Z")).build()
+}
+
+fn recovers(alert: &Notification, minute: u32) -> serde_json::Value {
+    alert.clone().starts_at(&format!("2026-11-22T20:{minute:02}:00Z")).all_resolved().build()
+}
+
+#[test]
+fn alert_that_recovers_while_it_waits_is_ignored() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let latch = hold(&deepseek, "Blocker");
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("WORKERS", "1").start();
+    let (blocker, alert) = (notification("Blocker").build(), flapping());
+    thread::scope(|scope| {
+        let blocked = scope.spawn(|| sidecar.post(&blocker));
+        deepseek.wait_calls(1, PATIENCE);
+        let waits = scope.spawn(|| sidecar.post(&fires(&alert, 1)));
+        sidecar.wait_metric("queue_length", 1.0);
+        assert_eq!(sidecar.post(&recovers(&alert, 1)).outcome(), "ignored");
+        let reply = waits.join().unwrap();
+        assert_eq!((reply.status, reply.outcome()), (200, "ignored"), "{}", reply.text);
+        latch.open();
+        assert_eq!(blocked.join().unwrap().status, 200);
+    });
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 1), "only the blocker");
+    let page = sidecar.metrics();
+    assert_eq!(page.value("notifications_total{outcome=\"ignored\",reason=\"nothing_firing\"}"), 2.0);
+}
+
+#[test]
+fn job_with_an_alert_that_still_fires_is_told() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let latch = hold(&deepseek, "Blocker");
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("WORKERS", "1").start();
+    let (blocker, both) = (notification("Blocker").build(), notification("DiskWillFill").instances(["db-1", "db-2"]));
+    let mut one = both.build();
+    one["alerts"][1]["status"] = "resolved".into();
+    thread::scope(|scope| {
+        let blocked = scope.spawn(|| sidecar.post(&blocker));
+        deepseek.wait_calls(1, PATIENCE);
+        let waits = scope.spawn(|| sidecar.post(&both.build()));
+        sidecar.wait_metric("queue_length", 1.0);
+        let next = scope.spawn(|| sidecar.post(&one));
+        sidecar.wait_metric("queue_length", 2.0);
+        latch.open();
+        for post in [blocked, waits, next] {
+            assert_eq!(post.join().unwrap().status, 200);
+        }
+    });
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (2, 2));
+}
+
+/// Fault: within `DEDUPE_WINDOW` a sender that keeps `startsAt` constant was answered "delivered already".
+#[test]
+fn alert_that_fires_again_with_its_old_start_is_told() {
+    for (flap_window, calls) in [("0s", 2), ("1h", 1)] {
+        let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+        let sidecar = Sidecar::with(&deepseek, &wecom).env("FLAP_WINDOW", flap_window).start();
+        let alert = flapping();
+        for (body, delivered) in [(fires(&alert, 1), 1), (recovers(&alert, 1), 1), (fires(&alert, 1), 2)] {
+            assert_eq!(sidecar.post(&body).status, 200);
+            assert_eq!(wecom.delivered_count(), delivered, "{flap_window}");
+        }
+        assert_eq!(sidecar.post(&fires(&alert, 1)).status, 200, "a retry");
+        assert_eq!((deepseek.calls(), wecom.delivered_count()), (calls, 2), "{flap_window}");
+    }
+}
+
+#[test]
+fn flapping_alert_costs_one_call() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let alert = flapping();
+    // Told, told again with the same text, one line, and then held.
+    let expected = [(200, 1), (200, 2), (200, 3), (429, 3), (429, 3), (429, 3)];
+    for (minute, (status, delivered)) in (1..).zip(expected) {
+        let reply = sidecar.post(&fires(&alert, minute));
+        assert_eq!((reply.status, wecom.delivered_count()), (status, delivered), "{minute}: {}", reply.text);
+        assert_eq!(sidecar.post(&recovers(&alert, minute)).status, 200);
+    }
+    assert_eq!(deepseek.calls(), 1);
+    let page = sidecar.metrics();
+    assert_eq!(page.value("notifications_total{outcome=\"failed\",reason=\"flapping\"}"), 3.0);
+
+    let joined = alert.clone().firing("db-2").starts_at("2026-11-22T20:30:00Z").build();
+    assert_eq!(sidecar.post(&joined).status, 200, "an alert that joins is news");
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (2, 4));
+}
+
+#[test]
+fn flapping_alert_is_explained_each_time_where_the_window_is_zero() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("FLAP_WINDOW", "0s").start();
+    let alert = flapping();
+    for minute in 1..5 {
+        assert_eq!(sidecar.post(&fires(&alert, minute)).status, 200);
+        assert_eq!(sidecar.post(&recovers(&alert, minute)).status, 200);
+    }
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (4, 4));
+}
+
+#[test]
+fn held_alert_is_answered_at_once() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let alert = flapping();
+    for minute in 1..4 {
+        sidecar.post(&fires(&alert, minute));
+        sidecar.post(&recovers(&alert, minute));
+    }
+    let held = sidecar.post(&fires(&alert, 4));
+    assert_eq!(held.status, 429, "{}", held.text);
+    assert!(held.took < Duration::from_secs(1), "{:?}", held.took);
+    assert!(held.message().contains("again and again"), "{}", held.text);
+}
