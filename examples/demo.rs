@@ -170,9 +170,20 @@ fn print_message(message: &Delivered) {
     let title = format!(" WeCom, to {} ", to.join(", "));
     // Open at the right, since terminals differ in the width of an emoji.
     println!("╭──{title}{}", "─".repeat(COLUMNS.saturating_sub(width(&title))));
-    message.text.lines().flat_map(wrap).for_each(|line| println!("│ {line}"));
+    message.text.lines().map(as_shown).flat_map(|line| wrap(&line)).for_each(|line| println!("│ {line}"));
     let size = format!(" {} of 2048 bytes ", message.text.len());
     println!("╰──{size}{}\n", "─".repeat(COLUMNS.saturating_sub(width(&size))));
+}
+
+/// A line as WeCom shows it: of a link only its words.
+fn as_shown(line: &str) -> String {
+    let mut pieces = line.split("<a href=\"");
+    let mut shown = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let words = piece.split_once("\">").map_or(piece, |(_, words)| words);
+        shown.push_str(&words.replacen("</a>", "", 1));
+    }
+    shown
 }
 
 /// Splits a line to fit the frame.

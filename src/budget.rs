@@ -11,7 +11,8 @@ use crate::lock::unpoisoned;
 /// Tokens that may be spent until midnight.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    limit: Option<u64>,
+    /// 0 is no budget.
+    limit: u64,
     zone: Offset,
     spent: Mutex<(Date, u64)>,
 }
@@ -19,34 +20,30 @@ pub(crate) struct Budget {
 impl Budget {
     /// A budget of `limit` tokens a day in `zone`; 0 is none.
     pub(crate) fn new(limit: u64, zone: Offset, now: Timestamp) -> Self {
-        let today = zone.to_datetime(now).date();
-        Self { limit: Some(limit).filter(|limit| *limit > 0), zone, spent: Mutex::new((today, 0)) }
+        Self { limit, zone, spent: Mutex::new((zone.to_datetime(now).date(), 0)) }
     }
 
     pub(crate) fn is_set(&self) -> bool {
-        self.limit.is_some()
-    }
-
-    /// Whether the day's tokens are used up. Jobs that run side by side may overdraw by what each of them takes.
-    pub(crate) fn is_spent(&self, now: Timestamp) -> bool {
-        self.limit.is_some_and(|limit| self.spent(now) >= limit)
-    }
-
-    pub(crate) fn spend(&self, tokens: u64, now: Timestamp) {
-        self.with_today(now, |spent| *spent = spent.saturating_add(tokens));
-    }
-
-    /// Tokens since midnight.
-    pub(crate) fn spent(&self, now: Timestamp) -> u64 {
-        self.with_today(now, |spent| *spent)
+        self.limit > 0
     }
 
     /// 0 is none.
     pub(crate) fn limit(&self) -> u64 {
-        self.limit.unwrap_or(0)
+        self.limit
     }
 
-    fn with_today<T>(&self, now: Timestamp, act: impl FnOnce(&mut u64) -> T) -> T {
+    /// Whether the day's tokens are used up. Jobs that run side by side may overdraw by what each of them takes.
+    pub(crate) fn is_spent(&self, now: Timestamp) -> bool {
+        self.is_set() && self.spent(now) >= self.limit
+    }
+
+    /// Tokens since midnight.
+    pub(crate) fn spent(&self, now: Timestamp) -> u64 {
+        self.spend(0, now)
+    }
+
+    /// Counts tokens, and returns those since midnight.
+    pub(crate) fn spend(&self, tokens: u64, now: Timestamp) -> u64 {
         let today = self.zone.to_datetime(now).date();
         let mut spent = unpoisoned(self.spent.lock());
         // A job that read the clock before midnight and comes here after it, or a clock that is set back, resets nothing.
@@ -55,7 +52,8 @@ impl Budget {
         if spent.0 != today && !is_late {
             *spent = (today, 0);
         }
-        act(&mut spent.1)
+        spent.1 = spent.1.saturating_add(tokens);
+        spent.1
     }
 }
 

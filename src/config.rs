@@ -1,18 +1,18 @@
 //! The variables: one table, and the reading of the environment by it. All faults are reported at once.
 //!
-//! A new variable is a row in [`VARIABLES`] and a `raw.read("NAME", parser)` where its value is used.
+//! A new variable is a row in `variables.txt` and a `self.read("NAME", parser)` where its value is used.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use jiff::fmt::temporal::DateTimeParser;
-use jiff::tz::{Offset, TimeZone};
+use jiff::tz::Offset;
 use jiff::{Span, SpanRelativeTo};
 use serde_json::{Map, Value};
 
@@ -22,109 +22,74 @@ use crate::prometheus;
 use crate::upstream::{self, Credential, ProxyRoute};
 use crate::wecom;
 
-/// One row of the table, as `--help` and the README show it.
-#[derive(Debug, Clone, Copy)]
+/// The table of variables, as `--help` prints it and [`VARIABLES`] reads it: a name (`[_FILE]` behind a secret's), what it
+/// does in one line or several, and the default in brackets. Titles stand above groups.
+pub const TABLE: &str = include_str!("variables.txt");
+
+/// The column in which the texts of [`TABLE`] begin.
+const TEXT_COLUMN: usize = 28;
+
+/// One row of [`TABLE`].
+#[derive(Debug)]
 pub struct Variable {
+    /// The title above it.
+    pub group: String,
     /// Its name in the environment.
-    pub name: &'static str,
+    pub name: String,
+    /// What it does.
+    pub doc: String,
     /// The value of an unset variable, or words such as "required".
-    pub default: &'static str,
-    /// What it does, one line.
-    pub doc: &'static str,
+    pub default: String,
     /// A secret may also come from the file that `NAME_FILE` names.
     pub is_secret: bool,
 }
 
-const fn plain(name: &'static str, default: &'static str, doc: &'static str) -> Variable {
-    Variable { name, default, doc, is_secret: false }
-}
-
-const fn secret(name: &'static str, default: &'static str, doc: &'static str) -> Variable {
-    Variable { name, default, doc, is_secret: true }
-}
-
 /// Every variable there is, in the order of `--help`.
-pub const VARIABLES: &[Variable] = &[
-    secret("DEEPSEEK_API_KEY", "required", "key of the OpenAI-compatible endpoint"),
-    plain("WECHAT_CORP_ID", "required", "WeCom's corpid (企业ID)"),
-    secret("WECHAT_API_SECRET", "required", "secret of the WeCom app"),
-    plain("WECHAT_AGENT_ID", "required", "agentid of the WeCom app"),
-    secret("WECHAT_ROBOT_KEY", "none", "key of a group robot, instead of the three above"),
-    plain("WECHAT_TO_USER", "@all", "recipients, a|b; @all only when no party or tag is set"),
-    plain("WECHAT_TO_PARTY", "none", "departments, 1|2"),
-    plain("WECHAT_TO_TAG", "none", "tags, 1|2"),
-    plain("LISTEN_ADDR", "127.0.0.1:5000", "address of the webhook; keep it on loopback, or set WEBHOOK_TOKEN"),
-    plain("METRICS_ADDR", "none", "a second address that serves only /metrics and the health pages, without a token"),
-    secret("WEBHOOK_TOKEN", "none", "Bearer token that a post must carry (authorization.credentials in Alertmanager)"),
-    plain(
-        "DEEPSEEK_BASE_URL", "https://api.deepseek.com/v1", "address of the endpoint; http:// too, for a local model",
-    ),
-    plain("DEEPSEEK_MODEL", "deepseek-flash", "model to ask"),
-    plain("DEEPSEEK_MAX_TOKENS", "8192", "sent as max_tokens (thinking counts in it); 0 sends none"),
-    plain("DEEPSEEK_EXTRA", "{}", "JSON object merged into the request: thinking, temperature …"),
-    plain("DEEPSEEK_PROXY", "HTTPS_PROXY …", "HTTP proxy to DeepSeek; none goes direct"),
-    plain("DEEPSEEK_CA_FILE", "none", "PEM certificates trusted for DeepSeek instead of the built-in ones"),
-    plain("PROMPT_FILE", "built in", "file with the instructions for DeepSeek"),
-    plain("REDACT_LABELS", "none", "labels whose values DeepSeek sees as aliases: instance,cluster"),
-    plain("ON_ANALYSIS_FAILURE", "retry", "retry, or deliver: the plain alert is sent when no analysis can be had"),
-    plain("ANALYSIS_TTL", "12h", "how long an analysis serves the repeats of its alerts"),
-    plain(
-        "DAILY_TOKEN_BUDGET", "0",
-        "tokens a day, after which only urgent alerts (critical, page, P0 …) are analysed; 0 is no budget",
-    ),
-    plain(
-        "PROMETHEUS_URL", "none",
-        "Prometheus, Thanos or VictoriaMetrics to ask for an alert's figures; never by a proxy",
-    ),
-    secret("PROMETHEUS_TOKEN", "none", "its Bearer token, or user:password"),
-    plain("PROMETHEUS_CA_FILE", "none", "PEM certificates trusted for it instead of the built-in ones"),
-    plain("WECHAT_API_URL", "https://qyapi.weixin.qq.com", "WeCom's address, with or without /cgi-bin"),
-    plain("WECHAT_PROXY", "HTTPS_PROXY …", "HTTP proxy to WeCom; none goes direct"),
-    plain("WECHAT_CA_FILE", "none", "PEM certificates trusted for WeCom instead of the built-in ones"),
-    plain("WECHAT_RATE", "20 (robot 12)", "messages a minute; 0 is unlimited"),
-    plain("WORKERS", "8", "jobs that run at once"),
-    plain("QUEUE_SIZE", "256", "notifications that may wait; connections are bounded by QUEUE_SIZE + WORKERS + 256"),
-    plain("JOB_TIMEOUT", "4m", "time for one notification; keep it below Alertmanager's group_interval"),
-    plain("DRAIN_TIMEOUT", "25s", "time for running jobs to finish after SIGTERM"),
-    plain("DEDUPE_WINDOW", "10m", "how long a delivered notification is remembered and not sent again"),
-    plain("FLAP_WINDOW", "1h", "how long an analysis serves alerts that recover and fire again; 0 is never"),
-    plain("DIGEST_AT", "10", "when more notifications wait, they are explained together; 0 is never"),
-    plain("TIME_ZONE", "+08:00", "offset of the times in messages and in the log"),
+pub static VARIABLES: LazyLock<Vec<Variable>> = LazyLock::new(|| {
+    let (mut variables, mut group) = (Vec::new(), "");
+    let one_line_each = TABLE.replace(&format!("\n{:TEXT_COLUMN$}", ""), " ");
+    for line in one_line_each.lines() {
+        let Some((name, rest)) = line.trim_start().split_once("  ") else {
+            group = line.trim_end_matches(':');
+            continue;
+        };
+        let (doc, default) = rest.rsplit_once(" [").unwrap_or((rest, "]"));
+        variables.push(Variable {
+            group: group.to_owned(),
+            name: name.trim_end_matches("[_FILE]").to_owned(),
+            doc: doc.trim().to_owned(),
+            default: default.trim_end_matches(']').to_owned(),
+            is_secret: name.ends_with("[_FILE]"),
+        });
+    }
+    variables
+});
+
+/// Names that people give to variables of ours which are called otherwise.
+const ALSO_CALLED: [(&str, &str); 12] = [
+    ("DEEPSEEK_TOKEN", "DEEPSEEK_API_KEY"),
+    ("DEEPSEEK_SECRET", "DEEPSEEK_API_KEY"),
+    ("DEEPSEEK_HOST", "DEEPSEEK_BASE_URL"),
+    ("DEEPSEEK_ENDPOINT", "DEEPSEEK_BASE_URL"),
+    ("DEEPSEEK_API_URL", "DEEPSEEK_BASE_URL"),
+    ("DEEPSEEK_TEMPERATURE", "DEEPSEEK_EXTRA"),
+    ("DEEPSEEK_TIMEOUT", "JOB_TIMEOUT"),
+    ("DEEPSEEK_PROMPT", "PROMPT_FILE"),
+    ("WEBHOOK_PASSWORD", "WEBHOOK_TOKEN"),
+    ("WECHAT_APP_ID", "WECHAT_AGENT_ID"),
+    ("WECHAT_CORP_SECRET", "WECHAT_API_SECRET"),
+    ("WECHAT_WEBHOOK_URL", "WECHAT_ROBOT_KEY"),
 ];
 
-/// Titles of the table's parts, each with its first variable.
-pub const GROUPS: [(&str, &str); 6] = [
-    ("DEEPSEEK_API_KEY", "Required"),
-    ("WECHAT_TO_USER", "Who gets messages"),
-    ("LISTEN_ADDR", "Webhook"),
-    ("DEEPSEEK_BASE_URL", "Analysis"),
-    ("WECHAT_API_URL", "WeCom"),
-    ("WORKERS", "Jobs"),
-];
-
-/// Words of a misspelt name that mean this variable though its own name has others.
-const ALSO_CALLED: [(&str, &str); 10] = [
-    ("DEEPSEEK_API_KEY", "TOKEN SECRET"),
-    ("DEEPSEEK_BASE_URL", "API ENDPOINT HOST ADDRESS"),
-    ("DEEPSEEK_EXTRA", "TEMPERATURE THINKING"),
-    ("JOB_TIMEOUT", "DEEPSEEK WECHAT"),
-    ("PROMPT_FILE", "DEEPSEEK SYSTEM"),
-    ("WEBHOOK_TOKEN", "SECRET PASSWORD KEY"),
-    ("WECHAT_AGENT_ID", "APP"),
-    ("WECHAT_API_SECRET", "CORP APP"),
-    ("WECHAT_API_URL", "BASE HOST ENDPOINT"),
-    ("WECHAT_ROBOT_KEY", "WEBHOOK BOT URL"),
-];
+/// An unknown name that is no variable of ours is a warning when it is so much like one, in thousandths.
+const ALIKE: usize = 750;
 
 /// An unknown name with one of these prefixes is a fault. Any other one that resembles a variable is a warning: it may be
 /// another program's.
 const OWN_PREFIXES: [&str; 4] = ["DEEPSEEK_", "WECHAT_", "WEBHOOK_", "PROMETHEUS_"];
 
-/// Variables of a WeCom app, which a group robot does not take.
-const APP_ONLY: [&str; 7] = [
-    "WECHAT_CORP_ID", "WECHAT_API_SECRET", "WECHAT_API_SECRET_FILE", "WECHAT_AGENT_ID", "WECHAT_TO_USER",
-    "WECHAT_TO_PARTY", "WECHAT_TO_TAG",
-];
+/// The names of a WeCom app's variables begin so. A group robot takes none of them.
+const APP_ONLY: [&str; 4] = ["WECHAT_CORP_ID", "WECHAT_API_SECRET", "WECHAT_AGENT_ID", "WECHAT_TO_"];
 
 /// Most bytes of a file that a variable names: a prompt or a certificate bundle is far below it.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -213,7 +178,7 @@ impl Raw {
     ) -> Result<T, ConfigError> {
         // `NAME=${NAME}` gives an empty value for an unset NAME, so empty counts as unset; so does `none` where the table
         // has it as the default.
-        let is_none = |name: &str| VARIABLES.iter().any(|row| row.name == name && row.default == "none");
+        let is_none = |name: &String| VARIABLES.iter().any(|row| row.name == *name && row.default == "none");
         let is_set = |(name, value): &(String, String)| !(value.is_empty() || value == "none" && is_none(name));
         let vars = vars.into_iter().map(as_meant).filter(is_set).collect();
         let mut raw = Self { vars, faults: Vec::new(), warnings: Vec::new() };
@@ -223,6 +188,7 @@ impl Raw {
     }
 
     fn config(&mut self) -> Config {
+        self.check_required();
         let listen = self.read("LISTEN_ADDR", address);
         let webhook_token = self.credential("WEBHOOK_TOKEN");
         if !listen.ip().is_loopback() && webhook_token.is_none() {
@@ -249,6 +215,20 @@ impl Raw {
         }
     }
 
+    fn check_required(&mut self) {
+        let is_set = |name: &str| self.vars.contains_key(name) || self.vars.contains_key(&format!("{name}_FILE"));
+        let has_robot = is_set("WECHAT_ROBOT_KEY");
+        for Variable { name, doc, is_secret, .. } in VARIABLES.iter().filter(|row| row.default == "required") {
+            let is_of_app = name.starts_with("WECHAT_");
+            if is_set(name) || is_of_app && has_robot {
+                continue;
+            }
+            let file = if *is_secret { format!(", or a file that holds it by {name}_FILE") } else { String::new() };
+            let robot = if is_of_app { " (a group robot needs only WECHAT_ROBOT_KEY)" } else { "" };
+            self.faults.push(format!("{name}: is not set; set the {doc}{file}{robot}"));
+        }
+    }
+
     fn pipeline(&mut self) -> pipeline::Settings {
         let wecom = self.wecom();
         pipeline::Settings {
@@ -266,10 +246,7 @@ impl Raw {
     }
 
     fn deepseek(&mut self) -> deepseek::Settings {
-        let base_url = self.read("DEEPSEEK_BASE_URL", base_url);
-        if base_url.ends_with("/chat/completions") {
-            self.fault("DEEPSEEK_BASE_URL", "ends in /chat/completions, which the service adds itself; leave it out");
-        }
+        let base_url = self.read("DEEPSEEK_BASE_URL", base_url("/chat/completions"));
         deepseek::Settings {
             upstream: self.upstream(["DEEPSEEK_BASE_URL", "DEEPSEEK_PROXY", "DEEPSEEK_CA_FILE"], &base_url),
             api_key: self.required_credential("DEEPSEEK_API_KEY"),
@@ -281,7 +258,7 @@ impl Raw {
     fn model(&mut self) -> deepseek::ModelSettings {
         let max_tokens = self.read("DEEPSEEK_MAX_TOKENS", number(0..=10_000_000));
         deepseek::ModelSettings {
-            model: self.read("DEEPSEEK_MODEL", text),
+            model: self.read("DEEPSEEK_MODEL", name),
             max_tokens: Some(max_tokens).filter(|tokens| *tokens > 0),
             extra: self.read("DEEPSEEK_EXTRA", extra),
         }
@@ -296,58 +273,48 @@ impl Raw {
     }
 
     fn prometheus(&mut self) -> Option<prometheus::Settings> {
-        let base_url = self.optional("PROMETHEUS_URL", base_url);
+        let base_url = self.optional("PROMETHEUS_URL", base_url("/api/v1"));
         let token = self.credential("PROMETHEUS_TOKEN");
         let roots = self.optional("PROMETHEUS_CA_FILE", certificates);
-        let base_url = base_url?;
-        let base_url = base_url.strip_suffix("/api/v1").unwrap_or(&base_url).to_owned();
         let variables = upstream::Variables { proxy: "", ca_file: "PROMETHEUS_CA_FILE" };
-        Some(prometheus::Settings { upstream: upstream::Settings { proxy: None, roots, variables }, base_url, token })
+        let upstream = upstream::Settings { proxy: None, roots, variables };
+        base_url.map(|base_url| prometheus::Settings { upstream, base_url, token })
     }
 
     fn wecom(&mut self) -> wecom::Settings {
-        let api_url = self.read("WECHAT_API_URL", base_url);
-        let api_url = api_url.strip_suffix("/cgi-bin").unwrap_or(&api_url).to_owned();
+        let api_url = self.read("WECHAT_API_URL", base_url("/cgi-bin"));
         let upstream = self.upstream(["WECHAT_API_URL", "WECHAT_PROXY", "WECHAT_CA_FILE"], &api_url);
         let account = match self.credential("WECHAT_ROBOT_KEY") {
             Some(key) => self.robot(key),
             None => wecom::Account::App {
-                corp_id: self.required("WECHAT_CORP_ID", "WeCom's 企业ID, at the foot of 我的企业, like ww1234", text),
+                corp_id: self.optional("WECHAT_CORP_ID", name).unwrap_or_default(),
                 secret: self.required_credential("WECHAT_API_SECRET"),
-                agent_id: self.required(
-                    "WECHAT_AGENT_ID", "the app's AgentId, on the app's page under 应用管理, like 1000002", agent_id,
-                ),
+                agent_id: self.optional("WECHAT_AGENT_ID", number(1..=u64::from(u32::MAX))).unwrap_or_default(),
             },
         };
         wecom::Settings { upstream, api_url, account, recipients: self.recipients() }
     }
 
     fn recipients(&mut self) -> wecom::Recipients {
-        let mut recipients = wecom::Recipients {
-            touser: self.optional("WECHAT_TO_USER", users).unwrap_or_default(),
-            toparty: self.optional("WECHAT_TO_PARTY", ids).unwrap_or_default(),
-            totag: self.optional("WECHAT_TO_TAG", ids).unwrap_or_default(),
-        };
+        let names = ["WECHAT_TO_USER", "WECHAT_TO_PARTY", "WECHAT_TO_TAG"];
+        let [touser, toparty, totag] = names.map(|name| self.vars.get(name).cloned().unwrap_or_default());
+        let mut recipients = wecom::Recipients { touser, toparty, totag };
         if let Err(fault) = recipients.check() {
-            self.fault("WECHAT_TO_USER, WECHAT_TO_PARTY, WECHAT_TO_TAG", fault);
-        }
-        if recipients.touser == wecom::EVERYONE && !(recipients.toparty.is_empty() && recipients.totag.is_empty()) {
-            self.fault(
-                "WECHAT_TO_USER", "@all makes WeCom ignore WECHAT_TO_PARTY and WECHAT_TO_TAG; unset it or unset them",
-            );
+            self.fault(&names.join(", "), fault);
         }
         if recipients == wecom::Recipients::default() {
             recipients.touser = wecom::EVERYONE.to_owned();
+        } else if recipients.touser == wecom::EVERYONE && recipients.toparty.len() + recipients.totag.len() > 0 {
+            self.fault(names[0], "@all makes WeCom ignore WECHAT_TO_PARTY and WECHAT_TO_TAG; unset it or unset them");
         }
         recipients
     }
 
     fn robot(&mut self, key: Credential) -> wecom::Account {
-        let both: Vec<_> = APP_ONLY.into_iter().filter(|name| self.vars.contains_key(*name)).collect();
-        if !both.is_empty() {
-            let both = both.join(", ");
-            let fault = format!("is a group robot, {both} belong to an app; unset one or the other");
-            self.fault("WECHAT_ROBOT_KEY", fault);
+        let is_of_app = |name: &&String| APP_ONLY.iter().any(|prefix| name.starts_with(prefix));
+        let others = self.vars.keys().filter(is_of_app).cloned().collect::<Vec<_>>().join(", ");
+        if !others.is_empty() {
+            self.fault("WECHAT_ROBOT_KEY", format!("is of a group robot, {others} of an app; unset one or the other"));
         }
         if key.get().expose().contains(['=', '/', '?', '&']) {
             self.fault("WECHAT_ROBOT_KEY", "is an address or a part of one; give only what stands behind key=");
@@ -356,15 +323,16 @@ impl Raw {
     }
 
     fn rate(&mut self, account: &wecom::Account) -> u32 {
-        let (default, limit, does) = match account {
-            wecom::Account::App { .. } => (20, wecom::APP_LIMIT, "silently drops"),
-            wecom::Account::Robot { .. } => (12, wecom::ROBOT_LIMIT, "refuses"),
+        let (default, limit) = match account {
+            wecom::Account::App { .. } => (20, wecom::APP_LIMIT),
+            wecom::Account::Robot { .. } => (12, wecom::ROBOT_LIMIT),
         };
         let rate = self.optional("WECHAT_RATE", number(0..=1_000_000)).unwrap_or(default);
-        if rate == 0 || rate + wecom::BURST > limit {
-            let rate =
-                if rate == 0 { "unlimited".to_owned() } else { format!("{rate} (and a burst of {})", wecom::BURST) };
-            self.warnings.push(format!("WECHAT_RATE is {rate}: WeCom {does} what is over {limit} messages a minute"));
+        let burst = wecom::BURST;
+        if rate == 0 || rate + burst > limit {
+            self.warnings.push(format!(
+                "WECHAT_RATE={rate} (0 is unlimited) and a burst of {burst}: WeCom drops what is over {limit} a minute"
+            ));
         }
         rate
     }
@@ -393,37 +361,31 @@ impl Raw {
         let parse = |text: &str| ProxyRoute::parse(text).map_err(|fault| format!("{fault}; {own}=none goes direct"));
         // Parsed before it may be bypassed, so that a misspelt proxy is reported at the start.
         let route = self.optional(name, parse)?;
-        let no_proxy = ["NO_PROXY", "no_proxy"].iter().find_map(|name| self.vars.get(*name));
+        if name == own {
+            return Some(route);
+        }
+        let no_proxy = ["NO_PROXY", "no_proxy"].iter().find_map(|name| self.vars.get(*name)).map_or("", String::as_str);
         let is_strange = |item: &&str| item.contains('/') || item.matches(':').count() == 1;
-        if let Some(item) = no_proxy.filter(|_| name != own).and_then(|list| list.split(',').find(is_strange)) {
-            let item = item.trim();
+        if let Some(item) = no_proxy.split(',').map(str::trim).find(is_strange) {
             self.warnings.push(format!(
                 "NO_PROXY: {item:?} is not understood here, only hosts and domains are; {own}=none goes direct"
             ));
         }
-        let bypassed = upstream::is_loopback(host) || no_proxy.is_some_and(|list| upstream::is_in_no_proxy(host, list));
-        (name == own || !bypassed).then_some(route)
+        let is_bypassed = upstream::is_loopback(host) || upstream::is_in_no_proxy(host, no_proxy);
+        (!is_bypassed).then_some(route)
     }
 
     /// The value of a variable, else its default in the table.
     fn read<T, E: Display>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, E>) -> T {
         self.optional(name, &parse).unwrap_or_else(|| {
             let row = VARIABLES.iter().find(|row| row.name == name).expect("a row of the table");
-            parse(row.default).ok().expect("a default that its own parser takes")
+            parse(&row.default).ok().expect("a default that its own parser takes")
         })
     }
 
     /// The value of a variable, when it is set and valid.
     fn optional<T, E: Display>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
         parse(self.vars.get(name)?).map_err(|fault| self.fault(name, fault)).ok()
-    }
-
-    fn required<T: Default, E: Display>(&mut self, name: &str, what: &str, parse: impl Fn(&str) -> Result<T, E>) -> T {
-        if !self.vars.contains_key(name) {
-            self.fault(name, format!("is not set; it is {what} (a group robot needs only WECHAT_ROBOT_KEY)"));
-            return T::default();
-        }
-        self.optional(name, parse).unwrap_or_default()
     }
 
     /// A secret by `NAME` or `NAME_FILE`.
@@ -435,13 +397,11 @@ impl Raw {
             (Some(value), None) => (name, Ok(Credential::of(value.clone()))),
             (None, Some(path)) => (file.as_str(), Credential::from_file(Path::new(path))),
         };
-        read.and_then(checked).map_err(|fault| self.fault(source, fault)).ok()
+        read.and_then(|credential| checked(name, credential)).map_err(|fault| self.fault(source, fault)).ok()
     }
 
+    /// An empty one when it is faulty, or missing, which [`Raw::check_required`] reports.
     fn required_credential(&mut self, name: &str) -> Credential {
-        if !self.vars.contains_key(name) && !self.vars.contains_key(&format!("{name}_FILE")) {
-            self.fault(name, format!("is not set; set it, or {name}_FILE to a file that holds it"));
-        }
         self.credential(name).unwrap_or_else(|| Credential::of(String::new()))
     }
 
@@ -451,16 +411,15 @@ impl Raw {
 
     fn check_names(&mut self) {
         let files = VARIABLES.iter().filter(|row| row.is_secret).map(|row| format!("{}_FILE", row.name));
-        let known: BTreeSet<String> = VARIABLES.iter().map(|row| row.name.to_owned()).chain(files).collect();
+        let known: BTreeSet<String> = VARIABLES.iter().map(|row| row.name.clone()).chain(files).collect();
+        let names = known.iter().map(|name| (name.as_str(), name.as_str())).chain(ALSO_CALLED);
         for name in self.vars.keys().filter(|name| !known.contains(*name) && !is_from_kubernetes(name)) {
-            let is_ours = OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-            let shared = |candidate: &str| if is_ours { shared_words(name, candidate) } else { 0 };
-            let nearest = known.iter().min_by_key(|known| (Reverse(shared(known)), edit_distance(known, name)));
-            let Some(nearest) = nearest else { continue };
-            let fault = format!("{name}: is no variable of this service; did you mean {nearest}?");
-            if is_ours {
+            let nearest = names.clone().map(|(alike, meant)| (likeness(name, alike), meant)).max();
+            let (likeness, meant) = nearest.unwrap_or_default();
+            let fault = format!("{name}: is no variable of this service; did you mean {meant}?");
+            if OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
                 self.faults.push(fault);
-            } else if edit_distance(nearest, name) <= name.len() / 4 {
+            } else if likeness >= ALIKE {
                 self.warnings.push(fault);
             }
         }
@@ -484,29 +443,23 @@ fn as_meant((name, value): (String, String)) -> (String, String) {
         '\u{3000}' => ' ',
         c => c,
     };
-    let mut meant = upstream::unquoted(&value).to_owned();
-    if !(name.ends_with("_FILE") || name == "DEEPSEEK_EXTRA") {
-        meant = upstream::unquoted(&meant.chars().map(half_width).collect::<String>()).to_owned();
-    }
-    (name, meant)
+    let is_verbatim = name.ends_with("_FILE") || name == "DEEPSEEK_EXTRA";
+    let meant = if is_verbatim { value } else { value.chars().map(half_width).collect() };
+    (name, upstream::unquoted(&meant).to_owned())
 }
 
-/// A name that goes to an upstream as it is. Whoever copies one out of a web page may copy invisible characters too.
-fn text(text: &str) -> Result<String, String> {
-    match text.chars().find(|c| !(c.is_alphanumeric() || c.is_ascii_graphic())) {
+/// A name of a model, a company or a label. Whoever copies one out of a web page may copy invisible characters too.
+fn name(text: &str) -> Result<String, String> {
+    match text.chars().find(|c| !(c.is_alphanumeric() || "_.-/:@#+".contains(*c))) {
         Some(c) => Err(format!("holds {c:?}, which is in no such name; type it anew")),
         None => Ok(text.to_owned()),
     }
 }
 
-/// Userids. A member's name is none: `[a-zA-Z0-9_@.-]` <https://developer.work.weixin.qq.com/document/path/90195>.
-fn users(text: &str) -> Result<String, String> {
-    match text.split('|').find(|user| !user.is_ascii()) {
-        Some(name) => Err(format!(
-            "{name:?} is no userid; write what the console's 通讯录 shows as the member's 账号, several as a|b"
-        )),
-        None => Ok(text.to_owned()),
-    }
+/// Names of labels. A wrong separator would leave a label unredacted, so it is a fault.
+fn labels(text: &str) -> Result<Vec<String>, String> {
+    let labels = text.split(',').map(str::trim).filter(|label| !label.is_empty());
+    labels.map(name).collect::<Result<_, _>>().map_err(|fault| format!("{fault}, several as instance,cluster"))
 }
 
 fn number<T: FromStr + PartialOrd + Display>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> {
@@ -520,11 +473,11 @@ fn number<T: FromStr + PartialOrd + Display>(range: RangeInclusive<T>) -> impl F
 fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Duration, String> {
     move |text| {
         let span = text.parse::<Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
-        match span.map(Duration::try_from) {
-            Ok(Ok(duration)) if range.contains(&duration) => Ok(duration),
-            Ok(_) => Err(format!("{text:?} is not between {:?} and {:?}", range.start(), range.end())),
-            Err(_) => Err(format!("{text:?} is not a duration; write 30s, 4m or 1h30m")),
-        }
+        let duration = span.and_then(Duration::try_from).ok().filter(|duration| range.contains(duration));
+        duration.ok_or_else(|| {
+            let (least, most) = (range.start(), range.end());
+            format!("{text:?} is not a duration between {least:?} and {most:?}; write 30s, 4m or 1h30m")
+        })
     }
 }
 
@@ -533,36 +486,31 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     found.ok_or_else(|| format!("{text:?} is not an address; write host:port, like 127.0.0.1:5000"))
 }
 
-/// An upstream's address without its trailing slash.
-fn base_url(text: &str) -> Result<String, &'static str> {
-    let url = text.trim_end_matches('/');
-    let uri = url.parse::<ureq::http::Uri>().ok();
-    match uri.as_ref().map(|uri| (uri.scheme_str(), uri.authority())) {
-        Some((Some("http" | "https"), Some(authority))) if authority.as_str().contains('@') => {
-            Err("holds a user or password; give the key in its own variable")
+/// An upstream's address without its trailing slash, and without what the service adds to it itself.
+fn base_url(added: &'static str) -> impl Fn(&str) -> Result<String, &'static str> {
+    move |text| {
+        let url = text.trim_end_matches('/');
+        let url = url.strip_suffix(added).unwrap_or(url);
+        let uri = url.parse::<ureq::http::Uri>().ok().filter(|_| !url.contains(['@', '?', '#']));
+        match uri.as_ref().map(|uri| (uri.scheme_str(), uri.host())) {
+            Some((Some("http" | "https"), Some(host))) if !host.is_empty() => Ok(url.to_owned()),
+            _ => {
+                Err("is not an address; write https://host or http://host:port, with a path if there is one, without \
+                      a query; a key, user or password has its own variable")
+            }
         }
-        Some((Some("http" | "https"), Some(_))) if url.contains(['?', '#']) => {
-            Err("holds a query; give only the base, like https://api.deepseek.com/v1")
-        }
-        Some((Some("http" | "https"), Some(authority))) if !authority.host().is_empty() => Ok(url.to_owned()),
-        _ => Err("is not an address; write https://host or http://host:port, with a path if there is one"),
     }
 }
 
 fn extra(text: &str) -> Result<Map<String, Value>, String> {
     const EXAMPLE: &str = r#"{"temperature":0.3}, in a shell with its quotes kept: '{"temperature":0.3}'"#;
-    let extra = match serde_json::from_str(text) {
-        Ok(Value::Object(extra)) => extra,
-        Ok(_) => return Err(format!("is not a JSON object; write {EXAMPLE}")),
-        Err(error) => return Err(format!("is not JSON ({error}); write {EXAMPLE}")),
-    };
-    let taken = ["model", "messages", "n"].into_iter().find(|name| extra.contains_key(*name));
-    match taken {
-        _ if extra.get("stream").is_some_and(|stream| !stream.is_boolean()) => {
-            Err("may set \"stream\" only to true or false".into())
-        }
-        Some(name) => Err(format!("may not set {name:?}; the service sets it itself")),
-        None if extra.contains_key("max_tokens") => Err("may not set \"max_tokens\"; set DEEPSEEK_MAX_TOKENS".into()),
+    let extra: Map<String, Value> =
+        serde_json::from_str(text).map_err(|error| format!("is not a JSON object ({error}); write {EXAMPLE}"))?;
+    let is_taken = |name: &&str| extra.get(*name).is_some_and(|value| *name != "stream" || !value.is_boolean());
+    match ["model", "messages", "n", "max_tokens", "stream"].into_iter().find(is_taken) {
+        Some(name) => Err(format!(
+            "may not set {name:?}, which the service sets (DEEPSEEK_MODEL, DEEPSEEK_MAX_TOKENS); stream is true or false"
+        )),
         None => Ok(extra),
     }
 }
@@ -577,30 +525,6 @@ fn certificates(path: &str) -> Result<upstream::Roots, String> {
         .map_err(|error| format!("cannot use {path}: {error}"))
 }
 
-fn agent_id(text: &str) -> Result<u64, &'static str> {
-    let id = text.parse().ok().filter(|id| *id > 0);
-    id.ok_or("is not a positive whole number; it is the app's AgentId, like 1000002")
-}
-
-/// Ids of departments or tags.
-fn ids(text: &str) -> Result<String, String> {
-    if text.split('|').all(|id| id.bytes().all(|byte| byte.is_ascii_digit())) {
-        return Ok(text.to_owned());
-    }
-    Err(format!("{text:?} is not a number or several, like 1|2; the console shows the ids"))
-}
-
-/// Names of labels. A wrong separator would leave a label unredacted, so it is a fault. A name may hold more than
-/// `[a-zA-Z_][a-zA-Z0-9_]*` since Prometheus 3 (<https://prometheus.io/docs/concepts/data_model/>).
-fn labels(text: &str) -> Result<Vec<String>, String> {
-    let labels: Vec<_> = text.split(',').map(str::trim).filter(|label| !label.is_empty()).collect();
-    let is_name = |label: &&str| label.chars().all(|c| c.is_alphanumeric() || "_.-/:".contains(c));
-    match labels.iter().find(|label| !is_name(label)) {
-        Some(strange) => Err(format!("{strange:?} is not a label's name; write instance,cluster")),
-        None => Ok(labels.into_iter().map(str::to_owned).collect()),
-    }
-}
-
 fn on_analysis_failure(text: &str) -> Result<OnAnalysisFailure, &'static str> {
     match text {
         "retry" => Ok(OnAnalysisFailure::Retry),
@@ -610,54 +534,31 @@ fn on_analysis_failure(text: &str) -> Result<OnAnalysisFailure, &'static str> {
 }
 
 /// A secret goes into a header or a query. The fault never holds its value.
-fn checked(credential: Credential) -> Result<Credential, String> {
+fn checked(name: &str, credential: Credential) -> Result<Credential, String> {
     let secret = credential.get();
-    if secret.expose().is_empty() {
-        return Err("is empty".into());
-    }
-    // Not the padding of base64.
-    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
-    let named =
-        secret.expose().split_once('=').filter(|(name, value)| is_name(name) && !value.trim_matches('=').is_empty());
-    if let Some((name, _)) = named {
+    if secret.expose().starts_with(&format!("{name}=")) {
         return Err(format!("begins with {name}=; give only what stands behind it"));
     }
-    if !secret.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("holds a space, a line break or a character that is not ASCII; check how it was copied".into());
+    if secret.expose().is_empty() || !secret.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("is empty, or holds a space, a line break or what is not ASCII; check how it was copied".into());
     }
     Ok(credential)
 }
 
-/// `+08:00`, `-0530`, `+8`, `UTC` or `Z`.
+/// `+08:00`, `-0530`, `+8` or `UTC`.
 fn offset(text: &str) -> Result<Offset, String> {
-    let padded = if text.len() == 2 { text.replace('+', "+0").replace('-', "-0") } else { text.to_owned() };
-    let zone = match &*padded {
-        "UTC" | "Z" => Ok(TimeZone::UTC),
-        offset => DateTimeParser::new().parse_time_zone(offset),
-    };
+    let padded = if text.len() == 2 { text.replace('+', "+0").replace('-', "-0") } else { text.replace("UTC", "+00") };
+    let zone = DateTimeParser::new().parse_time_zone(&*padded);
     // The widest offset in use is +14:00 (Kiribati).
     let offset = zone.and_then(|zone| zone.to_fixed_offset()).ok().filter(|offset| offset.seconds().abs() <= 14 * 3600);
     offset.ok_or_else(|| format!("{text:?} is not an offset; write +08:00 or UTC"))
 }
 
-/// How many words of a misspelt name are words of a variable's, for "did you mean".
-fn shared_words(name: &str, variable: &str) -> usize {
-    let also = ALSO_CALLED.iter().find(|(own, _)| *own == variable).map_or("", |(_, words)| words);
-    name.split('_').filter(|word| variable.split('_').chain(also.split(' ')).any(|own| own == *word)).count()
-}
-
-/// Levenshtein distance in bytes.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
+/// How much of two names is the same, in thousandths: the pairs of neighbouring letters in both (Dice's coefficient).
+fn likeness(a: &str, b: &str) -> usize {
+    let pairs = |name: &str| name.as_bytes().windows(2).map(<[u8]>::to_vec).collect::<BTreeSet<_>>();
+    let (a, b) = (pairs(a), pairs(b));
+    2000 * a.intersection(&b).count() / (a.len() + b.len()).max(1)
 }
 
 #[cfg(test)]
@@ -696,17 +597,17 @@ mod tests {
             ("DEEPSEEK_BASE_URL", "https://u:p@host", "own variable"),
             ("DEEPSEEK_MAX_TOKENS", "-1", "whole number"),
             ("DEEPSEEK_EXTRA", "[]", "JSON object"),
-            ("DEEPSEEK_EXTRA", "{", "not JSON"),
+            ("DEEPSEEK_EXTRA", "{", "JSON object"),
             ("DEEPSEEK_EXTRA", r#"{"stream":1}"#, "stream"),
             ("DEEPSEEK_EXTRA", r#"{"n":2}"#, "\"n\""),
             ("DEEPSEEK_PROXY", "socks5://127.0.0.1:1080", "socks5"),
             ("ALL_PROXY", "socks5://127.0.0.1:1080", "socks5"),
             ("DEEPSEEK_CA_FILE", "/nonexistent.pem", "/nonexistent.pem"),
             ("PROMPT_FILE", "/nonexistent.txt", "/nonexistent.txt"),
-            ("WECHAT_AGENT_ID", "app", "1000002"),
+            ("WECHAT_AGENT_ID", "app", "whole number from 1"),
             ("WECHAT_ROBOT_KEY", "k", "unset one or the other"),
             ("WECHAT_TO_USER", "a|\nx", "line break"),
-            ("WECHAT_TO_PARTY", "1|\nx", "number"),
+            ("WECHAT_TO_PARTY", "1|\nx", "line break"),
             ("WORKERS", "0", "from 1"),
             ("JOB_TIMEOUT", "4", "4m"),
             ("JOB_TIMEOUT", "0s", "between"),
@@ -723,15 +624,14 @@ mod tests {
             ("DEEPSEEK_PROXY", "http://127.0.0.1:99999", "port"),
             ("DEEPSEEK_PROXY", "127.0.0.1:3128x", "port"),
             ("HTTPS_PROXY", "proxy:abc", "port"),
-            ("DEEPSEEK_BASE_URL", "https://host/v1/chat/completions", "/chat/completions"),
             ("WECHAT_TO_USER", "a,b", "a|b"),
             ("WECHAT_TO_USER", "zhangsan|张三", "账号"),
             ("WECHAT_CORP_ID", "ww1\u{200b}", "type it anew"),
             ("DEEPSEEK_MODEL", "deepseek flash", "type it anew"),
             ("WEBHOOK_TOKEN", "WEBHOOK_TOKEN=t0ken", "begins with WEBHOOK_TOKEN="),
             ("WECHAT_TO_USER", "a b", "a|b"),
-            ("WECHAT_TO_PARTY", "dev", "number"),
-            ("WECHAT_TO_TAG", "1|ops", "number"),
+            ("WECHAT_TO_PARTY", "dev", "digits"),
+            ("WECHAT_TO_TAG", "1|ops", "digits"),
             ("METRICS_ADDR", "127.0.0.1:5000", "LISTEN_ADDR"),
             ("PROMETHEUS_URL", "prometheus:9090", "http://host:port"),
             ("PROMETHEUS_URL", "http://user:password@prometheus:9090", "own variable"),
@@ -908,9 +808,12 @@ mod tests {
     }
 
     #[test]
-    fn wecom_address_loses_its_trailing_slash_and_cgi_bin() {
+    fn address_loses_its_trailing_slash_and_what_the_service_adds() {
         for url in ["https://wecom.internal", "https://wecom.internal/", "https://wecom.internal/cgi-bin/"] {
             assert_eq!(read(&[("WECHAT_API_URL", url)]).unwrap().pipeline.wecom.api_url, "https://wecom.internal");
+        }
+        for url in ["https://host/v1", "https://host/v1/", "https://host/v1/chat/completions"] {
+            assert_eq!(read(&[("DEEPSEEK_BASE_URL", url)]).unwrap().pipeline.deepseek.base_url, "https://host/v1");
         }
     }
 

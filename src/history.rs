@@ -14,7 +14,8 @@ use crate::alertmanager::{Alert, GroupId, Identity, Notification, NotificationRe
 use crate::bounded_map::BoundedMap;
 use crate::deepseek::Analysis;
 use crate::lock::unpoisoned;
-use crate::message::{self, Firing};
+use crate::message::{Firing, Occasion};
+use crate::outcome::{Outcome, Reason};
 
 /// Groups that are remembered: as many as there are remembered outcomes.
 const GROUPS: usize = 4096;
@@ -97,17 +98,6 @@ struct Flapping {
     is_held: bool,
 }
 
-/// What is to be done with a post of firing alerts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Known {
-    /// Nothing: all of it was delivered a moment ago, or it only reports a recovery beside what was delivered.
-    Delivered,
-    /// It comes and goes, and a line said so a moment ago: it is held back until it stays.
-    Held,
-    /// It is to be told.
-    News,
-}
-
 /// How alerts reached the phone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Delivered {
@@ -119,23 +109,30 @@ pub(crate) enum Delivered {
     Unexplained,
 }
 
-/// Why an analysis that is remembered is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Occasion {
-    /// Its message did not arrive.
-    Undelivered,
-    /// It was sent before. `in_brief`: one line will do.
-    Sent { occasion: message::Occasion, in_brief: bool },
-}
-
-/// What is known of a notification that is to be told.
+/// What is known of what fires in a notification.
 #[derive(Debug)]
 pub(crate) enum Recall {
-    /// There is an analysis of it.
-    Explained { explained: Arc<Explained>, occasion: Occasion },
+    /// There is nothing to do: all of it was delivered a moment ago, or the post only reports a recovery beside it.
+    Delivered,
+    /// It comes and goes, and a line said so a moment ago: it is held back until it stays.
+    Held,
+    /// There is an analysis of it. `occasion` is why it is sent again, `None` when its message did not arrive; where it is
+    /// `in_brief`, one line will do.
+    Explained { explained: Arc<Explained>, occasion: Option<Occasion>, in_brief: bool },
     /// There is none. `joined` has the fingerprints of the alerts that were not delivered, when others of the group were; it
     /// is empty when nothing is known of the group.
     Unexplained { joined: HashSet<String> },
+}
+
+impl Recall {
+    /// How a post ends of which there is nothing to tell now.
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Self::Delivered => Some(Outcome::new(Reason::Remembered, "delivered already")),
+            Self::Held => Some(Outcome::new(Reason::Flapping, "it fires again and again; held back until it stays")),
+            Self::Explained { .. } | Self::Unexplained { .. } => None,
+        }
+    }
 }
 
 impl State {
@@ -193,19 +190,31 @@ impl Group {
         firing.iter().all(is_same).then_some(first)
     }
 
-    /// Their analysis and why it is sent, when what was not delivered yet has fired again within the window.
-    fn again(&self, firing: &[Identity], flap_window: Duration, now: Instant) -> Option<(&Arc<Explained>, Occasion)> {
-        let explained = self.explained(firing).filter(|explained| explained.age(now) < flap_window)?;
+    /// What is done with what has fired again within the window since it was explained; `None` when some of what was not
+    /// delivered has not.
+    fn again(&mut self, firing: &[Identity], flap_window: Duration, now: Instant) -> Option<Recall> {
+        // Whether it is within the window was judged when they fired.
+        let explained = self.explained(firing)?;
         let mut untold = firing.iter().filter_map(|alert| self.state(alert)).filter(|state| state.delivered.is_none());
         let most = untold.clone().max_by_key(|state| state.times())?;
         if untold.any(|state| state.times() < 2) {
             return None;
         }
-        let flapping = most.flapping.as_ref()?;
-        let count = most.times();
-        let in_brief = count >= LINE_FROM && !flapping.is_held && explained.is_delivered.load(Ordering::Relaxed);
-        let again = message::Occasion::Again { count, window: flap_window, last: flapping.last };
-        Some((explained, Occasion::Sent { occasion: again, in_brief }))
+        let Flapping { last, is_held, .. } = **most.flapping.as_ref()?;
+        let (count, explained) = (most.times(), Arc::clone(explained));
+        if count >= LINE_FROM && self.lined.is_some_and(|at| now.saturating_duration_since(at) < HOLD) {
+            for alert in firing {
+                if let Some(flapping) =
+                    self.alerts.get_mut(&alert.fingerprint).and_then(|state| state.flapping.as_mut())
+                {
+                    flapping.is_held = true;
+                }
+            }
+            return Some(Recall::Held);
+        }
+        let in_brief = count >= LINE_FROM && !is_held && explained.is_delivered.load(Ordering::Relaxed);
+        let occasion = Some(Occasion::Again { count, window: flap_window, last });
+        Some(Recall::Explained { explained, occasion, in_brief })
     }
 
     /// Forgets what does not fire now, and has no analysis that would serve when it does.
@@ -249,11 +258,18 @@ impl History {
 
     /// Notes what a post says: which alerts have recovered, and which fire again. Returns whether a recovery is news; then
     /// what was delivered of it may be sent again.
-    pub(crate) fn note(&self, id: &GroupId, notification: &Notification, at: Timestamp, now: Instant) -> bool {
+    pub(crate) fn note(
+        &self,
+        id: &GroupId,
+        recovered: &[Identity],
+        firing: &[Identity],
+        at: Timestamp,
+        now: Instant,
+    ) -> bool {
         let mut groups = self.lock();
-        let Some(mut group) = groups.remove(id) else { return !notification.recovered.is_empty() };
+        let Some(mut group) = groups.remove(id) else { return false };
         let mut is_news = false;
-        for alert in &notification.recovered {
+        for alert in recovered {
             let state = group.alerts.get_mut(&alert.fingerprint);
             // The recovery of an older firing may be posted late.
             let Some(state) = state.filter(|state| state.start <= alert.start && state.recovered().is_none()) else {
@@ -263,7 +279,7 @@ impl History {
             let flapping = state.flapping.get_or_insert_default();
             (flapping.recovered, flapping.is_held, is_news) = (Some(at), false, true);
         }
-        for alert in &*notification.firing {
+        for alert in firing {
             if let Some(state) = group.alerts.get_mut(&alert.fingerprint)
                 && !state.fires_since(alert.start)
             {
@@ -275,57 +291,29 @@ impl History {
         is_news
     }
 
-    /// What is to be done with a post. Call it after [`Self::note`].
-    pub(crate) fn known(&self, id: &GroupId, notification: &Notification, now: Instant) -> Known {
+    /// What is known of a post. Call it after [`Self::note`].
+    pub(crate) fn recall(&self, id: &GroupId, notification: &Notification, now: Instant) -> Recall {
         let mut groups = self.lock();
-        let Some(group) = groups.get_mut(id) else { return Known::News };
+        let Some(group) = groups.get_mut(id) else { return Recall::Unexplained { joined: HashSet::new() } };
         let firing = &notification.firing;
         // What was delivered the longest ago decides.
         let oldest = firing.iter().map(|alert| group.delivered(alert)).min().flatten();
-        match (oldest, notification.notification_reason) {
-            (Some(_), NotificationReason::SomeResolved) => return Known::Delivered,
-            (None, _) | (Some(_), NotificationReason::Repeat) => {}
-            (Some(oldest), _) if now.saturating_duration_since(oldest) < self.times.dedupe_window => {
-                return Known::Delivered;
-            }
-            (Some(_), _) => {}
+        let is_fresh = oldest.is_some_and(|oldest| now.saturating_duration_since(oldest) < self.times.dedupe_window);
+        let reason = notification.notification_reason;
+        let is_recovery = reason == NotificationReason::SomeResolved && oldest.is_some();
+        if is_recovery || (is_fresh && reason != NotificationReason::Repeat) {
+            return Recall::Delivered;
         }
-        let was_lined = group.lined.is_some_and(|at| now.saturating_duration_since(at) < HOLD);
-        let again = group.again(firing, self.times.flap_window, now).map(|(_, occasion)| occasion);
-        let is_often = |occasion| {
-            let Occasion::Sent { occasion: message::Occasion::Again { count, .. }, .. } = occasion else {
-                return false;
-            };
-            count >= LINE_FROM
-        };
-        if !(was_lined && again.is_some_and(is_often)) {
-            return Known::News;
-        }
-        for alert in &**firing {
-            if let Some(flapping) = group.alerts.get_mut(&alert.fingerprint).and_then(|state| state.flapping.as_mut()) {
-                flapping.is_held = true;
-            }
-        }
-        Known::Held
-    }
-
-    /// What is known about what fires in `notification`.
-    pub(crate) fn recall(&self, id: &GroupId, notification: &Notification, now: Instant) -> Recall {
-        let groups = self.lock();
-        let Some(group) = groups.get(id) else { return Recall::Unexplained { joined: HashSet::new() } };
-        let firing = &notification.firing;
-        if let Some((explained, occasion)) = group.again(firing, self.times.flap_window, now) {
-            return Recall::Explained { explained: Arc::clone(explained), occasion };
+        if let Some(recall) = group.again(firing, self.times.flap_window, now) {
+            return recall;
         }
         // An analysis of more than fires now would send its reader to what has recovered.
         let serves = |explained: &&Arc<Explained>| {
             explained.alerts == firing.len() && explained.age(now) < self.times.analysis_ttl
         };
         if let Some(explained) = group.explained(firing).filter(serves) {
-            let is_delivered = firing.iter().all(|alert| group.delivered(alert).is_some());
-            let repeat = Occasion::Sent { occasion: message::Occasion::Repeat, in_brief: false };
-            let occasion = if is_delivered { repeat } else { Occasion::Undelivered };
-            return Recall::Explained { explained: Arc::clone(explained), occasion };
+            let occasion = oldest.map(|_| Occasion::Repeat);
+            return Recall::Explained { explained: Arc::clone(explained), occasion, in_brief: false };
         }
         // What was explained in a message that did not arrive is as new as what joined since.
         let is_known = |alert: &Alert| {
@@ -420,13 +408,13 @@ mod tests {
     enum Seen {
         Delivered,
         Held,
-        Explained(Occasion),
+        Explained(Option<Occasion>, bool),
         Unexplained(HashSet<String>),
     }
 
     use Seen::{Delivered as AlreadyDelivered, Held};
-    const UNDELIVERED: Seen = Seen::Explained(Occasion::Undelivered);
-    const REPEAT: Seen = Seen::Explained(Occasion::Sent { occasion: message::Occasion::Repeat, in_brief: false });
+    const UNDELIVERED: Seen = Seen::Explained(None, false);
+    const REPEAT: Seen = Seen::Explained(Some(Occasion::Repeat), false);
 
     fn unexplained(joined: &[&str]) -> Seen {
         Seen::Unexplained(joined.iter().map(|it| (*it).to_owned()).collect())
@@ -434,10 +422,8 @@ mod tests {
 
     fn again(seen: &Seen) -> Option<(u16, bool)> {
         match seen {
-            Seen::Explained(Occasion::Sent { occasion: message::Occasion::Again { count, .. }, in_brief }) => {
-                Some((*count, *in_brief))
-            }
-            Seen::Delivered | Seen::Held | Seen::Explained(_) | Seen::Unexplained(_) => None,
+            Seen::Explained(Some(Occasion::Again { count, .. }), in_brief) => Some((*count, *in_brief)),
+            Seen::Delivered | Seen::Held | Seen::Explained(..) | Seen::Unexplained(_) => None,
         }
     }
 
@@ -452,6 +438,10 @@ mod tests {
         fn flapping_within(flap_window: Duration) -> Self {
             let times = Times { analysis_ttl: 12 * HOUR, dedupe_window: 10 * MINUTE, flap_window };
             Self(History::new(times), GroupId::of("g"), Instant::now())
+        }
+
+        fn note(&self, notification: &Notification, at: Timestamp, now: Instant) -> bool {
+            self.0.note(&self.1, &notification.recovered, &notification.firing, at, now)
         }
 
         fn remember(&self, firing: &[&str], after: Duration) {
@@ -481,14 +471,12 @@ mod tests {
 
         fn seen(&self, notification: &Notification, after: Duration) -> Seen {
             let now = self.2 + after;
-            self.0.note(&self.1, notification, Timestamp::UNIX_EPOCH, now);
-            match self.0.known(&self.1, notification, now) {
-                Known::Delivered => Seen::Delivered,
-                Known::Held => Seen::Held,
-                Known::News => match self.0.recall(&self.1, notification, now) {
-                    Recall::Explained { occasion, .. } => Seen::Explained(occasion),
-                    Recall::Unexplained { joined } => Seen::Unexplained(joined),
-                },
+            self.note(notification, Timestamp::UNIX_EPOCH, now);
+            match self.0.recall(&self.1, notification, now) {
+                Recall::Delivered => Seen::Delivered,
+                Recall::Held => Seen::Held,
+                Recall::Explained { occasion, in_brief, .. } => Seen::Explained(occasion, in_brief),
+                Recall::Unexplained { joined } => Seen::Unexplained(joined),
             }
         }
 
@@ -499,8 +487,8 @@ mod tests {
             let seen = self.seen(&notification, after);
             let how = match &seen {
                 Seen::Delivered | Seen::Held => return seen,
-                Seen::Explained(Occasion::Sent { in_brief: true, .. }) => Delivered::InBrief,
-                Seen::Explained(_) => Delivered::Explained,
+                Seen::Explained(_, true) => Delivered::InBrief,
+                Seen::Explained(..) => Delivered::Explained,
                 Seen::Unexplained(_) => {
                     self.explain(&notification, after);
                     Delivered::Explained
@@ -513,7 +501,7 @@ mod tests {
         fn recovers(&self, since: u32, minute: u32) {
             let notification = post(&[], &["a"], &format!("2026-11-23T03:{since:02}:00Z"), "");
             let at = Timestamp::UNIX_EPOCH + minute * MINUTE;
-            assert!(self.0.note(&self.1, &notification, at, self.2 + minute * MINUTE), "it is news");
+            assert!(self.note(&notification, at, self.2 + minute * MINUTE), "it is news");
         }
     }
 
@@ -590,8 +578,8 @@ mod tests {
         group.0.mark_delivered(&group.1, &fires.firing, Delivered::Explained, group.2);
         assert_eq!(group.seen(&fires, MINUTE), AlreadyDelivered);
         let recovery = post(&[], &["a"], "", "");
-        assert!(group.0.note(&group.1, &recovery, Timestamp::UNIX_EPOCH, group.2 + MINUTE));
-        assert!(!group.0.note(&group.1, &recovery, Timestamp::UNIX_EPOCH, group.2 + MINUTE), "a retry is no news");
+        assert!(group.note(&recovery, Timestamp::UNIX_EPOCH, group.2 + MINUTE));
+        assert!(!group.note(&recovery, Timestamp::UNIX_EPOCH, group.2 + MINUTE), "a retry is no news");
         assert_eq!(group.seen(&fires, 2 * MINUTE), unexplained(&[]));
     }
 
@@ -610,11 +598,7 @@ mod tests {
         group.recovers(0, 1);
         let second = group.fires(2);
         assert_eq!(again(&second), Some((2, false)));
-        let Seen::Explained(Occasion::Sent { occasion: message::Occasion::Again { last: Some(last), .. }, .. }) =
-            second
-        else {
-            panic!("{second:?}")
-        };
+        let Seen::Explained(Some(Occasion::Again { last: Some(last), .. }), _) = second else { panic!("{second:?}") };
         assert_eq!(last.from, "2026-11-23T03:00:00Z".parse().unwrap());
         assert_eq!(last.to, Some(Timestamp::UNIX_EPOCH + MINUTE));
         assert_eq!(group.fires(2), AlreadyDelivered, "a retry");
@@ -651,6 +635,21 @@ mod tests {
         assert_eq!(off.fires(0), unexplained(&[]));
         off.recovers(0, 1);
         assert_eq!(off.fires(2), unexplained(&[]), "FLAP_WINDOW=0");
+    }
+
+    #[test]
+    fn alert_that_was_held_keeps_its_analysis_beyond_the_window() {
+        let group = OneGroup::new();
+        assert_eq!(group.fires(0), unexplained(&[]));
+        group.recovers(0, 10);
+        assert_eq!(again(&group.fires(20)), Some((2, false)));
+        group.recovers(20, 30);
+        assert_eq!(again(&group.fires(50)), Some((3, true)));
+        group.recovers(50, 55);
+        assert_eq!(group.fires(58), Held);
+        let stays = post(&["a"], &[], "2026-11-23T03:58:00Z", "");
+        assert_eq!(group.seen(&stays, 63 * MINUTE), Held);
+        assert_eq!(again(&group.seen(&stays, 65 * MINUTE)), Some((4, false)));
     }
 
     #[test]

@@ -1,8 +1,6 @@
 //! The log on stderr, in logfmt: `RUST_LOG` sets the level, no level lets a package log a secret, and logging never blocks.
 
-use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::AsFd as _;
 use std::os::linux::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -10,10 +8,10 @@ use std::sync::{LazyLock, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use env_logger::{Builder, Env, Logger};
+use env_logger::{Builder, Logger};
 use jiff::Timestamp;
 use jiff::tz::Offset;
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use log::{Level, Log, Metadata, Record};
 
 /// The target of lines that are fields in logfmt already, with `message` as the last one.
 pub(crate) const FIELDS: &str = concat!(env!("CARGO_CRATE_NAME"), "::fields");
@@ -48,9 +46,9 @@ static LOST: AtomicUsize = AtomicUsize::new(0);
 /// inherited by those whose stderr is another one, so it names device and inode.
 /// <https://www.freedesktop.org/software/systemd/man/systemd.exec.html#%24JOURNAL_STREAM>
 static IS_JOURNAL: LazyLock<bool> = LazyLock::new(|| {
-    let stream = io::stderr().as_fd().try_clone_to_owned().and_then(|stderr| File::from(stderr).metadata());
     let named = std::env::var("JOURNAL_STREAM").unwrap_or_default();
-    stream.is_ok_and(|stream| named == format!("{}:{}", stream.st_dev(), stream.st_ino()))
+    let stderr = std::fs::metadata("/proc/self/fd/2");
+    stderr.is_ok_and(|stderr| named == format!("{}:{}", stderr.st_dev(), stderr.st_ino()))
 });
 
 /// `TIME_ZONE`. UTC until it is known.
@@ -88,18 +86,16 @@ fn write(mut line: Vec<u8>) {
         let _ = io::stderr().write_all(&line);
         return;
     };
-    let lost = LOST.load(Ordering::SeqCst);
+    let lost = LOST.swap(0, Ordering::SeqCst);
     if lost > 0 {
         // In one piece with the line, so that lines and not their counts fill a queue that is read slowly.
         let text = format!("{}message=\"{lost} lines of the log are missing: nobody read it\"\n", start(Level::Warn));
         line.splice(..0, text.into_bytes());
     }
     UNWRITTEN.fetch_add(1, Ordering::SeqCst);
-    if queue.try_send(line).is_ok() {
-        LOST.fetch_sub(lost, Ordering::SeqCst);
-    } else {
+    if queue.try_send(line).is_err() {
         UNWRITTEN.fetch_sub(1, Ordering::SeqCst);
-        LOST.fetch_add(1, Ordering::SeqCst);
+        LOST.fetch_add(lost + 1, Ordering::SeqCst);
     }
 }
 
@@ -112,9 +108,9 @@ pub fn flush() {
 }
 
 /// Ends the process, and writes the log before.
-pub(crate) fn exit(code: i32) -> ! {
+pub(crate) fn exit(code: u8) -> ! {
     flush();
-    std::process::exit(code)
+    std::process::exit(code.into())
 }
 
 /// env_logger's filter, without the lines that may hold a secret.
@@ -126,18 +122,19 @@ impl Log for Filtered {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if is_harmless(record.metadata()) && self.0.matches(record) {
-            let (start, text) = (start(record.level()), record.args());
-            let mut line = match record.target() {
-                FIELDS => format!("{start}{text}"),
-                _ => format!("{start}message={:?}", text.to_string()),
-            };
-            if line.len() >= LINE_BYTES {
-                line.truncate(line.floor_char_boundary(LINE_BYTES));
-                line.push('…');
-            }
-            write(format!("{line}\n").into());
+        if !(is_harmless(record.metadata()) && self.0.matches(record)) {
+            return;
         }
+        let (start, text) = (start(record.level()), record.args());
+        let mut line = match record.target() {
+            FIELDS => format!("{start}{text}"),
+            _ => format!("{start}message={:?}", text.to_string()),
+        };
+        if line.len() >= LINE_BYTES {
+            line.truncate(line.floor_char_boundary(LINE_BYTES));
+            line.push('…');
+        }
+        write((line + "\n").into());
     }
 
     fn flush(&self) {
@@ -149,33 +146,32 @@ fn is_harmless(metadata: &Metadata<'_>) -> bool {
     metadata.level() <= Level::Warn || !LOG_ADDRESSES.iter().any(|package| metadata.target().starts_with(package))
 }
 
-/// Logs from now on, and logs panics as lines too. A second call changes nothing.
+/// Logs from now on, and logs panics as lines too.
 ///
 /// A `RUST_LOG` that hides even this service's errors (env_logger takes a word that is no level for a package's name) is
 /// not followed: why the service does not start must be logged. Then the log is at its default, and says so.
 pub fn init() {
-    let mut logger = Builder::from_env(Env::default().default_filter_or(DEFAULT)).build();
+    let (sender, lines) = sync_channel::<Vec<u8>>(LINES);
+    let write = move || {
+        for line in lines {
+            let _ = io::stderr().write_all(&line);
+            UNWRITTEN.fetch_sub(1, Ordering::SeqCst);
+        }
+    };
+    if thread::Builder::new().name("log".into()).spawn(write).is_ok() {
+        let _ = QUEUE.set(sender);
+    }
+    let asked = std::env::var("RUST_LOG").ok().filter(|asked| !asked.is_empty()).unwrap_or_else(|| DEFAULT.into());
+    let mut logger = Builder::new().parse_filters(&asked).build();
     let own_error = Metadata::builder().target(env!("CARGO_CRATE_NAME")).level(Level::Error).build();
     let hides_errors = !logger.enabled(&own_error);
     if hides_errors {
         logger = Builder::new().parse_filters(DEFAULT).build();
     }
-    let level = logger.filter();
-    if log::set_boxed_logger(Box::new(Filtered(logger))).is_ok() {
-        log::set_max_level(level.max(LevelFilter::Off));
-        let (sender, lines) = sync_channel::<Vec<u8>>(LINES);
-        let write = move || {
-            for line in lines {
-                let _ = io::stderr().write_all(&line);
-                UNWRITTEN.fetch_sub(1, Ordering::SeqCst);
-            }
-        };
-        if thread::Builder::new().name("log".into()).spawn(write).is_ok() {
-            let _ = QUEUE.set(sender);
-        }
-    }
+    log::set_max_level(logger.filter());
+    // It fails in a second call, which there is none of in a process.
+    let _ = log::set_boxed_logger(Box::new(Filtered(logger)));
     if hides_errors {
-        let asked = std::env::var("RUST_LOG").unwrap_or_default();
         log::warn!(
             "RUST_LOG={asked:?} would hide even errors, so it is {DEFAULT}; write error, warn, info, debug or trace"
         );

@@ -89,6 +89,10 @@ impl Notices {
         state.owed.is_some() && !is_settled
     }
 
+    pub(crate) fn is_sending(&self) -> bool {
+        self.lock().is_sending
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         unpoisoned(self.state.lock())
     }

@@ -70,6 +70,8 @@ pub enum Reason {
 /// What a [`Reason`] means in HTTP, in the metrics and in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
+    /// Whose row it is.
+    pub reason: Reason,
     /// The HTTP status that steers Alertmanager: 2xx done, 5xx again within seconds, 4xx once per `group_interval`.
     pub status: u16,
     /// `status` of the JSON body and `outcome` of the metric.
@@ -80,75 +82,47 @@ pub struct Row {
     pub level: Level,
 }
 
-impl Reason {
-    /// Every reason, for the metrics, which start at zero.
-    pub const ALL: [Self; 29] = [
-        Self::Delivered,
-        Self::DeliveredPlain,
-        Self::DeliveredOverBudget,
-        Self::DeliveredAgain,
-        Self::DeliveredBrief,
-        Self::Remembered,
-        Self::NothingFiring,
-        Self::NotANotification,
-        Self::Unauthorized,
-        Self::Forbidden,
-        Self::NotFound,
-        Self::MethodNotAllowed,
-        Self::TooLarge,
-        Self::Configuration,
-        Self::Credentials,
-        Self::Balance,
-        Self::Recipients,
-        Self::Prompt,
-        Self::Message,
-        Self::UnknownErrcode,
-        Self::RateLimited,
-        Self::Paced,
-        Self::Flapping,
-        Self::Transient,
-        Self::Timeout,
-        Self::QueueFull,
-        Self::Draining,
-        Self::Stale,
-        Self::Panicked,
-    ];
+const fn row(reason: Reason, status: u16, outcome: &'static str, label: &'static str, level: Level) -> Row {
+    Row { reason, status, outcome, label, level }
+}
 
-    /// The one table.
+/// The one table: a row each, in the order of [`Reason`].
+pub(crate) static ROWS: [Row; 29] = [
+    row(Reason::Delivered, 200, "success", "delivered", Level::Info),
+    row(Reason::DeliveredPlain, 200, "success", "delivered_plain", Level::Warn),
+    row(Reason::DeliveredOverBudget, 200, "success", "delivered_over_budget", Level::Warn),
+    row(Reason::DeliveredAgain, 200, "success", "delivered_again", Level::Info),
+    row(Reason::DeliveredBrief, 200, "success", "delivered_brief", Level::Info),
+    row(Reason::Remembered, 200, "success", "remembered", Level::Info),
+    row(Reason::NothingFiring, 200, "ignored", "nothing_firing", Level::Info),
+    row(Reason::NotANotification, 400, "failed", "not_a_notification", Level::Warn),
+    row(Reason::Unauthorized, 401, "failed", "unauthorized", Level::Warn),
+    row(Reason::Forbidden, 403, "failed", "forbidden", Level::Warn),
+    row(Reason::NotFound, 404, "failed", "not_found", Level::Warn),
+    row(Reason::MethodNotAllowed, 405, "failed", "method_not_allowed", Level::Warn),
+    row(Reason::TooLarge, 413, "failed", "too_large", Level::Warn),
+    row(Reason::Configuration, 422, "failed", "configuration", Level::Error),
+    row(Reason::Credentials, 422, "failed", "credentials", Level::Error),
+    row(Reason::Balance, 422, "failed", "balance", Level::Error),
+    row(Reason::Recipients, 422, "failed", "recipients", Level::Error),
+    row(Reason::Prompt, 422, "failed", "prompt", Level::Error),
+    row(Reason::Message, 422, "failed", "message", Level::Error),
+    row(Reason::UnknownErrcode, 422, "failed", "unknown_errcode", Level::Error),
+    row(Reason::RateLimited, 429, "failed", "rate_limited", Level::Warn),
+    row(Reason::Paced, 429, "failed", "paced", Level::Warn),
+    row(Reason::Flapping, 429, "failed", "flapping", Level::Info),
+    row(Reason::Transient, 503, "failed", "transient", Level::Warn),
+    row(Reason::Timeout, 503, "failed", "timeout", Level::Warn),
+    row(Reason::QueueFull, 503, "failed", "queue_full", Level::Warn),
+    row(Reason::Draining, 503, "failed", "draining", Level::Warn),
+    row(Reason::Stale, 503, "failed", "stale", Level::Warn),
+    row(Reason::Panicked, 503, "failed", "panicked", Level::Error),
+];
+
+impl Reason {
     #[must_use]
-    pub fn row(self) -> Row {
-        let row = |status, outcome, label, level| Row { status, outcome, label, level };
-        match self {
-            Self::Delivered => row(200, "success", "delivered", Level::Info),
-            Self::DeliveredPlain => row(200, "success", "delivered_plain", Level::Warn),
-            Self::DeliveredOverBudget => row(200, "success", "delivered_over_budget", Level::Warn),
-            Self::DeliveredAgain => row(200, "success", "delivered_again", Level::Info),
-            Self::DeliveredBrief => row(200, "success", "delivered_brief", Level::Info),
-            Self::Remembered => row(200, "success", "remembered", Level::Info),
-            Self::NothingFiring => row(200, "ignored", "nothing_firing", Level::Info),
-            Self::NotANotification => row(400, "failed", "not_a_notification", Level::Warn),
-            Self::Unauthorized => row(401, "failed", "unauthorized", Level::Warn),
-            Self::Forbidden => row(403, "failed", "forbidden", Level::Warn),
-            Self::NotFound => row(404, "failed", "not_found", Level::Warn),
-            Self::MethodNotAllowed => row(405, "failed", "method_not_allowed", Level::Warn),
-            Self::TooLarge => row(413, "failed", "too_large", Level::Warn),
-            Self::Configuration => row(422, "failed", "configuration", Level::Error),
-            Self::Credentials => row(422, "failed", "credentials", Level::Error),
-            Self::Balance => row(422, "failed", "balance", Level::Error),
-            Self::Recipients => row(422, "failed", "recipients", Level::Error),
-            Self::Prompt => row(422, "failed", "prompt", Level::Error),
-            Self::Message => row(422, "failed", "message", Level::Error),
-            Self::UnknownErrcode => row(422, "failed", "unknown_errcode", Level::Error),
-            Self::RateLimited => row(429, "failed", "rate_limited", Level::Warn),
-            Self::Paced => row(429, "failed", "paced", Level::Warn),
-            Self::Flapping => row(429, "failed", "flapping", Level::Info),
-            Self::Transient => row(503, "failed", "transient", Level::Warn),
-            Self::Timeout => row(503, "failed", "timeout", Level::Warn),
-            Self::QueueFull => row(503, "failed", "queue_full", Level::Warn),
-            Self::Draining => row(503, "failed", "draining", Level::Warn),
-            Self::Stale => row(503, "failed", "stale", Level::Warn),
-            Self::Panicked => row(503, "failed", "panicked", Level::Error),
-        }
+    pub fn row(self) -> &'static Row {
+        &ROWS[self as usize]
     }
 
     /// Whether an analysis was delivered, a new one or a remembered one.
@@ -198,17 +172,17 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn all_names_every_reason_once() {
-        let labels: HashSet<_> = Reason::ALL.iter().map(|reason| reason.row().label).collect();
-        assert_eq!(labels.len(), Reason::ALL.len());
-        assert_eq!(Reason::Panicked as usize + 1, Reason::ALL.len());
+    fn every_reason_has_its_row_and_its_label() {
+        let labels: HashSet<_> = ROWS.iter().map(|row| row.label).collect();
+        assert_eq!(labels.len(), ROWS.len());
+        assert_eq!(Reason::Panicked as usize + 1, ROWS.len());
+        assert!(ROWS.iter().all(|row| row.reason.row() == row));
     }
 
     #[test]
     fn success_is_two_hundred() {
-        for reason in Reason::ALL {
-            let row = reason.row();
-            assert_eq!(row.status == 200, row.outcome != "failed", "{reason:?}");
+        for row in &ROWS {
+            assert_eq!(row.status == 200, row.outcome != "failed", "{row:?}");
             assert!(!(300..400).contains(&row.status), "Alertmanager follows a redirect without the body");
         }
     }

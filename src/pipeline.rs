@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use jiff::tz::Offset;
 use log::Level;
 
-use crate::alertmanager::{GroupId, Notification};
+use crate::alertmanager::{GroupId, Identity, Notification};
 use crate::budget::Budget;
 use crate::deepseek::{self, Analysis, DeepSeek, Usage};
-use crate::history::{Delivered, Explained, History, Known, Occasion, Recall, Times};
+use crate::history::{Delivered, Explained, History, Recall, Times};
 use crate::lock::unpoisoned;
 use crate::message::{self, Content, MessageInput, Reused, notice};
 use crate::metrics::{Counter, Metrics, Sample};
@@ -22,7 +22,7 @@ use crate::prometheus::{self, Facts, Prometheus};
 use crate::prompt::{self, Aliases, ChatMessage, Subject};
 use crate::queue::{Draft, Finish, Job};
 use crate::upstream::{CircuitBreaker, Permit, Reservation};
-use crate::wecom::{self, Denied, Failure, RateLimiter, RatePermit, Recipients, WeCom};
+use crate::wecom::{self, Failure, RateLimiter, RatePermit, Recipients, WeCom};
 
 /// A prompt that DeepSeek refused is refused again for so long without a call: Alertmanager posts it at every
 /// `group_interval`.
@@ -206,17 +206,13 @@ impl Pipeline {
     }
 
     /// Notes what a post says of its alerts. Returns whether a recovery is news.
-    pub(crate) fn note(&self, group: &GroupId, notification: &Notification) -> bool {
-        self.history.note(group, notification, Timestamp::now(), Instant::now())
+    pub(crate) fn note(&self, group: &GroupId, recovered: &[Identity], firing: &[Identity]) -> bool {
+        self.history.note(group, recovered, firing, Timestamp::now(), Instant::now())
     }
 
-    /// What is to be done with a post of what fires.
-    pub(crate) fn known(&self, group: &GroupId, notification: &Notification) -> Known {
-        self.history.known(group, notification, Instant::now())
-    }
-
-    fn is_delivered(&self, job: &Job) -> bool {
-        self.known(&job.group, &job.notification) == Known::Delivered
+    /// What is known of a post of what fires.
+    pub(crate) fn recall(&self, group: &GroupId, notification: &Notification) -> Recall {
+        self.history.recall(group, notification, Instant::now())
     }
 
     /// How a member of a digest ends when all of it was delivered since it was posted.
@@ -224,7 +220,7 @@ impl Pipeline {
         let outcome = Outcome::new(Reason::Remembered, format!("{}: delivered already", job.id));
         let remember_for = Some(self.dedupe_window);
         let finish = Finish { outcome, remember_for, draft: None, members: None, digestible: true };
-        self.is_delivered(job).then_some(finish)
+        matches!(self.recall(&job.group, &job.notification), Recall::Delivered).then_some(finish)
     }
 
     /// Runs a job, or a digest of several, until `deadline` at the latest, plus the time of computing. When `is_busy`, no
@@ -235,15 +231,16 @@ impl Pipeline {
     }
 
     fn run_jobs(&self, jobs: &[Job], deadline: Instant, is_busy: bool) -> Report {
-        let kept = match jobs {
-            // Also with a draft: a newer message of the group may have delivered all of it meanwhile.
-            [job] if self.is_delivered(job) => {
-                return Report::new(jobs, Outcome::new(Reason::Remembered, Reason::Remembered.row().label));
-            }
-            // The members of a digest have the same one, or none.
-            [job, ..] => job.draft.clone(),
-            [] => None,
+        let recall = match jobs {
+            [job] => self.recall(&job.group, &job.notification),
+            _ => Recall::Unexplained { joined: HashSet::new() },
         };
+        // Also with a draft: a newer message of the group may have delivered all of it meanwhile.
+        if let Some(outcome) = recall.outcome() {
+            return Report::new(jobs, outcome);
+        }
+        // The members of a digest have the same one, or none.
+        let kept = jobs.first().and_then(|job| job.draft.clone());
         // WeCom is checked before the model is paid for.
         let (ready, wecom) = self.prepare(kept.is_some(), deadline);
         let _reservation = match ready {
@@ -252,7 +249,7 @@ impl Pipeline {
         };
         let Modelled { result, model, facts } = match kept {
             Some(draft) => Modelled::without_call(Ok(draft)),
-            None => self.write(jobs, deadline, is_busy),
+            None => self.write(jobs, recall, deadline, is_busy),
         };
         let draft = match result {
             Ok(draft) => draft,
@@ -267,46 +264,40 @@ impl Pipeline {
 
     /// Checks that WeCom can be reached: its breaker, and an app's token. Where the breaker waits for a probe, a job without
     /// a draft reserves it until it drops what it gets here.
-    fn prepare(&self, has_draft: bool, deadline: Instant) -> (Result<Option<Reservation<'_>>, Outcome>, WeComUse) {
+    fn prepare(&self, has_draft: bool, deadline: Instant) -> (Result<Option<Reservation>, Outcome>, WeComUse) {
         self.wecom.check_for_new_secret();
         let (breaker, now) = (&self.wecom.send_breaker, Instant::now());
-        let checked = if has_draft { breaker.check(now).map(|()| None) } else { breaker.reserve_probe(now).map(Some) };
+        let checked = if has_draft { breaker.check(now).map(|()| None) } else { breaker.reserve_probe(now) };
         let Ok(reservation) = checked else { return (checked, WeComUse::default()) };
         let started = Instant::now();
         let ready = self.wecom.ready(deadline);
-        self.metrics.called_wecom(&ready.calls);
-        let wecom = WeComUse { took: started.elapsed(), errcode: ready.errcode() };
-        (ready.result.map(|_| reservation).map_err(|failure| failure.outcome), wecom)
+        let errcode = ready.as_ref().err().and_then(|failure| failure.errcode);
+        let wecom = WeComUse { took: started.elapsed(), errcode };
+        (ready.map(|()| reservation).map_err(|failure| failure.outcome), wecom)
     }
 
     /// Has the alerts explained and the message rendered.
-    fn write(&self, jobs: &[Job], deadline: Instant, is_busy: bool) -> Modelled<Draft> {
-        let recall = match jobs {
-            [job] => self.history.recall(&job.group, &job.notification, Instant::now()),
-            _ => Recall::Unexplained { joined: HashSet::new() },
-        };
-        let (Modelled { result, model, facts }, occasion) = match recall {
-            Recall::Explained { explained, occasion } => {
-                let facts = self.facts(jobs, deadline, is_busy);
-                (Modelled { facts, ..Modelled::without_call(Ok(explained)) }, Some(occasion))
+    fn write(&self, jobs: &[Job], recall: Recall, deadline: Instant, is_busy: bool) -> Modelled<Draft> {
+        let (Modelled { result, model, facts }, occasion, in_brief) = match recall {
+            Recall::Explained { explained, occasion, in_brief } => {
+                let facts = if in_brief { Facts::default() } else { self.facts(jobs, deadline, is_busy) };
+                (Modelled { facts, ..Modelled::without_call(Ok(explained)) }, occasion, in_brief)
             }
-            Recall::Unexplained { joined } => (self.analyse(jobs, &joined, deadline, is_busy), None),
+            Recall::Unexplained { joined } => (self.analyse(jobs, &joined, deadline, is_busy), None, false),
+            Recall::Delivered | Recall::Held => {
+                return Modelled::without_call(Err(Outcome::new(Reason::Remembered, "")));
+            }
         };
         let plain = |why, reason| self.render(jobs, Content::Plain { why }, &facts, None, reason);
         let result = match result {
             Ok(explained) => {
-                let Analysis { text, cut } = &explained.analysis;
+                let Explained { analysis: Analysis { text, cut }, id, at, value, .. } = &*explained;
                 let (reason, content) = match occasion {
-                    None | Some(Occasion::Undelivered) => (Reason::Delivered, Content::Analysis { text, cut: *cut }),
-                    Some(Occasion::Sent { in_brief: true, .. }) => (Reason::DeliveredBrief, Content::Brief),
-                    Some(Occasion::Sent { .. }) => (Reason::DeliveredAgain, Content::Analysis { text, cut: *cut }),
+                    _ if in_brief => (Reason::DeliveredBrief, Content::Brief),
+                    None => (Reason::Delivered, Content::Analysis { text, cut: *cut }),
+                    Some(_) => (Reason::DeliveredAgain, Content::Analysis { text, cut: *cut }),
                 };
-                let reused = match occasion {
-                    Some(Occasion::Sent { occasion, .. }) => {
-                        Some(Reused { id: &explained.id, at: explained.at, value: &explained.value, occasion })
-                    }
-                    None | Some(Occasion::Undelivered) => None,
-                };
+                let reused = occasion.map(|occasion| Reused { id, at: *at, value, occasion });
                 Ok(self.render(jobs, content, &facts, reused, reason))
             }
             Err(Outcome { reason: reason @ Reason::DeliveredOverBudget, .. }) => {
@@ -388,23 +379,28 @@ impl Pipeline {
         let answer = self.second_refusal(jobs, asked.answer, asked.is_unknown_refusal);
         let trouble = answer.as_ref().err().filter(|outcome| !self.refuses_only_this(outcome));
         match trouble {
-            None => permit.succeeded(),
-            Some(outcome) => permit.failed(outcome, deepseek::severity(outcome.reason), Instant::now()),
-        }
-        match (trouble, jobs.first()) {
-            (Some(outcome), Some(job)) if deepseek::needs_a_person(outcome.reason) => {
-                self.notices.stopped(outcome, &id(jobs), &job.recipients);
+            None if permit.succeeded() => self.notices.works(&id(jobs)),
+            None => {}
+            Some(outcome) => {
+                permit.failed(outcome, deepseek::severity(outcome.reason), Instant::now());
+                if let Some(job) = jobs.first().filter(|_| deepseek::needs_a_person(outcome.reason)) {
+                    self.notices.stopped(outcome, &id(jobs), &job.recipients);
+                }
             }
-            (None, _) => self.notices.works(&id(jobs)),
-            (Some(_), _) => {}
         }
         let result = answer.map(|mut analysis| {
             if let Cow::Owned(revealed) = aliases.reveal(&analysis.text) {
                 analysis.text = revealed;
             }
             let alerts = jobs.iter().map(|job| job.notification.firing.len()).sum();
-            let explained =
-                Arc::new(Explained::new(analysis, id(jobs), alerts, facts.value(), Timestamp::now(), Instant::now()));
+            let explained = Arc::new(Explained::new(
+                analysis,
+                id(jobs),
+                alerts,
+                facts.value.clone(),
+                Timestamp::now(),
+                Instant::now(),
+            ));
             if let [job] = jobs {
                 self.history.remember(&job.group, &job.notification.firing, &explained, Instant::now());
             }
@@ -464,7 +460,7 @@ impl Pipeline {
         let mut sending = self.send(draft, &named, deadline);
         let unknown = sending.result.as_ref().is_err_and(|outcome| outcome.reason == Reason::Recipients);
         if unknown && *named != *default && !sending.draft.to_default && sending.draft.taken == 0 {
-            sending = self.send(redirected(sending.draft, &named), &named, deadline);
+            sending = self.send(redirected(sending.draft, &named, &id(jobs)), &named, deadline);
         }
         if sending.result.is_ok() {
             let Draft { reason, members, .. } = &sending.draft;
@@ -499,23 +495,22 @@ impl Pipeline {
         while let (Ok(()), Some(part)) = (&result, draft.parts.get(draft.taken)) {
             // A robot mentions members once, not with each part.
             let are_named = draft.taken == 0 || self.wecom.is_app();
-            let sent = self.wecom.send(part, if are_named { recipients } else { &nobody }, deadline);
-            self.metrics.called_wecom(&sent.calls);
-            errcode = sent.errcode().or(errcode);
-            match sent.result {
+            match self.wecom.send(part, if are_named { recipients } else { &nobody }, deadline) {
                 Ok(not_reached) => {
+                    errcode = Some(0);
                     draft.taken += 1;
                     partial = not_reached;
                     self.metrics.add(Counter::PartsSent, 1);
                 }
-                Err(Failure { outcome, severity }) => {
+                Err(Failure { outcome, severity, errcode: refusal }) => {
+                    errcode = refusal.or(errcode);
                     permit.failed(&outcome, severity, Instant::now());
                     result = Err(outcome);
                 }
             }
         }
         if result.is_ok() {
-            permit.succeeded();
+            let _is_closed = permit.succeeded();
             self.metrics.add(Counter::MessagesSent, 1);
             self.metrics.add(Counter::PartialRecipients, usize::from(!partial.is_empty()));
         }
@@ -525,10 +520,22 @@ impl Pipeline {
     /// Waits for the rate limiter, and then passes the breaker. In this order: the one probe of an open breaker keeps all
     /// others away, so it must wait neither for the model nor for the rate limiter.
     fn send_permits(&self, parts: usize, deadline: Instant) -> Result<(RatePermit<'_>, Permit<'_>), Outcome> {
+        // What the breaker refuses takes no permit from others.
+        self.wecom.send_breaker.check(Instant::now())?;
         // A permit is no use without the time to send.
         let left = deadline.saturating_duration_since(Instant::now());
-        let rate_permit = self.rate_limiter.acquire(parts, deadline - SENDING.min(left / 4)).map_err(denied)?;
+        let rate_permit = self.rate_limiter.acquire(parts, deadline - SENDING.min(left / 4))?;
         Ok((rate_permit, self.wecom.send_breaker.acquire(Instant::now())?))
+    }
+
+    /// Whether a notice is being sent, for which a drain waits.
+    pub(crate) fn sends_a_notice(&self) -> bool {
+        self.notices.is_sending()
+    }
+
+    /// Notes that the sending of a notice panicked: it is still owed.
+    pub(crate) fn notice_failed(&self, notice: &Notice) {
+        self.notices.settle(notice, &Err(Outcome::new(Reason::Panicked, "")));
     }
 
     /// Sends a notice. Call it when the job is answered. Returns what the log should say when it was not sent.
@@ -588,11 +595,17 @@ impl Pipeline {
             ("gettoken", &self.wecom.gettoken_breaker),
             ("send", &self.wecom.send_breaker),
         ];
-        let held_back = breakers.map(|(upstream, breaker)| (upstream, u64::from(breaker.is_open(now))));
+        let held_back = breakers
+            .map(|(upstream, breaker)| (format!("{{upstream=\"{upstream}\"}}"), u64::from(breaker.is_open(now))));
+        let help = "1 while the circuit breaker holds calls to an upstream back.";
         vec![
-            Sample::gauges(
-                "gate_closed", "1 while the circuit breaker holds calls to an upstream back.", "upstream", &held_back,
+            Sample::series(
+                "wecom_calls_total",
+                "counter",
+                "Calls to WeCom by API and class of errcode.",
+                self.wecom.calls(),
             ),
+            Sample::series("gate_closed", "gauge", help, held_back.into()),
             Sample::gauge("budget_tokens_limit", "DAILY_TOKEN_BUDGET; 0 is none.", self.budget.limit()),
             Sample::gauge("budget_tokens_spent", "Tokens spent since midnight.", self.budget.spent(Timestamp::now())),
         ]
@@ -608,19 +621,9 @@ impl Report {
     }
 }
 
-/// Where the rate is why, Alertmanager posts again at its next `group_interval`, else within seconds.
-fn denied(denied: Denied) -> Outcome {
-    match denied {
-        Denied::Limited { wait } => {
-            Outcome::new(Reason::Paced, format!("WECHAT_RATE allows no message for the next {} s", wait.as_secs()))
-        }
-        Denied::Late => Outcome::new(Reason::Timeout, "the job's time ended while it waited for WECHAT_RATE"),
-    }
-}
-
 /// The message for the default recipients, when WeCom knows none of those that the receiver's URL names.
-fn redirected(draft: Draft, named: &Recipients) -> Draft {
-    let note = format!("（企业微信中没有 {named}，或不在应用可见范围，改发默认收件人）");
+fn redirected(draft: Draft, named: &Recipients, id: &str) -> Draft {
+    let note = format!("（企业微信中没有 {named}，或不在应用可见范围，改发默认收件人 {id}）");
     let mut parts = draft.parts.to_vec();
     match parts.last_mut().filter(|last| last.len() + note.len() < wecom::TEXT_BYTES) {
         Some(last) => last.extend(["\n", &note]),

@@ -51,8 +51,8 @@ const HELD_BYTES: usize = 16 * 1024 * 1024;
 /// Posts that may wait beside one for each job: those of an Alertmanager's peers, and retries. Without this bound the
 /// posts of one notification could take every connection, and a liveness probe would find none.
 pub(crate) const JOINED: usize = 192;
-/// A waiting job that was not posted again for so long is dropped: Alertmanager would have posted it within any sane
-/// `group_interval`.
+/// A waiting job whose clients have gone and that was not posted again for so long is dropped: Alertmanager would have
+/// posted it within any sane `group_interval`.
 pub(crate) const STALE: Duration = Duration::from_secs(10 * 60);
 /// Why a job that waited is ignored.
 pub(crate) const RECOVERED: &str = "it recovered while it waited";
@@ -101,7 +101,8 @@ pub(crate) struct Ticket {
     pub(crate) outcome: Receiver<Outcome>,
     pub(crate) id: JobId,
     _is_waiting: Arc<()>,
-    slot: RefCell<Option<Arc<()>>>,
+    /// The place, and a sign that the client is there.
+    slot: RefCell<Option<[Arc<()>; 2]>>,
 }
 
 impl Ticket {
@@ -117,6 +118,7 @@ impl Ticket {
 struct Waiter {
     outcome: SyncSender<Outcome>,
     is_waiting: Weak<()>,
+    is_connected: Weak<()>,
 }
 
 impl Waiter {
@@ -235,7 +237,8 @@ struct Entry {
     accepted: Instant,
     last_posted: Instant,
     waiters: Vec<Waiter>,
-    /// Which of its alerts have recovered since.
+    firing: Arc<[Identity]>,
+    /// Which of these have recovered since.
     recovered: HashSet<Identity>,
     /// `None` while the job runs.
     content: Option<(Notification, Arc<Recipients>)>,
@@ -348,6 +351,7 @@ impl Queue {
             accepted: now,
             last_posted: now,
             waiters: Vec::new(),
+            firing: Arc::clone(&notification.firing),
             recovered: HashSet::new(),
             content: Some((notification, recipients)),
         };
@@ -358,19 +362,26 @@ impl Queue {
         Submitted::Waits { ticket, joined: false }
     }
 
+    /// The alerts of a job that runs which have recovered since it was posted.
+    pub(crate) fn recovered_since(&self, job: &Job) -> Vec<Identity> {
+        self.lock().jobs.get(&job.key).map_or_else(Vec::new, |entry| entry.recovered.iter().copied().collect())
+    }
+
     /// Notes that alerts of a group have recovered. Jobs that wait and in which nothing fires any more end as ignored, and
     /// are returned with their groupKeys. `is_news`: what was delivered of the group may be sent again.
     pub(crate) fn recovered(&self, group: &GroupId, recovered: &[Identity], is_news: bool) -> Vec<(JobId, String)> {
         let mut state = self.lock();
         if is_news {
-            state.remembered.remove_if(|record| record.group == *group && record.is_success());
+            state
+                .remembered
+                .remove_if(|record| record.group == *group && (record.is_success() || record.draft.is_some()));
         }
         let mut over = Vec::new();
         for (key, entry) in state.jobs.iter_mut().filter(|(_, entry)| entry.group == *group) {
-            let Some((notification, _)) = &entry.content else { continue };
-            let fires = |alert: &&Identity| notification.firing.binary_search(alert).is_ok();
-            entry.recovered.extend(recovered.iter().filter(fires));
-            if entry.recovered.len() == notification.firing.len() {
+            let Entry { firing, recovered: gone, content, .. } = entry;
+            gone.extend(recovered.iter().filter(|alert| firing.binary_search(alert).is_ok()));
+            // What runs is told, and may be told again.
+            if let Some((notification, _)) = content.as_ref().filter(|_| gone.len() == firing.len()) {
                 over.push((key.clone(), notification.group_key.clone()));
             }
         }
@@ -473,6 +484,9 @@ impl Queue {
             return 0;
         }
         let Some(entry) = state.remove(&job.key) else { return 0 };
+        // What has recovered meanwhile may be told again when it fires.
+        let remember_for = finish.remember_for.filter(|_| entry.recovered.is_empty());
+        let finish = Finish { remember_for, ..finish };
         state.running -= 1;
         state.running_groups.remove(&entry.group);
         state.remember(&job.key, entry.id, &entry.group, &finish, self.limits.keep_draft, now);
@@ -530,13 +544,19 @@ impl Entry {
         self.waiters.retain(Waiter::is_waiting);
         // Room for the one answer, so that the sender never blocks.
         let (sender, outcome) = sync_channel(1);
-        let is_waiting = Arc::new(());
-        self.waiters.push(Waiter { outcome: sender, is_waiting: Arc::downgrade(&is_waiting) });
-        Ticket { outcome, id: self.id, _is_waiting: is_waiting, slot: RefCell::new(Some(Arc::clone(slots))) }
+        let (is_waiting, is_connected) = (Arc::new(()), Arc::new(()));
+        self.waiters.push(Waiter {
+            outcome: sender,
+            is_waiting: Arc::downgrade(&is_waiting),
+            is_connected: Arc::downgrade(&is_connected),
+        });
+        let slot = RefCell::new(Some([Arc::clone(slots), is_connected]));
+        Ticket { outcome, id: self.id, _is_waiting: is_waiting, slot }
     }
 
     fn is_stale(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.last_posted) > STALE
+        let is_connected = self.waiters.iter().any(|waiter| waiter.is_connected.strong_count() > 0);
+        now.saturating_duration_since(self.last_posted) > STALE && !is_connected
     }
 }
 
@@ -571,7 +591,9 @@ impl State {
             draft: draft.clone(),
             draft_until: now + keep_draft.max(remember_for.unwrap_or_default()),
         };
-        let bytes = draft_bytes + outcome.message.len() + RECORD_BYTES;
+        let members = draft.iter().flat_map(|draft| draft.members.iter()).filter(|member| member.key == *key);
+        let firing_bytes: usize = members.map(|member| size_of_val(&*member.firing)).sum();
+        let bytes = draft_bytes + firing_bytes + outcome.message.len() + RECORD_BYTES;
         self.remembered.insert(key.clone(), record, bytes);
     }
 
@@ -1014,7 +1036,9 @@ mod tests {
     fn job_that_is_not_posted_again_becomes_stale() {
         let queue = queue(9, 1);
         let long_ago = Instant::now() - STALE - Duration::from_secs(1);
-        let _posts = ["a", "b", "c"].map(|name| wait(queue.submit(submission(name), long_ago)));
+        let posts = ["a", "b", "c"].map(|name| wait(queue.submit(submission(name), long_ago)));
+        assert_eq!(queue.lock().next_keys(1, Instant::now()).len(), 3, "their clients are there");
+        posts.iter().for_each(Ticket::release_slot);
         let _again = ["b", "c"].map(|name| post(&queue, name));
         let stale = queue.take().unwrap();
         assert!(names(&stale) == ["a"] && stale.jobs()[0].is_stale, "alone, since it is not worth a digest");
@@ -1031,6 +1055,7 @@ mod tests {
         let draft = Some(Draft { parts, taken: 1, ..draft("") });
         queue.take().unwrap().finish(&Finish { draft, ..finish(Reason::Transient, None) });
         let stale = wait(queue.submit(submission("a"), long_ago));
+        stale.release_slot();
         let mut lease = queue.take().unwrap();
         assert!(lease.jobs()[0].is_stale);
         lease.give_up(&Outcome::new(Reason::Stale, ""));

@@ -1,16 +1,18 @@
 //! The service: threads, signals, the drain, and systemd's notifications.
 
-use std::io::{self, ErrorKind, Read as _};
+use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{self as unix, UnixDatagram, UnixStream};
+use std::os::unix::net::{self as unix, UnixDatagram};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, Scope};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
 
 use crate::config::Config;
 use crate::http::{Deadlines, Limits, STACK, Server};
@@ -23,13 +25,13 @@ use crate::webhook::Webhook;
 use crate::worker::{Worker, send_notices};
 
 /// What ran was finished.
-pub const EXIT_DRAINED: i32 = 0;
+pub const EXIT_DRAINED: u8 = 0;
 /// The server failed: the address could not be bound, or the system gave no thread.
-pub const EXIT_SERVER: i32 = 70;
+pub const EXIT_SERVER: u8 = 70;
 /// Work was cut off, by a second signal or at the end of `DRAIN_TIMEOUT`. Alertmanager posts it again.
-pub const EXIT_CUT_OFF: i32 = 75;
+pub const EXIT_CUT_OFF: u8 = 75;
 /// The configuration is wrong.
-pub const EXIT_CONFIG: i32 = 78;
+pub const EXIT_CONFIG: u8 = 78;
 
 /// Connections beside those of waiting posts: scrapes, probes, idle ones and new ones.
 const SPARE_CONNECTIONS: usize = 64;
@@ -43,20 +45,22 @@ const MEMORY: u64 = 64 * 1024 * 1024;
 const SPARE_DESCRIPTORS: u64 = 48;
 /// A failed job's draft is kept for so long at least: a retry comes at every `group_interval`.
 const RETRIED_WITHIN: Duration = Duration::from_secs(60 * 60);
+/// How often a drain looks whether the last notice was sent.
+const NOTICE_CHECK: Duration = Duration::from_millis(20);
 /// Time to write the answers that are due when the service stops.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
-/// Serves until a signal, and returns the process's exit code.
+/// Serves until a signal, and returns the process's exit code when it cannot. Else the process ends in it.
 #[must_use]
-pub fn run(config: Config) -> i32 {
+pub fn run(config: Config) -> u8 {
     logger::set_zone(config.pipeline.prompt.zone);
-    let stop = match signals() {
-        Ok(stop) => stop,
-        Err(error) => {
-            log::error!("cannot handle signals: {error}");
-            return EXIT_SERVER;
-        }
-    };
+    let Err(error) = serve(config);
+    log::error!("{error}");
+    EXIT_SERVER
+}
+
+fn serve(config: Config) -> Result<Infallible, String> {
+    let stop = watch_signals().map_err(|error| format!("cannot handle signals: {error}"))?;
     log::info!(target: FIELDS, "{} message=\"the effective configuration\"", config.summary());
     let Config {
         listen,
@@ -74,27 +78,15 @@ pub fn run(config: Config) -> i32 {
         log::warn!("{warning}");
     }
     let connections = queue_size + workers + JOINED + SPARE_CONNECTIONS;
-    warn_of_descriptors(connections, workers);
-    warn_of_memory();
+    warn_of_limits(connections, workers);
     let metrics = Arc::new(Metrics::new(job_timeout));
     let keep_draft = pipeline.analysis_ttl.max(RETRIED_WITHIN);
     let pipeline = Pipeline::new(pipeline, Arc::clone(&metrics));
     let queue = Queue::new(queue::Limits { queue_size, workers, digest_at, keep_draft });
-    let limits = Limits { connections, body_memory: BODY_MEMORY };
-    let bind = |variable, address: SocketAddr, limits| {
-        Server::bind(address, limits, Deadlines::default()).map_err(|error| {
-            let hint = listen_hint(&error, address.port());
-            log::error!("cannot listen on {address} ({variable}): {error}; {hint}");
-        })
-    };
-    let Ok(server) = bind("LISTEN_ADDR", listen, limits) else { return EXIT_SERVER };
+    let server = bind("LISTEN_ADDR", listen, Limits { connections, body_memory: BODY_MEMORY })?;
     let metrics_limits = Limits { connections: METRICS_CONNECTIONS, body_memory: 0 };
-    let metrics_server = match metrics_listen.map(|address| bind("METRICS_ADDR", address, metrics_limits)) {
-        Some(Err(())) => return EXIT_SERVER,
-        Some(Ok(server)) => Some(server),
-        None => None,
-    };
-    let is_ready = AtomicBool::new(false);
+    let metrics_server = metrics_listen.map(|address| bind("METRICS_ADDR", address, metrics_limits)).transpose()?;
+    let is_ready = AtomicBool::new(true);
     let (notices, due_notices) = channel();
     let worker = Worker { queue: &queue, pipeline: &pipeline, metrics: &metrics, job_timeout, notices };
     let webhook = Webhook {
@@ -118,7 +110,6 @@ pub fn run(config: Config) -> i32 {
             log::info!("metrics on http://{}", server.local_addr());
             start(scope, "metrics".into(), || server.serve(|exchange| webhook.answer_page(exchange)));
         }
-        is_ready.store(true, Ordering::Relaxed);
         log::info!("listening on http://{}", server.local_addr());
         notify_systemd("READY=1");
 
@@ -126,9 +117,8 @@ pub fn run(config: Config) -> i32 {
         let _ = stop.recv();
         notify_systemd("STOPPING=1");
         is_ready.store(false, Ordering::Relaxed);
-        let load = queue.load();
-        log::info!("stopping: {} running are finished, {} waiting are answered 503", load.running, load.queued);
         let refused = queue.close();
+        log::info!("stopping: {} running are finished, {refused} waiting are answered 503", queue.load().running);
         (0..refused).for_each(|_| metrics.ended(Reason::Draining));
         if !queue.wait_until_idle(drain_timeout) {
             log::error!(
@@ -137,6 +127,11 @@ pub fn run(config: Config) -> i32 {
             );
             // Their posts see the connection end.
             exit(EXIT_CUT_OFF);
+        }
+        // A notice takes no worker's place, and is waited for all the same.
+        let started = Instant::now();
+        while pipeline.sends_a_notice() && started.elapsed() < drain_timeout {
+            thread::sleep(NOTICE_CHECK);
         }
         let unanswered = server.shutdown(LAST_ANSWERS);
         log::info!("drained, {unanswered} clients did not read their answer");
@@ -153,75 +148,59 @@ fn start<'s>(scope: &'s Scope<'s, '_>, name: String, run: impl FnOnce() + Send +
     }
 }
 
-/// Handles the signals that would end the process. The first SIGTERM or SIGINT arrives at the receiver, a second one ends the
-/// process at once. The others end nothing; std ignores SIGPIPE.
-fn signals() -> io::Result<Receiver<()>> {
+/// Handles the signals that would end the process. The first SIGTERM or SIGINT arrives at the receiver, a second one ends
+/// the process at once. The others end nothing; std ignores SIGPIPE.
+fn watch_signals() -> io::Result<Receiver<()>> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])?;
     let (sender, stop) = channel();
-    let mut is_stopping = false;
-    on_signals(&[SIGTERM, SIGINT], move || {
-        if std::mem::replace(&mut is_stopping, true) {
-            log::error!("a second signal: stopped at once; Alertmanager posts again what was cut off");
-            exit(EXIT_CUT_OFF);
-        }
-        // It fails when the service ends already.
-        let _ = sender.send(());
-    })?;
-    on_signals(&[SIGHUP, SIGUSR1, SIGUSR2], || {
-        log::warn!(
-            "SIGHUP, SIGUSR1 and SIGUSR2 read nothing again: restart to change a variable, PROMPT_FILE or a certificate; \
-             secrets in files are read again when they are refused"
-        );
-    })?;
-    Ok(stop)
-}
-
-/// Calls `handle` on a thread of its own for each of these signals.
-fn on_signals(signals: &[i32], mut handle: impl FnMut() + Send + 'static) -> io::Result<()> {
-    let (mut reader, writer) = UnixStream::pair()?;
-    for signal in signals {
-        signal_hook::low_level::pipe::register(*signal, writer.try_clone()?)?;
-    }
-    let wait = move || {
-        while let Ok(()) = reader.read_exact(&mut [0]) {
-            handle()
+    let watch = move || {
+        let mut is_stopping = false;
+        for signal in signals.forever() {
+            if ![SIGTERM, SIGINT].contains(&signal) {
+                log::warn!(
+                    "SIGHUP, SIGUSR1 and SIGUSR2 read nothing again: restart to change a variable, PROMPT_FILE or a \
+                     certificate; secrets in files are read again when they are refused"
+                );
+            } else if is_stopping {
+                log::error!("a second signal: stopped at once; Alertmanager posts again what was cut off");
+                exit(EXIT_CUT_OFF);
+            } else {
+                is_stopping = true;
+                // It fails when the service ends already.
+                let _ = sender.send(());
+            }
         }
     };
-    thread::Builder::new().name("signals".into()).stack_size(STACK).spawn(wait).map(drop)
-}
-
-fn notify_systemd(state: &str) {
-    let notify_socket = std::env::var("NOTIFY_SOCKET").ok();
-    if let Err(error) = sd_notify(notify_socket.as_deref(), state) {
-        log::warn!("systemd could not be notified of {state}: {error}");
-    }
+    thread::Builder::new().name("signals".into()).stack_size(STACK).spawn(watch)?;
+    Ok(stop)
 }
 
 /// Sends a state to the socket that `NOTIFY_SOCKET` names, as sd_notify(3) does; without that variable it does nothing.
 /// <https://www.freedesktop.org/software/systemd/man/sd_notify.html>
-fn sd_notify(notify_socket: Option<&str>, state: &str) -> io::Result<()> {
-    let Some(path) = notify_socket.filter(|path| !path.is_empty()) else { return Ok(()) };
+fn notify_systemd(state: &str) {
+    let Ok(path) = std::env::var("NOTIFY_SOCKET") else { return };
     let address = match path.strip_prefix('@') {
-        Some(name) => unix::SocketAddr::from_abstract_name(name)?,
-        None => unix::SocketAddr::from_pathname(path)?,
+        Some(name) => unix::SocketAddr::from_abstract_name(name),
+        None => unix::SocketAddr::from_pathname(&path),
     };
-    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address).map(drop)
-}
-
-/// What to do about an address that cannot be bound.
-fn listen_hint(error: &io::Error, port: u16) -> String {
-    let kind = error.kind();
-    if kind == ErrorKind::AddrInUse {
-        format!("another process has it: `ss -ltnp sport = :{port}` names it; stop it or choose another port")
-    } else if kind == ErrorKind::AddrNotAvailable {
-        "it is no address of this machine; choose 127.0.0.1, or 0.0.0.0 for all".into()
-    } else if kind == ErrorKind::PermissionDenied {
-        "a port below 1024 needs a privilege; choose a higher one".into()
-    } else {
-        "choose another address".into()
+    let send = |address| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address);
+    if let Err(error) = address.and_then(send) {
+        log::warn!("systemd could not be notified of {state}: {error}");
     }
 }
 
-fn warn_of_memory() {
+fn bind(variable: &str, address: SocketAddr, limits: Limits) -> Result<Server, String> {
+    Server::bind(address, limits, Deadlines::default()).map_err(|error| {
+        format!(
+            "cannot listen on {address} ({variable}): {error}; give an address of this machine, 0.0.0.0 for all, and a port \
+             above 1023 that is free: `ss -ltnp sport = :{}` names who has it",
+            address.port()
+        )
+    })
+}
+
+/// Warns when the system allows less memory or fewer file descriptors than the bounds of all modules add up to.
+fn warn_of_limits(connections: usize, workers: usize) {
     if let Some(limit) = metrics::memory_limit().filter(|limit| *limit < MEMORY) {
         log::warn!(
             "this process may use {} MiB of memory, {} are needed for many huge groups at once: raise the limit of its \
@@ -230,39 +209,11 @@ fn warn_of_memory() {
             MEMORY >> 20
         );
     }
-}
-
-fn warn_of_descriptors(connections: usize, workers: usize) {
     let needed = (connections + METRICS_CONNECTIONS + 2 * workers) as u64 + SPARE_DESCRIPTORS;
     if let Some(limit) = metrics::max_fds().filter(|limit| *limit < needed) {
         log::warn!(
             "at most {limit} file descriptors may be open, {needed} are needed for QUEUE_SIZE and WORKERS: \
              raise the limit (ulimit -n, LimitNOFILE=), or lower QUEUE_SIZE"
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_state_reaches_a_named_and_an_abstract_socket() {
-        let path = std::env::temp_dir().join(format!("notify-{}", std::process::id()));
-        let name = format!("notify-{}", std::process::id());
-        let named = UnixDatagram::bind(&path).unwrap();
-        let nameless = UnixDatagram::bind_addr(&unix::SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-        for (socket, address) in [(named, path.to_str().unwrap().to_owned()), (nameless, format!("@{name}"))] {
-            sd_notify(Some(&address), "READY=1").unwrap();
-            let mut state = [0; 16];
-            let length = socket.recv(&mut state).unwrap();
-            assert_eq!(state.get(..length).unwrap(), b"READY=1");
-        }
-        std::fs::remove_file(path).unwrap();
-    }
-
-    #[test]
-    fn without_systemd_nothing_is_sent() {
-        sd_notify(None, "READY=1").unwrap();
     }
 }

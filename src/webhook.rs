@@ -10,7 +10,6 @@ use log::Level;
 use tiny_http::Method;
 
 use crate::alertmanager::{GroupId, Notification, memory_to_read};
-use crate::history::Known;
 use crate::http::{Exchange, Reply, Server, Unread};
 use crate::lock::unpoisoned;
 use crate::logger::FIELDS;
@@ -29,13 +28,7 @@ pub(crate) const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes of a word of a request that is repeated in an answer or in the log.
 const WORD_BYTES: usize = 24;
 /// What a browser shows at `/`.
-const LANDING_PAGE: &str = concat!(
-    "<!DOCTYPE html><title>wechat-with-deepseek</title><h1>wechat-with-deepseek ",
-    env!("CARGO_PKG_VERSION"),
-    "</h1><p>Explains Alertmanager's notifications with DeepSeek and sends them to WeCom. Alertmanager posts to ",
-    "<code>/handle_alert</code>.<ul><li><a href=\"/metrics\">/metrics</a><li><a href=\"/-/healthy\">/-/healthy</a>",
-    "<li><a href=\"/-/ready\">/-/ready</a></ul>\n"
-);
+const LANDING_PAGE: &str = include_str!("landing.html");
 /// The answer to a notification of nothing but recoveries.
 const NOTHING_FIRING: &str = "告警恢复通知,不做处理";
 
@@ -62,7 +55,7 @@ pub(crate) struct Webhook<'w> {
 impl Webhook<'_> {
     /// Answers one request to `LISTEN_ADDR`.
     pub(crate) fn answer(&self, exchange: &mut Exchange<'_>) -> Reply {
-        match exchange.path() {
+        match exchange.head.path {
             "/handle_alert" => self.handle_alert(exchange).unwrap_or_else(|refused| refused),
             _ => self.page(exchange, "post to /handle_alert"),
         }
@@ -74,16 +67,15 @@ impl Webhook<'_> {
     }
 
     fn page(&self, exchange: &Exchange<'_>, hint: &str) -> Reply {
-        let page = match exchange.path() {
-            "/" if matches!(exchange.method(), Method::Get | Method::Head) => {
-                Reply { content_type: "text/html; charset=utf-8", ..Reply::text(200, LANDING_PAGE) }
-            }
+        let is_read = matches!(exchange.head.method, Method::Get | Method::Head);
+        let page = match exchange.head.path {
+            "/" if is_read => Reply { content_type: "text/html; charset=utf-8", ..Reply::text(200, LANDING_PAGE) },
             "/-/healthy" => Reply::text(200, "healthy\n"),
             "/-/ready" if self.is_ready.load(Ordering::Relaxed) => Reply::text(200, "ready\n"),
             "/-/ready" => Reply::text(503, "stopping\n"),
             "/metrics" => Reply {
                 content_type: "text/plain; version=0.0.4; charset=utf-8",
-                ..Reply::text(200, self.metrics.render(&self.samples()))
+                ..Reply::text(200, self.metrics.render(self.samples()))
             },
             "/api/v1/alerts" | "/api/v2/alerts" => {
                 let message = "this is no Alertmanager: put one between Prometheus and this, with a webhook that posts to \
@@ -91,21 +83,22 @@ impl Webhook<'_> {
                 return self.refuse(Reason::NotFound, message);
             }
             path => {
-                let mut names = path.trim_start_matches('/').splitn(2, '/');
-                let name = word(names.next().unwrap_or_default());
-                let more = if names.next().is_some() { "/…" } else { "" };
-                return self.refuse(Reason::NotFound, format!("no such path: /{name}{more}; {hint}"));
+                // Repeated when it is one word: another text may be a token in the wrong place.
+                let name = path.trim_start_matches('/');
+                let is_letter = |byte: u8| byte.is_ascii_lowercase() || b"_-".contains(&byte);
+                let name = if name.len() <= WORD_BYTES && name.bytes().all(is_letter) { name } else { "…" };
+                return self.refuse(Reason::NotFound, format!("no such path: /{name}; {hint}"));
             }
         };
-        if matches!(exchange.method(), Method::Get | Method::Head) { page } else { self.refuse_method("GET, HEAD") }
+        if is_read { page } else { self.refuse_method("GET, HEAD") }
     }
 
     /// The answer to a post; an `Err` is one that did not come as far as the queue.
     fn handle_alert(&self, exchange: &mut Exchange<'_>) -> Result<Reply, Reply> {
-        if *exchange.method() != Method::Post {
+        if exchange.head.method != Method::Post {
             return Err(self.refuse_method("POST"));
         }
-        if !self.is_authorized(exchange.header("Authorization")) {
+        if !self.is_authorized(exchange.head.header("Authorization")) {
             let message = "the Bearer token is missing or wrong; set authorization.credentials in Alertmanager";
             return Err(self.refuse(Reason::Unauthorized, message).with_header("WWW-Authenticate", "Bearer"));
         }
@@ -114,12 +107,12 @@ impl Webhook<'_> {
             return Err(self.refuse(Reason::Forbidden, message));
         }
         let malformed = |message| self.refuse(Reason::NotANotification, message);
-        let query = exchange.query().unwrap_or_default();
+        let query = exchange.head.query.unwrap_or_default();
         let recipients = self.recipients(query).map_err(malformed)?;
         // Its memory is held until its notification is in the queue, which has a bound of its own.
         let mut body = exchange.body(MAX_BODY_BYTES, memory_to_read).map_err(|unread| self.refuse_body(&unread))?;
         let read = Notification::read(&mut body, Timestamp::now());
-        if let Some(unread) = body.unread() {
+        if let Some(unread) = body.unread {
             return Err(self.refuse_body(&unread));
         }
         let notification = read.map_err(malformed)?;
@@ -131,11 +124,10 @@ impl Webhook<'_> {
         }
         let submitted = self.submit(group, notification, query, recipients);
         drop(body);
-        let (ticket, joined) = match submitted {
+        let ticket = match submitted {
             Submitted::Answered(outcome, id) => return Ok(reply(&outcome, id)),
-            Submitted::Waits { ticket, joined } => (ticket, joined),
+            Submitted::Waits { ticket, .. } => ticket,
         };
-        self.metrics.add(Counter::Joined, usize::from(joined));
         // Longer than a job can wait and run.
         let until = Instant::now() + STALE + self.job_timeout + STALE;
         Ok(match exchange.wait(&ticket.outcome, until, || ticket.release_slot()) {
@@ -147,7 +139,7 @@ impl Webhook<'_> {
     /// Notes which alerts have recovered and which fire again, before anything is answered: also of a post of recoveries
     /// alone.
     fn note(&self, group: &GroupId, notification: &Notification) {
-        let is_news = self.pipeline.note(group, notification);
+        let is_news = self.pipeline.note(group, &notification.recovered, &notification.firing);
         if notification.recovered.is_empty() {
             return;
         }
@@ -189,37 +181,34 @@ impl Webhook<'_> {
         let key = notification.dedup_key(query);
         self.metrics.add(Counter::Redactions, redact::mask(&mut notification));
         let group_field = group_field(&notification.group_key);
+        let (receiver, alerts) = (logged(&notification.receiver), notification.alerts.len());
         // In this order: a job of the same key that delivers it in between is known then, and answers with its own id.
-        let known = self.pipeline.known(&group, &notification);
-        let answer = match known {
-            Known::News => None,
-            Known::Delivered => Some(Outcome::new(Reason::Remembered, "delivered already")),
-            Known::Held => Some(Outcome::new(Reason::Flapping, "it fires again and again; held back until it stays")),
-        };
-        let submitted = if let Some(outcome) = answer.filter(|_| !self.queue.knows(&key)) {
+        let answer = self.pipeline.recall(&group, &notification).outcome();
+        let submitted = match answer.filter(|_| !self.queue.knows(&key)) {
             // Not queued, so that a recovery stands in no digest.
-            Submitted::Answered(outcome, None)
-        } else {
-            let is_urgent = notification.is_urgent();
-            let digest_key = self.digest_key(query, is_urgent);
-            let alerts = notification.alerts.len();
-            let receiver = logged(&notification.receiver);
-            let submission = Submission { key, group, digest_key, is_urgent, notification, recipients };
-            let submitted = self.queue.submit(submission, Instant::now());
-            if let Submitted::Waits { ticket, joined } = &submitted {
+            Some(outcome) => Submitted::Answered(outcome, None),
+            None => {
+                let is_urgent = notification.is_urgent();
+                let digest_key = self.digest_key(query, is_urgent);
+                let submission = Submission { key, group, digest_key, is_urgent, notification, recipients };
+                self.queue.submit(submission, Instant::now())
+            }
+        };
+        match &submitted {
+            Submitted::Waits { ticket, joined } => {
+                self.metrics.add(Counter::Joined, usize::from(*joined));
                 log::debug!(
                     target: FIELDS,
                     "id={} {group_field} receiver={receiver:?} alerts={alerts} joined={joined} message=\"arrived\"",
                     ticket.id
                 );
             }
-            submitted
-        };
-        if let Submitted::Answered(outcome, id) = &submitted {
-            self.metrics.add(Counter::Remembered, usize::from(outcome.reason == Reason::Remembered));
-            self.metrics.ended(outcome.reason);
-            let id = id.map_or(String::new(), |id| format!("id={id} "));
-            log_outcome(outcome, &format!("{id}{group_field}"));
+            Submitted::Answered(outcome, id) => {
+                self.metrics.add(Counter::Remembered, usize::from(outcome.reason == Reason::Remembered));
+                self.metrics.ended(outcome.reason);
+                let id = id.map_or(String::new(), |id| format!("id={id} "));
+                log_outcome(outcome, &format!("{id}{group_field}"));
+            }
         }
         submitted
     }
@@ -227,37 +216,29 @@ impl Webhook<'_> {
     /// Who shares a digest: the same recipients, and with a budget only those that are analysed whatever was spent, or only
     /// those that are not then. The tokens may be spent by the time the digest is taken.
     fn digest_key(&self, query: &str, is_urgent: bool) -> Arc<str> {
-        if !is_urgent && self.pipeline.budget().is_set() {
-            return format!("{query} within the budget").into();
-        }
-        query.into()
+        let depends_on_budget = self.pipeline.budget().is_set() && !is_urgent;
+        if depends_on_budget { format!("{query} within the budget").into() } else { query.into() }
     }
 
     fn ignore(&self, notification: &Notification) -> Reply {
-        let outcome = Outcome::new(Reason::NothingFiring, NOTHING_FIRING);
+        let cut = notification.truncated_alerts;
+        let (level, message) = match cut {
+            0 => (Level::Info, NOTHING_FIRING.to_owned()),
+            _ => (Level::Warn, format!("max_alerts cut {cut} alerts away, which may fire; set max_alerts: 0")),
+        };
+        let outcome = Outcome::new(Reason::NothingFiring, message);
         self.metrics.ended(outcome.reason);
-        let group_key = group_field(&notification.group_key);
-        match notification.truncated_alerts {
-            0 => log_outcome(&outcome, &group_key),
-            cut => {
-                let message =
-                    format!("max_alerts of this receiver cut {cut} alerts away, which may fire; set max_alerts: 0");
-                let warning = Outcome::new(outcome.reason, message);
-                log_line(Level::Warn, &warning, &format!("{group_key} truncated={cut}"));
-            }
-        }
+        log_line(level, &outcome, &format!("{} truncated={cut}", group_field(&notification.group_key)));
         reply(&outcome, None)
     }
 
     fn is_authorized(&self, authorization: Option<&str>) -> bool {
         let Some(token) = self.token else { return true };
-        let offered = authorization.and_then(|value| value.split_once(' '));
+        let Some((scheme, offered)) = authorization.and_then(|value| value.split_once(' ')) else { return false };
+        let (held, offered) = (token.get(), offered.trim());
         // Another token than the one at hand may be that of a rotated file.
-        let is_token = |offered: &str| {
-            let held = token.get();
-            held.matches(offered) || token.renew(&held) && token.get().matches(offered)
-        };
-        offered.is_some_and(|(scheme, offered)| scheme.eq_ignore_ascii_case("bearer") && is_token(offered.trim()))
+        let is_right = || held.matches(offered) || token.renew(&held) && token.get().matches(offered);
+        scheme.eq_ignore_ascii_case("bearer") && is_right()
     }
 
     /// Who gets the message: whom the query names, else the configured ones.
@@ -286,9 +267,9 @@ impl Webhook<'_> {
 
     fn refuse_body(&self, unread: &Unread) -> Reply {
         let reason = match unread {
-            Unread::TooLarge { .. } => Reason::TooLarge,
+            Unread::TooLarge(_) => Reason::TooLarge,
             Unread::NoRoom => Reason::QueueFull,
-            Unread::Late | Unread::Lost => Reason::Timeout,
+            Unread::Late => Reason::Timeout,
             Unread::NoLength | Unread::EndedEarly => Reason::NotANotification,
         };
         self.refuse(reason, unread.to_string())
@@ -296,23 +277,12 @@ impl Webhook<'_> {
 
     /// The figures that are read when the metrics are asked for.
     fn samples(&self) -> Vec<Sample> {
-        let server = self.server;
-        let mut samples = self.queue.samples();
-        samples.extend([
-            Sample::gauge("connections", "Open connections.", server.connections()),
-            Sample::counter(
-                "connections_evicted_total",
-                "Connections closed to make room for others.",
-                server.evicted(),
-            ),
-            Sample::counter(
-                "requests_refused_total",
-                "Requests that were no HTTP within the bounds.",
-                server.refused(),
-            ),
-        ]);
-        samples.extend(self.pipeline.samples());
-        samples
+        let server = [
+            Sample::gauge("connections", "Open connections.", self.server.connections()),
+            Sample::counter("connections_evicted_total", "Connections closed to make room.", self.server.evicted()),
+            Sample::counter("requests_refused_total", "Requests that were no HTTP.", self.server.refused()),
+        ];
+        self.queue.samples().into_iter().chain(server).chain(self.pipeline.samples()).collect()
     }
 }
 
@@ -327,18 +297,11 @@ fn reply(outcome: &Outcome, id: Option<JobId>) -> Reply {
     }
 }
 
-/// A name for the log and the answer, when it is a word. What is none may be a token in the wrong place.
-fn word(name: &str) -> &str {
-    let is_word =
-        name.len() <= WORD_BYTES && name.bytes().all(|byte| byte.is_ascii_lowercase() || b"_-".contains(&byte));
-    if is_word { name } else { "…" }
-}
-
 /// Whether a browser sends it, for a page of some site: Alertmanager sends neither header.
 /// <https://developer.mozilla.org/docs/Web/HTTP/Reference/Headers/Sec-Fetch-Site>
 fn is_from_a_page(exchange: &Exchange<'_>) -> bool {
-    let site = exchange.header("Sec-Fetch-Site");
-    exchange.header("Origin").is_some() || site.is_some_and(|site| !site.eq_ignore_ascii_case("none"))
+    let site = exchange.head.header("Sec-Fetch-Site");
+    exchange.head.header("Origin").is_some() || site.is_some_and(|site| !site.eq_ignore_ascii_case("none"))
 }
 
 /// Reads `touser=a|b&toparty=2&totag=3`, percent-encoded. An empty list names nobody: Alertmanager renders a label that is
@@ -351,13 +314,15 @@ fn parse_recipients(query: &str) -> Result<Recipients, String> {
             "touser" => &mut recipients.touser,
             "toparty" => &mut recipients.toparty,
             "totag" => &mut recipients.totag,
-            _ => return Err(format!("unknown parameter {:?}; known are touser, toparty and totag", word(name))),
+            _ => return Err("unknown parameter; known are touser, toparty and totag".into()),
         };
         if !list.is_empty() {
             return Err(format!("{name} is given twice; join the recipients with | in one"));
         }
-        *list = percent::decode(value).ok_or_else(|| format!("{name} is not percent-encoded UTF-8"))?;
-        let is_everyone = |id: &str| id.eq_ignore_ascii_case(EVERYONE) || (name == "toparty" && id == ROOT_PARTY);
+        *list = percent::decode_form(value);
+        let is_everyone = |id: &str| {
+            id.eq_ignore_ascii_case(EVERYONE) || (name == "toparty" && id.trim_start_matches('0') == ROOT_PARTY)
+        };
         if list.split('|').any(is_everyone) {
             return Err(format!(
                 "{name} may not name everyone here (@all, party {ROOT_PARTY}): a route names its own people"
@@ -398,8 +363,8 @@ mod tests {
             ("touser=a%E2%80%AEb", "letters"),
             ("touser=a||b", "empty"),
             ("touser=a&touser=b", "twice"),
-            ("touser=%zz", "percent-encoded"),
-            ("touser=%ff", "percent-encoded"),
+            ("touser=%zz", "letters"),
+            ("touser=%ff", "letters"),
             ("touser=%0a", "control character"),
         ] {
             let error = parse_recipients(query).unwrap_err();

@@ -18,9 +18,6 @@ use crate::redact;
 /// Characters of a groupKey in a log line.
 const LOGGED_CHARS: usize = 300;
 
-/// A notice and the lease of the job that it came from: a drain waits until it is sent.
-pub(crate) type DueNotice<'q> = (Notice, Lease<'q>);
-
 /// What a worker's thread needs.
 #[derive(Debug)]
 pub(crate) struct Worker<'q> {
@@ -30,7 +27,7 @@ pub(crate) struct Worker<'q> {
     /// `JOB_TIMEOUT`.
     pub(crate) job_timeout: Duration,
     /// To [`send_notices`].
-    pub(crate) notices: Sender<DueNotice<'q>>,
+    pub(crate) notices: Sender<Notice>,
 }
 
 impl<'q> Worker<'q> {
@@ -52,7 +49,7 @@ impl<'q> Worker<'q> {
         log_finished(&report, lease.jobs(), posts);
         if let Some(notice) = report.notice {
             // It fails when the process ends.
-            let _ = self.notices.send((notice, lease));
+            let _ = self.notices.send(notice);
         }
     }
 
@@ -77,9 +74,13 @@ impl<'q> Worker<'q> {
         let took = jobs.first().map(|job| job.accepted.elapsed()).unwrap_or_default();
         self.metrics.ran(jobs.len(), took);
         let finish = self.pipeline.finish(&report, jobs);
-        jobs.iter().for_each(|_| self.metrics.ended(finish.outcome.reason));
+        for job in jobs {
+            self.metrics.ended(finish.outcome.reason);
+            // Recovered while it ran: it was not known then what that ends.
+            self.pipeline.note(&job.group, &self.queue.recovered_since(job), &[]);
+        }
         let posts = lease.finish(&finish);
-        (report, posts)
+        (Report { outcome: finish.outcome, ..report }, posts)
     }
 
     /// Ends jobs that were not run to their end.
@@ -92,11 +93,13 @@ impl<'q> Worker<'q> {
 }
 
 /// Sends notices one after the other, for a thread of its own: no job waits for them.
-pub(crate) fn send_notices(pipeline: &Pipeline, notices: Receiver<DueNotice<'_>>) {
-    for (notice, _lease) in notices {
+pub(crate) fn send_notices(pipeline: &Pipeline, notices: Receiver<Notice>) {
+    for notice in notices {
         // A panic is logged where it happens; it costs this notice, not the next one.
-        if let Ok(Some((level, message))) = catch_unwind(AssertUnwindSafe(|| pipeline.send_notice(&notice))) {
-            log::log!(level, "{message}");
+        match catch_unwind(AssertUnwindSafe(|| pipeline.send_notice(&notice))) {
+            Ok(Some((level, message))) => log::log!(level, "{message}"),
+            Ok(None) => {}
+            Err(_) => pipeline.notice_failed(&notice),
         }
     }
 }
@@ -132,11 +135,9 @@ fn log_finished(report: &Report, jobs: &[Job], posts: usize) {
     let level = if partial.is_empty() { outcome.reason.row().level } else { Level::Warn };
     let alerts: usize = jobs.iter().map(|job| job.notification.count()).sum();
     let mut fields = format!(
-        "id={} {} receiver={:?} alerts={alerts} members={} parts={} posts={posts} model_calls={} deepseek_ms={} \
-         prompt_tokens={} completion_tokens={} wecom_ms={}",
-        first.id,
-        group_field(&first.notification.group_key),
-        logged(&first.notification.receiver),
+        "{} alerts={alerts} members={} parts={} posts={posts} model_calls={} deepseek_ms={} prompt_tokens={} \
+         completion_tokens={} wecom_ms={}",
+        job_fields(first),
         jobs.len(),
         draft.as_ref().map_or(0, |draft| draft.parts.len()),
         model.calls,
@@ -145,28 +146,24 @@ fn log_finished(report: &Report, jobs: &[Job], posts: usize) {
         model.usage.completion,
         wecom.took.as_millis(),
     );
-    // The last answers, where there were any.
-    if model.status > 0 {
-        fields.push_str(&format!(" deepseek_http={}", model.status));
-    }
-    if let Some(errcode) = wecom.errcode {
-        fields.push_str(&format!(" wecom_errcode={errcode}"));
-    }
-    if !facts.label.is_empty() {
-        fields.push_str(&format!(" facts={}", facts.label));
-    }
-    if !facts.error.is_empty() {
-        fields.push_str(&format!(" facts_error={:?}", facts.error));
-    }
-    if !partial.is_empty() {
-        fields.push_str(&format!(" partial={partial:?}"));
-    }
+    // The last answers, where there were any, and what is not as usual.
+    let optional = [
+        (model.status > 0, format!(" deepseek_http={}", model.status)),
+        (wecom.errcode.is_some(), format!(" wecom_errcode={}", wecom.errcode.unwrap_or_default())),
+        (!facts.label.is_empty(), format!(" facts={}", facts.label)),
+        (!facts.error.is_empty(), format!(" facts_error={:?}", facts.error)),
+        (!partial.is_empty(), format!(" partial={partial:?}")),
+    ];
+    fields.extend(optional.into_iter().filter(|(is_there, _)| *is_there).map(|(_, field)| field));
     log_line(level, outcome, &fields);
-    for Job { id, notification, .. } in others {
-        let (group, receiver) = (group_field(&notification.group_key), logged(&notification.receiver));
-        let alerts = notification.count();
-        log_line(level, outcome, &format!("id={id} {group} receiver={receiver:?} alerts={alerts} digest={}", first.id));
+    for job in others {
+        let alerts = job.notification.count();
+        log_line(level, outcome, &format!("{} alerts={alerts} digest={}", job_fields(job), first.id));
     }
+}
+
+fn job_fields(Job { id, notification, .. }: &Job) -> String {
+    format!("id={id} {} receiver={:?}", group_field(&notification.group_key), logged(&notification.receiver))
 }
 
 /// The field of a groupKey in a log line.

@@ -1,197 +1,132 @@
 //! A body as it comes off the socket, mended so that serde takes it: what one sender writes wrongly in one text must not
 //! refuse the alerts around it.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, Cursor, Read};
 use std::mem;
 
 /// Bytes of one text as JSON; the rest is cut off. A stack trace or a hundred lines of a log fit.
 const TEXT_BYTES: usize = 32 * 1024;
-/// Lists and objects within each other: serde's memory grows with them, and Alertmanager writes four.
-const DEPTH: usize = 1_000;
 /// Bytes that are read at once.
 const CHUNK: usize = 16 * 1024;
 /// Bytes of an escape of two halves, such as `\ud83d\ude00`: the most that must be seen at once.
 const PAIR: usize = 12;
 
-/// Reads `input` without its byte order mark. In its texts, bytes that are no UTF-8 and halves of surrogate pairs become
-/// U+FFFD, raw line breaks and control characters become escapes and blanks, and what is above [`TEXT_BYTES`] is cut off.
+/// Reads `input` without its byte order mark. What is no UTF-8 becomes U+FFFD; in texts, halves of surrogate pairs do as
+/// well, raw line breaks and control characters become escapes and blanks, and what is above [`TEXT_BYTES`] is cut off.
 /// It holds a chunk as it was read and as it is mended.
 pub(super) struct Mended<R> {
     input: R,
-    is_begun: bool,
     is_ended: bool,
-    /// What is read and not yet mended.
+    /// The beginning of a character.
     raw: Vec<u8>,
-    /// What is mended, given away up to `given`.
-    mended: Vec<u8>,
-    given: usize,
+    /// What is read and not yet mended.
+    posted: String,
+    mended: Cursor<Vec<u8>>,
     /// Bytes of the text that it is within.
     text: Option<usize>,
-    depth: usize,
     /// How much was mended.
     pub(super) repairs: usize,
     /// Whether anything but blanks has come.
-    pub(super) has_content: bool,
+    pub(super) is_begun: bool,
 }
 
 impl<R: Read> Mended<R> {
     pub(super) fn new(input: R) -> Self {
-        let (raw, mended) = (Vec::with_capacity(CHUNK + PAIR), Vec::with_capacity(CHUNK + PAIR));
-        let (is_begun, is_ended, has_content) = (false, false, false);
-        Self { input, is_begun, is_ended, raw, mended, given: 0, text: None, depth: 0, repairs: 0, has_content }
+        let (raw, posted, mended) = (Vec::new(), String::new(), Cursor::default());
+        Self { input, is_ended: false, raw, posted, mended, text: None, repairs: 0, is_begun: false }
     }
 
     /// Reads and mends until there is something to give, or the end.
     fn refill(&mut self) -> io::Result<()> {
-        self.mended.clear();
-        self.given = 0;
-        while self.mended.is_empty() && !(self.is_ended && self.raw.is_empty()) {
-            let held = self.raw.len();
-            self.raw.resize(held + CHUNK, 0);
-            let read = match self.input.read(&mut self.raw[held..]) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => Ok(None),
-                read => read.map(Some),
-            };
-            self.raw.truncate(held + read.as_ref().map_or(0, |read| read.unwrap_or_default()));
-            self.is_ended = read? == Some(0);
-            if self.raw.len() < PAIR && !self.is_ended {
-                continue;
+        self.mended.set_position(0);
+        self.mended.get_mut().clear();
+        while self.mended.get_ref().is_empty() && !(self.is_ended && self.posted.is_empty()) {
+            let mut chunk = [0; CHUNK];
+            let bytes = self.input.read(&mut chunk)?;
+            self.is_ended = bytes == 0;
+            self.raw.extend_from_slice(&chunk[..bytes]);
+            // A character that is not whole yet begins within the last three bytes.
+            let start = self.raw.iter().rev().take(3).position(|byte| *byte >= 0xc0).filter(|_| !self.is_ended);
+            let whole = self.raw.len() - start.map_or(0, |at| at + 1);
+            for part in self.raw[..whole].utf8_chunks() {
+                self.posted.push_str(part.valid());
+                if !part.invalid().is_empty() {
+                    self.posted.push('\u{fffd}');
+                    self.repairs += 1;
+                }
             }
-            let mut raw = mem::take(&mut self.raw);
-            if !mem::replace(&mut self.is_begun, true) {
-                if raw.starts_with(b"\x1f\x8b") {
+            self.raw.drain(..whole);
+            let mut posted = mem::take(&mut self.posted);
+            if !self.is_begun {
+                let start = posted.find(|sign: char| sign != '\u{feff}' && !sign.is_whitespace());
+                posted.drain(..start.unwrap_or(posted.len()));
+                self.is_begun = !posted.is_empty();
+                if posted.starts_with('\u{1f}') {
                     return Err(io::Error::other("it is compressed with gzip: post it uncompressed"));
                 }
-                raw.drain(..if raw.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 });
             }
-            let done = self.mend(&raw)?;
-            raw.drain(..done);
-            self.raw = raw;
-            self.has_content |= !self.mended.trim_ascii().is_empty();
+            let left = self.mend(&posted).len();
+            posted.drain(..posted.len() - left);
+            self.posted = posted;
         }
         Ok(())
     }
 
-    /// Mends all of `raw` but the last bytes, which may be the beginning of something, and returns how much that is.
-    fn mend(&mut self, raw: &[u8]) -> io::Result<usize> {
-        let mut done = 0;
-        while done < raw.len() && (self.is_ended || raw.len() - done >= PAIR) {
-            let rest = &raw[done..];
-            done += match rest[0] {
-                _ if self.text.is_none() => self.outside(rest)?,
-                b'"' => {
-                    self.text = None;
-                    self.mended.push(b'"');
-                    1
-                }
-                b'\\' => self.escape(rest),
-                control @ ..0x20 => {
-                    self.repairs += 1;
-                    self.push(if control == b'\n' { b"\\n" } else { b" " });
-                    1
-                }
-                _ => self.characters(rest),
+    /// Mends all of `rest` but the last bytes, which may be the beginning of a pair, and returns these.
+    fn mend<'t>(&mut self, mut rest: &'t str) -> &'t str {
+        while rest.len() >= PAIR || (self.is_ended && !rest.is_empty()) {
+            let Some(before) = self.text.filter(|_| !rest.starts_with('"')) else {
+                // What stands outside of texts, the quotes around it included.
+                let quote = rest.match_indices('"').nth(usize::from(self.text.is_some()));
+                let (outside, inside) = rest.split_at(quote.map_or(rest.len(), |(at, _)| at + 1));
+                self.text = quote.map(|_| 0);
+                self.mended.get_mut().extend_from_slice(outside.as_bytes());
+                rest = inside;
+                continue;
             };
+            let (length, replacement) = piece(rest);
+            let (posted, behind) = rest.split_at(length);
+            let piece = replacement.unwrap_or(posted);
+            let room = TEXT_BYTES.saturating_sub(before);
+            let is_whole = piece.len() <= room;
+            let fitting = if is_whole || !piece.starts_with('\\') { piece.floor_char_boundary(room) } else { 0 };
+            self.mended.get_mut().extend_from_slice(&piece.as_bytes()[..fitting]);
+            self.repairs += usize::from(replacement.is_some()) + usize::from(!is_whole && before <= TEXT_BYTES);
+            // Once a piece has not fitted, there is no room for another one.
+            self.text = Some(before + piece.len());
+            rest = behind;
         }
-        Ok(done)
+        rest
     }
+}
 
-    /// Passes on what stands outside of texts, up to the next one.
-    fn outside(&mut self, rest: &[u8]) -> io::Result<usize> {
-        let length = rest.iter().position(|byte| *byte == b'"').map_or(rest.len(), |quote| quote + 1);
-        for byte in &rest[..length] {
-            match byte {
-                b'"' => self.text = Some(0),
-                b'[' | b'{' => self.depth += 1,
-                b']' | b'}' => self.depth = self.depth.saturating_sub(1),
-                _ => {}
-            }
-        }
-        if self.depth > DEPTH {
-            return Err(io::Error::other("its lists and objects are nested too deep"));
-        }
-        self.mended.extend_from_slice(&rest[..length]);
-        Ok(length)
-    }
-
-    /// Passes on an escape. One that JSON does not know is left for serde to refuse.
-    fn escape(&mut self, rest: &[u8]) -> usize {
-        let is_high = |half| half < 0xdc00;
-        let length = match surrogate(rest) {
-            None => (if rest.get(1) == Some(&b'u') { 6 } else { 2 }).min(rest.len()),
-            Some(half) if is_high(half) && surrogate(&rest[6..]).is_some_and(|half| !is_high(half)) => PAIR,
-            Some(_) => {
-                self.replace();
-                return 6;
-            }
-        };
-        self.push(&rest[..length]);
-        length
-    }
-
-    /// Passes on characters up to the next quote, escape or control character, or to one that is not whole yet.
-    fn characters(&mut self, rest: &[u8]) -> usize {
-        let length = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..0x20)).unwrap_or(rest.len());
-        let mut done = 0;
-        for chunk in rest[..length].utf8_chunks() {
-            self.push(chunk.valid().as_bytes());
-            done += chunk.valid().len();
-            let invalid = chunk.invalid();
-            let is_beginning = str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none());
-            if is_beginning && done + invalid.len() == rest.len() && !self.is_ended {
-                break;
-            }
-            if !invalid.is_empty() {
-                self.replace();
-                done += invalid.len();
-            }
-        }
-        done
-    }
-
-    fn replace(&mut self) {
-        self.repairs += 1;
-        self.push("\u{fffd}".as_bytes());
-    }
-
-    /// Adds as much of a piece to the text as there is room for. The first that does not fit is the end of it.
-    fn push(&mut self, piece: &[u8]) {
-        let before = self.text.unwrap_or_default();
-        let room = TEXT_BYTES.saturating_sub(before);
-        self.text = Some(before + piece.len());
-        if piece.len() <= room {
-            self.mended.extend_from_slice(piece);
-        } else if before <= TEXT_BYTES {
-            self.repairs += 1;
-            let text = str::from_utf8(piece).unwrap_or_default();
-            let fitting = if piece[0] == b'\\' { 0 } else { text.floor_char_boundary(room) };
-            self.mended.extend_from_slice(&piece[..fitting]);
-        }
+/// The first piece of what stands within a text: its bytes, and what is put in its place.
+fn piece(text: &str) -> (usize, Option<&'static str>) {
+    match text.as_bytes()[0] {
+        b'\\' => match (surrogate(text), text.get(6..).and_then(surrogate)) {
+            // One that JSON does not know is left for serde to refuse.
+            (None, _) => (text.floor_char_boundary(if text.starts_with("\\u") { 6 } else { 2 }), None),
+            (Some(..0xdc00), Some(0xdc00..)) => (PAIR, None),
+            (Some(_), _) => (6, Some("\u{fffd}")),
+        },
+        b'\n' => (1, Some("\\n")),
+        ..0x20 => (1, Some(" ")),
+        _ => (text.find(|sign| matches!(sign, '"' | '\\' | ..' ')).unwrap_or(text.len()), None),
     }
 }
 
 /// The half of a surrogate pair that `text` begins with as an escape.
-fn surrogate(text: &[u8]) -> Option<u16> {
-    let digits = text.strip_prefix(b"\\u")?.get(..4)?;
-    let unit = u16::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?;
+fn surrogate(text: &str) -> Option<u16> {
+    let unit = u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok()?;
     (0xd800..0xe000).contains(&unit).then_some(unit)
 }
 
 impl<R: Read> Read for Mended<R> {
     #[inline]
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
-        if self.given == self.mended.len() {
+        if self.mended.position() == self.mended.get_ref().len() as u64 {
             self.refill()?;
         }
-        // serde_json asks for single bytes, for which a copy of any length takes twice the time of the whole.
-        if let ([byte], Some(next)) = (&mut *space, self.mended.get(self.given)) {
-            *byte = *next;
-            self.given += 1;
-            return Ok(1);
-        }
-        let bytes = space.len().min(self.mended.len() - self.given);
-        space[..bytes].copy_from_slice(&self.mended[self.given..self.given + bytes]);
-        self.given += bytes;
-        Ok(bytes)
+        self.mended.read(space)
     }
 }

@@ -8,19 +8,16 @@ mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, Hash, RandomState};
-use std::io::Read;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock};
 
 pub(crate) use read::memory_to_read;
 
 use jiff::Timestamp;
-use serde_json::Value;
 
 use crate::percent;
 
-/// Bytes of a `BTreeMap` node of texts, however few it holds, and the pairs that one holds on average.
+/// Bytes of a `BTreeMap` node of texts, however few it holds; eight pairs on average.
 const NODE_BYTES: usize = 544;
-const NODE_PAIRS: usize = 8;
 
 /// The words for a severity that are in use, by rank.
 #[rustfmt::skip]
@@ -66,12 +63,12 @@ pub struct Notification {
     pub(crate) muted: Vec<String>,
     /// How many alerts `max_alerts` cut away; they may fire.
     pub truncated_alerts: u64,
-    /// Why Alertmanager notifies; [`NotificationReason::Unknown`] before Alertmanager 0.32.
+    /// Why Alertmanager notifies; [`NotificationReason::Other`] before Alertmanager 0.32.
     pub notification_reason: NotificationReason,
     /// The fields that were not as Alertmanager writes them, and how often; `texts` are those with broken characters.
     pub repaired: BTreeMap<String, usize>,
-    /// The names of the labels and annotations that all firing alerts share, where not all are kept.
-    shared: Option<[BTreeSet<String>; 2]>,
+    /// The names of the labels and annotations that all firing alerts share.
+    shared: [BTreeSet<String>; 2],
 }
 
 /// One firing alert.
@@ -107,7 +104,7 @@ pub struct Kind {
 /// What identifies an alert: one that fires again has its old fingerprint and a later start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity {
-    /// The 16 hex digits that Alertmanager writes, as a number; of any other text a hash.
+    /// A hash of its fingerprint.
     pub(crate) fingerprint: u64,
     /// Its start in milliseconds of Unix time; 0 when it is unknown.
     pub(crate) start: i64,
@@ -116,32 +113,13 @@ pub struct Identity {
 /// `notification_reason`, sent by Alertmanager from 0.32 on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NotificationReason {
-    /// "first notification": the group is new.
-    First,
-    /// "new alerts added": alerts joined the group.
-    NewAlerts,
     /// "some alerts resolved": alerts left the group.
     SomeResolved,
-    /// "all alerts resolved": all alerts left the group.
-    AllResolved,
     /// "repeat interval elapsed": the same again is wanted.
     Repeat,
-    /// Alertmanager before 0.32, "none", "unknown", or a word of a later version.
+    /// Another reason, or none, as before Alertmanager 0.32.
     #[default]
-    Unknown,
-}
-
-impl NotificationReason {
-    fn of(text: &str) -> Self {
-        match text {
-            "first notification" => Self::First,
-            "new alerts added" => Self::NewAlerts,
-            "some alerts resolved" => Self::SomeResolved,
-            "all alerts resolved" => Self::AllResolved,
-            "repeat interval elapsed" => Self::Repeat,
-            _ => Self::Unknown,
-        }
-    }
+    Other,
 }
 
 /// Two posts with the same key are the same notification: receiver, `groupKey`, recipients, the firing alerts' fingerprints and
@@ -157,36 +135,29 @@ pub struct DedupKey(u128);
 pub(crate) struct GroupId(u128);
 
 impl DedupKey {
-    /// For tests of modules that need no notification.
-    #[cfg(test)]
-    pub(crate) fn of(text: &str) -> Self {
-        Self(hashed(text))
+    pub(crate) fn of(parts: impl Hash) -> Self {
+        Self(hashed(parts))
     }
 }
 
 impl GroupId {
-    /// For tests of modules that need no notification.
-    #[cfg(test)]
-    pub(crate) fn of(text: &str) -> Self {
-        Self(hashed(text))
+    pub(crate) fn of(parts: impl Hash) -> Self {
+        Self(hashed(parts))
     }
 }
 
 impl Alert {
     /// `labels.alertname`, or "".
-    #[must_use]
     pub fn name(&self) -> &str {
         self.label("alertname")
     }
 
     /// A label's value, or "".
-    #[must_use]
     pub fn label(&self, name: &str) -> &str {
         self.labels.get(name).map_or("", String::as_str)
     }
 
     /// An annotation's value, or "".
-    #[must_use]
     pub fn annotation(&self, name: &str) -> &str {
         self.annotations.get(name).map_or("", String::as_str)
     }
@@ -211,7 +182,11 @@ impl Alert {
             let (name, value) = parameter.split_once('=')?;
             let expression = match name {
                 "g0.expr" | "expr" => percent::decode_form(value),
-                "left" | "panes" => first_expr(&serde_json::from_str(&percent::decode_form(value)).ok()?)?,
+                "left" | "panes" => {
+                    let state = percent::decode_form(value);
+                    let (_, behind) = state.split_once("\"expr\":")?;
+                    serde_json::Deserializer::from_str(behind).into_iter().next()?.ok()?
+                }
                 _ => return None,
             };
             Some(expression).filter(|expression| !expression.trim().is_empty())
@@ -220,11 +195,8 @@ impl Alert {
 
     /// What it is known by.
     pub(crate) fn identity(&self) -> Identity {
-        let number = u64::from_str_radix(&self.fingerprint, 16).ok().filter(|_| self.fingerprint.len() == 16);
-        Identity {
-            fingerprint: number.unwrap_or_else(|| fnv(self.fingerprint.bytes())),
-            start: self.starts_at.map_or(0, Timestamp::as_millisecond),
-        }
+        let start = self.starts_at.map_or(0, Timestamp::as_millisecond);
+        Identity { fingerprint: fnv(self.fingerprint.bytes()), start }
     }
 
     /// About how many bytes it takes in memory.
@@ -250,18 +222,7 @@ impl Notification {
         Self::read(body, Timestamp::now())
     }
 
-    /// Reads a posted body as it comes, holding neither it nor more of a huge group than the bounds of this module. `now`
-    /// decides whether an alert without a status has ended.
-    ///
-    /// # Errors
-    /// One line that says what is wrong with the body, and quotes nothing of it; also when reading fails. The caller
-    /// answers 400: the same bytes can never be read.
-    pub fn read(body: impl Read, now: Timestamp) -> Result<Self, String> {
-        read::read(body, now)
-    }
-
     /// How many alerts fire, those included whose content is not kept.
-    #[must_use]
     pub fn count(&self) -> usize {
         self.alerts.len() + self.omitted.iter().map(|kind| kind.alerts).sum::<usize>()
     }
@@ -273,16 +234,14 @@ impl Notification {
     }
 
     /// The group for these recipients (as written in the receiver's URL, "" for the configured ones).
-    #[must_use]
     pub(crate) fn group_id(&self, recipients: &str) -> GroupId {
-        GroupId(hashed((&self.receiver, &self.group_key, recipients)))
+        GroupId::of((&self.receiver, &self.group_key, recipients))
     }
 
     /// The identity of this notification for these recipients.
-    #[must_use]
     pub fn dedup_key(&self, recipients: &str) -> DedupKey {
         let is_repeat = self.notification_reason == NotificationReason::Repeat;
-        DedupKey(hashed((&self.receiver, &self.group_key, recipients, &self.firing, is_repeat)))
+        DedupKey::of((&self.receiver, &self.group_key, recipients, &self.firing, is_repeat))
     }
 
     /// The labels that every firing alert has with the same value, sorted by name. Alertmanager's `commonLabels` counts the
@@ -297,29 +256,24 @@ impl Notification {
     }
 
     fn shared(&self, which: usize, pairs: fn(&Alert) -> &Labels) -> Vec<Pair<'_>> {
-        let Some((first, others)) = self.alerts.split_first() else { return Vec::new() };
-        let is_shared = |(name, value): &(&String, &String)| {
-            self.shared.as_ref().is_none_or(|shared| shared[which].contains(*name))
-                && others.iter().all(|alert| pairs(alert).get(*name) == Some(value))
-        };
-        let shared = pairs(first).iter().filter(is_shared);
+        let pairs = self.alerts.first().into_iter().flat_map(pairs);
+        let shared = pairs.filter(|(name, _)| self.shared[which].contains(*name));
         shared.map(|(name, value)| (name.as_str(), value.as_str())).collect()
     }
 
-    /// Whether any alert is urgent by its severity: it is taken first, and analysed whatever was spent.
+    /// Whether any alert is urgent by its severity: it is taken first, and analysed whatever was spent. (The worst are among
+    /// those that are kept.)
     pub(crate) fn is_urgent(&self) -> bool {
-        let kept = self.alerts.iter().map(Alert::rank);
-        kept.chain(self.omitted.iter().map(Kind::rank)).any(|rank| rank <= LEAST_URGENT_RANK)
+        self.alerts.iter().any(|alert| alert.rank() <= LEAST_URGENT_RANK)
     }
 
     /// About how many bytes it takes in memory, for the bound on what waits.
-    #[must_use]
     pub(crate) fn weight(&self) -> usize {
         let kinds = self.omitted.iter().map(|kind| size_of::<Kind>() + kind.name.len() + kind.severity.len());
-        let content =
-            self.alerts.iter().map(Alert::weight).chain(kinds).sum::<usize>() + pairs_weight(&self.group_labels);
+        let content: usize = self.alerts.iter().map(Alert::weight).chain(kinds).sum();
         let ids = size_of::<Identity>() * (self.firing.len() + self.recovered.len());
-        size_of::<Self>() + content + ids + self.receiver.len() + self.group_key.len() + self.external_url.len()
+        let texts = self.receiver.len() + self.group_key.len() + self.external_url.len();
+        size_of::<Self>() + content + pairs_weight(&self.group_labels) + ids + texts
     }
 }
 
@@ -329,22 +283,10 @@ fn rank(severity: &str) -> usize {
     RANKS.iter().position(is_known).unwrap_or(UNKNOWN_RANK)
 }
 
-/// The first `expr` in the state of Grafana's Explore, wherever it stands.
-fn first_expr(state: &Value) -> Option<String> {
-    match state {
-        Value::Object(members) => match members.get("expr") {
-            Some(Value::String(expr)) => Some(expr.clone()),
-            _ => members.values().find_map(first_expr),
-        },
-        Value::Array(items) => items.iter().find_map(first_expr),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
-    }
-}
-
 /// About how many bytes these take in memory.
 fn pairs_weight(pairs: &Labels) -> usize {
     let texts: usize = pairs.iter().map(|(name, value)| pair_weight(name, value)).sum();
-    texts + pairs.len().div_ceil(NODE_PAIRS) * NODE_BYTES
+    texts + pairs.len().div_ceil(8) * NODE_BYTES
 }
 
 /// The texts of a pair, each with what the allocator adds.
@@ -352,14 +294,10 @@ fn pair_weight(name: &str, value: &str) -> usize {
     name.len() + value.len() + 32
 }
 
-fn seeds() -> &'static [RandomState; 2] {
-    static SEEDS: OnceLock<[RandomState; 2]> = OnceLock::new();
-    SEEDS.get_or_init(|| [RandomState::new(), RandomState::new()])
-}
-
 /// A hash of 128 bits, seeded at random in each process.
 fn hashed(value: impl Hash) -> u128 {
-    let [high, low] = seeds().each_ref().map(|seed| u128::from(seed.hash_one(&value)));
+    static SEEDS: LazyLock<[RandomState; 2]> = LazyLock::new(|| [RandomState::new(), RandomState::new()]);
+    let [high, low] = SEEDS.each_ref().map(|seed| u128::from(seed.hash_one(&value)));
     high << 64 | low
 }
 

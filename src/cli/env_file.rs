@@ -21,25 +21,22 @@ pub fn read_env_file(path: &str) -> Result<Vec<(String, String)>, String> {
 }
 
 fn parse(text: &str) -> Result<Vec<(String, String)>, usize> {
-    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    let (mut vars, mut rest) = (Vec::new(), text.trim_start_matches('\u{feff}'));
-    loop {
-        rest = rest.trim_start();
-        if rest.is_empty() {
-            return Ok(vars);
-        }
+    let is_name = |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let (mut vars, mut rest) = (Vec::new(), text.trim_start_matches('\u{feff}').trim_start());
+    while !rest.is_empty() {
         if rest.starts_with(['#', ';']) {
-            rest = rest.split_once(['\n', '\r']).map_or("", |(_, rest)| rest);
+            rest = rest.split_once(['\n', '\r']).map_or("", |(_, rest)| rest.trim_start());
             continue;
         }
-        let pair = rest.split_once('=').map(|(name, value)| (name.trim_end(), parse_value(value)));
-        let Some((name, Some((value, after)))) = pair.filter(|(name, _)| is_name(name)) else {
-            let begin = text.len() - rest.len();
-            return Err(text.bytes().take(begin).filter(|byte| *byte == b'\n').count() + 1);
-        };
+        let begin = text.len() - rest.len();
+        let line = || text.bytes().take(begin).filter(|byte| *byte == b'\n').count() + 1;
+        let (name, value) = rest.split_once('=').ok_or_else(line)?;
+        let name = Some(name.trim_end()).filter(is_name).ok_or_else(line)?;
+        let (value, after) = parse_value(value).ok_or_else(line)?;
         vars.push((name.to_owned(), value));
-        rest = after;
+        rest = after.trim_start();
     }
+    Ok(vars)
 }
 
 /// The value at the beginning of `text`, and what follows it; `None` where a quote is not closed.
@@ -47,32 +44,26 @@ fn parse_value(text: &str) -> Option<(String, &str)> {
     // `kept` is the value's length without trailing blanks. A quote counts until something stands outside of quotes.
     let (mut value, mut kept, mut quote, mut is_bare) = (String::new(), 0, None, false);
     let mut chars = text.chars();
-    loop {
-        let rest = chars.as_str();
-        match chars.next().or(quote.is_none().then_some('\n'))? {
-            '\n' | '\r' if quote.is_none() => {
-                value.truncate(kept);
-                return Some((value, rest));
-            }
-            c if quote == Some(c) => quote = None,
-            c @ ('"' | '\'') if quote.is_none() && !is_bare => quote = Some(c),
-            '\\' if quote != Some('\'') => {
-                let escaped = chars.next().unwrap_or('\n');
-                if quote.is_some() && !"\"\\`$\n".contains(escaped) {
-                    value.push('\\');
+    while let Some(c) = chars.next() {
+        match c {
+            '\n' | '\r' if quote.is_none() => break,
+            _ if quote == Some(c) => quote = None,
+            '"' | '\'' if quote.is_none() && !is_bare => quote = Some(c),
+            _ if quote.is_none() && c.is_whitespace() => value.extend(is_bare.then_some(c)),
+            _ => {
+                let escaped = if c == '\\' && quote != Some('\'') { chars.next().or(Some('\n')) } else { None };
+                match escaped {
+                    Some('\n') => {}
+                    Some(escaped) if quote.is_some() && !"\"\\`$".contains(escaped) => value.extend([c, escaped]),
+                    _ => value.push(escaped.unwrap_or(c)),
                 }
                 is_bare |= quote.is_none();
-                value.extend(Some(escaped).filter(|c| *c != '\n'));
-                kept = value.len();
-            }
-            c if c.is_whitespace() && quote.is_none() => value.extend(is_bare.then_some(c)),
-            c => {
-                is_bare |= quote.is_none();
-                value.push(c);
                 kept = value.len();
             }
         }
     }
+    value.truncate(kept);
+    quote.is_none().then_some((value, chars.as_str()))
 }
 
 #[cfg(test)]

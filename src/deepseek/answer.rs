@@ -1,25 +1,22 @@
 //! What an endpoint answers, read as it comes: a completion, streamed or whole, as an [`Analysis`] and its [`Usage`].
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::errors::ApiError;
-use super::reasoning;
-use super::{Attempt, CallResult, Retry, Usage};
-use crate::outcome::{Outcome, Reason};
+use super::{Analysis, Failure, Usage, reasoning};
+use crate::outcome::Reason;
 use crate::prompt::SECTIONS;
 use crate::secret::Secret;
 use crate::upstream::{CallError, quote};
 
-/// Bytes of an answer that are kept: 8,192 tokens are about 30 KiB, and a message holds 2.
+/// Bytes of an analysis: 8,192 tokens are about 30 KiB, and a message holds 2.
 const MAX_CONTENT: usize = 256 * 1024;
-/// Bytes of one line of a stream. An event holds a few tokens; a gateway that only pretends to stream sends all in one.
-const MAX_LINE: usize = 64 * 1024;
-/// Bytes of an answer that is not streamed, reasoning included.
-const MAX_WHOLE: usize = 1024 * 1024;
-/// Values in such an answer. A completion has some dozens; as JSON a million would take a hundred times their bytes.
+/// Bytes that are held of an answer: what is not streamed, or the content so far and one line.
+const MAX_ANSWER: usize = 1024 * 1024;
+/// Values in JSON. A completion has some dozens; as JSON a million would take a hundred times their bytes.
 const MAX_VALUES: usize = 16 * 1024;
-/// Bytes of a closing tag of reasoning.
-const MAX_CLOSING_TAG: usize = 32;
 /// An endpoint that counts no tokens is taken to use one for so many bytes.
 const BYTES_PER_TOKEN: usize = 3;
 
@@ -29,114 +26,83 @@ const REFUSED_REASONS: [&str; 2] = ["content_filter", "sensitive"];
 const LENGTH_REASONS: [&str; 3] = ["length", "max_tokens", "model_context_window_exceeded"];
 /// Those of an upstream that broke off.
 const TRANSIENT_REASONS: [&str; 3] = ["insufficient_system_resource", "network_error", "error"];
+/// Where an error stands in a success. Beside a choice only the first one counts.
+const ERRORS: [&str; 7] =
+    ["/error", "/base_resp/status_code", "/error_code", "/code", "/Response", "/detail", "/message"];
 
-/// An answer with status 200, as far as it has come.
+/// An answer, as far as it has come.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
-    form: Form,
-    /// The line that has not ended, or the whole of an answer that is not streamed.
-    pending: Vec<u8>,
+    /// The HTTP status; 0 before there is one.
+    pub(super) status: u16,
+    pub(super) error: Option<ApiError>,
+    pub(super) retry_after: Option<Duration>,
+    /// Whether the stream has said that it is done.
+    pub(super) is_done: bool,
+    /// "" until the answer is whole. Its usage may follow.
+    pub(super) finish_reason: String,
+    /// The line that has not ended.
+    line: Vec<u8>,
+    /// The lines that are no events.
+    whole: Vec<u8>,
     content: String,
     /// Bytes of reasoning, which is dropped as it comes.
     reasoning: usize,
-    /// Bytes of content, with what was dropped.
-    received: usize,
-    is_cut: bool,
+    has_json: bool,
     has_choice: bool,
-    finish_reason: Option<String>,
     usage: Option<Usage>,
-    error: Option<ApiError>,
-    /// The beginning of what is no completion.
+    /// The beginning of what is no JSON.
     stray: String,
-    is_done: bool,
-}
-
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    /// Only blank lines and comments, which come while a request waits.
-    /// <https://api-docs.deepseek.com/quick_start/rate_limit>
-    #[default]
-    Unknown,
-    Events,
-    Whole,
 }
 
 impl Answer {
     /// Takes the next bytes, cut anywhere.
     ///
     /// # Errors
-    /// A line or the whole is over its bound.
-    pub(super) fn push(&mut self, mut bytes: &[u8]) -> Result<(), String> {
-        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n').filter(|_| self.form != Form::Whole) {
-            let (line, rest) = bytes.split_at(end + 1);
-            self.pending.extend_from_slice(line);
-            bytes = rest;
-            self.take_line();
+    /// The answer is over its bound.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), CallError> {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(piece);
+            if piece.ends_with(b"\n") {
+                self.take_line();
+            }
         }
-        self.pending.extend_from_slice(bytes);
-        let is_events = self.form == Form::Events || self.pending.starts_with(b"data:");
-        let (most, what) = if is_events { (MAX_LINE, "a line of the stream") } else { (MAX_WHOLE, "the answer") };
-        if self.pending.len() > most { Err(format!("{what} is larger than {most} bytes")) } else { Ok(()) }
+        if self.line.len() + self.whole.len() + self.content.len() > MAX_ANSWER {
+            return Err(CallError::of_answer(format!("the answer is larger than {MAX_ANSWER} bytes")));
+        }
+        Ok(())
     }
 
     /// The bytes of tokens so far: while they grow the stream makes progress.
     pub(super) fn token_bytes(&self) -> usize {
-        self.received + self.reasoning
+        self.content.len() + self.reasoning
     }
 
-    /// Whether the stream has said that it is done.
-    pub(super) fn is_done(&self) -> bool {
-        self.is_done
+    /// Whether it ended at a limit of tokens.
+    pub(super) fn hit_max_tokens(&self) -> bool {
+        LENGTH_REASONS.contains(&&*self.finish_reason)
     }
 
-    /// Whether only the usage may be missing.
-    pub(super) fn is_whole(&self) -> bool {
-        self.finish_reason.is_some()
-    }
-
-    /// A line has ended.
+    /// A line has ended. Blank ones and comments come while a request waits.
+    /// <https://api-docs.deepseek.com/quick_start/rate_limit>
     fn take_line(&mut self) {
-        let line = std::mem::take(&mut self.pending);
+        let line = std::mem::take(&mut self.line);
         let text = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&line).trim_ascii();
-        if text.is_empty() || text.starts_with(b":") {
-            return;
-        }
-        let is_field = [b"data:".as_slice(), b"event:", b"id:", b"retry:"].iter().any(|name| text.starts_with(name));
-        if self.form == Form::Unknown && !is_field {
-            self.form = Form::Whole;
-            self.pending = line;
-            return;
-        }
-        self.form = Form::Events;
         match text.strip_prefix(b"data:").map(<[u8]>::trim_ascii) {
             Some(b"[DONE]") => self.is_done = true,
-            Some(data) => self.take_json(data.to_vec()),
-            None if !is_field => self.take_json(text.to_vec()),
-            None => {}
+            Some(data) => self.take_json(data),
+            None if [":", "event:", "id:", "retry:"].iter().any(|name| text.starts_with(name.as_bytes())) => {}
+            None => self.whole.extend_from_slice(text),
         }
     }
 
-    /// The answer has ended.
-    fn end(&mut self) {
-        if self.form != Form::Whole {
-            self.take_line();
-        }
-        if self.form == Form::Whole {
-            let whole = std::mem::take(&mut self.pending);
-            self.take_json(whole);
-            // A connection that breaks off ends no JSON.
-            self.is_done |= self.stray.is_empty();
-        }
-    }
-
-    fn take_json(&mut self, bytes: Vec<u8>) {
-        let text = mended(bytes);
+    fn take_json(&mut self, bytes: &[u8]) {
+        let text = mended(&String::from_utf8_lossy(bytes));
         let is_small = text.bytes().filter(|byte| b",[{".contains(byte)).count() <= MAX_VALUES;
-        // `data: [DONE]` may stand behind it.
-        let mut values = serde_json::Deserializer::from_str(text.trim_start_matches('\u{feff}')).into_iter();
+        // Something may stand behind it.
+        let mut values = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
         match if is_small { values.next() } else { None } {
-            Some(Ok(json @ Value::Object(_))) => self.take(&json),
-            Some(Ok(json @ Value::Array(_))) => self.error = Some(ApiError::of(&json)),
+            Some(Ok(json)) if json.is_object() || json.is_array() => self.take(&json),
             _ if self.stray.is_empty() => self.stray = text.chars().take(2_000).collect(),
             _ => {}
         }
@@ -144,161 +110,91 @@ impl Answer {
 
     /// Takes a completion, or an event of one.
     fn take(&mut self, json: &Value) {
-        let choice = json.pointer("/choices/0").unwrap_or(&Value::Null);
+        let choice = &json["choices"][0];
+        self.has_json = true;
+        self.has_choice |= choice.is_object();
         // Moonshot counts within the choice.
-        if let Some(usage) = [json, choice].into_iter().filter_map(|part| Usage::read(part.get("usage")?)).next() {
-            self.usage = Some(usage);
+        self.usage = [json, choice].into_iter().find_map(|part| Usage::read(&part["usage"])).or(self.usage);
+        for part in [&choice["delta"], &choice["message"]] {
+            texts(&part["content"]).for_each(|text| self.content.push_str(text));
+            let reasoning = ["reasoning_content", "reasoning"].iter().filter_map(|name| part[name].as_str());
+            self.reasoning += reasoning.map(str::len).max().unwrap_or(0);
         }
-        if choice.is_object() {
-            self.has_choice = true;
-            for part in ["delta", "message"].into_iter().filter_map(|name| choice.get(name)) {
-                part.get("content").into_iter().for_each(|content| self.take_content(content));
-                let reasoning =
-                    ["reasoning_content", "reasoning"].into_iter().filter_map(|name| part.get(name)?.as_str());
-                self.reasoning += reasoning.map(str::len).max().unwrap_or(0);
-            }
-            match choice.get("finish_reason") {
-                Some(Value::Null) | None => {}
-                Some(reason) => {
-                    self.finish_reason = Some(reason.as_str().map_or_else(|| reason.to_string(), str::to_owned))
-                }
-            }
+        let reason = &choice["finish_reason"];
+        if !reason.is_null() {
+            self.finish_reason = reason.as_str().map_or_else(|| reason.to_string(), str::to_owned);
         }
-        let is_error = |name: &&str| match json.get(*name) {
-            None | Some(Value::Null | Value::Bool(false)) => false,
-            Some(base_resp) if *name == "base_resp" => base_resp.get("status_code").is_some_and(|code| code != 0),
-            Some(code) => code != 0 && code != 200,
-        };
-        let names: &[&str] = if choice.is_object() || self.has_choice {
-            &["error"]
-        } else {
-            &["error", "base_resp", "error_code", "code", "Response", "detail", "message"]
-        };
-        if names.iter().any(is_error) {
+        let is_error = |value: &Value| !is_nothing(value);
+        let errors = ERRORS.iter().take(if self.has_choice { 1 } else { ERRORS.len() });
+        if json.is_array() || errors.filter_map(|path| json.pointer(path)).any(is_error) {
             self.error = Some(ApiError::of(json));
         }
     }
 
-    /// A text, or a list of parts.
-    fn take_content(&mut self, content: &Value) {
-        match content {
-            Value::String(text) => {
-                self.received += text.len();
-                // An answer that is not streamed is bounded already, and is cut when its reasoning is gone.
-                let room = if self.form == Form::Events { self.room(text) } else { text.len() };
-                let kept = text.get(..text.floor_char_boundary(room)).unwrap_or_default();
-                self.is_cut |= kept.len() < text.len();
-                self.content.push_str(kept);
-            }
-            Value::Array(parts) => {
-                let texts = parts.iter().filter(|part| part.get("type").is_none_or(|kind| kind == "text"));
-                texts.filter_map(|part| part.get("text")).for_each(|text| self.take_content(text));
-            }
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {}
-        }
-    }
-
-    /// The bytes that may still be kept. Reasoning in the content makes room, but for its tag and what may be the
-    /// beginning of the closing one.
-    fn room(&mut self, text: &str) -> usize {
-        if self.content.len() + text.len() > MAX_CONTENT
-            && let Some(tag) = reasoning::open_tag(&self.content)
-        {
-            let tail = self.content.ceil_char_boundary(self.content.len().saturating_sub(MAX_CLOSING_TAG));
-            self.content = format!("{tag}{}", self.content.get(tail..).unwrap_or_default());
-        }
-        MAX_CONTENT - self.content.len()
-    }
-
     /// The tokens of the call: as they were counted, else estimated from the bytes of the request and of what came.
-    fn usage(&self, request: usize) -> Usage {
+    pub(super) fn usage(&self, request: &[u8]) -> Usage {
         let tokens = |bytes: usize| bytes.div_ceil(BYTES_PER_TOKEN) as u64;
-        let estimate = || Usage {
-            prompt: tokens(request),
-            completion: tokens(self.token_bytes()),
-            reasoning: tokens(self.reasoning),
-            cached: 0,
-        };
-        self.usage.unwrap_or_else(|| if self.has_choice { estimate() } else { Usage::default() })
+        let (prompt, completion) = (tokens(request.len()), tokens(self.token_bytes()));
+        let estimate = Usage { prompt, completion, reasoning: tokens(self.reasoning), cached: 0 };
+        self.usage.unwrap_or(if self.has_choice { estimate } else { Usage::default() })
     }
 
-    /// What became of the call, when the answer has ended or `broken` off. `request` is the bytes of the question.
-    pub(super) fn finish(mut self, broken: Option<CallError>, request: usize, key: &Secret, model: &str) -> Attempt {
-        self.end();
-        let usage = self.usage(request);
+    /// What became of the call, when the answer has ended or `broken` off.
+    pub(super) fn finish(&mut self, broken: Option<CallError>, key: &Secret, model: &str) -> Result<Analysis, Failure> {
+        self.take_line();
+        let whole = std::mem::take(&mut self.whole);
+        self.take_json(&whole);
+        // A connection that breaks off ends no JSON.
+        self.is_done |= !whole.is_empty() && self.stray.is_empty();
         let mut text = reasoning::without_reasoning(&self.content);
-        self.is_cut |= text.len() > MAX_CONTENT;
+        let (is_long, is_length) = (text.len() > MAX_CONTENT, self.hit_max_tokens());
         text.truncate(text.floor_char_boundary(MAX_CONTENT));
-        let finish_reason = self.finish_reason.take().unwrap_or_default();
-        let (finish_reason, is_whole) = (finish_reason.as_str(), !finish_reason.is_empty());
+        let reason = &*self.finish_reason;
         // What follows a whole answer is its usage.
-        let broken = broken.filter(|_| !is_whole);
-        let hit_max_tokens = LENGTH_REASONS.contains(&finish_reason);
-        let ends_early = self.error.is_some() || broken.is_some() || !(is_whole || self.is_done);
-        let attempt = if (ends_early || TRANSIENT_REASONS.contains(&finish_reason)) && has_advice(&text) {
+        let broken = broken.filter(|_| reason.is_empty());
+        let ends_early = broken.is_some() || TRANSIENT_REASONS.contains(&reason) || reason.is_empty() && !self.is_done;
+        if (ends_early || self.error.is_some()) && has_advice(&text) {
             // It is paid for, and says what to do.
-            Attempt::answered(text, true)
-        } else if let Some(failure) = self.failure(broken, finish_reason, &text, key, model) {
-            failure
-        } else {
-            Attempt::answered(text, self.is_cut || hit_max_tokens)
-        };
-        Attempt { usage, hit_max_tokens, ..attempt }
-    }
-
-    /// Why this is no answer.
-    fn failure(
-        &mut self,
-        broken: Option<CallError>,
-        finish_reason: &str,
-        text: &str,
-        key: &Secret,
-        model: &str,
-    ) -> Option<Attempt> {
-        if let Some(error) = self.error.take() {
-            return Some(Attempt::refused(&error, 200, None, key, model));
+            return Ok(Analysis { text, cut: true });
+        }
+        if !self.has_json && broken.is_none() && self.error.is_none() {
+            self.error = Some(ApiError::no_json(&self.stray));
+        }
+        if let Some(error) = &self.error {
+            return Err(Failure::refused(error, self.status, self.retry_after, key, model));
         }
         if let Some(broken) = broken {
-            return Some(Attempt::broken(broken));
+            return Err(Failure::broken(&broken));
         }
-        let failed = |reason, text: String, retry| Some(Attempt::failed(Outcome::new(reason, text), retry));
-        if REFUSED_REASONS.contains(&finish_reason) {
-            return failed(Reason::Prompt, format!("DeepSeek withheld its answer ({finish_reason})"), Retry::NEVER);
+        if REFUSED_REASONS.contains(&reason) {
+            return Err(Failure::new(Reason::Prompt, format!("DeepSeek withheld its answer ({reason})")));
         }
-        if TRANSIENT_REASONS.contains(&finish_reason) {
-            return failed(Reason::Transient, format!("DeepSeek broke off ({finish_reason})"), Retry::ONCE);
-        }
-        if !self.has_choice && (!self.stray.is_empty() || self.form == Form::Unknown) {
-            return Some(self.no_completion(key));
-        }
-        if !self.is_done && finish_reason.is_empty() {
-            let text = "DeepSeek's stream ended before the answer did".into();
-            return failed(Reason::Transient, text, Retry::TRANSIENT);
-        }
-        let is_length = LENGTH_REASONS.contains(&finish_reason);
-        let (what, hint) = match text {
-            "" if is_length => ("without content", "; raise DEEPSEEK_MAX_TOKENS"),
+        let what = match &*text {
+            _ if ends_early => "broke off",
+            "" if is_length => "is without content; raise DEEPSEEK_MAX_TOKENS",
             "" if self.reasoning > 0 => {
-                ("only in reasoning_content, which is not delivered", "; change DEEPSEEK_EXTRA or DEEPSEEK_MODEL")
+                "is only in reasoning_content, which is not delivered; change DEEPSEEK_EXTRA or DEEPSEEK_MODEL"
             }
-            "" => ("without content", ""),
-            text if is_length && !text.contains(SECTIONS[0]) => ("without a verdict", "; raise DEEPSEEK_MAX_TOKENS"),
-            _ => return None,
+            "" => "is without content",
+            text if is_length && !text.contains(SECTIONS[0]) => "is without a verdict; raise DEEPSEEK_MAX_TOKENS",
+            _ => return Ok(Analysis { text, cut: is_long || is_length }),
         };
-        let text = quote(&format!("DeepSeek answered {what} (finish_reason {finish_reason:?}){hint}"), &[key]);
-        let failure = Outcome::new(Reason::Transient, text);
-        Some(Attempt { result: CallResult::Empty, ..Attempt::failed(failure, Retry::ONCE) })
+        let text = quote(&format!("DeepSeek's answer (finish_reason {reason:?}) {what}"), &[key]);
+        let failure = Failure::new(Reason::Transient, text);
+        let result = if ends_early { failure.result } else { "empty" };
+        Err(Failure { retries: 1, result, ..failure })
     }
+}
 
-    fn no_completion(&self, key: &Secret) -> Attempt {
-        let text = quote(&self.stray, &[key]);
-        let text = if text.is_empty() { "nothing but blank lines" } else { &text };
-        let text = format!("DeepSeek answered 200 without a completion: {text}");
-        if self.stray.trim_start().starts_with('<') {
-            let hint = "; a web page: check DEEPSEEK_BASE_URL (does it lack /v1?)";
-            return Attempt::failed(Outcome::new(Reason::Configuration, text + hint), Retry::NEVER);
-        }
-        Attempt::failed(Outcome::new(Reason::Transient, text), Retry::TRANSIENT)
+/// Whether a field that names an error names none: vendors write them empty, or a code of success.
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields.values().all(is_nothing),
+        Value::Array(list) => list.iter().all(is_nothing),
+        Value::String(text) => matches!(&**text, "" | "0" | "200"),
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) => false,
+        Value::Number(number) => matches!(number.as_i64(), Some(0 | 200)),
     }
 }
 
@@ -308,53 +204,52 @@ fn has_advice(text: &str) -> bool {
     text.contains(verdict) && (text.contains(cause) || text.contains(step))
 }
 
-/// JSON that endpoints send though it is none: a bad byte and half a surrogate pair become U+FFFD.
-fn mended(bytes: Vec<u8>) -> String {
-    let text = String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
-    if !text.contains("\\ud") && !text.contains("\\uD") {
-        return text;
-    }
-    let mut bytes = text.into_bytes();
-    let mut at = 0;
-    while let Some(found) = bytes.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == b'\\')) {
+/// The texts of a content: one, or a list of parts.
+fn texts(content: &Value) -> impl Iterator<Item = &str> {
+    let parts = content.as_array().map_or(std::slice::from_ref(content), Vec::as_slice);
+    let is_text = |part: &&Value| part["type"].is_null() || part["type"] == "text";
+    parts.iter().filter(is_text).filter_map(|part| part.as_str().or_else(|| part["text"].as_str()))
+}
+
+/// JSON in which an escape that is half a surrogate pair, such as of an emoji that was cut, becomes U+FFFD.
+fn mended(json: &str) -> String {
+    let unit = |at: usize| u16::from_str_radix(json.get(at..at + 6)?.strip_prefix("\\u")?, 16).ok();
+    let part = |from, to| json.get(from..to).unwrap_or_default();
+    let (mut mended, mut kept, mut at) = (String::with_capacity(json.len()), 0, 0);
+    while let Some(found) = part(at, json.len()).find('\\') {
         at += found;
-        let unit = |at: usize| {
-            let escape = std::str::from_utf8(bytes.get(at..at + 6)?).ok()?.strip_prefix("\\u")?;
-            u16::from_str_radix(escape, 16).ok()
-        };
-        let is_low = |unit: Option<u16>| unit.is_some_and(|unit| (0xDC00..0xE000).contains(&unit));
-        match unit(at) {
-            Some(0xD800..0xDC00) if is_low(unit(at + 6)) => at += 12,
-            Some(0xD800..0xE000) => {
-                bytes.splice(at..at + 6, *b"\\uFFFD");
-                at += 6;
+        at += match (unit(at), unit(at + 6)) {
+            (Some(0xD800..0xDC00), Some(0xDC00..0xE000)) => 12,
+            (Some(0xD800..0xE000), _) => {
+                mended.extend([part(kept, at), "\u{fffd}"]);
+                kept = at + 6;
+                6
             }
             // An escape of two bytes, or one of six whose rest holds no backslash.
-            _ => at += 2,
-        }
+            _ => 2,
+        };
     }
-    String::from_utf8(bytes).unwrap_or_default()
+    mended + part(kept, json.len())
 }
 
 impl Usage {
     /// Reads `usage`, in both spellings; what cannot be read is 0. `None` when nothing can.
     fn read(usage: &Value) -> Option<Self> {
-        let number = |path: &str| {
-            let value = usage.pointer(path)?;
-            let number = value.as_u64().or_else(|| value.as_f64().map(|number| number as u64));
-            number.or_else(|| value.as_str()?.trim().parse().ok())
+        let number = |paths: &[&str]| {
+            let numbers = paths.iter().filter_map(|path| usage.pointer(path));
+            let number = |value: &Value| value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
+            numbers.filter_map(number).map(|number| number.min(u32::MAX.into()) as u64).next()
         };
-        let prompt = number("/prompt_tokens").or_else(|| number("/input_tokens"));
-        let completion = number("/completion_tokens").or_else(|| number("/output_tokens"));
-        let total = number("/total_tokens");
-        let cached = number("/prompt_cache_hit_tokens").or_else(|| number("/prompt_tokens_details/cached_tokens"));
-        (prompt.or(completion).or(total).unwrap_or(0) > 0).then(|| Self {
-            // MiniMax gives only the total.
-            prompt: prompt.or_else(|| Some(total?.saturating_sub(completion.unwrap_or(0)))).unwrap_or(0),
-            completion: completion.unwrap_or(0),
-            cached: cached.unwrap_or(0),
-            reasoning: number("/completion_tokens_details/reasoning_tokens").unwrap_or(0),
-        })
+        let completion = number(&["/completion_tokens", "/output_tokens"]).unwrap_or(0);
+        // MiniMax gives only the total.
+        let rest = || number(&["/total_tokens"])?.checked_sub(completion);
+        let usage = Self {
+            prompt: number(&["/prompt_tokens", "/input_tokens"]).or_else(rest).unwrap_or(0),
+            completion,
+            cached: number(&["/prompt_cache_hit_tokens", "/prompt_tokens_details/cached_tokens"]).unwrap_or(0),
+            reasoning: number(&["/completion_tokens_details/reasoning_tokens"]).unwrap_or(0),
+        };
+        (usage.total() > 0).then_some(usage)
     }
 }
 
@@ -364,16 +259,34 @@ mod tests {
     use crate::upstream::{CallErrorKind, Sent};
     use serde_json::json;
 
-    /// What became of an answer that came in pieces of this size.
-    fn read(body: &[u8], piece: usize) -> Attempt {
-        let mut answer = Answer::default();
-        let pushed = body.chunks(piece).try_for_each(|piece| answer.push(piece));
-        let broken = pushed.err().map(|text| CallError { sent: Sent::Yes, kind: CallErrorKind::Other, text });
-        answer.finish(broken, 300, &Secret::new("sk-1"), "deepseek-flash")
+    const REQUEST: [u8; 300] = [b'x'; 300];
+
+    fn success() -> Answer {
+        Answer { status: 200, ..Answer::default() }
     }
 
-    fn result(body: &str) -> CallResult {
-        read(body.as_bytes(), body.len().max(1)).result
+    /// What became of an answer that came in pieces of this size, and its usage.
+    fn read(body: &[u8], piece: usize) -> (Result<Analysis, Failure>, Usage) {
+        let mut answer = success();
+        let broken = body.chunks(piece).try_for_each(|piece| answer.push(piece)).err();
+        let result = answer.finish(broken, &Secret::new("sk-1"), "deepseek-flash");
+        (result, answer.usage(&REQUEST))
+    }
+
+    fn result(body: &str) -> &'static str {
+        read(body.as_bytes(), body.len().max(1)).0.map_or_else(|failure| failure.result, |_| "ok")
+    }
+
+    fn text(body: &str) -> String {
+        read(body.as_bytes(), 4096).0.map(|analysis| analysis.text).map_err(|failure| failure.outcome.message).unwrap()
+    }
+
+    fn failure(body: &str) -> String {
+        read(body.as_bytes(), 4096)
+            .0
+            .map(|analysis| analysis.text)
+            .map_err(|failure| failure.outcome.message)
+            .unwrap_err()
     }
 
     fn content(content: &str, finish_reason: &str) -> String {
@@ -394,9 +307,9 @@ mod tests {
             let body: Vec<u8> = body.into_bytes();
             let body = replaced(&body, "\u{80}".as_bytes(), b"\xff");
             for piece in [1, 2, 3, 7, body.len().max(1)] {
-                let attempt = read(&body, piece);
-                let answer = attempt.answer.unwrap_or_else(|failure| panic!("{name} by {piece}: {failure:?}"));
-                assert_eq!((answer.text.as_str(), attempt.usage.total()), (text.as_str(), tokens), "{name} by {piece}");
+                let (result, usage) = read(&body, piece);
+                let answer = result.unwrap_or_else(|failure| panic!("{name} by {piece}: {:?}", failure.outcome));
+                assert_eq!((answer.text.as_str(), usage.total()), (text.as_str(), tokens), "{name} by {piece}");
             }
         }
     }
@@ -419,38 +332,35 @@ mod tests {
     #[test]
     fn blank_lines_and_comments_alone_are_no_completion() {
         for blank in ["", "\n\n\n", ": keep-alive", ": keep-alive\n\n"] {
-            assert_eq!(result(blank), CallResult::Failed(Reason::Transient), "{blank:?}");
+            assert_eq!(result(blank), "transient", "{blank:?}");
         }
     }
 
     #[test]
     fn every_finish_reason_has_its_result() {
-        use Reason::{Configuration, Prompt, Transient};
         for (name, body, expected) in [
-            ("stop", content("a", "stop"), CallResult::Ok),
-            ("length with a verdict", content("结论：a", "length"), CallResult::Ok),
-            ("length without a verdict", content("a", "length"), CallResult::Empty),
-            ("length without content", content("", "length"), CallResult::Empty),
-            ("blank", content(" \n", "stop"), CallResult::Empty),
-            ("think only", content("<think>a", "stop"), CallResult::Empty),
-            ("a template token only", content("<｜end▁of▁sentence｜>", "stop"), CallResult::Empty),
-            ("filter", content("", "content_filter"), CallResult::Failed(Prompt)),
-            ("Zhipu's filter", content("结论", "sensitive"), CallResult::Failed(Prompt)),
-            ("overload", content("a", "insufficient_system_resource"), CallResult::Failed(Transient)),
-            ("network", content("a", "network_error"), CallResult::Failed(Transient)),
-            ("null content", r#"{"choices":[{"message":{"content":null}}]}"#.into(), CallResult::Empty),
-            ("no choices", "{}".into(), CallResult::Empty),
-            ("cut JSON", r#"{"choices":[{"mess"#.into(), CallResult::Failed(Transient)),
-            ("a web page", "<html>".into(), CallResult::Failed(Configuration)),
-            ("a million values", format!("[{}0]", "0,".repeat(400_000)), CallResult::Failed(Transient)),
-            ("an error", r#"{"error":{"message":"Insufficient Balance"}}"#.into(), CallResult::Failed(Reason::Balance)),
-            (
-                "an error beside no choices",
-                r#"{"choices":[],"error":{"code":502}}"#.into(),
-                CallResult::Failed(Transient),
-            ),
-            ("base_resp 0", r#"{"base_resp":{"status_code":0}}"#.into(), CallResult::Empty),
-            ("code 200", r#"{"code":200,"choices":[]}"#.into(), CallResult::Empty),
+            ("stop", content("a", "stop"), "ok"),
+            ("length with a verdict", content("结论：a", "length"), "ok"),
+            ("length without a verdict", content("a", "length"), "empty"),
+            ("length without content", content("", "length"), "empty"),
+            ("blank", content(" \n", "stop"), "empty"),
+            ("think only", content("<think>a", "stop"), "empty"),
+            ("a template token only", content("<｜end▁of▁sentence｜>", "stop"), "empty"),
+            ("filter", content("", "content_filter"), "prompt"),
+            ("Zhipu's filter", content("结论", "sensitive"), "prompt"),
+            ("overload", content("a", "insufficient_system_resource"), "transient"),
+            ("network", content("a", "network_error"), "transient"),
+            ("null content", r#"{"choices":[{"message":{"content":null}}]}"#.into(), "empty"),
+            ("no choices", "{}".into(), "empty"),
+            ("cut JSON", r#"{"choices":[{"mess"#.into(), "transient"),
+            ("a web page", "<html>".into(), "configuration"),
+            ("a web page with the words of an error", "<!DOCTYPE html><p>余额充值</p>".into(), "configuration"),
+            ("a text", "Rate limit reached, try again later".into(), "rate_limited"),
+            ("a million values", format!("[{}0]", "0,".repeat(400_000)), "transient"),
+            ("an error", r#"{"error":{"message":"Insufficient Balance"}}"#.into(), "balance"),
+            ("an error beside no choices", r#"{"choices":[],"error":{"code":502}}"#.into(), "transient"),
+            ("base_resp 0", r#"{"base_resp":{"status_code":0}}"#.into(), "empty"),
+            ("code 200", r#"{"code":200,"choices":[]}"#.into(), "empty"),
         ] {
             assert_eq!(result(&body), expected, "{name}");
         }
@@ -462,74 +372,75 @@ mod tests {
         for (text, is_delivered) in
             [("结论：a\n可能原因：b", true), ("结论：a\n处理步骤：b", true), ("结论：a", false), ("可能原因：b", false)]
         {
-            let mut answer = Answer::default();
+            let mut answer = success();
             let event = json!({"choices":[{"delta":{"content":text}}]});
             answer.push(format!("data: {event}\n\n").as_bytes()).unwrap();
-            let attempt = answer.finish(broken(), 300, &Secret::new("k"), "m");
-            assert_eq!(attempt.answer.is_ok_and(|analysis| analysis.cut), is_delivered, "{text}");
-            assert_eq!(attempt.usage.prompt, 100, "{text}: it is paid for");
+            let result = answer.finish(broken(), &Secret::new("k"), "m");
+            assert_eq!(result.is_ok_and(|analysis| analysis.cut), is_delivered, "{text}");
+            assert_eq!(answer.usage(&REQUEST).prompt, 100, "{text}: it is paid for");
         }
+    }
+
+    #[test]
+    fn empty_finish_reason_is_none() {
+        let event = json!({"choices":[{"delta":{"content":"结论：a"},"finish_reason":""}]});
+        assert_eq!(result(&format!("data: {event}\n\n")), "transient", "it ends early");
+        assert_eq!(result(&format!("data: {event}\n\ndata: [DONE]\n\n")), "ok");
     }
 
     #[test]
     fn whole_answer_is_not_cut_by_what_follows_it() {
         let body = events(&[json!({"content":"结论：a\n可能原因：b"})], "stop");
-        let mut answer = Answer::default();
+        let mut answer = success();
         answer.push(body.trim_end().trim_end_matches("data: [DONE]").as_bytes()).unwrap();
-        assert!(answer.is_whole() && !answer.is_done());
+        assert_eq!((answer.finish_reason.as_str(), answer.is_done), ("stop", false));
         let late = CallError { sent: Sent::Yes, kind: CallErrorKind::TimedOut, text: "late".into() };
-        assert!(!answer.finish(Some(late), 300, &Secret::new("k"), "m").answer.unwrap().cut);
+        assert!(answer.finish(Some(late), &Secret::new("k"), "m").is_ok_and(|analysis| !analysis.cut));
     }
 
     #[test]
     fn error_in_the_middle_of_a_stream_is_judged_like_a_status() {
         let beginning = format!("data: {}\n\n", json!({"choices":[{"delta":{"content":"结论"}}]}));
         let error = json!({"error":{"code":429,"message":"busy"},"choices":[{"delta":{},"finish_reason":"error"}]});
-        assert_eq!(result(&format!("{beginning}data: {error}\n\n")), CallResult::Failed(Reason::RateLimited));
-        assert_eq!(result(&beginning), CallResult::Failed(Reason::Transient), "it ends early");
+        assert_eq!(result(&format!("{beginning}data: {error}\n\n")), "rate_limited");
+        assert_eq!(result(&beginning), "transient", "it ends early");
     }
 
     #[test]
     fn answer_only_in_reasoning_content_is_said_to_be_so() {
         let body = events(&[json!({"reasoning_content":"结论：a"})], "stop");
-        let attempt = read(body.as_bytes(), 9);
-        let failure = attempt.answer.unwrap_err();
-        assert!(failure.message.contains("only in reasoning_content"), "{}", failure.message);
+        assert!(failure(&body).contains("only in reasoning_content"), "{}", failure(&body));
     }
 
     #[test]
     fn usage_is_estimated_when_nobody_sent_any_and_read_where_the_answer_cannot_be_used() {
         let body = events(&[json!({"reasoning_content":"abcdef"}), json!({"content":"结论：a"})], "stop");
-        let usage = read(body.as_bytes(), 9).usage;
+        let (_, usage) = read(body.as_bytes(), 9);
         assert_eq!((usage.prompt, usage.completion, usage.reasoning), (100, 6, 2));
         let body = r#"{"choices":[{"message":{"content":null}}],"usage":{"prompt_tokens":9,"completion_tokens":4}}"#;
-        assert_eq!(read(body.as_bytes(), 9).usage.total(), 13);
+        assert_eq!(read(body.as_bytes(), 9).1.total(), 13);
     }
 
     #[test]
     fn what_is_kept_is_bounded() {
         let long = "长".repeat(20_000);
         let deltas: Vec<_> = (0..6).map(|_| json!({"content":long})).collect();
-        let attempt =
-            read(events(&[&[json!({"content":"结论："})], deltas.as_slice()].concat(), "stop").as_bytes(), 4096);
-        let analysis = attempt.answer.unwrap();
+        let body = events(&[&[json!({"content":"结论："})], deltas.as_slice()].concat(), "stop");
+        let analysis = read(body.as_bytes(), 4096).0.ok().unwrap();
         assert!(analysis.cut && analysis.text.len() <= MAX_CONTENT, "{}", analysis.text.len());
         let thinks = [&[json!({"content":"<think>"})], deltas.as_slice(), &[json!({"content":"</thi"})]].concat();
         let thinks = [thinks.as_slice(), &[json!({"content":"nk>结论：a"})]].concat();
-        assert_eq!(
-            read(events(&thinks, "stop").as_bytes(), 4096).answer.unwrap().text,
-            "结论：a",
-            "reasoning is dropped"
-        );
+        assert_eq!(text(&events(&thinks, "stop")), "结论：a", "reasoning is dropped");
         let whole = content(&format!("<think>{}</think>结论：a", "长".repeat(100_000)), "stop");
-        assert_eq!(read(whole.as_bytes(), 4096).answer.unwrap().text, "结论：a");
-        for (body, words) in [
-            (format!("data: {}", "x".repeat(MAX_LINE)), "a line of the stream"),
-            (format!("{{{}", " ".repeat(MAX_WHOLE)), "the answer is larger"),
-            (" ".repeat(MAX_WHOLE + 1), "the answer is larger"),
+        assert_eq!(text(&whole), "结论：a");
+        let endless = format!("data: {}\n\n", json!({"choices":[{"delta":{"content":long}}]})).repeat(20);
+        for body in [
+            format!("data: {}", "x".repeat(MAX_ANSWER)),
+            format!("{{{}", " ".repeat(MAX_ANSWER)),
+            " ".repeat(MAX_ANSWER + 1),
+            endless,
         ] {
-            let failure = read(body.as_bytes(), 4096).answer.unwrap_err();
-            assert!(failure.message.contains(words), "{}", failure.message);
+            assert!(failure(&body).contains("the answer is larger"), "{}", failure(&body));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::outcome::Reason;
+use crate::outcome::{ROWS, Reason};
 
 /// The table; its head explains the rows.
 const TABLE: &str = include_str!("errors.txt");
@@ -10,18 +10,15 @@ const TABLE: &str = include_str!("errors.txt");
 const MAX_ERROR_BYTES: usize = 64 * 1024;
 /// Levels of an error's JSON that are read: gateways put one error into another.
 const MAX_DEPTH: u32 = 5;
-/// Fields whose values are an error's text, in the order in which they are shown; the `codes` of them hold its code.
-const TEXT_FIELDS: [&str; 15] = [
-    "message", "msg", "error_msg", "status_msg", "status_message", "statusText", "raw", "detail", "status", "param",
-    "retryDelay", "code", "error_code", "status_code", "type",
-];
-/// Where the codes begin. A number in a sentence is none.
-const CODE_FIELDS: usize = 11;
-/// Fields that hold an error of their own.
-const INNER_FIELDS: [&str; 12] = [
+/// Fields that are an error's text or hold one, in the order in which they are shown: the error proper before what
+/// surrounds it.
+const FIELDS: [&str; 21] = [
     "error", "errors", "error_detail", "base_resp", "innererror", "metadata", "details", "detail", "violations",
-    "message", "response", "quotaId",
+    "message", "response", "quotaId", "msg", "error_msg", "status_msg", "status_message", "statusText", "raw",
+    "status", "param", "retryDelay",
 ];
+/// Those that follow, and hold a code. A number in a sentence is none.
+const CODE_FIELDS: [&str; 4] = ["code", "error_code", "status_code", "type"];
 /// HTTP statuses that vendors use as the code of an error within a 200; others, such as FastGPT's 514, are their own.
 const INNER_STATUSES: [u16; 14] = [400, 401, 402, 403, 404, 408, 413, 422, 429, 451, 500, 502, 503, 504];
 
@@ -33,59 +30,17 @@ pub(super) struct ApiError {
     codes: Vec<String>,
 }
 
-/// What an error means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Meaning {
-    pub(super) reason: Reason,
-    /// The way out; "" when there is none but to wait.
-    pub(super) hint: &'static str,
-    /// Whether a row or the status says so. A refusal in words that nobody knows may be the configuration's as well.
-    pub(super) is_known: bool,
-}
-
-/// A line of the table.
-struct Row {
-    statuses: &'static str,
-    words: &'static str,
-    with: &'static str,
-    meaning: Meaning,
-}
-
-impl Row {
-    fn parse(line: &'static str) -> Option<Self> {
-        let mut fields = line.split('|').map(str::trim);
-        let mut next = || fields.next();
-        let (statuses, words, with) = (next()?, next()?, next()?);
-        let statuses = match statuses {
-            "limit" => "200 403 429",
-            "refused" => "200 400 404 413 422 500",
-            listed => listed,
-        };
-        let reason = match next()? {
-            "prompt" => Reason::Prompt,
-            "balance" => Reason::Balance,
-            "later" => Reason::RateLimited,
-            "configuration" => Reason::Configuration,
-            "credentials" => Reason::Credentials,
-            _ => return None,
-        };
-        Some(Self { statuses, words, with, meaning: Meaning { reason, hint: next()?, is_known: true } })
-    }
-
-    /// The rows; blank lines and comments are none.
-    fn all() -> impl Iterator<Item = Self> {
-        TABLE.lines().filter(|line| !line.starts_with("//")).filter_map(Self::parse)
-    }
+/// The rows of the table: statuses, words, further words, class, the way out.
+fn rows() -> impl Iterator<Item = [&'static str; 5]> {
+    let lines = TABLE.lines().filter(|line| !line.starts_with("//"));
+    lines.filter_map(|line| line.split('|').map(str::trim).collect::<Vec<_>>().try_into().ok())
 }
 
 impl ApiError {
     /// Reads an error's body: JSON of whatever shape, or text.
     pub(super) fn read(body: &[u8]) -> Self {
         let body = body.get(..MAX_ERROR_BYTES).unwrap_or(body);
-        match serde_json::from_slice::<Value>(body) {
-            Ok(json) => Self::of(&json),
-            Err(_) => Self { text: String::from_utf8_lossy(body).into_owned(), codes: Vec::new() },
-        }
+        Self::of(&serde_json::from_slice(body).unwrap_or_else(|_| Value::from(String::from_utf8_lossy(body))))
     }
 
     /// The same of JSON that is read already.
@@ -93,76 +48,59 @@ impl ApiError {
         let mut error = Self::default();
         error.collect(json, MAX_DEPTH);
         if error.text.is_empty() {
-            error.text = json.as_str().map_or_else(|| json.to_string(), str::to_owned);
+            error.text = json.to_string();
         }
         error
     }
 
+    /// A success that is no JSON: a text, a web page, or nothing.
+    pub(super) fn no_json(text: &str) -> Self {
+        Self { text: format!("no completion: {text}"), codes: vec!["no_json".into()] }
+    }
+
     fn collect(&mut self, json: &Value, depth: u32) {
-        if depth == 0 {
-            return;
-        }
         match json {
-            Value::Array(list) => list.iter().for_each(|item| self.collect(item, depth - 1)),
-            Value::Object(fields) => {
-                // Tencent writes `Code` and `Message`.
-                let field =
-                    |name| fields.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value);
-                // The error proper before what surrounds it.
-                for inner in INNER_FIELDS.into_iter().filter_map(field) {
-                    inner.as_str().into_iter().for_each(|text| self.add(text));
-                    self.collect(inner, depth - 1);
-                }
-                for (at, value) in TEXT_FIELDS.into_iter().map(field).enumerate() {
-                    let value = match value {
-                        Some(Value::String(text)) => text.clone(),
-                        Some(Value::Number(number)) => number.to_string(),
-                        _ => continue,
+            Value::String(text) => self.add(text),
+            Value::Number(number) => self.add(&number.to_string()),
+            Value::Array(list) if depth > 0 => list.iter().for_each(|item| self.collect(item, depth - 1)),
+            Value::Object(fields) if depth > 0 => {
+                for name in FIELDS.into_iter().chain(CODE_FIELDS) {
+                    // Tencent writes `Code` and `Message`.
+                    let Some((_, value)) = fields.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)) else {
+                        continue;
                     };
-                    self.add(&value);
-                    if at >= CODE_FIELDS {
-                        self.codes.push(value.to_lowercase());
+                    self.collect(value, depth - 1);
+                    if CODE_FIELDS.contains(&name) {
+                        self.codes.push(value.as_str().map_or_else(|| value.to_string(), str::to_lowercase));
                     }
                 }
             }
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => {}
         }
     }
 
     fn add(&mut self, text: &str) {
-        if !text.is_empty() && !self.text.contains(text) {
+        if !self.text.contains(text) {
             self.text.push_str(if self.text.is_empty() { "" } else { " " });
             self.text.push_str(text);
         }
     }
 
-    /// What it means under this HTTP status, for this model.
-    pub(super) fn meaning(&self, status: u16, model: &str) -> Meaning {
+    /// Why it ends a job, under this HTTP status and for this model, and the way out; "" when there is none but to wait.
+    /// `None` is a refusal in words that nobody knows: of the prompt, or for the configuration.
+    pub(super) fn meaning(&self, status: u16, model: &str) -> (Option<Reason>, &'static str) {
         let inner = self.codes.iter().find_map(|code| code.parse().ok().filter(|code| INNER_STATUSES.contains(code)));
-        let status = if (200..300).contains(&status) { inner.unwrap_or(200) } else { status };
-        let (text, number) = (self.text.to_lowercase(), status.to_string());
+        let status = if (200..300).contains(&status) { inner.unwrap_or(200) } else { status }.to_string();
+        let (text, model) = (self.text.to_lowercase(), model.to_lowercase());
         let is_said = |word: &str| match word.strip_prefix('#') {
             Some(code) => self.codes.iter().any(|own| own == code),
-            None => text.contains(word),
+            None => text.contains(if word == "MODEL" { &model } else { word }),
         };
         let says_one = |words: &str| words.is_empty() || words.split(", ").any(is_said);
-        let is_here = |statuses: &str| statuses == "any" || statuses.split(' ').any(|listed| listed == number);
-        let holds = |row: &Row| is_here(row.statuses) && says_one(row.words) && says_one(row.with);
-        if let Some(row) = Row::all().find(holds) {
-            return row.meaning;
-        }
-        let (reason, hint) = match status {
-            200 | 408 | 409 | 424 | 425 | 499 | 500..=599 => (Reason::Transient, ""),
-            400 | 422 if text.contains(&model.to_lowercase()) => {
-                (Reason::Configuration, "set DEEPSEEK_MODEL to a model that this endpoint offers")
-            }
-            400 | 422 => (Reason::Prompt, ""),
-            401 | 403 => (Reason::Credentials, "check DEEPSEEK_API_KEY"),
-            402 => (Reason::Balance, "top up the account"),
-            429 => (Reason::RateLimited, ""),
-            _ => (Reason::Configuration, "check DEEPSEEK_BASE_URL and DEEPSEEK_MODEL"),
-        };
-        Meaning { reason, hint, is_known: reason != Reason::Prompt }
+        let is_here = |listed: &str| listed.split(' ').any(|listed| status.starts_with(listed.trim_end_matches('x')));
+        let row = rows().find(|[statuses, words, with, ..]| is_here(statuses) && says_one(words) && says_one(with));
+        let [.., class, hint] = row.unwrap_or_default();
+        (ROWS.iter().find(|row| row.label == class).map(|row| row.reason), hint)
     }
 }
 
@@ -174,10 +112,9 @@ mod tests {
     type Case = (String, u16, String, String);
 
     fn class(status: u16, body: &str) -> &'static str {
-        let Meaning { reason, is_known, .. } = ApiError::read(body.as_bytes()).meaning(status, "deepseek-flash");
-        match reason.row().label {
+        let (reason, _) = ApiError::read(body.as_bytes()).meaning(status, "deepseek-flash");
+        match reason.map_or("unknown", |reason| reason.row().label) {
             "rate_limited" => "later",
-            _ if !is_known => "unknown",
             label => label,
         }
     }
@@ -206,11 +143,12 @@ mod tests {
 
     #[test]
     fn every_way_out_names_what_to_change() {
-        for Row { words, meaning, .. } in Row::all() {
-            let names_it = meaning.hint.contains("DEEPSEEK_") || meaning.reason != Reason::Configuration;
-            assert!(names_it, "{words}: {meaning:?}");
+        for [_, words, _, class, hint] in rows() {
+            assert!(hint.contains("DEEPSEEK_") || class != "configuration", "{words}: {hint}");
+            let is_known = ROWS.iter().any(|row| row.label == class);
+            assert!(is_known || class == "unknown", "{words}: {class}");
         }
         let lines = TABLE.lines().filter(|line| !line.is_empty() && !line.starts_with("//")).count();
-        assert_eq!(Row::all().count(), lines, "every row can be read");
+        assert_eq!(rows().count(), lines, "every row can be read");
     }
 }

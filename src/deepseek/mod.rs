@@ -11,20 +11,17 @@ use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::outcome::{Outcome, Reason};
 use crate::prompt::ChatMessage;
 use crate::secret::Secret;
-use crate::upstream::{
-    self, Call, CallError, CallErrorKind, Client, Credential, Opened, Received, Reuse, Severity, quote,
-};
+use crate::upstream::{self, Call, CallError, CallErrorKind, Client, Credential, Received, Reuse, Severity, quote};
 use answer::Answer;
-use errors::{ApiError, Meaning};
+use errors::ApiError;
 
 /// Bytes of an error, and of a list of models: aggregators list hundreds.
-const MAX_OTHER_BYTES: u64 = 1024 * 1024;
+const MAX_BYTES: u64 = 1024 * 1024;
 /// Behind its first token a stream that brings no other for so long has stalled.
 const STALL: Duration = Duration::from_secs(30);
 /// Behind a whole answer its usage is waited for so long: some gateways leave the stream open.
@@ -58,49 +55,27 @@ pub struct ModelSettings {
     pub extra: Map<String, Value>,
 }
 
-/// The body of `POST /chat/completions`.
-#[derive(Serialize)]
-struct ChatCompletionRequest<'r> {
-    model: &'r str,
-    messages: &'r [ChatMessage],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stream: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stream_options: Option<StreamOptions>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    max_tokens: Option<u64>,
-    #[serde(flatten)]
-    extra: &'r Map<String, Value>,
-}
-
-#[derive(Serialize)]
-struct StreamOptions {
-    include_usage: bool,
-}
-
 impl ModelSettings {
     /// Whether the answer is asked for as a stream: gateways cut an answer that sends nothing for a minute, and some models
     /// only stream. `DEEPSEEK_EXTRA` may say otherwise.
     fn streams(&self) -> bool {
-        self.extra.get("stream").and_then(Value::as_bool) != Some(false)
+        self.extra.get("stream") != Some(&json!(false))
     }
 
-    /// The request's body, byte for byte.
+    /// The body of `POST /chat/completions`, byte for byte.
     pub(crate) fn request_body(&self, messages: &[ChatMessage]) -> Vec<u8> {
-        let Self { model, max_tokens, extra } = self;
-        let is_own = |name| !extra.contains_key(name);
-        let request = ChatCompletionRequest {
-            model,
-            messages,
-            stream: is_own("stream").then_some(true),
-            stream_options: (self.streams() && is_own("stream_options"))
-                .then_some(StreamOptions { include_usage: true }),
-            // Its new name at OpenAI.
-            max_tokens: max_tokens.filter(|_| is_own("max_completion_tokens")),
-            extra,
-        };
-        // Strings, numbers and a JSON object can always be written as JSON.
-        serde_json::to_vec(&request).unwrap_or_default()
+        // Its new name at OpenAI.
+        let max_tokens = self.max_tokens.filter(|_| !self.extra.contains_key("max_completion_tokens"));
+        let own = [
+            ("model", Some(json!(self.model))),
+            ("messages", Some(json!(messages))),
+            ("max_tokens", max_tokens.map(Value::from)),
+            ("stream", Some(json!(true))),
+            ("stream_options", self.streams().then(|| json!({ "include_usage": true }))),
+        ];
+        let own = own.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        let request: Map<_, _> = own.chain(self.extra.clone()).collect();
+        Value::from(request).to_string().into_bytes()
     }
 }
 
@@ -129,57 +104,26 @@ pub struct Usage {
 impl Usage {
     /// The tokens that a budget counts.
     pub(crate) fn total(&self) -> u64 {
-        self.prompt.saturating_add(self.completion)
+        self.prompt + self.completion
     }
 
     fn add(&mut self, other: Self) {
-        self.prompt = self.prompt.saturating_add(other.prompt);
-        self.completion = self.completion.saturating_add(other.completion);
-        self.cached = self.cached.saturating_add(other.cached);
-        self.reasoning = self.reasoning.saturating_add(other.reasoning);
+        self.prompt += other.prompt;
+        self.completion += other.completion;
+        self.cached += other.cached;
+        self.reasoning += other.reasoning;
     }
 }
 
-/// How one call ended, for the metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CallResult {
-    /// An answer with content.
-    Ok,
-    /// An answer without content.
-    Empty,
-    /// A failure for this reason.
-    Failed(Reason),
-}
-
-impl CallResult {
-    /// Every result a call can have.
-    pub(crate) const ALL: [Self; 9] = [
-        Self::Ok,
-        Self::Empty,
-        Self::Failed(Reason::Prompt),
-        Self::Failed(Reason::Configuration),
-        Self::Failed(Reason::Credentials),
-        Self::Failed(Reason::Balance),
-        Self::Failed(Reason::RateLimited),
-        Self::Failed(Reason::Transient),
-        Self::Failed(Reason::Timeout),
-    ];
-
-    /// The label of the metric.
-    pub(crate) fn label(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Empty => "empty",
-            Self::Failed(reason) => reason.row().label,
-        }
-    }
-}
+/// How a call can end, as the metrics call it: with content, without, or with a failure for a [`Reason`].
+pub(crate) const RESULTS: [&str; 9] =
+    ["ok", "empty", "prompt", "configuration", "credentials", "balance", "rate_limited", "transient", "timeout"];
 
 /// What [`DeepSeek::ask`] made.
 #[derive(Debug)]
 pub struct Asked {
-    /// The calls in order, and how long each took.
-    pub calls: Vec<(CallResult, Duration)>,
+    /// The calls in order: which of `RESULTS`, and how long each took.
+    pub calls: Vec<(&'static str, Duration)>,
     /// The tokens of all calls.
     pub usage: Usage,
     /// The HTTP status of the last answer; 0 when there was none.
@@ -192,76 +136,40 @@ pub struct Asked {
     pub answer: Result<Analysis, Outcome>,
 }
 
-/// What one call made.
-struct Attempt {
-    status: u16,
-    result: CallResult,
-    usage: Usage,
-    answer: Result<Analysis, Outcome>,
-    retry: Retry,
-    hit_max_tokens: bool,
-    is_unknown_refusal: bool,
-    /// Whether the endpoint does not know `stream_options`.
-    refuses_usage: bool,
+/// Why a call brought no analysis.
+struct Failure {
+    outcome: Outcome,
+    /// Which of [`RESULTS`].
+    result: &'static str,
+    /// How often it may be made again, and the pause before that.
+    retries: u32,
+    pause: Duration,
+    /// Whether it was refused in words that nobody knows.
+    is_unknown: bool,
 }
 
-/// How often a call may be made again, and the pause before that.
-#[derive(Clone, Copy)]
-struct Retry {
-    at_most: u32,
-    after: Duration,
-}
-
-impl Retry {
-    const NEVER: Self = Self { at_most: 0, after: BACKOFF };
-    const ONCE: Self = Self { at_most: 1, after: BACKOFF };
-    const TRANSIENT: Self = Self { at_most: 2, after: BACKOFF };
-}
-
-impl Attempt {
-    fn new(result: CallResult, answer: Result<Analysis, Outcome>, retry: Retry) -> Self {
-        Self {
-            status: 0,
-            result,
-            usage: Usage::default(),
-            answer,
-            retry,
-            hit_max_tokens: false,
-            is_unknown_refusal: false,
-            refuses_usage: false,
-        }
-    }
-
-    fn answered(text: String, cut: bool) -> Self {
-        Self::new(CallResult::Ok, Ok(Analysis { text, cut }), Retry::NEVER)
-    }
-
-    fn failed(failure: Outcome, retry: Retry) -> Self {
-        Self::new(CallResult::Failed(failure.reason), Err(failure), retry)
+impl Failure {
+    fn new(reason: Reason, text: String) -> Self {
+        let may_pass = matches!(reason, Reason::Timeout | Reason::RateLimited);
+        let retries = if reason == Reason::Transient { 2 } else { u32::from(may_pass) };
+        let (outcome, result) = (Outcome::new(reason, text), reason.row().label);
+        Self { outcome, result, retries, pause: BACKOFF, is_unknown: false }
     }
 
     /// There is no answer, or it broke off.
-    fn broken(error: CallError) -> Self {
-        let (reason, at_most, after) = match error.kind {
-            // A stalled stream is asked for once more, and the time is short already.
-            CallErrorKind::TimedOut => (Reason::Timeout, 1, Duration::ZERO),
-            CallErrorKind::Closed => (Reason::Transient, 2, Duration::ZERO),
-            CallErrorKind::Other => (Reason::Transient, 2, BACKOFF),
-        };
-        Self::failed(Outcome::new(reason, format!("DeepSeek: {}", error.text)), Retry { at_most, after })
+    fn broken(error: &CallError) -> Self {
+        let reason = if error.kind == CallErrorKind::TimedOut { Reason::Timeout } else { Reason::Transient };
+        let pause = if error.kind == CallErrorKind::Closed { Duration::ZERO } else { BACKOFF };
+        Self { pause, ..Self::new(reason, format!("DeepSeek: {}", error.text)) }
     }
 
-    /// The endpoint answered an error, with this status or within a 200.
+    /// The endpoint answered an error, with this status or within a success.
     fn refused(error: &ApiError, status: u16, retry_after: Option<Duration>, key: &Secret, model: &str) -> Self {
-        let Meaning { reason, hint, is_known } = error.meaning(status, model);
-        let after = retry_after.unwrap_or(if reason == Reason::RateLimited { 2 * BACKOFF } else { BACKOFF });
-        let at_most = if reason == Reason::Transient { 2 } else { u32::from(reason == Reason::RateLimited) };
-        let retry = if after > MAX_RETRY_AFTER { Retry::NEVER } else { Retry { at_most, after } };
-        let text = quote(&error.text, &[key]);
-        let hint = if hint.is_empty() { String::new() } else { format!("; {hint}") };
-        let failure = Outcome::new(reason, format!("DeepSeek answered {status}: {text}{hint}"));
-        let refuses_usage = ["stream_options", "include_usage"].iter().any(|name| error.text.contains(name));
-        Self { is_unknown_refusal: !is_known, refuses_usage, ..Self::failed(failure, retry) }
+        let (reason, hint) = error.meaning(status, model);
+        let (text, colon) = (quote(&error.text, &[key]), if hint.is_empty() { "" } else { "; " });
+        let text = format!("DeepSeek answered {status}: {text}{colon}{hint}");
+        let pause = retry_after.unwrap_or(BACKOFF);
+        Self { pause, is_unknown: reason.is_none(), ..Self::new(reason.unwrap_or(Reason::Prompt), text) }
     }
 }
 
@@ -269,9 +177,7 @@ impl Attempt {
 #[derive(Debug)]
 pub struct DeepSeek {
     client: Client,
-    base_url: String,
-    api_key: Credential,
-    model: ModelSettings,
+    settings: Settings,
     /// The endpoint has refused `stream_options`.
     refuses_usage: AtomicBool,
 }
@@ -280,24 +186,18 @@ impl DeepSeek {
     /// Connects to nothing yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let Settings { upstream, base_url, api_key, model } = settings;
-        Self {
-            client: Client::new(&upstream, Reuse::Yes),
-            base_url,
-            api_key,
-            model,
-            refuses_usage: AtomicBool::new(false),
-        }
+        let client = Client::new(&settings.upstream, Reuse::Yes);
+        Self { client, settings, refuses_usage: AtomicBool::new(false) }
     }
 
     /// The body for [`Self::ask`].
     pub(crate) fn request_body(&self, messages: &[ChatMessage]) -> Vec<u8> {
-        self.model.request_body(messages)
+        self.settings.model.request_body(messages)
     }
 
     /// Whether the key has changed in its file since it was read.
     pub(crate) fn has_new_key(&self) -> bool {
-        self.api_key.renew(&self.api_key.get())
+        self.settings.api_key.renew(&self.settings.api_key.get())
     }
 
     /// Asks for one completion. Transient failures are retried within the deadline.
@@ -306,97 +206,83 @@ impl DeepSeek {
     /// and asked for once more. Behind `first_token_by` only the deadline counts for the first one.
     #[must_use]
     pub fn ask(&self, body: &[u8], first_token_by: Instant, deadline: Instant) -> Asked {
-        let (mut calls, mut usage, mut renewed) = (Vec::new(), Usage::default(), false);
-        // The first one is for the stream options, which cost no retry.
-        let mut free_calls = 0;
+        let (mut body, mut calls, mut usage) = (Cow::Borrowed(body), Vec::new(), Usage::default());
+        // A stall is asked again once, whatever failed before it.
+        let (mut failures, mut stalls) = (0, 0);
         loop {
-            let key = self.api_key.get();
-            let started = Instant::now();
-            let attempt = self.attempt(body, &key, first_token_by, deadline);
-            usage.add(attempt.usage);
-            calls.push((attempt.result, started.elapsed()));
-            if attempt.refuses_usage && !self.refuses_usage.swap(true, Ordering::Relaxed) {
-                free_calls += 1;
-                continue;
+            let (key, started, mut answer) = (self.settings.api_key.get(), Instant::now(), Answer::default());
+            let refuses_usage = self.refuses_usage.load(Ordering::Relaxed);
+            if refuses_usage {
+                body = without_stream_options(&body).into();
             }
-            if attempt.result == CallResult::Failed(Reason::Credentials) && !renewed && self.api_key.renew(&key) {
-                // The key was rotated.
-                renewed = true;
-                continue;
+            let broken = self.call(&mut answer, &body, &key, first_token_by, deadline).err();
+            let result = answer.finish(broken, &key, &self.settings.model.model);
+            usage.add(answer.usage(&body));
+            calls.push((result.as_ref().map_or_else(|failure| failure.result, |_| "ok"), started.elapsed()));
+            if let Err(failure) = &result {
+                if !refuses_usage && answer.error.as_ref().is_some_and(refuses_stream_options) {
+                    self.refuses_usage.store(true, Ordering::Relaxed);
+                    continue;
+                }
+                // The key may have been rotated.
+                if failure.outcome.reason == Reason::Credentials && self.settings.api_key.renew(&key) {
+                    continue;
+                }
+                let retry = if failure.outcome.reason == Reason::Timeout { &mut stalls } else { &mut failures };
+                // Only the first retry may come without a pause.
+                let first = if *retry == 0 { failure.pause } else { failure.pause.max(BACKOFF) };
+                let pause = upstream::backoff(first, *retry);
+                // A call without any time left would only hide the failure.
+                let fits = failure.pause <= MAX_RETRY_AFTER && Instant::now() + pause < deadline;
+                if *retry < failure.retries && fits {
+                    std::thread::sleep(pause);
+                    *retry += 1;
+                    continue;
+                }
             }
-            let Retry { at_most, after } = attempt.retry;
-            let retries = u32::try_from(calls.len() - free_calls).unwrap_or(u32::MAX) - 1;
-            // Only the first retry may come without a pause.
-            let after = if retries == 0 { after } else { after.max(BACKOFF) };
-            let pause = upstream::backoff(after, retries);
-            // A call without any time left would only hide the failure.
-            if retries >= at_most || Instant::now() + pause >= deadline {
-                let Attempt { status, hit_max_tokens, is_unknown_refusal, answer, .. } = attempt;
-                return Asked { calls, usage, status, hit_max_tokens, is_unknown_refusal, answer };
-            }
-            std::thread::sleep(pause);
+            let (status, hit_max_tokens) = (answer.status, answer.hit_max_tokens());
+            let is_unknown_refusal = result.as_ref().is_err_and(|failure| failure.is_unknown);
+            let answer = result.map_err(|failure| failure.outcome);
+            return Asked { calls, usage, status, hit_max_tokens, is_unknown_refusal, answer };
         }
     }
 
-    fn attempt(&self, body: &[u8], key: &Secret, first_token_by: Instant, deadline: Instant) -> Attempt {
-        let refuses_usage = self.refuses_usage.load(Ordering::Relaxed);
-        let body = &*if refuses_usage { without_stream_options(body).into() } else { Cow::Borrowed(body) };
-        let waits_for_token = self.model.streams() && Instant::now() < first_token_by;
-        let first_token_by = if waits_for_token { first_token_by } else { deadline };
-        let opened = match self.open("chat/completions", key, Some(body), first_token_by, deadline) {
-            Ok(opened) => opened,
-            Err(error) => return Attempt::broken(error),
-        };
-        let status = opened.status();
-        let attempt = if (200..300).contains(&status) {
-            self.read(opened, body.len(), key, first_token_by, deadline)
-        } else {
-            match opened.read(MAX_OTHER_BYTES) {
-                Ok(Received { retry_after, body, .. }) => {
-                    Attempt::refused(&ApiError::read(&body), status, retry_after, key, &self.model.model)
-                }
-                Err(error) => Attempt::broken(error),
-            }
-        };
-        Attempt { status, ..attempt }
-    }
-
-    /// Reads a completion while it makes progress.
-    fn read(
+    /// Makes one call, and reads its answer while that makes progress.
+    fn call(
         &self,
-        opened: Opened,
-        request: usize,
+        answer: &mut Answer,
+        body: &[u8],
         key: &Secret,
         first_token_by: Instant,
         deadline: Instant,
-    ) -> Attempt {
-        let mut answer = Answer::default();
-        let mut until = first_token_by;
-        let broken = match opened.pieces() {
-            Ok(pieces) => loop {
-                let tokens = answer.token_bytes();
-                match pieces.next(until) {
-                    Ok(piece) if piece.is_empty() => break None,
-                    Ok(piece) => {
-                        if let Err(text) = answer.push(&piece) {
-                            break Some(CallError { text, sent: upstream::Sent::Yes, kind: CallErrorKind::Other });
-                        }
-                    }
-                    Err(error) => break Some(error),
-                }
-                if answer.is_done() {
-                    break None;
-                }
-                if answer.token_bytes() > tokens && self.model.streams() {
-                    until = deadline.min(Instant::now() + STALL);
-                }
-                if answer.is_whole() {
-                    until = until.min(Instant::now() + USAGE);
-                }
-            },
-            Err(error) => Some(error),
-        };
-        answer.finish(broken, request, key, &self.model.model)
+    ) -> Result<(), CallError> {
+        let streams = self.settings.model.streams();
+        let mut until = if streams && Instant::now() < first_token_by { first_token_by } else { deadline };
+        let [url, authorization] = &self.target("chat/completions", key);
+        let call = Call { url, authorization: Some(authorization), json: Some(body), max_bytes: MAX_BYTES, deadline };
+        let opened = self.client.open(&call, until)?;
+        answer.status = opened.status();
+        if !(200..300).contains(&answer.status) {
+            let received = opened.read(MAX_BYTES)?;
+            (answer.error, answer.retry_after) = (Some(ApiError::read(&received.body)), received.retry_after);
+            return Ok(());
+        }
+        let pieces = opened.pieces()?;
+        while !answer.is_done {
+            let tokens = answer.token_bytes();
+            let piece = pieces.next(until)?;
+            if piece.is_empty() {
+                break;
+            }
+            answer.push(&piece)?;
+            if answer.token_bytes() > tokens && streams {
+                until = deadline.min(Instant::now() + STALL);
+            }
+            if !answer.finish_reason.is_empty() {
+                until = until.min(Instant::now() + USAGE);
+            }
+        }
+        Ok(())
     }
 
     /// Asks which models there are, for `check`.
@@ -404,42 +290,37 @@ impl DeepSeek {
     /// # Errors
     /// There is no whole answer.
     pub(crate) fn models(&self, deadline: Instant) -> Result<Received, CallError> {
-        self.open("models", &self.api_key.get(), None, deadline, deadline)?.read(MAX_OTHER_BYTES)
+        let [url, authorization] = &self.target("models", &self.settings.api_key.get());
+        self.client.call(&Call { url, authorization: Some(authorization), json: None, max_bytes: MAX_BYTES, deadline })
     }
 
-    fn open(
-        &self,
-        path: &str,
-        key: &Secret,
-        json: Option<&[u8]>,
-        head_by: Instant,
-        deadline: Instant,
-    ) -> Result<Opened, CallError> {
-        let url = &Secret::new(format!("{}/{path}", self.base_url));
-        let authorization = Some(&Secret::new(format!("Bearer {}", key.expose())));
-        self.client.open(&Call { url, authorization, json, max_bytes: MAX_OTHER_BYTES, deadline }, head_by)
+    /// The address of an API, and the header for this key.
+    fn target(&self, path: &str, key: &Secret) -> [Secret; 2] {
+        [format!("{}/{path}", self.settings.base_url), format!("Bearer {}", key.expose())].map(Secret::new)
     }
 
     /// The configured model.
     pub(crate) fn model(&self) -> &str {
-        &self.model.model
+        &self.settings.model.model
     }
 }
 
 /// What a failure says about DeepSeek itself.
 pub(crate) fn severity(reason: Reason) -> Severity {
-    if needs_a_person(reason) {
-        Severity::Lasting(LASTING)
-    } else if matches!(reason, Reason::Transient | Reason::Timeout) {
-        Severity::Transient
-    } else {
-        Severity::Unrelated
+    match reason.row().status {
+        503 => Severity::Transient,
+        _ if needs_a_person(reason) => Severity::Lasting(LASTING),
+        _ => Severity::Unrelated,
     }
 }
 
 /// Whether DeepSeek fails until a person repairs key, balance or model.
 pub(crate) fn needs_a_person(reason: Reason) -> bool {
     matches!(reason, Reason::Configuration | Reason::Credentials | Reason::Balance)
+}
+
+fn refuses_stream_options(error: &ApiError) -> bool {
+    ["stream_options", "include_usage"].iter().any(|name| error.text.contains(name))
 }
 
 /// The request for an endpoint that does not know them.

@@ -1,25 +1,33 @@
 //! What a model thought aloud, and its template's tokens, are no part of its answer.
 
-use std::ops::Range;
-
 /// The names of tags around reasoning, in angle brackets; `[THINK]` is Mistral's.
 const NAMES: [&str; 5] = ["think", "thinking", "thought", "reasoning", "seed:think"];
-/// gpt-oss' channels: the answer stands in `final`. <https://cookbook.openai.com/articles/openai-harmony>
-const HARMONY: [(&str, bool); 3] =
-    [("<|channel|>analysis", true), ("<|channel|>commentary", true), ("<|channel|>final<|message|>", false)];
-/// What follows is a call of a tool, and there are none.
-const TOOL_CALLS: [&str; 2] = ["<｜tool▁calls▁begin｜>", "<tool_call>"];
-/// Tokens that are not written `<|…|>`.
-const BARE_TOKENS: [&str; 3] = ["</s>", "<eos>", "<end_of_turn>"];
+/// Tokens of templates that are not written `<|…|>`, or mean more than their name says. They count wherever they stand, since
+/// nobody writes them. gpt-oss' answer stands in `final`: <https://cookbook.openai.com/articles/openai-harmony>
+const TOKENS: [(&str, Mark); 8] = [
+    ("<|channel|>analysis", Mark::Opens),
+    ("<|channel|>commentary", Mark::Opens),
+    ("<|channel|>final<|message|>", Mark::Closes),
+    ("<｜tool▁calls▁begin｜>", Mark::CallsTool),
+    ("<tool_call>", Mark::CallsTool),
+    ("</s>", Mark::Token),
+    ("<eos>", Mark::Token),
+    ("<end_of_turn>", Mark::Token),
+];
 /// Bytes of a tag with its attributes, of a token, and of a line on both sides of them that are searched for quotes: with a
 /// bound the time stays linear.
 const NEAR: usize = 200;
 
-struct Tag {
-    opens: bool,
-    /// Whether it counts wherever it stands: nobody writes it.
-    is_token: bool,
-    range: Range<usize>,
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    /// A tag before reasoning.
+    Opens,
+    /// A tag behind it.
+    Closes,
+    /// What follows is a call of a tool, and there are none.
+    CallsTool,
+    /// Any other token of a template.
+    Token,
 }
 
 /// The answer without reasoning and template tokens; "" when reasoning is all there is.
@@ -27,114 +35,82 @@ struct Tag {
 /// A tag counts at the start of a line, outside code and quotes; a closing one also at a line's end, and any behind one
 /// that counted. What stands before a closing tag goes, also without an opening one, and all when one stays open.
 pub(super) fn without_reasoning(content: &str) -> String {
-    answer(content).map(without_tokens).unwrap_or_default()
-}
-
-/// The content behind the last tag that counts; `None` while one is open.
-fn answer(content: &str) -> Option<&str> {
-    let (mut start, mut is_open, mut has_tags, mut in_fence) = (0, false, false, false);
-    let mut line_start = 0;
+    let mut answer = String::new();
+    // What is no part of the answer, while it lasts.
+    let mut skipped = None;
+    let (mut has_tags, mut in_fence) = (false, false);
     for line in content.split_inclusive('\n') {
         let text = line.trim_start();
         let (first, last) = (line.len() - text.len(), line.trim_end().len());
-        in_fence ^= !is_open && (text.starts_with("```") || text.starts_with("~~~"));
-        for Tag { opens, is_token, range } in tags(line) {
-            let counts = has_tags || is_token || range.start == first || !opens && range.end == last;
-            if !counts || in_fence && !is_open || is_quoted(line, &range) {
+        in_fence ^= skipped.is_none() && (text.starts_with("```") || text.starts_with("~~~"));
+        let mut kept = 0;
+        for (at, _) in line.match_indices(['<', '[']) {
+            let Some((mark, length, is_token)) = mark(near(line, at)) else { continue };
+            let end = at + length;
+            let counts = has_tags || is_token || at == first || mark == Mark::Closes && end == last;
+            if !counts || in_fence && skipped.is_none() && !is_token || is_quoted(line, at, end) {
                 continue;
             }
-            (has_tags, is_open) = (true, opens);
-            if !opens {
-                (start, in_fence) = (line_start + range.end, false);
+            answer.push_str(if skipped.is_none() { part(line, kept, at) } else { "" });
+            kept = end;
+            match mark {
+                Mark::Token => {}
+                Mark::CallsTool => skipped = skipped.or(Some(mark)),
+                Mark::Opens => (skipped, has_tags) = (Some(mark), true),
+                Mark::Closes => {
+                    answer.clear();
+                    (skipped, has_tags, in_fence) = (None, true, false);
+                }
             }
         }
-        line_start += line.len();
+        answer.push_str(if skipped.is_none() { part(line, kept, line.len()) } else { "" });
     }
-    (!is_open).then(|| part(content, start..content.len()))
+    if skipped == Some(Mark::Opens) { String::new() } else { answer.trim().to_owned() }
 }
 
-/// The tag of reasoning that an answer begins with and that has not ended.
-pub(super) fn open_tag(content: &str) -> Option<&str> {
-    let line = content.trim_start().lines().next()?;
-    let tag = tags(line).into_iter().next().filter(|tag| tag.opens && tag.range.start == 0)?;
-    answer(content).is_none().then(|| part(line, tag.range))
+/// The tag or token that `text` begins with, its bytes, and whether it is a token.
+fn mark(text: &str) -> Option<(Mark, usize, bool)> {
+    if let Some((token, mark)) = TOKENS.into_iter().find(|(token, _)| text.starts_with(token)) {
+        return Some((mark, token.len(), true));
+    }
+    let (close, names) = if text.starts_with('<') { ('>', &NAMES[..]) } else { (']', &NAMES[..1]) };
+    let (inner, _) = part(text, 1, text.len()).split_once(close)?;
+    let length = inner.len() + 2;
+    let name = inner.trim_start_matches('/').split_whitespace().next()?;
+    if names.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+        return Some((if inner.starts_with('/') { Mark::Closes } else { Mark::Opens }, length, false));
+    }
+    // `<|im_end|>`, `<｜end▁of▁sentence｜>`.
+    let name = inner.strip_prefix(['|', '｜'])?.strip_suffix(['|', '｜'])?;
+    name.chars().all(|c| c.is_alphanumeric() || "_▁".contains(c)).then_some((Mark::Token, length, true))
 }
 
-fn part(text: &str, range: Range<usize>) -> &str {
-    text.get(range).unwrap_or_default()
+fn part(text: &str, start: usize, end: usize) -> &str {
+    text.get(start..end).unwrap_or_default()
 }
 
 /// The first [`NEAR`] bytes from here.
-fn near(text: &str, from: usize) -> &str {
-    part(text, from..text.floor_char_boundary(from + NEAR))
+fn near(text: &str, start: usize) -> &str {
+    part(text, start, text.floor_char_boundary(start + NEAR))
 }
 
-/// The tags of a line, in their order.
-fn tags(line: &str) -> Vec<Tag> {
-    let tag = |(start, bracket): (usize, &str)| {
-        let text = near(line, start);
-        if let Some((token, opens)) = HARMONY.into_iter().find(|(token, _)| text.starts_with(token)) {
-            return Some(Tag { opens, is_token: true, range: start..start + token.len() });
-        }
-        let (text, _) = text.split_once(if bracket == "<" { '>' } else { ']' })?;
-        let inner = part(text, 1..text.len()).to_ascii_lowercase();
-        let name = inner.trim_start_matches('/');
-        let is_tag = match bracket {
-            "<" => name.split_whitespace().next().is_some_and(|name| NAMES.contains(&name)),
-            _ => name == "think",
-        };
-        is_tag.then(|| Tag { opens: inner == name, is_token: false, range: start..start + text.len() + 1 })
-    };
-    line.match_indices(['<', '[']).filter_map(tag).collect()
-}
-
-/// Whether this range of a line is quoted or inline code. An apostrophe is no quote.
-fn is_quoted(line: &str, range: &Range<usize>) -> bool {
-    let before = part(line, line.ceil_char_boundary(range.start.saturating_sub(NEAR))..range.start);
-    let after = near(line, range.end);
-    let count = |text: &str, quote: char| {
-        let is_letter = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
-        let is_apostrophe = |at| {
-            let right = part(text, at + quote.len_utf8()..text.len()).chars().next();
-            quote == '\'' && is_letter(part(text, 0..at).chars().next_back()) && is_letter(right)
-        };
-        text.match_indices(quote).filter(|(at, _)| !is_apostrophe(*at)).count()
-    };
+/// Whether this part of a line is quoted or inline code.
+fn is_quoted(line: &str, start: usize, end: usize) -> bool {
+    let before = part(line, line.ceil_char_boundary(start.saturating_sub(NEAR)), start);
+    let after = near(line, end);
     let is_inside = |quote| count(before, quote) % 2 == 1 && count(after, quote) > 0;
     let is_between = |(open, close)| count(before, open) > count(before, close) && after.contains(close);
     ['`', '"', '\''].into_iter().any(is_inside)
         || [('“', '”'), ('‘', '’'), ('「', '」'), ('《', '》')].into_iter().any(is_between)
 }
 
-/// The text without template tokens such as `<|im_end|>`, outside quotes.
-fn without_tokens(text: &str) -> String {
-    let end = TOOL_CALLS.iter().filter_map(|token| text.find(token)).min().unwrap_or(text.len());
-    let mut answer = String::with_capacity(end);
-    for line in part(text, 0..end).split_inclusive('\n') {
-        let mut kept = 0;
-        for (at, _) in line.match_indices('<') {
-            let token = at..at + token_length(near(line, at));
-            if at >= kept && !token.is_empty() && !is_quoted(line, &token) {
-                answer.push_str(part(line, kept..at));
-                kept = token.end;
-            }
-        }
-        answer.push_str(part(line, kept..line.len()));
-    }
-    answer.trim().to_owned()
-}
-
-/// The bytes of the template token that `text` begins with; 0 when it begins with none.
-fn token_length(text: &str) -> usize {
-    if let Some(token) = BARE_TOKENS.into_iter().find(|token| text.starts_with(token)) {
-        return token.len();
-    }
-    let is_name = |name: &&str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "_▁".contains(c));
-    let length = |open: &str, close: &str| {
-        let (name, _) = text.strip_prefix(open)?.split_once(close).filter(|(name, _)| is_name(name))?;
-        Some(open.len() + name.len() + close.len())
+/// How often a quote stands in a text. An apostrophe, which stands between letters, is none.
+fn count(text: &str, quote: char) -> usize {
+    let is_apostrophe = |at| {
+        let behind = part(text, at + quote.len_utf8(), text.len());
+        quote == '\'' && part(text, 0, at).ends_with(char::is_alphanumeric) && behind.starts_with(char::is_alphanumeric)
     };
-    length("<|", "|>").or_else(|| length("<｜", "｜>")).unwrap_or(0)
+    text.match_indices(quote).filter(|(at, _)| !is_apostrophe(*at)).count()
 }
 
 #[cfg(test)]
@@ -150,13 +126,6 @@ mod tests {
     }
 
     #[test]
-    fn open_reasoning_is_known_by_its_tag() {
-        assert_eq!(open_tag("\n<think a=\"b\">x"), Some("<think a=\"b\">"));
-        assert_eq!(open_tag("<think>x</think>"), None, "it has ended");
-        assert_eq!(open_tag("结论：<think>"), None);
-    }
-
-    #[test]
     fn hostile_answers_take_linear_time() {
         let started = std::time::Instant::now();
         for piece in [
@@ -165,7 +134,7 @@ mod tests {
             "<|channel|>final<|message|>",
         ] {
             let content = piece.repeat(256 * 1024 / piece.len());
-            let _ = (without_reasoning(&content), open_tag(&content));
+            let _ = without_reasoning(&content);
         }
         assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());
     }

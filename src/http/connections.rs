@@ -24,19 +24,19 @@ const MEMORY_WAIT: Duration = Duration::from_secs(10);
 /// bodies each needs a part of a second once it has its memory, so waiting is better than cutting each other off.
 const BODY_GRACE: Duration = Duration::from_secs(2);
 
-/// How often a body that waits for memory checks whether others have used up their grace.
+/// How often a body that waits for memory checks whether others have used up their grace, or it was evicted itself.
 const GRACE_CHECK: Duration = Duration::from_millis(100);
 
-/// What a connection does, and since when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a connection does, in the order in which they are evicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum State {
-    /// Idle, or reading a request, or its client does not read the answer. It can be evicted, the longest first.
-    Reading(Instant),
-    /// Its client waits for the answer. It is never evicted.
-    Answering,
     /// Its client waited and has closed its end. That may be a half-close, so the answer is still written when it comes;
     /// but this one is evicted before all others.
     HungUp,
+    /// Idle, or reading a request, or its client does not read the answer, since then.
+    Reading(Instant),
+    /// Its client waits for the answer. It is never evicted.
+    Answering,
 }
 
 /// The open connections and the memory of their bodies.
@@ -44,21 +44,25 @@ pub(super) enum State {
 pub(super) struct Connections {
     limits: Limits,
     set: Mutex<Set>,
-    /// A thread has ended, memory was released, or a waiting body was evicted.
+    /// A thread has ended, or memory was released.
     freed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Set {
+pub(super) struct Set {
     /// Those that were not evicted.
     open: HashMap<u64, Slot>,
     /// Threads that have not ended, those of evicted connections included.
-    threads: usize,
+    pub(super) threads: usize,
     next_id: u64,
     memory: usize,
-    evicted: u64,
-    is_closing: bool,
+    /// Connections that were evicted to make room, since the start.
+    pub(super) evicted: u64,
+    /// Whether [`Connections::close`] was called.
+    pub(super) is_closing: bool,
 }
+
+type Locked<'s> = MutexGuard<'s, Set>;
 
 #[derive(Debug)]
 struct Slot {
@@ -78,7 +82,7 @@ impl Connections {
     pub(super) fn admit(&self, stream: TcpStream) -> Result<Connection<'_>, TcpStream> {
         let limit = self.limits.connections;
         let mut set = self.lock();
-        if set.open.len() >= limit && !set.evict_first() {
+        if set.open.len() >= limit && !set.evict_first(|_| true) {
             return Err(stream);
         }
         set = self.wait_while(set, LEAVING_WAIT, |set| set.threads >= limit + LEAVING);
@@ -97,100 +101,45 @@ impl Connections {
     pub(super) fn free_one(&self, time: Duration) -> bool {
         let mut set = self.lock();
         let threads = set.threads;
-        set.evict_first() && self.wait_while(set, time, |set| set.threads >= threads).threads < threads
+        set.evict_first(|_| true) && self.wait_while(set, time, |set| set.threads >= threads).threads < threads
     }
 
     /// Admits none from now on, and evicts those that wait for no answer.
     pub(super) fn close(&self) {
         let mut set = self.lock();
         set.is_closing = true;
-        for id in set.ids(|slot| matches!(slot.state, State::Reading(_))) {
-            set.evict(id);
-        }
+        set.evict(|_, slot| matches!(slot.state, State::Reading(_)));
     }
 
     /// Gives the others `grace` to end, then evicts them and returns how many they were. Their threads may end later.
     pub(super) fn finish(&self, grace: Duration) -> usize {
-        let mut set = self.wait_while(self.lock(), grace, |set| !set.open.is_empty());
-        let cut_off = set.ids(|_| true);
-        cut_off.iter().for_each(|id| set.evict(*id));
-        cut_off.len()
-    }
-
-    /// Whether [`Connections::close`] was called.
-    pub(super) fn is_closing(&self) -> bool {
-        self.lock().is_closing
-    }
-
-    /// Threads that have not ended.
-    pub(super) fn threads(&self) -> usize {
-        self.lock().threads
-    }
-
-    /// Connections that were evicted, since the start.
-    pub(super) fn evicted(&self) -> u64 {
-        self.lock().evicted
+        self.wait_while(self.lock(), grace, |set| !set.open.is_empty()).evict(|_, _| true)
     }
 
     /// A panic elsewhere does not poison it: what it protects is whole between any two statements.
-    fn lock(&self) -> MutexGuard<'_, Set> {
+    pub(super) fn lock(&self) -> Locked<'_> {
         unpoisoned(self.set.lock())
     }
 
-    fn wait_while<'s>(
-        &self,
-        set: MutexGuard<'s, Set>,
-        time: Duration,
-        blocked: impl Fn(&Set) -> bool,
-    ) -> MutexGuard<'s, Set> {
-        unpoisoned(self.freed.wait_timeout_while(set, time, |set| blocked(set))).0
+    fn wait_while<'s>(&self, set: Locked<'s>, time: Duration, blocked: impl Fn(&mut Set) -> bool) -> Locked<'s> {
+        unpoisoned(self.freed.wait_timeout_while(set, time, blocked)).0
     }
 }
 
 impl Set {
-    fn ids(&self, which: impl Fn(&Slot) -> bool) -> Vec<u64> {
-        self.open.iter().filter(|(_, slot)| which(slot)).map(|(id, _)| *id).collect()
+    /// Evicts all of these, and returns how many they were. Their threads see the end of the sockets and end.
+    fn evict(&mut self, which: impl Fn(u64, &Slot) -> bool) -> usize {
+        let evicted = self.open.extract_if(|id, slot| which(*id, slot));
+        // A shutdown fails when the client has closed already.
+        evicted.inspect(|(_, slot)| drop(slot.stream.shutdown(Shutdown::Both))).count()
     }
 
-    /// Its thread sees the end of the socket and ends.
-    fn evict(&mut self, id: u64) {
-        if let Some(slot) = self.open.remove(&id) {
-            // It fails when the client has closed already.
-            let _ = slot.stream.shutdown(Shutdown::Both);
-        }
-    }
-
-    /// Evicts a connection whose client hung up, else the one that has been reading longest. `false` when all others
-    /// wait for their answers.
-    fn evict_first(&mut self) -> bool {
-        let first = self.open.iter().filter_map(|(id, slot)| match slot.state {
-            State::HungUp => Some((None, *id)),
-            State::Reading(since) => Some((Some(since), *id)),
-            State::Answering => None,
-        });
-        let Some((_, id)) = first.min() else { return false };
+    /// Evicts the first of these, to make room; `false` when there is none, or all wait for their answers.
+    fn evict_first(&mut self, which: impl Fn(&Slot) -> bool) -> bool {
+        let candidates = self.open.iter().filter(|(_, slot)| slot.state != State::Answering && which(slot));
+        let Some((&first, _)) = candidates.min_by_key(|(_, slot)| slot.state) else { return false };
         self.evicted += 1;
-        self.evict(id);
-        true
-    }
-
-    /// Evicts the bodies that have made no progress for [`BODY_GRACE`], the longest first, until they release `bytes`.
-    fn evict_stalled_bodies(&mut self, bytes: usize) {
-        let bodies = self.open.iter().filter_map(|(id, slot)| match slot.state {
-            State::Reading(since) if slot.memory > 0 => Some((since, *id, slot.memory)),
-            State::Reading(_) | State::Answering | State::HungUp => None,
-        });
-        let mut stalled: Vec<_> = bodies.filter(|(since, ..)| since.elapsed() >= BODY_GRACE).collect();
-        stalled.sort_unstable();
-        let mut released = 0;
-        for (_, id, memory) in stalled {
-            if released >= bytes {
-                return;
-            }
-            released += memory;
-            self.evicted += 1;
-            self.evict(id);
-        }
+        self.evict(|id, _| id == first) > 0
     }
 }
 
@@ -214,38 +163,36 @@ impl Connection<'_> {
         !self.connections.lock().open.contains_key(&self.id)
     }
 
-    /// Takes `bytes` of [`Limits::body_memory`] for its body. While there are too few, stalled bodies are evicted. `false`
-    /// when that does not release enough within [`MEMORY_WAIT`].
+    /// Takes `bytes` of [`Limits::body_memory`] for its body, which it reads from then on. While there are too few, stalled
+    /// bodies are evicted, the longest first. `false` when it was evicted itself, or that does not release enough within
+    /// [`MEMORY_WAIT`].
     pub(super) fn reserve(&self, bytes: usize) -> bool {
-        let Self { connections, id, .. } = self;
-        let end = Instant::now() + MEMORY_WAIT;
-        let limit = connections.limits.body_memory;
+        let connections = self.connections;
+        let (end, limit) = (Instant::now() + MEMORY_WAIT, connections.limits.body_memory);
         let mut set = connections.lock();
-        loop {
-            let Set { open, memory, .. } = &mut *set;
-            let Some(slot) = open.get_mut(id) else { return false };
-            if bytes <= limit - *memory {
+        while bytes <= limit && Instant::now() < end {
+            let held = set.memory;
+            let Some(slot) = set.open.get_mut(&self.id) else { return false };
+            if bytes <= limit - held {
                 slot.memory += bytes;
-                *memory += bytes;
+                slot.state = State::Reading(Instant::now());
+                set.memory += bytes;
                 return true;
             }
-            if bytes > limit || Instant::now() >= end {
-                return false;
-            }
-            let missing = bytes - (limit - set.memory);
-            set.evict_stalled_bodies(missing);
-            connections.freed.notify_all();
-            set =
-                connections.wait_while(set, GRACE_CHECK, |set| bytes > limit - set.memory && set.open.contains_key(id));
+            set.evict_first(|slot| {
+                slot.memory > 0 && matches!(slot.state, State::Reading(since) if since.elapsed() >= BODY_GRACE)
+            });
+            set = connections.wait_while(set, GRACE_CHECK, |set| set.memory >= held);
         }
+        false
     }
 
-    /// Gives `bytes` back.
+    /// Gives `bytes` back, and awaits its answer.
     pub(super) fn release(&self, bytes: usize) {
         let mut set = self.connections.lock();
         set.memory -= bytes;
         if let Some(slot) = set.open.get_mut(&self.id) {
-            slot.memory -= bytes;
+            (slot.memory, slot.state) = (slot.memory - bytes, State::Answering);
         }
         self.connections.freed.notify_all();
     }

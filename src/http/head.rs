@@ -12,29 +12,24 @@ pub(super) const HEAD_LIMIT: usize = 16 * 1024;
 /// Header lines of a head at most. Alertmanager sends six.
 pub const HEADER_LIMIT: usize = 64;
 
+/// What is said of a target with a blank in it.
+pub(super) const BLANKS: &str = "a blank in the request's target: percent-encode it. Alertmanager below 0.31 posts a \
+    templated url as it stands, so give each team a receiver of its own there";
+
 /// The way out of a chunked request, for the client and the log.
-const CHUNKED: &str =
+pub(super) const CHUNKED: &str =
     "Transfer-Encoding is not supported: send a Content-Length (behind nginx: proxy_request_buffering on)";
 
 /// Why a request is not served. The connection closes after it, since it is unknown where the next request would begin.
+///
+/// Its HTTP status, 4xx or 5xx, and what is wrong, in one line that quotes nothing of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusal {
-    /// The HTTP status, 4xx or 5xx.
-    pub status: u16,
-    /// What is wrong, in one line that quotes nothing of the request.
-    pub message: &'static str,
-}
-
-impl Refusal {
-    pub(super) const fn new(status: u16, message: &'static str) -> Self {
-        Self { status, message }
-    }
-}
+pub struct Refusal(pub u16, pub &'static str);
 
 /// The head of a request as far as this service needs it, borrowed from the connection's buffer.
 #[derive(Debug, Clone)]
 pub struct Head<'a> {
-    /// The method, in its case: `post` is not `POST`.
+    /// The method, in its case: `post` is not `POST`, but [`Method::NonStandard`].
     pub method: Method,
     /// The path, beginning with `/`, not percent-decoded.
     pub path: &'a str,
@@ -67,80 +62,63 @@ impl Head<'_> {
 pub fn parse_head(bytes: &[u8]) -> Result<Option<Head<'_>>, Refusal> {
     let mut headers = [httparse::EMPTY_HEADER; HEADER_LIMIT];
     let mut request = httparse::Request::new(&mut headers);
+    let third_word = bytes.splitn(3, |byte| *byte == b' ').nth(2).unwrap_or_default();
     let length = match request.parse(bytes) {
         Ok(Status::Complete(length)) => length,
         Ok(Status::Partial) => return Ok(None),
+        // Behind the second blank stands no version: the target holds a blank.
+        Err(Error::Version) if !third_word.starts_with(b"HTTP/") => return Err(Refusal(400, BLANKS)),
         Err(error) => return Err(refusal(error)),
     };
     let lines = bytes.get(..length).unwrap_or(bytes).split_inclusive(|byte| *byte == b'\n');
     if !lines.into_iter().all(|line| line.ends_with(b"\r\n")) {
-        return Err(Refusal::new(400, "a line of the head ends without a carriage return"));
+        return Err(Refusal(400, "a line of the head ends without a carriage return"));
     }
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
-        return Err(Refusal::new(400, "the request line is not whole"));
+        return Err(Refusal(400, "the request line is not whole"));
     };
     if !target.starts_with('/') {
-        return Err(Refusal::new(400, "the target of the request is not a path"));
+        return Err(Refusal(400, "the target of the request is not a path"));
     }
+    let headers = request.headers.to_vec();
+    let values =
+        |name| headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value);
+    if values("transfer-encoding").next().is_some() {
+        return Err(Refusal(501, CHUNKED));
+    }
+    // A missing Host is overlooked, against the RFC: nothing here is chosen by it.
+    if values("content-length").count() > 1 || values("host").count() > 1 {
+        return Err(Refusal(400, "more than one Content-Length or Host"));
+    }
+    let is_close = |token: &[u8]| token.trim_ascii().eq_ignore_ascii_case(b"close");
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-    let mut head = Head {
-        method: method.parse().map_err(|()| Refusal::new(400, "the method is not ASCII"))?,
+    Ok(Some(Head {
+        method: method.parse().map_err(|()| Refusal(400, "the method is not ASCII"))?,
         path,
         query,
-        content_length: None,
-        keep_alive: version == 1,
+        content_length: values("content-length").next().map(content_length).transpose()?,
+        keep_alive: version == 1 && !values("connection").any(|value| value.split(|byte| *byte == b',').any(is_close)),
         bytes: length,
-        headers: request.headers.to_vec(),
-    };
-    read_headers(&mut head)?;
-    Ok(Some(head))
-}
-
-/// The headers that steer the connection.
-fn read_headers(head: &mut Head<'_>) -> Result<(), Refusal> {
-    let mut hosts = 0;
-    for header in &head.headers {
-        let is = |name: &str| header.name.eq_ignore_ascii_case(name);
-        if is("content-length") {
-            if head.content_length.is_some() {
-                return Err(Refusal::new(400, "more than one Content-Length"));
-            }
-            head.content_length = Some(content_length(header.value)?);
-        } else if is("transfer-encoding") {
-            return Err(Refusal::new(501, CHUNKED));
-        } else if is("connection") {
-            let mut tokens = header.value.split(|byte| *byte == b',');
-            head.keep_alive &= !tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"));
-        } else if is("host") {
-            // A missing one is overlooked, against the RFC: nothing here is chosen by it.
-            hosts += 1;
-            if hosts > 1 {
-                return Err(Refusal::new(400, "more than one Host"));
-            }
-        }
-    }
-    Ok(())
+        headers,
+    }))
 }
 
 /// Digits only: no sign, no list, no space between them.
 fn content_length(value: &[u8]) -> Result<usize, Refusal> {
-    match str::from_utf8(value) {
-        Ok(digits) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            Ok(digits.parse().unwrap_or(usize::MAX))
-        }
-        _ => Err(Refusal::new(400, "Content-Length is not a number")),
+    let digits = str::from_utf8(value).unwrap_or_default();
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Refusal(400, "Content-Length is not a number"));
     }
+    Ok(digits.parse().unwrap_or(usize::MAX))
 }
 
 /// What a client reads about a fault that `httparse` found.
 fn refusal(error: Error) -> Refusal {
     match error {
-        Error::TooManyHeaders => Refusal::new(431, "the head has more than 64 headers"),
-        Error::Version => Refusal::new(505, "only HTTP/1.0 and HTTP/1.1 are supported"),
-        Error::HeaderName => Refusal::new(400, "the name of a header is malformed"),
-        Error::HeaderValue => Refusal::new(400, "the value of a header is malformed"),
-        Error::NewLine => Refusal::new(400, "a line of the head is malformed"),
-        Error::Status | Error::Token => Refusal::new(400, "the request line is malformed"),
+        Error::TooManyHeaders => Refusal(431, "the head has more than 64 headers"),
+        Error::Version => Refusal(505, "only HTTP/1.0 and HTTP/1.1 are supported"),
+        Error::Status | Error::Token => Refusal(400, "the request line is malformed"),
+        Error::HeaderName | Error::HeaderValue | Error::NewLine => Refusal(400, "a header is malformed"),
     }
 }
 
@@ -211,6 +189,8 @@ mod tests {
             ("lone line feed before it", "\nGET / HTTP/1.1\r\n\r\n", 400),
             ("too many headers", &many, 431),
             ("HTTP/2.0", "GET / HTTP/2.0\r\n\r\n", 505),
+            ("a blank in the target", "POST /handle_alert?touser={{ .X | urlquery }} HTTP/1.1\r\n\r\n", 400),
+            ("a blank in the target, as far as it came", "POST /handle_alert?touser={{ .", 400),
             ("HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
             ("HTTP/1.2", "GET / HTTP/1.2\r\n\r\n", 505),
             ("HTTP/0.9", "GET /\r\n", 400),
@@ -218,7 +198,7 @@ mod tests {
         ];
         for (name, text, status) in table {
             match parse(text) {
-                Err(refusal) => assert_eq!(refusal.status, *status, "{name}: {}", refusal.message),
+                Err(Refusal(refused, message)) => assert_eq!(refused, *status, "{name}: {message}"),
                 Ok(head) => panic!("{name}: {head:?}"),
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! A thread serves one connection and simply blocks. Every wait has an absolute deadline ([`Deadlines`]); heads, bodies
 //! and connections are bounded ([`Limits`]). `tiny_http` gives the types and writes the response; its own `Server` does
-//! not survive hostile clients (README: "Why not tiny_http's own Server").
+//! not survive hostile clients (CONTRIBUTING: "Why not tiny_http's own Server").
 
 mod connections;
 mod head;
@@ -11,7 +11,7 @@ pub use head::{HEADER_LIMIT, parse_head};
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::{self, Chain, ErrorKind, Read, Write};
+use std::io::{self, Chain, ErrorKind, Read, Take, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +27,7 @@ use tiny_http::{HTTPVersion, Header, Method, Response};
 
 use crate::lock::unpoisoned;
 use connections::{Connection, Connections, State};
-use head::{HEAD_LIMIT, Head, Refusal};
+use head::{BLANKS, CHUNKED, HEAD_LIMIT, Head, Refusal};
 
 /// Stack of a thread in bytes, enough for TLS calls. It is address space: 500 threads that read and wait touch a few
 /// pages of theirs.
@@ -74,9 +74,7 @@ pub struct Limits {
 /// How long a connection may take for each step. All are absolute: a byte now and then prolongs none of them.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadlines {
-    /// From connecting to the first byte. Alertmanager writes at once.
-    pub first_byte: Duration,
-    /// From the first byte of a request to the end of its head.
+    /// From connecting to the first byte, and from the first byte of each request to the end of its head.
     pub head: Duration,
     /// From the call of [`Exchange::body`], and the wait for memory, to the end of the body.
     pub body: Duration,
@@ -94,7 +92,6 @@ pub struct Deadlines {
 impl Default for Deadlines {
     fn default() -> Self {
         Self {
-            first_byte: Duration::from_secs(10),
             head: Duration::from_secs(10),
             body: Duration::from_secs(30),
             idle: Duration::from_secs(330),
@@ -117,23 +114,18 @@ pub struct Server {
     deadlines: Deadlines,
     connections: Connections,
     refused: AtomicU64,
-    last_unsupported: LastLogged,
+    /// When a request was last logged that would be served in another form.
+    last_unsupported: Mutex<Option<Instant>>,
 }
 
-/// When something was logged that may come at a high rate.
-#[derive(Debug, Default)]
-struct LastLogged(Mutex<Option<Instant>>);
-
-impl LastLogged {
-    /// Whether `pause` has passed since the last time that this was true.
-    fn is_due(&self, pause: Duration) -> bool {
-        let mut last = unpoisoned(self.0.lock());
-        let is_due = last.is_none_or(|at| at.elapsed() >= pause);
-        if is_due {
-            *last = Some(Instant::now());
-        }
-        is_due
+/// Whether `pause` has passed since the last time that this was true: for what may be logged at a high rate.
+fn is_due(last: &Mutex<Option<Instant>>, pause: Duration) -> bool {
+    let mut last = unpoisoned(last.lock());
+    let is_due = last.is_none_or(|at| at.elapsed() >= pause);
+    if is_due {
+        *last = Some(Instant::now());
     }
+    is_due
 }
 
 impl Server {
@@ -152,7 +144,7 @@ impl Server {
             deadlines,
             connections: Connections::new(limits),
             refused: AtomicU64::new(0),
-            last_unsupported: LastLogged::default(),
+            last_unsupported: Mutex::default(),
         })
     }
 
@@ -166,26 +158,18 @@ impl Server {
     /// is logged and waited out, a panic of `handler` is a 503 and costs its connection only.
     pub fn serve(&self, handler: impl Fn(&mut Exchange<'_>) -> Reply + Sync) {
         let handler = &handler;
-        let last_logged = LastLogged::default();
+        let last_logged = Mutex::default();
         thread::scope(|scope| {
             loop {
                 let accepted = self.listener.accept();
-                if self.connections.is_closing() {
+                if self.connections.lock().is_closing {
                     break;
                 }
-                let fault = match accepted.map(|(stream, _)| self.connections.admit(stream)) {
-                    Ok(Ok(connection)) => match self.start(scope, connection, handler) {
+                let fault = match accepted {
+                    Ok((stream, _)) => match self.start(scope, stream, handler) {
                         Ok(()) => continue,
                         Err(error) => format!("no thread for a connection, answered 503: {error}"),
                     },
-                    Ok(Err(stream)) => {
-                        self.turn_away(&stream);
-                        continue;
-                    }
-                    // These are about one client that went away in the backlog.
-                    Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {
-                        continue;
-                    }
                     Err(error) => {
                         // Most often descriptors have run out, and a connection that has been idle for long has one.
                         if !self.connections.free_one(ACCEPT_PAUSE) {
@@ -194,7 +178,7 @@ impl Server {
                         format!("cannot accept connections, trying on: {error}")
                     }
                 };
-                if last_logged.is_due(ACCEPT_LOG) {
+                if is_due(&last_logged, ACCEPT_LOG) {
                     log::warn!("{fault}");
                 }
             }
@@ -214,12 +198,12 @@ impl Server {
 
     /// Connections now, those included that were evicted and are about to end.
     pub fn connections(&self) -> usize {
-        self.connections.threads()
+        self.connections.lock().threads
     }
 
     /// Connections that were evicted to make room for others, since the start.
     pub fn evicted(&self) -> u64 {
-        self.connections.evicted()
+        self.connections.lock().evicted
     }
 
     /// Requests that were refused before the handler saw them, since the start: the head is malformed, too large or late,
@@ -241,32 +225,28 @@ impl Server {
             .and_then(|()| stream.read(&mut [0; CHUNK]));
     }
 
-    /// Starts the thread of a connection. When the system gives none, the client is answered 503.
-    fn start<'s>(
-        &'s self,
-        scope: &'s Scope<'s, '_>,
-        connection: Connection<'s>,
-        handler: &'s Handler<'s>,
-    ) -> io::Result<()> {
+    /// Starts the thread of a connection, which serves its requests one after the other. A client for which there is no room
+    /// or no thread is answered 503.
+    fn start<'s>(&'s self, scope: &'s Scope<'s, '_>, stream: TcpStream, handler: &'s Handler<'s>) -> io::Result<()> {
+        let connection = match self.connections.admit(stream) {
+            Ok(connection) => connection,
+            Err(stream) => {
+                self.turn_away(&stream);
+                return Ok(());
+            }
+        };
         let stream = Arc::clone(&connection.stream);
         let attend = move || {
-            if let Err(error) = self.attend(&connection, handler) {
-                log::debug!("a connection ended: {error}");
+            // It costs time alone when it fails.
+            let _ = connection.stream.set_nodelay(true);
+            let (mut inbox, mut patience) = (Vec::new(), self.deadlines.head);
+            // An error is the end of the connection.
+            while self.exchange(&connection, &mut inbox, patience, handler).is_ok_and(|is_open| is_open) {
+                patience = self.deadlines.idle;
             }
         };
         let thread = thread::Builder::new().name("connection".to_owned()).stack_size(STACK);
         thread.spawn_scoped(scope, attend).inspect_err(|_| self.turn_away(&stream)).map(drop)
-    }
-
-    /// Serves the requests of one connection, one after the other.
-    fn attend(&self, connection: &Connection<'_>, handler: &Handler<'_>) -> io::Result<()> {
-        connection.stream.set_nodelay(true)?;
-        let mut inbox = Vec::new();
-        let mut patience = self.deadlines.first_byte;
-        while self.exchange(connection, &mut inbox, patience, handler)? {
-            patience = self.deadlines.idle;
-        }
-        Ok(())
     }
 
     /// Serves one request, whose first byte comes within `patience`; `true` when another one may follow. `inbox` holds
@@ -279,7 +259,7 @@ impl Server {
         handler: &Handler<'_>,
     ) -> io::Result<bool> {
         connection.set(State::Reading(Instant::now()))?;
-        if self.connections.is_closing() {
+        if self.connections.lock().is_closing {
             return Ok(false);
         }
         let received = self.read_head(connection, inbox, patience).and_then(|()| parse_head(inbox));
@@ -287,12 +267,11 @@ impl Server {
         let head = match received {
             Ok(Some(head)) => head,
             Ok(None) => return Ok(false),
-            Err(refusal) => {
+            Err(Refusal(status, message)) => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
-                let Refusal { status, message } = refusal;
                 // Someone who posts like this gets nothing but this answer, and may not read it.
-                let is_due = status == 501 && self.last_unsupported.is_due(REFUSAL_LOG);
-                let level = if is_due { Level::Warn } else { Level::Debug };
+                let is_warned = matches!(message, CHUNKED | BLANKS) && is_due(&self.last_unsupported, REFUSAL_LOG);
+                let level = if is_warned { Level::Warn } else { Level::Debug };
                 log::log!(level, "a request was refused with {status}: {message}");
                 let reply = Reply::failed(status, message);
                 self.write(connection, &reply.print(true, true)?)?;
@@ -301,19 +280,14 @@ impl Server {
             }
         };
         let (keep_alive, with_body) = (head.keep_alive, head.method != Method::Head);
-        let beside = inbox.get(head.bytes..).unwrap_or_default();
+        let behind = inbox.get(head.bytes..).unwrap_or_default();
         let length = head.content_length.unwrap_or_default();
-        let used = head.bytes + length.min(beside.len());
-        let mut exchange = Exchange {
-            server: self,
-            connection,
-            body: head.content_length.map(|_| beside),
-            missing: length.saturating_sub(beside.len()),
-            head,
-        };
+        let beside = behind.get(..length).unwrap_or(behind);
+        let used = head.bytes + beside.len();
+        let mut exchange = Exchange { server: self, connection, head, beside, missing: length - beside.len() };
         let handled = catch_unwind(AssertUnwindSafe(|| handler(&mut exchange)));
         let is_whole = exchange.missing == 0;
-        let closes = !keep_alive || !is_whole || handled.is_err() || self.connections.is_closing();
+        let closes = !keep_alive || !is_whole || handled.is_err() || self.connections.lock().is_closing;
         let reply = handled.unwrap_or_else(|_| {
             log::error!("a request's handler panicked, answered 503: a bug of this program, please report it");
             Reply::failed(503, "an internal error, which was logged")
@@ -328,46 +302,42 @@ impl Server {
 
     /// Reads until `inbox` begins with a whole head, or the client is gone.
     fn read_head(&self, connection: &Connection<'_>, inbox: &mut Vec<u8>, patience: Duration) -> Result<(), Refusal> {
-        let patience = if inbox.is_empty() { patience } else { self.deadlines.head };
+        let mut chunk = [0; CHUNK];
         let mut reader = Until { stream: &connection.stream, deadline: Instant::now() + patience };
-        let mut parsed = 0;
-        loop {
+        if inbox.is_empty() {
+            let Ok(bytes @ 1..) = reader.read(&mut chunk) else { return Ok(()) };
+            inbox.extend_from_slice(&chunk[..bytes]);
+        }
+        let now = Instant::now();
+        reader.deadline = now + self.deadlines.head;
+        // When it fails, the socket is at its end.
+        let _ = connection.set(State::Reading(now));
+        while matches!(parse_head(inbox), Ok(None)) {
             // Only a line's end completes a head. To parse at every byte of a slow one would cost its length squared.
-            let fresh = inbox.get(parsed..).unwrap_or_default();
-            if (parsed == 0 || fresh.contains(&b'\n')) && !matches!(parse_head(inbox), Ok(None)) {
-                return Ok(());
-            }
-            parsed = inbox.len();
-            if parsed >= HEAD_LIMIT {
-                return Err(Refusal::new(431, "the head is above 16 KiB"));
-            }
-            let mut chunk = [0; CHUNK];
-            let space = chunk.len().min(HEAD_LIMIT - parsed);
-            match reader.read(&mut chunk[..space]) {
-                Ok(0) | Err(_) if parsed == 0 => return Ok(()),
-                Ok(0) => return Err(Refusal::new(400, "the request ended within its head")),
-                Ok(bytes) => inbox.extend_from_slice(&chunk[..bytes]),
-                Err(error) if error.kind() == ErrorKind::TimedOut => {
-                    return Err(Refusal::new(400, "the head was not whole within its time"));
+            let parsed = inbox.len();
+            while !inbox[parsed..].contains(&b'\n') {
+                if inbox.len() >= HEAD_LIMIT {
+                    return Err(Refusal(431, "the head is above 16 KiB"));
                 }
-                Err(_) => return Ok(()),
-            }
-            if parsed == 0 {
-                let now = Instant::now();
-                reader.deadline = now + self.deadlines.head;
-                // When it fails, the socket is at its end.
-                let _ = connection.set(State::Reading(now));
+                let space = CHUNK.min(HEAD_LIMIT - inbox.len());
+                match reader.read(&mut chunk[..space]) {
+                    Ok(0) => return Err(Refusal(400, "the request ended within its head")),
+                    Ok(bytes) => inbox.extend_from_slice(&chunk[..bytes]),
+                    Err(error) if error.kind() == ErrorKind::TimedOut => {
+                        return Err(Refusal(400, "the head was not whole within its time"));
+                    }
+                    Err(_) => return Ok(()),
+                }
             }
         }
+        Ok(())
     }
 
     /// Writes an answer within [`Deadlines::write`].
     fn write(&self, connection: &Connection<'_>, mut answer: &[u8]) -> io::Result<()> {
         let mut stream = &*connection.stream;
         let deadline = Instant::now() + self.deadlines.write;
-        let mut state = State::Answering;
         while !answer.is_empty() {
-            connection.set(state)?;
             stream.set_write_timeout(Some(left(deadline)?.min(WRITE_STALL)))?;
             match stream.write(answer) {
                 Ok(written) => answer = answer.get(written..).unwrap_or_default(),
@@ -375,7 +345,7 @@ impl Server {
                 Err(error) => return Err(error),
             }
             // It writes less than all only when the client does not read.
-            state = State::Reading(Instant::now());
+            connection.set(State::Reading(Instant::now()))?;
         }
         Ok(())
     }
@@ -422,35 +392,15 @@ impl Read for Until<'_> {
 pub struct Exchange<'a> {
     server: &'a Server,
     connection: &'a Connection<'a>,
-    head: Head<'a>,
-    /// What arrived together with the head: the body or its beginning, and perhaps the next request. `None` when there is
-    /// no body, or it was read.
-    body: Option<&'a [u8]>,
+    /// Its method, path, query and headers.
+    pub head: Head<'a>,
+    /// What arrived of the body together with the head.
+    beside: &'a [u8],
     /// Bytes of the body that are not read off the socket.
     missing: usize,
 }
 
 impl<'a> Exchange<'a> {
-    /// The method. Cases count: `post` is [`Method::NonStandard`].
-    pub fn method(&self) -> &Method {
-        &self.head.method
-    }
-
-    /// The path, beginning with `/`, without the query and not percent-decoded.
-    pub fn path(&self) -> &'a str {
-        self.head.path
-    }
-
-    /// The query behind the first `?`, not percent-decoded.
-    pub fn query(&self) -> Option<&'a str> {
-        self.head.query
-    }
-
-    /// The value of the first header of that name, in any case; `None` also when it is not UTF-8.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.head.header(name)
-    }
-
     /// The body, of `max` bytes at most. `memory` says how much of [`Limits::body_memory`] is needed for one of so many
     /// bytes; it is held until the [`Body`] is dropped.
     ///
@@ -459,22 +409,18 @@ impl<'a> Exchange<'a> {
     /// Why it cannot be read. What is too large is refused before a byte of it is read, and [`Unread::NoRoom`] comes after
     /// 10 seconds without memory.
     pub fn body(&mut self, max: usize, memory: impl FnOnce(usize) -> usize) -> Result<Body<'_, 'a>, Unread> {
-        let (Some(beside), Some(length)) = (self.body.take(), self.head.content_length) else {
-            return Err(Unread::NoLength);
-        };
+        let Some(length) = self.head.content_length.take() else { return Err(Unread::NoLength) };
         if length > max {
-            return Err(Unread::TooLarge { max });
+            return Err(Unread::TooLarge(max));
         }
         let (connection, memory) = (self.connection, memory(length));
-        connection.set(State::Reading(Instant::now())).map_err(|_| Unread::Lost)?;
+        connection.set(State::Reading(Instant::now())).map_err(|_| Unread::Late)?;
         if !connection.reserve(memory) {
             return Err(Unread::NoRoom);
         }
-        // Its wait is not counted as a stall.
-        let now = Instant::now();
-        let _ = connection.set(State::Reading(now));
-        let rest = Until { stream: &connection.stream, deadline: now + self.server.deadlines.body };
-        Ok(Body { exchange: self, reader: beside.chain(rest), left: length, memory, progress: 0, unread: None })
+        let rest = Until { stream: &connection.stream, deadline: Instant::now() + self.server.deadlines.body };
+        let reader = self.beside.chain(rest.take(self.missing as u64));
+        Ok(Body { exchange: self, reader, memory, unread: None })
     }
 
     /// Waits for `outcome` until `until`. `None` when it did not come, or there is no client left. That a client has closed
@@ -494,10 +440,9 @@ impl<'a> Exchange<'a> {
                     self.connection.set(State::HungUp).ok()?;
                     hung_up();
                 }
-                // The next request: the end of the client behind it cannot be seen.
-                Ok(_) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-                Err(_) => return None,
+                Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return None,
+                // The next request, behind which the end of the client cannot be seen, or nothing.
+                Ok(_) | Err(_) => {}
             }
         }
     }
@@ -508,32 +453,25 @@ impl<'a> Exchange<'a> {
 pub enum Unread {
     /// The request has no `Content-Length`, or its body was read before.
     NoLength,
-    /// Its `Content-Length` is above what the handler takes, in bytes.
-    TooLarge {
-        /// The limit.
-        max: usize,
-    },
+    /// Its `Content-Length` is above what the handler takes: these bytes.
+    TooLarge(usize),
     /// It ended before its `Content-Length`.
     EndedEarly,
-    /// It was not whole within [`Deadlines::body`]. That is no fault of a client on a starved machine: it may come again.
+    /// It was not whole within [`Deadlines::body`], which is no fault of a client on a starved machine: it may come again;
+    /// or there is no client left.
     Late,
     /// There is not enough of [`Limits::body_memory`].
     NoRoom,
-    /// There is no client left.
-    Lost,
 }
 
 impl fmt::Display for Unread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoLength => f.write_str("the request has no Content-Length, so it has no body"),
-            Self::TooLarge { max } => write!(f, "the body is above the limit of {max} bytes"),
+            Self::TooLarge(max) => write!(f, "the body is above the limit of {max} bytes"),
             Self::EndedEarly => f.write_str("the body ended before its Content-Length"),
-            Self::Late => f.write_str("the body was not whole within its time"),
-            Self::NoRoom => {
-                f.write_str("too many large notifications are being read, and no more fit into memory; post again")
-            }
-            Self::Lost => f.write_str("the connection is lost"),
+            Self::Late => f.write_str("the body was not whole within its time, or the connection is lost"),
+            Self::NoRoom => f.write_str("too many large notifications are being read; post again"),
         }
     }
 }
@@ -542,42 +480,25 @@ impl fmt::Display for Unread {
 /// elsewhere.
 pub struct Body<'e, 'a> {
     exchange: &'e mut Exchange<'a>,
-    reader: Chain<&'a [u8], Until<'a>>,
-    /// Bytes that are still to be read.
-    left: usize,
+    reader: Chain<&'a [u8], Take<Until<'a>>>,
     memory: usize,
-    /// Bytes since its connection was last noted as reading.
-    progress: usize,
-    unread: Option<Unread>,
-}
-
-impl Body<'_, '_> {
     /// Why reading failed, if it did.
-    pub fn unread(&self) -> Option<Unread> {
-        self.unread
-    }
+    pub unread: Option<Unread>,
 }
 
 impl Read for Body<'_, '_> {
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
-        let wanted = space.len().min(self.left);
-        if wanted == 0 {
-            return Ok(0);
-        }
-        let connection = self.exchange.connection;
-        let read = match self.reader.read(&mut space[..wanted]) {
-            Ok(0) if connection.is_evicted() => Err(Unread::Lost),
-            Ok(0) => Err(Unread::EndedEarly),
-            Err(error) if error.kind() == ErrorKind::TimedOut => Err(Unread::Late),
-            read => read.map_err(|_| Unread::Lost),
+        let Exchange { connection, missing, .. } = self.exchange;
+        let read = match self.reader.read(space) {
+            Ok(0) if *missing > 0 && !space.is_empty() && !connection.is_evicted() => Err(Unread::EndedEarly),
+            Ok(0) if *missing > 0 && !space.is_empty() => Err(Unread::Late),
+            read => read.map_err(|_| Unread::Late),
         };
         self.unread = read.err();
         let bytes = read.map_err(|unread| io::Error::other(unread.to_string()))?;
-        self.left -= bytes;
-        self.exchange.missing = self.exchange.missing.min(self.left);
-        self.progress += bytes;
-        if self.progress >= PROGRESS && self.left > 0 {
-            self.progress = 0;
+        let missing_before = *missing;
+        *missing = usize::try_from(self.reader.get_ref().1.limit()).unwrap_or(usize::MAX);
+        if *missing / PROGRESS < missing_before / PROGRESS {
             connection.set(State::Reading(Instant::now()))?;
         }
         Ok(bytes)
@@ -587,8 +508,6 @@ impl Read for Body<'_, '_> {
 impl Drop for Body<'_, '_> {
     fn drop(&mut self) {
         self.exchange.connection.release(self.memory);
-        // An error means that it was evicted, which whoever uses the connection next gets to know.
-        let _ = self.exchange.connection.set(State::Answering);
     }
 }
 

@@ -79,7 +79,7 @@ fn anchor(word: &str, url: &str) -> String {
 fn silence(notification: &Notification) -> Option<String> {
     let labels = &notification.group_labels;
     let matcher = |(name, value): (&String, &String)| format!("{name}={}", json!(value));
-    let is_known = !labels.is_empty() && labels.values().all(|value| value != MASK);
+    let is_known = !labels.is_empty() && labels.values().all(|value| !value.contains(MASK));
     let filter = labels.iter().map(matcher).collect::<Vec<_>>().join(",");
     let root = root(notification);
     is_known.then(|| format!("{root}/#/silences/new?filter={}", percent::encode(&format!("{{{filter}}}"))))
@@ -88,7 +88,7 @@ fn silence(notification: &Notification) -> Option<String> {
 /// The group's alerts in Alertmanager.
 fn page(notification: &Notification, is_digest: bool) -> String {
     let root = root(notification);
-    match notification.group_labels.get("alertname").filter(|name| !is_digest && *name != MASK) {
+    match notification.group_labels.get("alertname").filter(|name| !is_digest && !name.contains(MASK)) {
         Some(name) => format!("{root}/#/alerts?filter={}", percent::encode(&format!("{{alertname={}}}", json!(name)))),
         None if root.is_empty() => String::new(),
         None => format!("{root}/#/alerts"),

@@ -6,9 +6,10 @@
 use std::iter::Peekable;
 use std::ops::Range;
 use std::str::Split;
+use std::{iter, mem};
 
 use serde::de::IgnoredAny;
-use serde_json::Value;
+use serde_json::{Deserializer, Value};
 
 use super::text::{self, is_ideograph};
 use crate::prompt::SECTIONS;
@@ -21,11 +22,15 @@ const MAX_HEADING: usize = 90;
 const LONG_LINE: usize = 480;
 /// Lists are indented by two spaces a level, at most this many levels.
 const MAX_LEVEL: usize = 3;
+/// Words in front of a JSON answer of at most this many bytes announce it.
+const MAX_LEAD: usize = 120;
 
 /// What models call the sections that the prompt asks for.
 const MORE_TITLES: [&str; 4] = ["原因分析", "处理建议", "排查步骤", "建议"];
 /// How a model says that a step interrupts or destroys; 【高危】 is what the prompt asks for.
 const FLAGS: [&str; 6] = ["**【高危】**", "【高危】", "[高危]", "⚠️高危", "⚠️ 高危", "⚠高危"];
+/// What the names of JSON's commands hold.
+const COMMAND_NAMES: [&str; 4] = ["命令", "ommand", "cmd", "CMD"];
 /// Tags that lose their sign wherever they stand in prose.
 const BLOCK_TAGS: &str = "blockquote br details div em font h1 h2 h3 h4 h5 h6 hr li ol p pre strong summary tbody td th \
     thead tr ul";
@@ -73,11 +78,10 @@ impl Line {
 pub(crate) fn lines(answer: &str) -> Vec<Line> {
     let text = text::clean(answer);
     let text = opened(text.trim());
-    let rewritten = from_json(text).or_else(|| unfolded(text));
-    let text = rewritten.as_deref().unwrap_or(text);
+    let rewritten = from_json(text).or_else(|| if text.contains('\n') { None } else { unfolded(text) });
+    let mut lines = rewritten.as_deref().unwrap_or(text).split('\n').peekable();
     let begins_chinese = |line: &str| line.chars().find(|c| c.is_alphabetic()).is_some_and(is_ideograph);
-    let mut page = Page { is_chinese: text.split('\n').any(begins_chinese), ..Page::default() };
-    let mut lines = text.split('\n').peekable();
+    let mut page = Page { is_chinese: lines.clone().any(begins_chinese), ..Page::default() };
     while let Some(line) = lines.next() {
         page.take(line, &mut lines);
     }
@@ -86,21 +90,17 @@ pub(crate) fn lines(answer: &str) -> Vec<Line> {
 
 /// What stands inside the one fence around the whole answer: sections are no command.
 fn opened(text: &str) -> &str {
-    let inner =
-        text.strip_prefix("```").and_then(|text| text.strip_suffix("```")).and_then(|text| text.split_once('\n'));
-    let is_answer = |(info, inner): &(&str, &str)| {
-        info.bytes().all(|byte| byte.is_ascii_alphabetic())
-            && inner.lines().take(8).any(|line| section(line.trim()).is_some())
-    };
-    inner.filter(is_answer).map_or(text, |(_, inner)| inner)
+    let inner = text.strip_prefix("```").and_then(|text| text.strip_suffix("```")?.split_once('\n'));
+    let has_section = |inner: &str| inner.lines().take(8).any(|line| section(line.trim()).is_some());
+    inner.filter(|(info, inner)| info.is_ascii() && has_section(inner)).map_or(text, |(_, inner)| inner)
 }
 
 /// The lines so far, and what the next one depends on.
 #[derive(Default)]
-struct Page {
+struct Page<'a> {
     is_chinese: bool,
     lines: Vec<Line>,
-    fence: Option<Fence>,
+    fence: Option<Fence<'a>>,
     /// The indentation of the run of command lines outside a fence, and whether its bullets go.
     run: Option<(usize, bool)>,
     /// The last command line ended in a backslash.
@@ -110,40 +110,39 @@ struct Page {
     number: Option<(usize, u32, u32)>,
 }
 
-impl Page {
+impl<'a> Page<'a> {
     /// Takes a line, and the rows of the table that begins with it.
-    fn take(&mut self, line: &str, lines: &mut Peekable<Split<'_, char>>) {
+    fn take(&mut self, line: &'a str, lines: &mut Peekable<Split<'a, char>>) {
+        let quoted = strip_quote(line);
         if let Some(fence) = &self.fence {
-            let inner = line.trim_start().strip_prefix('>').filter(|_| fence.is_quoted);
-            let line = inner.map_or(line, |inner| inner.strip_prefix(' ').unwrap_or(inner));
-            if fence.is_closed_by(line) {
+            let line = quoted.filter(|_| fence.is_quoted).unwrap_or(line);
+            if line.trim().starts_with(fence.marks) && line.trim().trim_start_matches(['`', '~']).is_empty() {
                 self.fence = None;
             } else {
-                self.push_command(strip_indent(line, fence.indent).to_owned(), false);
+                self.push_command(strip_indent(line, fence.indent));
             }
             return;
         }
-        let is_quoted = line.trim_start().starts_with('>');
         let line = unquoted(line).trim_end();
-        if self.goes_on {
-            let indent = self.run.map_or(0, |(indent, _)| indent);
-            self.push_command(strip_indent(line, indent).to_owned(), false);
-            self.goes_on = line.ends_with('\\');
-            return;
-        }
         let text = line.trim_start();
-        if text.is_empty() {
-            self.is_parted = true;
-        } else if let Some((before, fence)) = Fence::open(line) {
+        if self.goes_on {
+            self.goes_on = line.ends_with('\\');
+            self.push_command(strip_indent(line, self.run.map_or(0, |(indent, _)| indent)));
+        } else if let Some((before, fence)) = opened_fence(line, quoted.is_some()) {
             if !before.is_empty() {
                 self.take_text(before);
             }
-            self.run = None;
-            self.fence = fence.map(|fence| Fence { is_quoted, ..fence });
-        } else if lines.peek().is_some_and(|next| is_table_rule(unquoted(next))) && text.contains('|') {
+            (self.run, self.is_parted, self.fence) = (None, false, fence);
+        } else if text.contains('|') && lines.peek().is_some_and(|next| is_table_rule(unquoted(next))) {
             lines.next();
-            self.take_table(text, lines);
-        } else if is_rule(text) || is_bullet_alone(text) {
+            let head: Vec<String> = cells(text).iter().map(|cell| inline(cell).0).collect();
+            // Below a table that is drawn with its edges, a command may hold a pipe.
+            let has_edges = text.starts_with('|');
+            let is_row = |row: &str| row.contains('|') && (!has_edges || row.trim_start().starts_with('|'));
+            while let Some(row) = lines.next_if(|line| is_row(unquoted(line))) {
+                self.push_row(&head, unquoted(row));
+            }
+        } else if text.is_empty() || is_rule(text) || is_bullet_alone(text) {
             self.is_parted = true;
         } else if !self.take_command(line) {
             self.run = None;
@@ -154,89 +153,83 @@ impl Page {
     /// Takes the line when it is a command, and says whether it was one.
     fn take_command(&mut self, line: &str) -> bool {
         let text = line.trim_start();
-        let (bullet, item) = bullet(text).unwrap_or(("", text));
-        let drops_bullet = !bullet.is_empty() && self.run.map_or(!is_yaml(item), |(_, drops)| drops);
-        let indent = self.run.map_or(indentation(line), |(indent, _)| indent);
-        let command = match whole_span(item) {
-            Some(command) => command,
-            None if drops_bullet => item,
-            None => strip_indent(line, indent),
-        };
-        let is_span = command.len() < item.len();
+        let listed = bullet(text);
+        let item = listed.unwrap_or(text);
+        let begun = (indentation(line), listed.is_some() && !is_yaml(item));
+        let (indent, drops_bullets) = self.run.unwrap_or(begun);
+        let span = whole_span(item);
+        let listed = listed.filter(|_| drops_bullets);
+        let command = span.or(listed).unwrap_or_else(|| strip_indent(line, indent));
         let is_entry = self.run.is_some() && item.starts_with(|c: char| c.is_ascii_lowercase()) && is_yaml(item);
-        let last = self.lines.last();
-        let is_announced = last.is_some_and(|line| line.kind == Kind::Command || line.text.ends_with([':', '：']));
-        let is_expected = self.is_chinese
-            || text.ends_with('\\')
-            || (is_announced && bullet.is_empty() && text.matches('`').count() < 2 && !text.contains("]("));
-        if !(is_span || is_entry || (is_expected && is_command(command.trim_start()))) {
+        let above = self.lines.last();
+        let is_announced = above.is_some_and(|line| line.kind == Kind::Command || line.text.ends_with([':', '：']));
+        let is_bare = bullet(text).is_none() && text.matches('`').count() < 2 && !text.contains("](");
+        let is_expected = self.is_chinese || text.ends_with('\\') || (is_announced && is_bare);
+        if span.is_none() && !is_entry && !(is_expected && is_command(command.trim_start())) {
             return false;
         }
-        self.run.get_or_insert((indent, drops_bullet));
+        self.run = Some((indent, drops_bullets));
         self.goes_on = command.ends_with('\\');
-        let is_parted = std::mem::take(&mut self.is_parted);
-        self.push_command(command.to_owned(), is_parted);
+        self.push_command(command);
         true
     }
 
     /// Adds a line to the block of commands.
-    fn push_command(&mut self, command: String, is_parted: bool) {
-        self.is_parted = false;
+    fn push_command(&mut self, command: &str) {
         match self.lines.last_mut().filter(|last| last.kind == Kind::Command) {
-            Some(last) => last.text.extend([if is_parted { "\n\n" } else { "\n" }, &command]),
-            None => self.lines.push(Line::new(Kind::Command, command)),
+            Some(last) => last.text.extend([if mem::take(&mut self.is_parted) { "\n\n" } else { "\n" }, command]),
+            None => self.push(Line::new(Kind::Command, command)),
         }
     }
 
-    /// Takes a line of prose.
+    /// Takes a line of prose, in which the model's own mark becomes a flag.
     fn take_text(&mut self, line: &str) {
-        let indent = indentation(line);
-        let (text, is_flagged) = unflagged(line.trim());
+        let text = line.trim();
+        let bare = FLAGS.iter().fold(text.to_owned(), |text, flag| text.replace(flag, ""));
+        let is_flagged = bare.len() < text.len();
+        let text = if is_flagged { bare.trim().trim_start_matches(['：', ':', ' ']) } else { text };
         // GitHub's `> [!WARNING]`.
-        let text = if text.starts_with("[!") && text.ends_with(']') { "注意：".to_owned() } else { text };
-        let first = self.lines.len();
-        self.take_prose(&text, indent);
-        if let Some(line) = self.lines.get_mut(first..).and_then(<[Line]>::last_mut) {
-            line.is_flagged = is_flagged;
-        } else if is_flagged {
-            self.lines.push(Line { is_flagged, ..Line::new(Kind::Text, "") });
+        let text = if text.starts_with("[!") && text.ends_with(']') { "注意：" } else { text };
+        let before = self.lines.len();
+        self.take_prose(text, indentation(line));
+        if is_flagged {
+            if self.lines.len() == before {
+                self.push(Line::new(Kind::Text, ""));
+            }
+            self.lines.last_mut().into_iter().for_each(|line| line.is_flagged = true);
         }
     }
 
     fn take_prose(&mut self, text: &str, indent: usize) {
         if text.len() > 2 && text.starts_with('|') && text.ends_with('|') {
-            return self.push_row(&[], &cells(text));
+            return self.push_row(&[], text);
         }
-        let untagged = if text.starts_with('<') { inline(text).0 } else { String::new() };
-        let text = if section(&untagged).is_some() { &untagged } else { text };
+        let untagged = text.starts_with('<').then(|| inline(text).0).filter(|plain| section(plain).is_some());
+        let text = untagged.as_deref().unwrap_or(text);
+        let title = heading(text);
         if let Some((name, rest)) = section(text) {
             self.number = None;
-            return if rest.is_empty() {
-                self.push(Line::new(Kind::Title, format!("{name}：")));
-            } else {
-                self.push_prose(Kind::Section, &format!("{name}："), rest);
-            };
+            let kind = if rest.is_empty() { Kind::Title } else { Kind::Section };
+            return self.push_prose(kind, &format!("{name}："), rest);
         }
-        let title = heading(text);
         let text = title.unwrap_or(text);
         if let Some((number, rest)) = number(text) {
-            let rest = bullet(rest).map_or(rest, |(_, item)| item);
+            let rest = bullet(rest).unwrap_or(rest);
             let (kind, lead) = self.numbered(number, indent);
             return self.push_prose(kind, &lead, heading(rest).unwrap_or(rest));
         }
         if title.is_some() && text.len() <= MAX_HEADING {
+            self.number = None;
             let (plain, _) = inline(text);
             let plain = plain.trim().trim_end_matches(['：', ':', '#', ' ']);
-            self.number = None;
             if plain.chars().any(char::is_alphanumeric) {
-                let is_bracketed = plain.starts_with('【');
-                let title = if is_bracketed { plain.to_owned() } else { format!("【{plain}】") };
-                self.push(Line::new(Kind::Title, title));
+                let (open, close) = if plain.starts_with('【') { ("", "") } else { ("【", "】") };
+                self.push(Line::new(Kind::Title, format!("{open}{plain}{close}")));
             }
             return;
         }
-        let Some((_, item)) = bullet(text) else { return self.push_prose(Kind::Text, "", text) };
-        self.push_prose(Kind::Text, &(level(indent) + "• "), item);
+        let lead = bullet(text).map_or(String::new(), |_| level(indent) + "• ");
+        self.push_prose(Kind::Text, &lead, bullet(text).unwrap_or(text));
     }
 
     /// What an item of a numbered list begins with. Models number `1. 1. 1.` and leave it to Markdown to count.
@@ -252,17 +245,18 @@ impl Page {
 
     /// Adds prose behind `lead`, a line for each break in it; a long line is broken behind its sentences.
     fn push_prose(&mut self, mut kind: Kind, mut lead: &str, text: &str) {
+        if kind == Kind::Title {
+            return self.push(Line::new(kind, lead));
+        }
         let ends: &[char] = if text.len() > LONG_LINE { &['。', '；'] } else { &[] };
         for sentence in text.split_inclusive(ends) {
-            let is_bare = self.is_chinese && is_command(sentence);
-            let (plain, command) = match whole_span(sentence) {
-                Some(span) => (span.to_owned(), Some(0..span.len())),
-                None if is_bare => (sentence.to_owned(), Some(0..sentence.len())),
+            let bare = Some(sentence).filter(|_| self.is_chinese && is_command(sentence));
+            let (plain, command) = match whole_span(sentence).or(bare) {
+                Some(code) => (code.to_owned(), Some(0..code.len())),
                 None => inline(sentence),
             };
-            let is_broken = plain.trim().contains('\n');
             for part in plain.split('\n').map(str::trim_end).filter(|part| !part.trim().is_empty()) {
-                let command = command.clone().filter(|_| !is_broken);
+                let command = command.as_ref().filter(|_| !plain.trim().contains('\n'));
                 let command = command.map(|range| range.start + lead.len()..range.end + lead.len());
                 self.push(Line { command, ..Line::new(kind, format!("{lead}{part}")) });
                 (kind, lead) = (Kind::Text, "");
@@ -270,81 +264,60 @@ impl Page {
         }
     }
 
-    fn push(&mut self, line: Line) {
-        let is_parted = std::mem::take(&mut self.is_parted);
-        self.lines.push(Line { is_parted, ..line });
+    fn push(&mut self, mut line: Line) {
+        line.is_parted = mem::take(&mut self.is_parted);
+        self.lines.push(line);
     }
 
-    /// Writes a table's rows as lines.
-    fn take_table(&mut self, head: &str, lines: &mut Peekable<Split<'_, char>>) {
-        // Below a table that is drawn with its edges, a command may hold a pipe.
-        let has_edges = head.starts_with('|');
-        let is_row = |line: &str| line.contains('|') && (!has_edges || line.trim_start().starts_with('|'));
-        let head: Vec<String> = cells(head).iter().map(|cell| inline(cell).0).collect();
-        while let Some(row) = lines.next_if(|line| is_row(unquoted(line))) {
-            self.push_row(&head, &cells(unquoted(row).trim()));
-        }
-    }
-
-    /// Adds a row as `• first，column：value`, its commands below it.
-    fn push_row(&mut self, head: &[String], row: &[String]) {
-        let command = |cell: &String| whole_span(cell).filter(|code| code.contains(' ')).map(str::to_owned);
-        let (mut kind, mut lead, mut words) =
-            (Kind::Text, if head.is_empty() { "" } else { "• " }.to_owned(), String::new());
-        for (column, cell) in row.iter().enumerate().filter(|(_, cell)| !cell.is_empty() && command(cell).is_none()) {
+    /// Adds a table's row as `• first，column：value`, its commands below it.
+    fn push_row(&mut self, head: &[String], row: &str) {
+        let cells = cells(row);
+        let (mut kind, mut lead) = (Kind::Text, if head.is_empty() { "" } else { "• " }.to_owned());
+        let (mut words, mut commands) = (String::new(), Vec::new());
+        for (column, cell) in cells.iter().enumerate().filter(|(_, cell)| !cell.is_empty()) {
             let text = inline(cell).0.replace('\n', "；");
-            if column == 0 && text.len() <= 3 && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            if let Some(command) = whole_span(cell).filter(|code| code.contains(' ')) {
+                commands.push(command);
+            } else if column == 0 && text.parse::<u8>().is_ok() {
                 (kind, lead) = (Kind::Step, format!("{text}. "));
-                continue;
+            } else if words.is_empty() {
+                words = text;
+            } else {
+                match head.get(column).filter(|name| !name.is_empty()) {
+                    Some(name) if head.len() > 2 => words.extend(["，", name, "：", &text]),
+                    name => words.extend([if name.is_some() { "：" } else { "，" }, &text]),
+                }
             }
-            match head.get(column).filter(|name| !words.is_empty() && !name.is_empty()) {
-                Some(name) if head.len() > 2 => words.extend(["，", name, "："]),
-                Some(_) => words.push('：'),
-                None if words.is_empty() => {}
-                None => words.push('，'),
-            }
-            words.push_str(&text);
         }
-        let commands: Vec<String> = row.iter().filter_map(command).collect();
         if !words.is_empty() || kind == Kind::Step {
             let colon = if commands.is_empty() || words.is_empty() { "" } else { "：" };
             self.push(Line::new(kind, format!("{lead}{words}{colon}").trim_end()));
         }
-        commands.into_iter().for_each(|command| self.push_command(command, false));
+        commands.into_iter().for_each(|command| self.push_command(command));
     }
 }
 
 /// A block of code that has begun.
-struct Fence {
-    mark: char,
-    length: usize,
+struct Fence<'a> {
+    /// The signs that close it, or more of them.
+    marks: &'a str,
     indent: usize,
     /// A `>` stands in front of each line.
     is_quoted: bool,
 }
 
-impl Fence {
-    /// What stands in front of the fence that the line opens, and the fence: none for ```` ```markdown ````, in which
-    /// there is no code. Models open one behind a list's number or an announcement, too.
-    fn open(line: &str) -> Option<(&str, Option<Self>)> {
-        let at = line.find("```").or_else(|| line.find("~~~").filter(|at| *at <= indentation(line)))?;
-        let (before, text) = line.split_at_checked(at)?;
-        let mark = text.chars().next()?;
-        let info = text.trim_start_matches(mark);
-        let is_info = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | ' ');
-        if before.contains('`') || !info.chars().all(is_info) {
-            return None;
-        }
-        let is_text = matches!(info.trim().to_ascii_lowercase().as_str(), "markdown" | "md");
-        let indent = if is_bullet_alone(before.trim()) { before.len() } else { indentation(line) };
-        let fence = Self { mark, length: text.len() - info.len(), indent, is_quoted: false };
-        Some((before.trim_end(), Some(fence).filter(|_| !is_text)))
+/// What stands in front of the fence that the line opens, and the fence: none for ```` ```markdown ````, in which there
+/// is no code. Models open one behind a list's number or an announcement, too.
+fn opened_fence(line: &str, is_quoted: bool) -> Option<(&str, Option<Fence<'_>>)> {
+    let at = line.find("```").or_else(|| line.find("~~~").filter(|at| *at <= indentation(line)))?;
+    let (before, text) = line.split_at_checked(at)?;
+    let info = text.trim_start_matches(['`', '~']);
+    if before.contains('`') || info.contains(|c: char| !c.is_ascii_alphanumeric() && !"-_+ ".contains(c)) {
+        return None;
     }
-
-    fn is_closed_by(&self, line: &str) -> bool {
-        let text = line.trim();
-        text.len() >= self.length && text.chars().all(|c| c == self.mark)
-    }
+    let indent = if is_bullet_alone(before.trim()) { before.len() } else { indentation(line) };
+    let fence = Fence { marks: text.strip_suffix(info)?, indent, is_quoted };
+    Some((before.trim_end(), Some(fence).filter(|_| !["markdown", "md"].contains(&info.trim()))))
 }
 
 /// Width of the white space in front, a tab counted as four.
@@ -363,182 +336,137 @@ fn strip_indent(line: &str, indent: usize) -> &str {
     line.get(spaces..).unwrap_or_default()
 }
 
+/// The line without one `>` in front of it.
+fn strip_quote(line: &str) -> Option<&str> {
+    let inner = line.trim_start().strip_prefix('>')?;
+    Some(inner.strip_prefix(' ').unwrap_or(inner))
+}
+
 /// The line without the `>` of a quotation. `> /var/log/x` empties a file, and `>= 95%` compares.
 fn unquoted(line: &str) -> &str {
-    let mut rest = line;
-    while let Some(inner) = rest.trim_start().strip_prefix('>') {
-        let inner = inner.strip_prefix(' ').unwrap_or(inner);
-        let is_compared = inner.starts_with(|c: char| c.is_ascii_digit()) && number(inner).is_none();
-        if is_compared || inner.starts_with(['/', '=', '$', '"', '\'', '<', '~', '.']) {
-            return line;
-        }
-        rest = inner;
-    }
-    rest
+    let inner = iter::successors(Some(line), |line| strip_quote(line)).last().unwrap_or(line);
+    let compares = inner.starts_with(|c: char| c.is_ascii_digit()) && number(inner).is_none();
+    if compares || inner.starts_with(['/', '=', '$', '"', '\'', '<', '~', '.']) { line } else { inner }
 }
 
 /// Whether the line is nothing but a command, so that each byte of it counts: it begins with an ASCII sign, Chinese
 /// stands in it only as a placeholder, in quotes or in a comment at the end, and it is no other thing that Markdown knows.
 fn is_command(text: &str) -> bool {
-    let begins_other = ["|", "**", "[!", "http://", "https://"].iter().any(|sign| text.starts_with(sign))
-        || (text.starts_with("##") && text.trim_start_matches('#').starts_with(' '));
+    let others = ["|", "**", "[!", "## ", "### ", "#### ", "http://", "https://"];
     let is_link = || text.trim_start_matches('!').starts_with('[') && text.contains("](http");
+    let closed = text.rfind("</").filter(|_| text.ends_with('>')).and_then(|at| text.get(at..));
+    // `Check the disk first.`
+    let is_sentence = text.contains(" the ")
+        || (text.starts_with(|c: char| c.is_ascii_uppercase())
+            && text.ends_with(['.', '!', '?', ':'])
+            && text.contains(' ')
+            && !text.contains(['=', '{', '(']));
     text.starts_with(|c: char| c.is_ascii())
-        && !begins_other
-        && number(text).is_none()
-        && is_foreign_but_for_data(text)
+        && !others.iter().any(|sign| text.starts_with(sign))
+        && !is_sentence
         && !is_link()
-        && !is_sentence(text)
-        && tag(text).is_none()
-        && !text.rfind("</").is_some_and(|at| text.ends_with('>') && tag(text.get(at..).unwrap_or_default()).is_some())
+        && number(text).is_none()
+        && tag(text).or(closed.and_then(tag)).is_none()
+        && is_foreign_but_for_data(text)
 }
 
 /// Whether no Chinese stands outside of placeholders, quotes and a comment at the end.
 fn is_foreign_but_for_data(text: &str) -> bool {
-    let is_foreign = |c: char| c.is_ascii() || (c.is_alphabetic() && !is_ideograph(c));
     let mut closer = None;
-    let mut before = ' ';
-    let mut has_foreign = false;
     for (at, c) in text.char_indices() {
-        match closer {
-            Some(mark) if c == mark => (closer, has_foreign) = (None, false),
-            Some(_) => has_foreign |= !is_foreign(c),
-            None => match c {
-                '<' if !text.get(at + 1..).unwrap_or_default().starts_with([' ', '=', '<', '(', '-']) => {
-                    closer = Some('>')
-                }
-                '"' | '\'' => closer = Some(c),
-                '#' if before == ' ' && at > 1 => return true,
-                c if !is_foreign(c) => return false,
-                _ => {}
-            },
-        }
-        before = c;
+        let near = window(text.get(at + c.len_utf8()..).unwrap_or_default());
+        closer = match (closer, c) {
+            (Some(mark), _) => closer.filter(|_| c != mark),
+            (None, '<') if near.contains('>') && !near.starts_with([' ', '=', '<', '(', '-']) => Some('>'),
+            // A quote that nothing closes quotes nothing: `don't 重启`.
+            (None, '"' | '\'') if near.contains(c) => Some(c),
+            (None, '#') if text.get(..at).is_some_and(|before| before.ends_with(' ')) => return true,
+            (None, _) if c.is_ascii() || (c.is_alphabetic() && !is_ideograph(c)) => None,
+            (None, _) => return false,
+        };
     }
-    // A quote that nothing closes quotes nothing: `don't 重启`.
-    !has_foreign
-}
-
-/// `Check the disk first.`
-fn is_sentence(text: &str) -> bool {
-    let begins =
-        text.starts_with(|c: char| c.is_ascii_uppercase()) && text.contains(' ') && !text.contains(['=', '{', '(']);
-    text.contains(" the ") || (begins && text.ends_with(['.', '!', '?', ':']))
+    true
 }
 
 /// `key:`, `key: value`: what a list's item holds in YAML.
 fn is_yaml(item: &str) -> bool {
-    let key = item.split_once(':').filter(|(_, value)| value.is_empty() || value.starts_with(' ')).map(|(key, _)| key);
-    key.is_some_and(|key| {
-        !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-./\"'".contains(&byte))
-    })
+    let is_key = |key: &str| key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-./\"'".contains(&byte));
+    let (key, value) = item.split_once(':').unwrap_or_default();
+    !key.is_empty() && is_key(key) && (value.is_empty() || value.starts_with(' '))
 }
 
-/// A bullet and what it stands in front of. `* * * * * job` is a line of a crontab.
-fn bullet(text: &str) -> Option<(&str, &str)> {
-    let sign = text.chars().next().filter(|c| matches!(c, '-' | '*' | '+' | '•'))?;
-    let (bullet, rest) = text.split_at_checked(sign.len_utf8())?;
-    let item = rest.strip_prefix([' ', '\t'])?.trim_start();
+/// The item behind a bullet. `* * * * * job` is a line of a crontab.
+fn bullet(text: &str) -> Option<&str> {
+    let item = text.strip_prefix(['-', '*', '+', '•'])?.strip_prefix([' ', '\t'])?.trim_start();
     let field = item.split(' ').next().unwrap_or_default();
-    let is_schedule = sign == '*' && field.bytes().all(|byte| byte.is_ascii_digit() || b"*/,-".contains(&byte));
-    (!is_schedule).then_some((bullet, item))
+    let is_schedule =
+        text.starts_with('*') && field.bytes().all(|byte| byte.is_ascii_digit() || b"*/,-".contains(&byte));
+    (!is_schedule).then_some(item)
 }
 
 /// The number of a list's item, and what follows it.
 fn number(text: &str) -> Option<(u32, &str)> {
     let digits = text.bytes().take(4).take_while(u8::is_ascii_digit).count();
-    let (number, rest) = text.split_at_checked(digits)?;
-    let number = number.parse().ok().filter(|_| digits <= 3)?;
+    let (number, rest) = text.split_at_checked(digits).filter(|_| digits <= 3)?;
     let rest = rest.strip_prefix('、').or_else(|| rest.strip_prefix(['.', ')'])?.strip_prefix([' ', '\t']))?;
-    Some((number, rest.trim_start()))
+    Some((number.parse().ok()?, rest.trim_start()))
 }
 
 /// An item of a list that nobody filled in.
 fn is_bullet_alone(text: &str) -> bool {
-    let rest = text.trim_start_matches(|c: char| c.is_ascii_digit());
-    matches!((text.len() - rest.len(), rest), (0, "-" | "*" | "+" | "•") | (1..=3, "." | ")"))
+    ["-", "*", "+", "•", ".", ")"].contains(&text.trim_start_matches(|c: char| c.is_ascii_digit()))
 }
 
-/// `---`, `* * *`, `====`, `——`, and the frame of a table that a terminal drew: at least three signs and nothing else.
+/// `---`, `* * *`, `====`, `——`, and the frame of a table that a terminal drew.
 fn is_rule(text: &str) -> bool {
     let is_drawn = |signs: &str| text.chars().all(|c| c == ' ' || signs.contains(c));
     let marks = text.chars().filter(|c| *c != ' ').count();
-    let is_frame = text.starts_with('+') && text.contains("--") && is_drawn("+-=");
-    is_frame
-        || (marks >= 3 && ["-", "*", "_", "="].iter().any(|sign| is_drawn(sign)))
-        || (marks >= 2 && is_drawn("—─━＝"))
+    (marks >= 3 && ["+-=", "*", "_"].iter().any(|signs| is_drawn(signs))) || (marks >= 2 && is_drawn("—─━＝"))
 }
 
 /// The text of a heading, `## so`, `##结论`, or a line that is all bold.
 fn heading(text: &str) -> Option<&str> {
     let bold = text.strip_prefix("**").and_then(|text| text.strip_suffix("**").or(text.strip_suffix("**：")));
-    if let Some(bold) = bold.filter(|bold| text.len() <= MAX_HEADING && !bold.contains("**")) {
-        return Some(bold.trim());
-    }
+    let bold = bold.filter(|bold| text.len() <= MAX_HEADING && !bold.contains("**"));
     let rest = text.trim_start_matches('#');
-    let is_heading = matches!(text.len() - rest.len(), 1..=6)
-        && (rest.starts_with(' ')
-            || rest.starts_with(is_ideograph)
-            || (text.starts_with("##") && !rest.starts_with('!')));
-    is_heading.then(|| rest.trim_matches(['#', ' ']).trim_start_matches("**").trim_end_matches("**"))
+    let is_heading =
+        matches!(text.len() - rest.len(), 1..=6) && rest.chars().next().is_none_or(|c| c == ' ' || is_ideograph(c));
+    let title = is_heading.then(|| rest.trim_matches(['#', ' ']).trim_start_matches("**").trim_end_matches("**"));
+    bold.map(str::trim).or(title)
 }
 
 /// A section's name and its text, of `影响：…`, `## 一、影响`, `**影响**：…`, `【影响】…`, `🔥 影响`.
 fn section(text: &str) -> Option<(&'static str, &str)> {
-    if bullet(text).is_some() {
-        return None;
-    }
-    let is_lead = |c: char| !c.is_alphanumeric() || matches!(c, '一' | '二' | '三' | '四');
-    let titled = text.trim_start_matches(is_lead);
-    let digits = if text.starts_with('#') { number(titled).map_or(titled, |(_, rest)| rest) } else { titled };
-    let (name, rest) =
-        SECTIONS.iter().chain(&MORE_TITLES).find_map(|name| Some((*name, digits.strip_prefix(name)?)))?;
+    let titled = text.trim_start_matches(|c: char| !c.is_alphanumeric() || matches!(c, '一' | '二' | '三' | '四'));
+    let is_heading = text.starts_with('#');
+    let titled = number(titled).filter(|_| is_heading).map_or(titled, |(_, rest)| rest);
+    let mut names = SECTIONS.iter().chain(&MORE_TITLES);
+    let (name, rest) = names.find_map(|name| Some((*name, titled.strip_prefix(name)?)))?;
     let behind = rest.trim_start_matches(['*', ' ', '】', '#']);
-    if let Some(text) = behind.strip_prefix(['：', ':']) {
-        return Some((name, text.trim_start_matches(['*', ' '])));
-    }
-    let is_bracketed =
-        rest.trim_start_matches('*').starts_with('】') || (text.starts_with('#') && rest.starts_with(' '));
-    let is_alone = behind.len() <= MAX_HEADING && !behind.chars().any(char::is_alphanumeric);
-    if is_alone { Some((name, "")) } else { is_bracketed.then_some((name, behind)) }
-}
-
-/// The text without what marks it as dangerous, and whether something did.
-fn unflagged(text: &str) -> (String, bool) {
-    let is_flagged = text.contains("高危") && FLAGS.iter().any(|flag| text.contains(flag));
-    if !is_flagged {
-        return (text.to_owned(), false);
-    }
-    let bare = FLAGS.iter().fold(text.to_owned(), |text, flag| text.replace(flag, ""));
-    (bare.trim().trim_start_matches(['：', ':', ' ']).to_owned(), true)
+    let is_alone = !behind.contains(char::is_alphanumeric);
+    let is_titled = rest.trim_start_matches('*').starts_with('】') || (is_heading && rest.starts_with(' '));
+    let content = behind.strip_prefix(['：', ':']).map(|text| text.trim_start_matches(['*', ' ']));
+    let content = content.or(is_alone.then_some("")).or(is_titled.then_some(behind));
+    Some((name, content.filter(|_| bullet(text).is_none())?))
 }
 
 /// The row under a table's head, `|---|:-:|`.
 fn is_table_rule(line: &str) -> bool {
-    let text = line.trim();
-    text.bytes().all(|byte| matches!(byte, b'-' | b'|' | b':' | b' ')) && text.contains('-') && text.contains('|')
+    line.trim().bytes().all(|byte| b"-|: ".contains(&byte)) && line.contains('-') && line.contains('|')
 }
 
 /// A row's cells. A pipe inside a code span or behind a backslash divides nothing, since models write commands there.
 fn cells(row: &str) -> Vec<String> {
-    let row = row.trim().trim_start_matches('|');
-    let row = row.strip_suffix('|').filter(|row| !row.ends_with('\\')).unwrap_or(row);
-    let has_pairs = row.bytes().filter(|byte| *byte == b'`').count() % 2 == 0;
-    let mut cells = vec![String::new()];
+    // No answer holds the control character: it is cleaned.
+    let row = row.trim().trim_start_matches('|').replace("\\|", "\0");
+    let has_pairs = row.matches('`').count().is_multiple_of(2);
     let mut in_code = false;
-    let mut chars = row.chars().peekable();
-    while let Some(c) = chars.next() {
+    let is_edge = |c: char| {
         in_code ^= c == '`' && has_pairs;
-        if c == '|' && !in_code {
-            cells.push(String::new());
-            continue;
-        }
-        let escaped = if c == '\\' { chars.next_if_eq(&'|') } else { None };
-        if let Some(cell) = cells.last_mut() {
-            cell.push(escaped.unwrap_or(c));
-        }
-    }
-    cells.iter().map(|cell| cell.trim().to_owned()).collect()
+        c == '|' && !in_code
+    };
+    let cells = row.strip_suffix('|').unwrap_or(&row).split(is_edge);
+    cells.map(|cell| cell.trim().replace('\0', "|")).collect()
 }
 
 /// As much of the text as a partner of its first sign is looked for in.
@@ -548,20 +476,16 @@ fn window(text: &str) -> &str {
 
 /// The code of the span that begins the text, and the bytes that the span takes.
 fn span(text: &str) -> Option<(&str, usize)> {
-    let ticks = text.bytes().take_while(|byte| *byte == b'`').count();
-    let mut rest = window(text).get(ticks..).filter(|_| ticks > 0)?;
-    loop {
-        rest = rest.get(rest.find('`')?..)?;
-        let closing = rest.bytes().take_while(|byte| *byte == b'`').count();
-        if closing == ticks {
-            let end = window(text).len() - rest.len();
-            let code = text.get(ticks..end)?;
-            // One space next to the ticks is theirs.
-            let inner = code.strip_prefix(' ').and_then(|code| code.strip_suffix(' ')).filter(|code| !code.is_empty());
-            return Some((inner.unwrap_or(code), end + ticks));
-        }
-        rest = rest.get(closing..)?;
-    }
+    let near = window(text);
+    let inner = near.trim_start_matches('`');
+    let ticks = near.strip_suffix(inner).filter(|ticks| !ticks.is_empty())?;
+    let is_run = |code: &str, behind: &str| !code.ends_with('`') && !behind.starts_with('`');
+    let ends = inner.match_indices(ticks).map(|(at, _)| (at, at + ticks.len()));
+    let mut runs = ends.filter_map(|(at, end)| Some((inner.get(..at)?, inner.get(end..)?)));
+    let (code, _) = runs.find(|(code, behind)| is_run(code, behind))?;
+    // One space next to the ticks is theirs.
+    let bare = code.strip_prefix(' ').and_then(|code| code.strip_suffix(' ')).filter(|code| !code.is_empty());
+    Some((bare.unwrap_or(code), code.len() + 2 * ticks.len()))
 }
 
 /// The code of a text that is one span.
@@ -572,124 +496,98 @@ fn whole_span(text: &str) -> Option<&str> {
 
 /// A link to a web page, `[手册](https://…)`, as its words and its address, and the bytes that it takes.
 fn link(text: &str) -> Option<(String, usize)> {
-    let begin = text.find('[').filter(|at| *at <= 1)? + 1;
-    let end = window(text).find("](http")?;
-    let words = text.get(begin..end).filter(|words| !words.contains("]("))?;
-    let target = window(text.get(end + 2..)?).split_once(')')?.0;
-    let address = target.split(' ').next()?;
+    let near = window(text);
+    let (words, rest) = near.trim_start_matches('!').strip_prefix('[')?.split_once("](")?;
+    let (target, behind) = rest.split_once(')')?;
+    let address = target.split(' ').next().filter(|address| address.starts_with("http"))?;
     let words = inline(words).0;
     let is_same = address.contains(words.trim_end_matches('/'));
     let shown = if is_same { address.to_owned() } else { format!("{words} {address}") };
-    Some((shown, end + 2 + target.len() + 1))
+    Some((shown, near.len() - behind.len()))
 }
 
 /// What takes the place of the tag that begins the text, and the bytes of the tag.
 fn tag(text: &str) -> Option<(String, usize)> {
-    let inner = window(text).strip_prefix('<')?.split_once('>')?.0;
-    let shown = |shown: &str| Some((shown.to_owned(), inner.len() + 2));
-    if inner.starts_with("http") && !inner.contains(' ') {
-        return shown(inner);
-    }
-    let (is_closing, opened) = inner.strip_prefix('/').map_or((false, inner), |opened| (true, opened));
+    let near = window(text);
+    let inner = near.strip_prefix('<')?.split_once('>')?.0;
+    let opened = inner.strip_prefix('/').unwrap_or(inner);
+    let is_closing = opened.len() < inner.len();
     let name = opened.split([' ', '/']).next()?.to_ascii_lowercase();
-    let is_in = |names: &str| !name.is_empty() && names.split(' ').any(|known| known == name);
-    let is_closed = || is_closing || inner.contains("=\"") || window(text).contains(&format!("</{name}>"));
-    if !(is_in(BLOCK_TAGS) || (is_in(INLINE_TAGS) && is_closed())) {
-        return None;
-    }
-    match (name.as_str(), is_closing) {
-        ("br" | "pre", false) => shown("\n"),
-        ("li", false) => shown("\n• "),
-        ("td" | "th", true) => shown(" "),
-        ("a", false) => shown(inner.split('"').find(|value| value.starts_with("http")).unwrap_or_default()),
-        _ => shown(""),
-    }
+    let is_in = |names: &str| names.split(' ').any(|known| known == name);
+    let is_closed = || is_closing || inner.contains("=\"") || near.contains(&format!("</{name}>"));
+    let shown = match (name.as_str(), is_closing) {
+        _ if inner.starts_with("http") && !inner.contains(' ') => inner,
+        _ if !(is_in(BLOCK_TAGS) || (is_in(INLINE_TAGS) && is_closed())) => return None,
+        ("br" | "pre", false) => "\n",
+        ("li", false) => "\n• ",
+        ("td" | "th", true) => " ",
+        ("a", false) => inner.split('"').find(|value| value.starts_with("http")).unwrap_or_default(),
+        _ => "",
+    };
+    Some((shown.to_owned(), inner.len() + 2))
 }
 
 /// Prose without Markdown's signs, and where the command stands that ends it. Backslashes and single `*` and `_` stay.
 fn inline(text: &str) -> (String, Option<Range<usize>>) {
-    let mut plain = String::with_capacity(text.len());
-    let mut code = None;
-    let mut is_bold = false;
+    let (mut plain, mut code, mut is_bold) = (String::with_capacity(text.len()), None, false);
+    let joins = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.');
+    let hugs = |text: &str| !text.is_empty() && !text.ends_with(' ');
+    let is_closed = |near: &str| near.match_indices("**").any(|(at, _)| near.get(..at).is_some_and(hugs));
     let mut rest = text;
     while let Some(at) = rest.find(['`', '*', '[', '!', '<']) {
-        let (before, here) = rest.split_at_checked(at).unwrap_or((rest, ""));
+        let (before, here) = rest.split_at_checked(at).unwrap_or_default();
         plain.push_str(before);
-        let sign = here.as_bytes().first().copied().unwrap_or_default();
-        let is_run = matches!(sign, b'`' | b'*');
-        let run = if is_run { here.bytes().take_while(|byte| *byte == sign).count() } else { 1 };
+        let sign = here.chars().next().unwrap_or_default();
+        let run = if matches!(sign, '`' | '*') { here.len() - here.trim_start_matches(sign).len() } else { 1 };
+        let (signs, after) = here.split_at_checked(run).unwrap_or_default();
         let shown = match sign {
-            b'`' => span(here).map(|(inner, length)| {
+            '`' => span(here).map(|(inner, length)| {
                 code = Some(plain.len()..plain.len() + inner.len());
                 (inner.to_owned(), length)
             }),
-            b'*' => {
-                let last = plain.chars().next_back().unwrap_or(' ');
-                let after = here.get(run..).unwrap_or_default();
-                let next = after.chars().next().unwrap_or(' ');
-                let joins = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.');
-                let closes = is_bold && last != ' ' && !joins(next);
-                let opens = !is_bold && next != ' ' && !joins(last) && closes_bold(after);
-                (run >= 2 && (closes || opens)).then(|| {
-                    is_bold = opens;
-                    (String::new(), run)
-                })
+            '*' => {
+                let closes = is_bold && hugs(&plain) && !after.starts_with(joins);
+                let opens = !is_bold && !after.starts_with(' ') && !plain.ends_with(joins) && is_closed(window(after));
+                let is_mark = run >= 2 && (closes || opens);
+                is_bold ^= is_mark;
+                is_mark.then(|| (String::new(), run))
             }
-            b'<' => tag(here),
+            '<' => tag(here),
             _ => link(here),
         };
         // A run that has no partner is looked at once.
-        let (shown, taken) = shown.unwrap_or_else(|| (here.get(..run).unwrap_or_default().to_owned(), run));
+        let (shown, taken) = shown.unwrap_or_else(|| (signs.to_owned(), run));
         plain.push_str(&shown);
         rest = here.get(taken..).unwrap_or_default();
-        if shown.contains("http") && sign != b'`' && rest.starts_with(char::is_alphanumeric) {
+        if shown.contains("http") && sign != '`' && rest.starts_with(char::is_alphanumeric) {
             plain.push(' ');
         }
     }
     plain.push_str(rest);
-    let is_last = |range: &Range<usize>| {
-        let after = plain.get(range.end..).unwrap_or_default();
-        after.trim_matches(['。', '.', '；', ';', '：', ':', ' ']).is_empty()
-    };
-    let command = code.filter(is_last);
+    let behind = |range: &Range<usize>| plain.get(range.end..).unwrap_or_default();
+    let command = code.filter(|range| behind(range).trim_matches(['。', '.', '；', ';', '：', ':', ' ']).is_empty());
     (plain, command)
 }
 
-/// Whether two stars close what was opened in front of `text`.
-fn closes_bold(text: &str) -> bool {
-    let near = window(text);
-    near.match_indices("**").any(|(at, _)| at > 0 && !near.get(..at).is_some_and(|inner| inner.ends_with(' ')))
-}
-
-/// An answer in one line with a line for each of its sections and steps.
+/// An answer in one line, with a line for each of its sections and steps.
 fn unfolded(text: &str) -> Option<String> {
-    if text.contains('\n') {
-        return None;
-    }
     let mut lines = String::with_capacity(text.len());
     let (mut titles, mut expected, mut in_code, mut before) = (0, 1, false, ' ');
     for (at, c) in text.char_indices() {
         let rest = text.get(at..).unwrap_or_default();
         in_code ^= c == '`';
-        let is_edge = " 。；！？：:;】".contains(before) || (matches!(c, '【' | '*') && before != c);
-        if is_edge && !in_code {
+        if !in_code && (" 。；！？：:;】".contains(before) || (matches!(c, '【' | '*') && before != c)) {
             let near = rest.get(..rest.floor_char_boundary(40)).unwrap_or_default();
-            let is_title = section(near).is_some() && !near.starts_with(' ') && !matches!(before, '【' | '*' | '#');
-            let step = number(rest).map(|(step, _)| step);
+            let is_title = section(near).is_some() && c != ' ' && !matches!(before, '【' | '*' | '#');
             // A first step without a second is none.
-            let is_step = step == Some(expected) && (expected > 1 || window(rest).contains("2. "));
+            let is_step = number(near).is_some_and(|(step, _)| step == expected)
+                && (expected > 1 || window(rest).contains("2. "));
             if is_title || is_step {
                 lines.truncate(lines.trim_end().len());
                 lines.push('\n');
             }
             titles += usize::from(is_title);
-            expected = if is_step {
-                expected + 1
-            } else if is_title {
-                1
-            } else {
-                expected
-            };
+            expected = if is_title { 1 } else { expected + u32::from(is_step) };
         }
         lines.push(c);
         before = c;
@@ -697,17 +595,13 @@ fn unfolded(text: &str) -> Option<String> {
     (titles > 1).then_some(lines)
 }
 
-/// Words in front of a JSON answer of at most this many bytes announce it.
-const MAX_LEAD: usize = 120;
-
 /// An answer that is a JSON object or list and nothing else, fenced and announced or not, as Markdown: the outer names
 /// become headings, lists are numbered, in the order they were written, and commands get fences.
 fn from_json(answer: &str) -> Option<String> {
     let begin = window(answer).find(['{', '[']).filter(|at| *at <= MAX_LEAD)?;
     let (lead, text) = answer.split_at_checked(begin)?;
-    let lead = lead.trim_end();
-    let is_fenced = lead.ends_with("```json") || lead.ends_with("```JSON") || lead.ends_with("```");
-    let text = if is_fenced { text.strip_suffix("```")?.trim_end() } else { text };
+    let is_fenced = lead.trim_end().trim_end_matches(char::is_alphabetic).ends_with("```");
+    let text = if is_fenced { text.strip_suffix("```")? } else { text };
     if !(is_fenced || lead.is_empty()) || serde_json::from_str::<IgnoredAny>(text).is_err() {
         return None;
     }
@@ -716,47 +610,40 @@ fn from_json(answer: &str) -> Option<String> {
     let (mut lists, mut name, mut commands, mut begins_item) = (Vec::new(), String::new(), String::new(), true);
     let mut rest = text;
     while let Some(sign) = rest.chars().next() {
-        let is_command = ["命令", "command", "cmd"].iter().any(|word| name.to_lowercase().contains(word));
-        if !(sign == '"' || sign == '-' || sign.is_ascii_alphanumeric()) {
-            match sign {
-                '{' | '[' => lists.push(sign == '['),
-                '}' | ']' => {
-                    lists.pop();
-                    // The commands of a list have one name, those of the next object another.
-                    name.clear();
+        let is_command = COMMAND_NAMES.iter().any(|word| name.contains(word));
+        if sign == '"' || sign == '-' || sign.is_ascii_alphanumeric() {
+            let mut values = Deserializer::from_str(rest).into_iter::<Value>();
+            let value = values.next()?.ok()?;
+            let word = || value.to_string().replace("true", "是").replace("false", "否").replace("null", "无");
+            let text = value.as_str().map_or_else(word, str::to_owned);
+            rest = rest.get(values.byte_offset()..)?;
+            if rest.trim_start().starts_with(':') {
+                if lists.len() == 1 {
+                    markdown.extend(["\n## ", &text, "\n"]);
                 }
-                ',' if lists.last() == Some(&true) && !is_command => {
-                    markdown.push_str(&std::mem::take(&mut commands));
-                    begins_item = true;
-                }
-                _ => {}
+                name = text;
+            } else if is_command {
+                commands.extend(["\n```\n", &text, "\n```\n"]);
+            } else if lists == [false] {
+                markdown.push_str(&text);
+            } else if mem::take(&mut begins_item) {
+                markdown.extend(["\n1. ", &text]);
+            } else {
+                markdown.extend(["，", &name, "：", &text]);
             }
-            rest = rest.get(sign.len_utf8()..)?;
             continue;
         }
-        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
-        let text = match values.next()?.ok()? {
-            Value::String(text) => text,
-            Value::Bool(is_so) => if is_so { "是" } else { "否" }.to_owned(),
-            Value::Null => "无".to_owned(),
-            number @ (Value::Number(_) | Value::Array(_) | Value::Object(_)) => number.to_string(),
-        };
-        rest = rest.get(values.byte_offset()..)?;
-        if lists.last() == Some(&false) && rest.trim_start().starts_with(':') {
-            if lists.len() == 1 {
-                markdown.extend([&std::mem::take(&mut commands), "\n## ", &text, "\n"]);
+        match sign {
+            '{' | '[' => lists.push(sign == '['),
+            // The commands of a list have one name, those of the next object another.
+            '}' | ']' => lists.pop().map_or((), |_| name.clear()),
+            ',' if lists.len() == 1 || (lists.last() == Some(&true) && !is_command) => {
+                markdown.push_str(&mem::take(&mut commands));
                 begins_item = true;
             }
-            name = text;
-        } else if is_command {
-            commands.extend(["\n```\n", &text, "\n```\n"]);
-        } else if lists == [false] {
-            markdown.push_str(&text);
-        } else if std::mem::take(&mut begins_item) {
-            markdown.extend(["\n1. ", &text]);
-        } else {
-            markdown.extend(["，", &name, "：", &text]);
+            _ => {}
         }
+        rest = rest.get(sign.len_utf8()..)?;
     }
     Some(markdown + &commands)
 }
@@ -836,21 +723,22 @@ mod tests {
         let units = [
             "**a *b ", "UPDATE t\nSET a=1\n", "|", "|-|\n", "> ", "```\n", "[", "[](http", "![", "<b>", "</a></a>",
             "<a href=\"", "{\"a\":", "\"中", "- ", "# ", "x\u{301}", "`|`|", "\n", "<br>", "1. ", "1.\n", "【",
-            "【高危】", "影响：", "\\\n", "a:\n- b\n", "。", "- `a`\n", "rm -rf /a\n", "结论：a ", "<@",
+            "【高危】", "影响：", "\\\n", "a:\n- b\n", "。", "- `a`\n", "rm -rf /a\n", "结论：a ", "<@", "'", "<",
+            "a|b\n",
         ];
-        let ticks = |bytes: usize| (1..(2 * bytes).isqrt()).map(|count| "`".repeat(count) + "a").collect();
-        let time = |text: &str| {
-            let started = std::time::Instant::now();
-            let _plain = plain(text);
-            started.elapsed().as_secs_f64()
-        };
-        for unit in units.iter().map(|unit| Some(*unit)).chain([None]) {
-            let text = |bytes: usize| unit.map_or_else(|| ticks(bytes), |unit| unit.repeat(bytes / unit.len()));
+        let ticks = (1..(128_usize << 10).isqrt()).map(|count| "`".repeat(count) + "a").collect::<String>();
+        let texts = units.map(|unit| unit.repeat((64 << 10) / unit.len()));
+        for text in texts.iter().chain([&ticks]) {
             for begin in ["结论：满\n", ""] {
-                let (short, long) = (format!("{begin}{}", text(64 << 10)), format!("{begin}{}", text(256 << 10)));
-                // Four times as long takes four times the time, not sixteen times; a busy machine gets more tries.
-                let is_linear = (0..5).any(|_| time(&long) < 8.0 * time(&short) + 0.1);
-                assert!(is_linear, "{begin:?} {unit:?}");
+                let time = |bytes: usize| {
+                    let text = format!("{begin}{}", text.get(..text.floor_char_boundary(bytes)).unwrap());
+                    let started = std::time::Instant::now();
+                    let _plain = plain(&text);
+                    started.elapsed().as_secs_f64()
+                };
+                // Eight times as long takes eight times the time, not 64 times; a busy machine gets more tries.
+                let is_linear = (0..5).any(|_| time(64 << 10) < 24.0 * time(8 << 10) + 0.05);
+                assert!(is_linear, "{begin:?} {:?}", text.get(..20));
             }
         }
         for text in [

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::{iter, mem};
 
 use super::danger;
 use super::invented::{self, Invented};
@@ -26,22 +27,20 @@ const NO_STEPS: [&str; 6] = ["结论", "原因", "影响", "Conclusion", "ause",
 /// Drops what stands in front of the verdict, a title or a greeting, and the last courtesies.
 pub(crate) fn trim(lines: &mut Vec<Line>) {
     let is_opening = |line: &Line| {
-        let announces =
-            line.text.len() <= MAX_GREETING || (line.text.ends_with(['：', ':']) && line.text.len() <= MAX_COURTESY);
+        let announces = line.text.ends_with(['：', ':']) && line.text.len() <= MAX_COURTESY;
         let is_title = line.kind == Kind::Title && !line.text.contains(['：', ':', '，', '。', '！']);
-        is_title || (announces && OPENINGS.iter().any(|opening| line.text.starts_with(opening)))
+        let is_greeting = OPENINGS.iter().any(|opening| line.text.starts_with(opening));
+        is_title || (is_greeting && (announces || line.text.len() <= MAX_GREETING))
     };
-    // Only a few lines are looked at: what stands further down has a reason.
-    let verdict =
-        lines.iter().take(4).position(|line| line.kind != Kind::Command && line.text.starts_with(SECTIONS[0]));
-    if let Some(verdict) = verdict.filter(|at| lines.iter().take(*at).all(is_opening)) {
-        lines.drain(..verdict);
+    // What stands further down has a reason.
+    let openings = lines.iter().take(3).take_while(|line| is_opening(line)).count();
+    if lines.get(openings).is_some_and(|line| line.kind != Kind::Command && line.text.starts_with(SECTIONS[0])) {
+        lines.drain(..openings);
     }
+    // A step holds a number or a command; a courtesy holds no more than an AI.
     let is_closing = |line: &Line| {
-        // A step holds a number or a command; a courtesy holds no more than an AI.
-        let holds_something = line.text.bytes().any(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase());
         line.text.len() <= MAX_COURTESY
-            && !holds_something
+            && !line.text.contains(|c: char| c.is_ascii_digit() || c.is_ascii_lowercase())
             && CLOSINGS.iter().any(|closing| line.text.contains(closing))
     };
     while lines.len() > 1 && lines.last().is_some_and(is_closing) {
@@ -68,8 +67,7 @@ pub(crate) fn mark(lines: Vec<Line>, invented: &Invented) -> Vec<Line> {
         let danger = line.is_flagged.then(|| danger::MARK.to_owned());
         let names = (!line.invented.is_empty()).then(|| invented::mark(&line.invented));
         for mark in danger.into_iter().chain(names) {
-            line.text.push_str(if line.text.is_empty() { "" } else { " " });
-            line.text.push_str(&mark);
+            line.text.extend([if line.text.is_empty() { "" } else { " " }, &mark]);
         }
     }
     marker.lines
@@ -112,8 +110,8 @@ impl Marker<'_> {
             return self.take_prose(line);
         }
         line.text.truncate(line.text.get(..range.start).map_or(0, |before| before.trim_end().len()));
-        match self.anchor.and_then(|at| self.lines.get_mut(at)).filter(|_| line.text.is_empty()) {
-            Some(above) => above.is_flagged |= line.is_flagged,
+        match self.anchor.filter(|_| line.text.is_empty()) {
+            Some(above) => self.lines[above].is_flagged |= line.is_flagged,
             None => self.take_prose(line),
         }
         self.take_command(command);
@@ -127,18 +125,16 @@ impl Marker<'_> {
     }
 
     fn take_command(&mut self, line: Line) {
-        let is_dangerous = (danger::is_dangerous(&line.text) || line.text.contains("【高危】"))
-            && !std::mem::take(&mut self.is_flagged);
+        let is_dangerous =
+            (danger::is_dangerous(&line.text) || line.text.contains("【高危】")) && !mem::take(&mut self.is_flagged);
         let names = self.new_names(&line.text);
         if is_dangerous || !names.is_empty() {
-            if self.anchor.is_none() {
-                self.anchor = Some(self.lines.len());
+            let above = *self.anchor.get_or_insert(self.lines.len());
+            if above == self.lines.len() {
                 self.lines.push(Line::new(Kind::Text, ""));
             }
-            if let Some(above) = self.anchor.and_then(|at| self.lines.get_mut(at)) {
-                above.is_flagged |= is_dangerous;
-                above.invented.extend(names);
-            }
+            self.lines[above].is_flagged |= is_dangerous;
+            self.lines[above].invented.extend(names);
         }
         self.lines.push(line);
     }
@@ -152,39 +148,28 @@ impl Marker<'_> {
 
 /// Where the dangerous command begins that ends a line of prose: 卡死时 kill -9 42.
 fn command_at_end(text: &str) -> Option<Range<usize>> {
-    let text = text.trim_end();
-    let (at, last) = text.char_indices().rev().find(|(_, c)| !c.is_ascii())?;
-    let begin = at + last.len_utf8();
-    let tail = text.get(begin..)?;
-    let begin = begin + tail.len() - tail.trim_start().len();
-    let command = text.get(begin..)?;
-    (command.contains(' ') && danger::is_dangerous(command)).then_some(begin..text.len())
+    let (_, command) = text.rsplit_once(|c: char| !c.is_ascii())?;
+    let command = command.trim_start();
+    (command.contains(' ') && danger::is_dangerous(command)).then_some(text.len() - command.len()..text.len())
 }
 
 /// The lines in blocks that a cut leaves whole where it can: a step with its commands, a title with what follows it. A
 /// block that begins with a line break has a blank line above.
 pub(crate) fn blocks(lines: &[Line]) -> Vec<String> {
-    let mut blocks: Vec<String> = Vec::new();
-    let mut in_step = false;
-    let mut before: Option<&Line> = None;
-    for line in lines {
-        let begins_section = matches!(line.kind, Kind::Title | Kind::Section);
-        let is_parted = before.is_some_and(|before| {
-            let is_paragraph = line.is_parted && (line.kind == Kind::Text || (line.kind == Kind::Step && !in_step));
-            before.kind != Kind::Title && (begins_section || is_paragraph)
-        });
-        let leads_on = before.is_some_and(|before| before.kind != Kind::Command && before.text.ends_with(['：', ':']));
-        let is_glued = match line.kind {
-            Kind::Command => true,
-            Kind::Text => (in_step && !is_parted) || leads_on || line.text.starts_with(' '),
-            Kind::Title | Kind::Section | Kind::Step => false,
-        };
+    let (mut blocks, mut in_step) = (Vec::<String>::new(), false);
+    let top = Line::new(Kind::Title, "");
+    for (before, line) in iter::once(&top).chain(lines).zip(lines) {
+        let is_title = matches!(line.kind, Kind::Title | Kind::Section);
+        let is_paragraph = line.is_parted && (line.kind == Kind::Text || (line.kind == Kind::Step && !in_step));
+        let is_parted = before.kind != Kind::Title && (is_title || is_paragraph);
+        let leads_on = before.kind != Kind::Command && before.text.ends_with(['：', ':']);
+        let is_more = (in_step && !is_parted) || leads_on || line.text.starts_with(' ');
+        let is_glued = before.kind == Kind::Title || line.kind == Kind::Command || (line.kind == Kind::Text && is_more);
         in_step = line.kind == Kind::Step || (in_step && is_glued);
-        match blocks.last_mut().filter(|_| is_glued || before.is_some_and(|before| before.kind == Kind::Title)) {
+        match blocks.last_mut().filter(|_| is_glued) {
             Some(block) => block.extend([if is_parted { "\n\n" } else { "\n" }, &line.text]),
             None => blocks.push(format!("{}{}", if is_parted { "\n" } else { "" }, line.text)),
         }
-        before = Some(line);
     }
     blocks
 }

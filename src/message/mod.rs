@@ -123,7 +123,7 @@ pub enum Content<'a> {
 }
 
 /// Renders 1 to [`MAX_PARTS`] parts, each of at most `part_bytes` bytes, to be sent in this order. The same input gives
-/// the same bytes. What the alerts and the answer hold of WeCom's own markup has lost its sign ([`text::disarmed`]).
+/// the same bytes. What the alerts and the answer hold of WeCom's own markup has lost its sign (`text::disarmed`).
 #[must_use]
 pub fn render(input: &MessageInput<'_>) -> Vec<String> {
     let part_bytes = input.part_bytes.max(MIN_PART_BYTES);
@@ -261,7 +261,7 @@ mod tests {
         let facts = Facts { pieces, ..Facts::default() };
         let whole = render(&MessageInput { facts: &facts, ..input(&[&node], ANSWER) }).concat();
         let line = "依据：93.4%（阈值 85%），1 小时前 61%，仍在上升；24 小时内第 4 次";
-        assert!(whole.contains(&format!("cluster=prod-bj，mountpoint=/data，job=node\n{line}\n\n")), "{whole}");
+        assert!(whole.contains(&format!("cluster=prod-bj，mountpoint=/data\n{line}\n\n")), "{whole}");
         let mut last = line.len();
         for part_bytes in (MIN_PART_BYTES..2048).rev().step_by(64) {
             let parts = render(&MessageInput { facts: &facts, part_bytes, ..input(&[&node], ANSWER) });

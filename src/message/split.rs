@@ -1,6 +1,6 @@
 //! Cuts a text into parts of a bounded number of bytes, where a reader would.
 
-use std::collections::BTreeMap;
+use std::mem;
 
 use super::text;
 
@@ -23,50 +23,43 @@ pub(crate) struct Parts {
 /// cut is dropped.
 pub(crate) fn split(blocks: &[String], first: usize, bytes: usize, count: usize) -> Parts {
     let (first, bytes) = (first.max(MIN_BYTES), bytes.max(MIN_BYTES));
-    let mut parts = vec![String::new()];
+    let (mut parts, mut part) = (Vec::new(), String::new());
     for block in blocks {
-        let mut rest = if parts.last().is_some_and(String::is_empty) { trimmed(block) } else { block.trim_end() };
-        while !rest.is_empty() {
-            let is_first = parts.len() == 1;
-            let Some(part) = parts.last_mut() else { break };
-            let separator = if part.is_empty() { "" } else { "\n" };
-            let room = if is_first { first } else { bytes }.saturating_sub(part.len() + separator.len());
+        let mut rest = block.trim_end();
+        while !rest.trim_start().is_empty() {
+            let is_first = parts.is_empty();
+            let (separator, bound) = (if part.is_empty() { "" } else { "\n" }, if is_first { first } else { bytes });
+            if part.is_empty() {
+                rest = without_blank_lines(rest);
+            }
             // Later parts are as large; the first may be small, and leave a line to the second.
             let must_take = part.is_empty() && (!is_first || first >= bytes);
+            let room = bound.saturating_sub(part.len() + separator.len());
             let at = cut(rest, room, bytes, must_take, part.is_empty());
             let (piece, after) = rest.split_at_checked(at).unwrap_or((rest, ""));
             if !piece.trim_end().is_empty() {
                 part.extend([separator, piece.trim_end()]);
             }
-            if at == rest.len() {
-                break;
-            }
             // Inside a line the space at the cut is no indentation.
-            rest = trimmed(if at > 0 { after.trim_start_matches(' ') } else { after });
-            if rest.is_empty() {
-                break;
-            }
-            if parts.len() == count {
-                return Parts { parts, is_whole: false };
-            }
+            rest = if at > 0 { after.trim_start_matches(' ') } else { after };
             // White space that is longer than a part is dropped; only the first part may hold nothing.
-            if is_first || parts.last().is_some_and(|part| !part.is_empty()) {
-                parts.push(String::new());
+            if !rest.trim_start().is_empty() && (is_first || !part.is_empty()) {
+                parts.push(mem::take(&mut part));
+                if parts.len() == count {
+                    return Parts { parts, is_whole: false };
+                }
             }
         }
     }
-    if parts.len() == 1 && parts[0].is_empty() {
-        parts.clear();
-    }
+    parts.extend(Some(part).filter(|part| !part.is_empty()));
     Parts { parts, is_whole: true }
 }
 
-/// Without blank lines in front (but with the first line's indentation) and white space behind.
-fn trimmed(text: &str) -> &str {
-    let text = text.trim_end();
+/// The text without blank lines in front, but with the first line's indentation.
+fn without_blank_lines(text: &str) -> &str {
     let blank = text.len() - text.trim_start().len();
-    let lines = text.get(..blank).and_then(|blank| blank.rfind('\n')).map_or(0, |at| at + 1);
-    text.get(lines..).unwrap_or_default()
+    let line = text.get(..blank).and_then(|blank| blank.rfind('\n')).map_or(0, |at| at + 1);
+    text.get(line..).unwrap_or_default()
 }
 
 /// How much of the block a part takes that has `room` bytes left, when the next has `bytes`; 0 when it need not take
@@ -89,78 +82,63 @@ fn cut(text: &str, room: usize, bytes: usize, must_take: bool, is_empty: bool) -
     }
     match cut_in_line(text, window, line_break) {
         // A line of prose may be cut; one of other words goes to the next part when that can hold it.
-        Some((at, kind)) if must_take || !fits_next || kind != Kind::Space => at,
-        _ if !must_take && fits_next => 0,
+        Some((at, kind)) if must_take || !fits_next || kind > Kind::Space => at,
+        _ if !must_take && (fits_next || room < MIN_BYTES) => 0,
         _ if line_break > 0 => line_break,
-        _ if !must_take && room < MIN_BYTES => 0,
-        _ => match text::boundary_before(text, window) {
-            0 if must_take => window.max(text.chars().next().map_or(0, char::len_utf8)),
-            at => at,
-        },
+        _ => window,
     }
 }
 
 /// The last break between lines within `window` bytes whose line does not announce the next; 0 when there is none.
 fn last_line_break(text: &str, window: usize) -> usize {
-    let end = if text.as_bytes().get(window) == Some(&b'\n') { window + 1 } else { window };
-    let Some(head) = text.get(..end) else { return 0 };
-    let mut breaks = head.rmatch_indices('\n').map(|(at, _)| at);
+    let head = text.get(..=window).filter(|head| head.ends_with('\n')).or(text.get(..window)).unwrap_or_default();
+    // Only so many are looked at: a text of nothing but headings is cut all the same.
+    let mut breaks = head.rmatch_indices('\n').map(|(at, _)| at).take(64);
     let may_end = |at: &usize| {
         let before = head.get(..*at).unwrap_or_default().trim_end();
         !before.is_empty() && !before.ends_with([':', '：', '】', '\\', '，', '、'])
     };
-    let last = breaks.clone().next().filter(|at| *at > 0);
-    // Only so many are looked at: a text of nothing but headings is cut all the same.
-    breaks.by_ref().take(64).find(may_end).or(last).unwrap_or(0)
+    let last = breaks.clone().next();
+    breaks.find(may_end).or(last).unwrap_or(0)
 }
 
-/// How good a cut inside a line is, the best first.
+/// How good a cut inside a line is, the best last.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
-    Sentence,
-    Clause,
-    Ideograph,
     Space,
+    Ideograph,
+    Clause,
+    Sentence,
 }
 
 /// The best cut inside the line that the window ends in, behind byte `from`: the last one of the best kind that stands
-/// in the second half of the window, else the last one of any kind.
+/// in the second half of the window, else the last one of any kind. A cut at the window's very end counts.
 fn cut_in_line(text: &str, window: usize, from: usize) -> Option<(usize, Kind)> {
-    let mut last: BTreeMap<Kind, usize> = BTreeMap::new();
     let mut before = (' ', ' ');
-    let mut chars = text.get(from..)?.char_indices().peekable();
-    // A cut at the window's very end counts: the part is full then.
-    while let Some((at, c)) = chars.next().filter(|(at, _)| from + at <= window) {
-        let is_mark = |c: char| matches!(c, '⚠' | '〔');
-        // A mark belongs to what stands in front of it.
-        let leads_to_mark = is_mark(c) || (c == ' ' && chars.peek().is_some_and(|(_, next)| is_mark(*next)));
-        if let Some(kind) = kind_of_cut(before, c).filter(|_| at > 0 && !leads_to_mark) {
-            last.insert(kind, from + at);
-        }
+    let chars = text.char_indices().skip_while(|(at, _)| *at < from).take_while(|(at, _)| *at <= window);
+    let cuts = chars.filter_map(|(at, c)| {
+        let kind = kind_of_cut(before, text.get(at..).unwrap_or_default());
         before = (before.1, c);
-    }
-    let found = last.iter().map(|(kind, at)| (*at, *kind));
-    found.clone().find(|(at, _)| *at >= window / 2).or_else(|| found.max())
+        Some((at, kind?))
+    });
+    cuts.max_by_key(|(at, kind)| ((*at >= window / 2).then_some(*kind), *at))
 }
 
-/// What kind of cut stands between the last two characters and `after`.
-fn kind_of_cut((second, last): (char, char), after: char) -> Option<Kind> {
+/// What kind of cut stands between the last two characters and what follows.
+fn kind_of_cut((second, last): (char, char), rest: &str) -> Option<Kind> {
     let closes = |c: char| matches!(c, '”' | '’' | '）' | '】' | '」' | '》' | '〕');
     let ends = |c: char| matches!(c, '。' | '！' | '？' | '；');
-    if closes(after) {
+    // A mark belongs to what stands in front of it.
+    if rest.starts_with(closes) || rest.strip_prefix(' ').unwrap_or(rest).starts_with(['⚠', '〔']) {
         return None;
     }
-    if ends(last) || (closes(last) && ends(second)) {
-        return Some(Kind::Sentence);
-    }
-    if matches!(last, '.' | '!' | '?') && after == ' ' && second.is_alphanumeric() {
-        return Some(Kind::Sentence);
-    }
+    let is_space = rest.starts_with(' ');
     match last {
+        '.' | '!' | '?' if is_space && second.is_alphanumeric() => Some(Kind::Sentence),
+        _ if ends(last) || (closes(last) && ends(second)) => Some(Kind::Sentence),
         '，' | '、' | '：' => Some(Kind::Clause),
-        _ if text::is_ideograph(last) && text::is_ideograph(after) => Some(Kind::Ideograph),
-        _ if after == ' ' && last != ' ' => Some(Kind::Space),
-        _ => None,
+        _ if text::is_ideograph(last) && rest.starts_with(text::is_ideograph) => Some(Kind::Ideograph),
+        _ => (is_space && last != ' ').then_some(Kind::Space),
     }
 }
 

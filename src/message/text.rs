@@ -2,10 +2,6 @@
 
 use std::borrow::Cow;
 
-/// The longest run of joined characters that is kept whole, in characters. Text that joins more than this is no emoji
-/// but an attack on the screen.
-const MAX_JOINED: usize = 32;
-
 /// Removes what cannot be seen or turns the reading order around: control characters, terminal colours, bidirectional
 /// marks, zero-width fillers. Line breaks of every kind become `\n`, a no-break space a space; tabs stay, and so does
 /// the joiner inside an emoji. At most as long as `text`, but for a rare separator that was shorter than `\n`.
@@ -17,14 +13,14 @@ pub(crate) fn clean(text: &str) -> String {
             '\n' | '\t' => cleaned.push(c),
             '\r' if chars.peek() != Some(&'\n') => cleaned.push('\n'),
             '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => cleaned.push('\n'),
-            '\u{1b}' => skip_escape_sequence(&mut chars),
+            // Of a terminal's colour or cursor sequence, `[31;1m`, all goes.
+            '\u{1b}' if chars.next_if_eq(&'[').is_some() => {
+                while chars.next_if(|c| c.is_ascii_digit() || matches!(c, ';' | '?' | ':')).is_some() {}
+                let _final = chars.next_if(char::is_ascii_alphabetic);
+            }
             '\u{a0}' | '\u{202f}' => cleaned.push(' '),
-            '\u{200d}' => {
-                let joins = chars.peek().is_some_and(|next| is_pictograph(*next))
-                    && cleaned.chars().next_back().is_some_and(|last| is_pictograph(last) || last == '\u{fe0f}');
-                if joins {
-                    cleaned.push(c);
-                }
+            '\u{200d}' if cleaned.ends_with(is_pictograph) && chars.peek().copied().is_some_and(is_pictograph) => {
+                cleaned.push(c);
             }
             c if c.is_control() || is_invisible(c) => {}
             c => cleaned.push(c),
@@ -69,29 +65,12 @@ fn is_markup(text: &str) -> bool {
         || (is_apart && after.trim_start_matches(is_blank).starts_with('>'))
 }
 
-/// The largest index up to `at` bytes where `text` may be cut: on a character's edge and not inside an emoji or between
-/// a letter and its accent, as far as such a run is sane. May be 0.
-pub(crate) fn boundary_before(text: &str, at: usize) -> usize {
-    let edge = text.floor_char_boundary(at);
-    let Some((head, tail)) = text.split_at_checked(edge) else { return edge };
-    let Some(mut after) = tail.chars().next() else { return edge };
-    let mut index = edge;
-    for before in head.chars().rev().take(MAX_JOINED) {
-        if !is_joined(before, after) {
-            return index;
-        }
-        index -= before.len_utf8();
-        after = before;
-    }
-    if index == 0 { 0 } else { edge }
-}
-
 /// `text` when it has at most `bytes` bytes, else as much of it as fits with `…` behind.
 pub(crate) fn clip(text: &str, bytes: usize) -> Cow<'_, str> {
     if text.len() <= bytes {
         return Cow::Borrowed(text);
     }
-    let kept = boundary_before(text, bytes.saturating_sub('…'.len_utf8()));
+    let kept = text.floor_char_boundary(bytes.saturating_sub('…'.len_utf8()));
     Cow::Owned(format!("{}…", text.get(..kept).unwrap_or_default().trim_end()))
 }
 
@@ -106,27 +85,9 @@ pub(crate) fn is_ideograph(c: char) -> bool {
         | '\u{ac00}'..='\u{d7af}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
 }
 
-/// Whether a cut between the two would tear one visible character apart.
-fn is_joined(before: char, after: char) -> bool {
-    before == '\u{200d}' || extends(after) || (is_flag_letter(before) && is_flag_letter(after))
-}
-
-/// Combining marks, variation selectors, skin tones, the keycap and the joiner belong to what stands before them.
-fn extends(c: char) -> bool {
-    matches!(c, '\u{200d}' | '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{591}'..='\u{5bd}'
-        | '\u{610}'..='\u{61a}' | '\u{64b}'..='\u{65f}' | '\u{93c}' | '\u{94d}' | '\u{e31}' | '\u{e34}'..='\u{e3a}'
-        | '\u{e47}'..='\u{e4e}' | '\u{1ab0}'..='\u{1aff}' | '\u{1dc0}'..='\u{1dff}' | '\u{20d0}'..='\u{20ff}'
-        | '\u{fe00}'..='\u{fe0f}' | '\u{fe20}'..='\u{fe2f}' | '\u{1f3fb}'..='\u{1f3ff}')
-}
-
-/// Two of them make a flag.
-fn is_flag_letter(c: char) -> bool {
-    matches!(c, '\u{1f1e6}'..='\u{1f1ff}')
-}
-
-/// What a zero-width joiner joins.
+/// What a zero-width joiner joins, and the selector that makes a picture of a sign.
 fn is_pictograph(c: char) -> bool {
-    matches!(c, '\u{2190}'..='\u{2bff}' | '\u{1f000}'..='\u{1faff}')
+    matches!(c, '\u{2190}'..='\u{2bff}' | '\u{fe0f}' | '\u{1f000}'..='\u{1faff}')
 }
 
 /// Has no width, or changes the direction of what follows, or is a tag nobody sees.
@@ -134,16 +95,6 @@ fn is_invisible(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
         | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
         | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
-}
-
-/// Drops what follows ESC in a terminal's colour or cursor sequence, `[31;1m`; of anything else nothing.
-fn skip_escape_sequence(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
-    if chars.peek() != Some(&'[') {
-        return;
-    }
-    chars.next();
-    while chars.next_if(|c| c.is_ascii_digit() || matches!(c, ';' | '?' | ':')).is_some() {}
-    let _final = chars.next_if(char::is_ascii_alphabetic);
 }
 
 #[cfg(test)]
@@ -165,27 +116,6 @@ mod tests {
         ] {
             assert_eq!(clean(dirty), cleaned, "{name}");
         }
-    }
-
-    #[test]
-    fn floor_keeps_joined_characters_together() {
-        for (name, text, at, cut) in [
-            ("ascii", "abcdef", 3, 3),
-            ("inside a character", "中文", 4, 3),
-            ("past the end", "中文", 99, 6),
-            ("before an accent", "ae\u{301}b", 2, 1),
-            ("inside a family", "x👩\u{200d}💻", 9, 1),
-            ("before a skin tone", "x👍\u{1f3fd}", 5, 1),
-            ("inside a flag", "x🇨🇳", 5, 1),
-        ] {
-            assert_eq!(boundary_before(text, at), cut, "{name}");
-        }
-    }
-
-    #[test]
-    fn floor_cuts_an_endless_run_of_accents() {
-        let zalgo = format!("e{}", "\u{301}".repeat(1000));
-        assert_eq!(boundary_before(&zalgo, 501), 501);
     }
 
     #[test]

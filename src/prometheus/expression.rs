@@ -2,18 +2,20 @@
 //!
 //! <https://prometheus.io/docs/prometheus/latest/querying/operators/#binary-operator-precedence>
 
+use std::mem;
+
 /// An expression longer than this many bytes is not asked: it goes into an address, percent-coded.
 const MAX_BYTES: usize = 4 * 1024;
-/// Functions whose value is a projection or a state, and no measured figure.
-const NO_FIGURES: &str = "predict_linear deriv holt_winters double_exponential_smoothing absent absent_over_time";
+/// In the names of functions whose value is a projection or a state, and no measured figure.
+const NO_FIGURES: &str = "predict_linear deriv holt_winters double_exponential_smoothing absent";
 /// Ranges over which values show where something goes now; over longer ones they tell of the past.
 const SHORT_RANGES: &str = "30s 1m 2m 3m 5m 10m";
 
 /// The comparison that decides whether an alert fires.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Comparison<'e> {
+pub(crate) struct Comparison {
     /// What is compared: its value is the value of the whole expression.
-    pub(crate) left: &'e str,
+    pub(crate) left: String,
     /// What it is compared with, where that is a number and the only one.
     pub(crate) threshold: Option<f64>,
     /// Whether it fires above the threshold.
@@ -22,105 +24,76 @@ pub(crate) struct Comparison<'e> {
     pub(crate) has_trend: bool,
 }
 
-/// A word or sign outside all brackets, and where it stands.
-type Token<'e> = (usize, &'e str);
-
-impl<'e> Comparison<'e> {
+impl Comparison {
     /// Finds the comparison of an expression. None where the value is a state (`==`, `!=`, `bool`, `absent`), a projection,
     /// or one of several sides (`or`), where the first side of an `and` only excludes zeros, and where the text is not
     /// understood.
-    pub(crate) fn of(expression: &'e str) -> Option<Self> {
+    pub(crate) fn of(expression: &str) -> Option<Self> {
         let is_masked = expression.contains(crate::redact::MASK);
         let mut text = Some(expression).filter(|text| text.len() <= MAX_BYTES && !is_masked)?;
         let mut is_guarded = false;
-        loop {
-            text = without_parentheses(text)?;
-            let tokens = tokens(text)?;
-            let is = |token: &Token<'_>, words: &[&str]| words.iter().any(|word| token.1.eq_ignore_ascii_case(word));
-            if tokens.iter().any(|token| is(token, &["or"])) {
+        let outside = loop {
+            let outside = outside(text)?;
+            if outside.contains(" or ") {
                 return None;
             }
             // Both are of one precedence and keep the value of their left side.
-            if let Some((at, _)) = tokens.iter().find(|token| is(token, &["and", "unless"])) {
-                text = text.get(..*at)?;
-                is_guarded = true;
-                continue;
-            }
-            if tokens.iter().any(|token| is(token, &["==", "!=", "bool"])) {
-                return None;
-            }
-            let mut compared = tokens.iter().filter(|token| is(token, &["<", ">", "<=", ">="]));
-            let (at, sign) = *compared.next()?;
-            let right = text.get(at + sign.len()..)?;
-            let threshold = if compared.next().is_none() { number(right) } else { None };
-            let left = text.get(..at)?.trim();
-            // `replicas > 0 and …` fires for another reason.
-            let is_guard = is_guarded && sign == ">" && threshold == Some(0.0);
-            let is_excluded = |word: &str| NO_FIGURES.split(' ').any(|known| known.eq_ignore_ascii_case(word));
-            let has_figures = !left.split(|c| !is_word(c)).any(is_excluded);
-            let is_short =
-                |range: &str| SHORT_RANGES.split(' ').any(|short| range.split([']', ':']).next() == Some(short));
-            let has_trend = left.split('[').skip(1).all(is_short);
-            let comparison = Self { left, threshold, is_above: sign.starts_with('>'), has_trend };
-            return (has_figures && !is_guard && !left.is_empty() && number(left).is_none()).then_some(comparison);
+            let end = [" and ", " unless "].into_iter().filter_map(|word| outside.find(word)).min();
+            is_guarded |= end.is_some();
+            let Some(part) = end.map_or_else(|| without_parentheses(text), |end| text.get(..end)) else {
+                break outside;
+            };
+            text = part;
+        };
+        let at = outside.find(['<', '>'])?;
+        let (left, right) = (text.get(..at)?.trim(), text.get(at + 1..)?.trim_start_matches('='));
+        let is_above = text.get(at..)?.starts_with('>');
+        let threshold = number(right);
+        let is_state = ["==", "!=", "bool"].iter().any(|sign| outside.contains(sign));
+        // `replicas > 0 and …` fires for another reason.
+        let is_guard = is_guarded && is_above && threshold == Some(0.0);
+        let has_figures = !NO_FIGURES.split(' ').any(|name| left.contains(name));
+        if is_state || is_guard || !has_figures || left.is_empty() || number(left).is_some() {
+            return None;
         }
+        let is_short = |range: &str| SHORT_RANGES.split(' ').any(|short| range.split([']', ':']).next() == Some(short));
+        let has_trend = left.split('[').skip(1).all(is_short);
+        Some(Self { left: left.to_owned(), threshold, is_above, has_trend })
     }
 }
 
-/// The words and signs that stand outside all brackets; None when brackets or quotes do not match.
-fn tokens(text: &str) -> Option<Vec<Token<'_>>> {
-    let mut tokens = Vec::new();
-    let mut open = Vec::new();
-    let mut at = 0;
-    while let Some(first) = text.get(at..)?.chars().next() {
-        let rest = text.get(at..)?;
-        let length = match first {
-            '"' | '\'' | '`' => quoted(rest, first)?,
-            '#' => rest.find('\n').unwrap_or(rest.len()),
-            c if is_word(c) => rest.find(|c| !is_word(c)).unwrap_or(rest.len()),
-            '<' | '>' | '=' | '!' => rest.find(|c| !"<>=!~".contains(c)).unwrap_or(rest.len()),
-            c => c.len_utf8(),
-        };
-        match first {
-            '(' => open.push(')'),
-            '[' => open.push(']'),
-            '{' => open.push('}'),
-            ')' | ']' | '}' if open.pop() != Some(first) => return None,
-            '"' | '\'' | '`' | '#' => {}
-            _ if open.is_empty() && !first.is_whitespace() => tokens.push((at, rest.get(..length)?)),
+/// What stands in parentheses around all of `text`, unlike those of `(a) > (b)`.
+fn without_parentheses(text: &str) -> Option<&str> {
+    let inner = text.trim().strip_prefix('(')?.strip_suffix(')')?;
+    outside(inner).map(|_| inner)
+}
+
+/// `text` in lower case with a blank for every byte in brackets, quotes and comments, so that what stands outside keeps its
+/// place, and words have blanks around them. None when brackets or quotes do not match.
+fn outside(text: &str) -> Option<String> {
+    let mut outside = Vec::new();
+    let mut ends = Vec::new();
+    let mut is_escaped = false;
+    for byte in text.bytes() {
+        let was_outside = ends.is_empty();
+        match (ends.last().copied(), byte) {
+            _ if mem::take(&mut is_escaped) => {}
+            (Some(b'"' | b'\''), b'\\') => is_escaped = true,
+            (Some(end), _) if end == byte => drop(ends.pop()),
+            (Some(b'"' | b'\'' | b'`' | b'\n'), _) => {}
+            (_, b'(') => ends.push(b')'),
+            (_, b'[') => ends.push(b']'),
+            (_, b'{') => ends.push(b'}'),
+            (_, b'"' | b'\'' | b'`') => ends.push(byte),
+            (_, b'#') => ends.push(b'\n'),
+            (_, b')' | b']' | b'}') => return None,
             _ => {}
         }
-        at += length;
+        let is_shown = was_outside && ends.is_empty() && !byte.is_ascii_whitespace();
+        outside.push(if is_shown { byte.to_ascii_lowercase() } else { b' ' });
     }
-    open.is_empty().then_some(tokens)
-}
-
-/// Bytes of the string that `text` begins with.
-fn quoted(text: &str, quote: char) -> Option<usize> {
-    let mut is_escaped = false;
-    let end = text.char_indices().skip(1).find(|(_, c)| {
-        let is_end = *c == quote && !is_escaped;
-        is_escaped = *c == '\\' && !is_escaped && quote != '`';
-        is_end
-    });
-    end.map(|(at, _)| at + 1)
-}
-
-fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || "_:.".contains(c)
-}
-
-/// `text` without blanks and parentheses around all of it.
-fn without_parentheses(text: &str) -> Option<&str> {
-    let mut text = text.trim();
-    while let Some(inner) = text.strip_prefix('(').and_then(|text| text.strip_suffix(')')) {
-        // `(a) > (b)`.
-        if tokens(inner).is_none() {
-            break;
-        }
-        text = inner.trim();
-    }
-    tokens(text).map(|_| text)
+    // A comment may end with the text.
+    String::from_utf8(outside).ok().filter(|_| ends.is_empty() || ends == b"\n")
 }
 
 /// The value of a number, of a product, or of a product divided by a number.
@@ -144,7 +117,7 @@ mod tests {
     fn comparison_is_read_or_there_is_none() {
         for (expression, expected) in test_rows::<Row>(include_str!("../../tests/it/cases/rows/expressions.jsonl")) {
             let found = Comparison::of(&expression);
-            let found = found.map(|found| (found.left.to_owned(), found.threshold, found.is_above, found.has_trend));
+            let found = found.map(|found| (found.left, found.threshold, found.is_above, found.has_trend));
             assert_eq!(found, expected, "{expression}");
         }
     }

@@ -1,15 +1,11 @@
 //! The value that an alert's expression compares, where it came from, and how a person reads it.
 
-use jiff::Timestamp;
-
 use super::expression::Comparison;
-use super::{HOUR, Point, STEP, Series, is_same_time};
+use super::{Facts, HOUR, Point, STEP, Series};
 use crate::alertmanager::{Alert, Labels};
 
 /// Alerts of a rule times series of the answer, above which they are not compared: a tenth of a second.
 const MAX_PAIRS: usize = 250_000;
-/// Bytes of a label's value in the prompt: a longer one names nothing.
-const MAX_VALUE_BYTES: usize = 128;
 /// Digits that count of a value, and of a threshold, which is written as it was set.
 const DIGITS: i32 = 4;
 const THRESHOLD_DIGITS: i32 = 6;
@@ -34,7 +30,7 @@ const LEAST_CHANGE: f64 = 0.02;
 const STEADY: f64 = 0.005;
 
 /// The value that an alert's expression compares, and its last hour.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Figure {
     /// The alert whose value it is.
     pub alert: Alert,
@@ -50,73 +46,62 @@ pub struct Figure {
     pub bounds: Option<(f64, f64)>,
     /// Where it goes, in words.
     pub trend: Option<&'static str>,
-    /// The labels of the series.
+    /// The labels of the series, without its name.
     pub(super) series: Labels,
     unit: &'static str,
 }
 
 /// The figure of the worst of these alerts of one rule. An alert has a figure when the answer has exactly one series whose
 /// labels all are the alert's.
-pub(super) fn worst(alerts: &[&Alert], answer: &[Series], comparison: &Comparison<'_>) -> Option<Figure> {
-    let mut worst: Option<(&Alert, f64, &Labels)> = None;
-    let mut extreme = None;
-    let (sign, word) = if comparison.is_above { (1.0, "最高") } else { (-1.0, "最低") };
-    for alert in alerts.iter().filter(|_| alerts.len() * answer.len() <= MAX_PAIRS) {
+pub(super) fn worst(alerts: &[&Alert], answer: &[Series], comparison: &Comparison) -> Option<Figure> {
+    let figure = |alert: &&Alert| {
         let is_own = |(name, value): (&String, &String)| name == "__name__" || alert.labels.get(name) == Some(value);
         let mut own = answer.iter().filter(|series| series.metric.iter().all(is_own));
-        let (Some(Series { metric, value: Some((_, value)), .. }), None) = (own.next(), own.next()) else { continue };
-        let Some(value) = finite(value) else { continue };
-        extreme = worst.map(|_| word);
-        if worst.is_none_or(|(_, worst, _)| sign * value > sign * worst) {
-            worst = Some((alert, value, metric));
-        }
-    }
-    let (alert, now, metric) = worst?;
-    let (threshold, unit) = (comparison.threshold, unit(alert, metric, now, comparison.threshold));
-    let (alert, series) = (alert.clone(), metric.clone());
-    Some(Figure { alert, extreme, now, threshold, hour_ago: None, bounds: None, trend: None, series, unit })
+        let (Some(Series { metric, value: (_, value), .. }), None) = (own.next(), own.next()) else {
+            return None;
+        };
+        let (now, threshold) = (finite(value)?, comparison.threshold);
+        let mut series = metric.clone();
+        let name = series.remove("__name__").unwrap_or_default();
+        let unit = unit(alert, &name, now, threshold);
+        Some(Figure { alert: Alert::clone(alert), now, threshold, series, unit, ..Figure::default() })
+    };
+    let is_small = alerts.len() * answer.len() <= MAX_PAIRS;
+    let all: Vec<Figure> = alerts.iter().filter(|_| is_small).filter_map(figure).collect();
+    let (sign, word) = if comparison.is_above { (-1.0, "最高") } else { (1.0, "最低") };
+    let extreme = Some(word).filter(|_| all.len() > 1);
+    let worst = all.into_iter().min_by(|one, other| (sign * one.now).total_cmp(&(sign * other.now)))?;
+    Some(Figure { extreme, ..worst })
 }
 
 impl Figure {
-    /// Adds the last hour, if it ends in the very value that the whole expression has now: it would not if the left side
-    /// was read wrongly.
-    pub(super) fn add_history(&mut self, points: &[Point], has_trend: bool, now: Timestamp) -> Option<()> {
-        let values: Vec<f64> = points.iter().map(|(_, value)| finite(value)).collect::<Option<_>>()?;
-        let ends_now = is_same_time(points.last()?.0, now, 0) && values.last() == Some(&self.now);
-        self.hour_ago = values.first().copied().filter(|_| ends_now && is_same_time(points[0].0, now, HOUR));
-        // With gaps the extremes may be hidden.
-        if self.hour_ago.is_some() && values.len() as i64 == HOUR / STEP + 1 {
-            let (low, high) =
-                values.iter().fold((self.now, self.now), |(low, high), value| (low.min(*value), high.max(*value)));
-            self.bounds = Some((low, high));
-            self.trend = trend(&values, low, high).filter(|_| has_trend);
+    /// Adds the last hour, if it has no gaps and ends in the very value that the whole expression has now: it would not if
+    /// the left side was read wrongly.
+    pub(super) fn add_history(&mut self, points: &[Point], has_trend: bool) {
+        let values: Vec<f64> = points.iter().filter_map(|(_, value)| finite(value)).collect();
+        if values.len() as i64 != HOUR / STEP + 1 || values.last() != Some(&self.now) {
+            return;
         }
-        Some(())
+        let low = values.iter().copied().fold(self.now, f64::min);
+        let high = values.iter().copied().fold(self.now, f64::max);
+        self.hour_ago = values.first().copied();
+        self.bounds = Some((low, high));
+        self.trend = trend(&values, low, high).filter(|_| has_trend);
     }
 
-    /// The value with its unit.
-    pub(super) fn value(&self) -> String {
-        number(self.now, self.unit, DIGITS)
-    }
-
-    /// The pieces for the message: `93.4（阈值 85）`, `，1 小时前 61`, `，仍在上升`.
-    pub(super) fn pieces(&self) -> Vec<String> {
-        let threshold =
-            self.threshold.map(|threshold| format!("（阈值 {}）", number(threshold, self.unit, THRESHOLD_DIGITS)));
-        let mut pieces = vec![self.value() + &threshold.unwrap_or_default()];
-        pieces.extend(self.hour_ago.map(|value| format!("，1 小时前 {}", number(value, self.unit, DIGITS))));
-        pieces.extend(self.trend.map(|trend| format!("，{trend}")));
-        pieces
-    }
-
-    /// All of it for the prompt, with whose it is.
-    pub(super) fn sentence(&self) -> String {
-        let labels = self.series.iter().filter(|(name, value)| *name != "__name__" && value.len() <= MAX_VALUE_BYTES);
-        let labels: String = labels.map(|(name, value)| format!(" {name}={value}")).collect();
-        let extreme = self.extreme.map_or(String::new(), |word| format!("各条中{word}，"));
-        let bounds = self.bounds.map(|bounds| [bounds.0, bounds.1].map(|value| number(value, self.unit, DIGITS)));
-        let bounds = bounds.map_or(String::new(), |[low, high]| format!("，1 小时内最低 {low}、最高 {high}"));
-        format!("{}{labels}：{extreme}当前 {}{bounds}", self.alert.name(), self.pieces().concat())
+    /// Adds it to the facts: the pieces `93.4（阈值 85）`, `，1 小时前 61`, `，仍在上升`, and a sentence that says whose it is.
+    pub(super) fn describe(&self, facts: &mut Facts) {
+        let written = |value: f64| number(value, self.unit, DIGITS);
+        let threshold = self.threshold.map(|value| format!("（阈值 {}）", number(value, self.unit, THRESHOLD_DIGITS)));
+        facts.value = written(self.now);
+        facts.pieces.push(facts.value.clone() + &threshold.unwrap_or_default());
+        facts.pieces.extend(self.hour_ago.map(|value| format!("，1 小时前 {}", written(value))));
+        facts.pieces.extend(self.trend.map(|trend| format!("，{trend}")));
+        let labels: String = self.series.iter().map(|(name, value)| format!(" {name}={value}")).collect();
+        let extreme = self.extreme.map(|word| format!("各条中{word}，")).unwrap_or_default();
+        let bounds = self.bounds.map(|(low, high)| format!("，1 小时内最低 {}、最高 {}", written(low), written(high)));
+        let (name, figure, bounds) = (self.alert.name(), facts.pieces.concat(), bounds.unwrap_or_default());
+        facts.list.push(format!("{name}{labels}：{extreme}当前 {figure}{bounds}"));
     }
 }
 
@@ -126,35 +111,26 @@ fn finite(value: &str) -> Option<f64> {
 
 /// The unit of a value: by the metric's name, which Prometheus drops where a value is computed from others; else by an
 /// annotation that holds the very number with a unit, or the threshold as a percentage.
-fn unit(alert: &Alert, series: &Labels, now: f64, threshold: Option<f64>) -> &'static str {
-    let metric = series.get("__name__").map_or("", String::as_str);
-    if let Some((_, unit)) = UNITS_OF_NAMES.iter().find(|(suffix, _)| metric.ends_with(suffix)) {
-        return unit;
-    }
-    let numbers = [
-        format!("{now}"),
-        format!("{now:.1}"),
-        format!("{now:.2}"),
-        threshold.map_or(String::new(), |it| it.to_string()),
-    ];
-    let units = numbers.iter().zip([false, false, false, true]).filter_map(|(number, is_threshold)| {
-        let digits = number.bytes().filter(u8::is_ascii_digit).count();
-        // Of small numbers there are many.
-        unit_behind(alert, number).filter(|unit| if *unit == "%" { digits > 1 } else { digits > 2 && !is_threshold })
-    });
-    units.into_iter().next().unwrap_or_default()
+fn unit(alert: &Alert, metric: &str, now: f64, threshold: Option<f64>) -> &'static str {
+    let of_name = UNITS_OF_NAMES.iter().find(|(suffix, _)| metric.ends_with(suffix)).map(|(_, unit)| *unit);
+    let written = [format!("{now}"), format!("{now:.1}"), format!("{now:.2}")];
+    let of_value = || written.iter().find_map(|number| unit_behind(alert, number));
+    let of_threshold = || unit_behind(alert, &threshold?.to_string()).filter(|unit| *unit == "%");
+    of_name.or_else(of_value).or_else(of_threshold).unwrap_or_default()
 }
 
-/// The unit that stands behind a number in an annotation.
+/// The unit that stands behind a number in an annotation. Of small numbers there are many, so they have none.
 fn unit_behind(alert: &Alert, number: &str) -> Option<&'static str> {
     let continues = |c: char| c.is_ascii_alphanumeric() || ".,-_".contains(c);
+    let digits = number.bytes().filter(u8::is_ascii_digit).count();
     let texts = alert.annotations.values();
     let mut texts = texts.flat_map(|text| text.match_indices(number).map(move |(at, _)| text.split_at(at)));
     texts.find_map(|(before, rest)| {
         let rest = rest.strip_prefix(number)?.trim_start_matches(' ');
         let unit = UNITS_OF_TEXTS.split(' ').find(|unit| rest.starts_with(unit))?;
         let is_cut = rest.strip_prefix(unit)?.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/');
-        (!number.is_empty() && !is_cut && !before.ends_with(continues)).then_some(unit)
+        let is_rare = digits > if unit == "%" { 1 } else { 2 };
+        (is_rare && !is_cut && !before.ends_with(continues)).then_some(unit)
     })
 }
 
@@ -185,7 +161,6 @@ fn trend(values: &[f64], low: f64, high: f64) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::seconds;
     use super::*;
     use serde_json::json;
 
@@ -198,7 +173,7 @@ mod tests {
     fn figure(name: &str, annotation: &str, now: f64, threshold: f64) -> Figure {
         let series = json!([{"metric": {"__name__": name}, "value": [1, now.to_string()]}]);
         let series: Vec<Series> = serde_json::from_value(series).unwrap();
-        let comparison = Comparison { left: "a", threshold: Some(threshold), is_above: true, has_trend: true };
+        let comparison = Comparison { left: "a".into(), threshold: Some(threshold), is_above: true, has_trend: true };
         worst(&[&alert(annotation)], &series, &comparison).unwrap()
     }
 
@@ -234,14 +209,15 @@ mod tests {
             ("", "30s", 30.0, 3.0, "30（阈值 3）"),
             ("", "5% 以上", 9.0, 5.0, "9（阈值 5）"),
         ] {
-            let figure = figure(name, annotation, now, threshold);
-            assert_eq!(figure.pieces().concat(), expected, "{name} {annotation} {now}");
+            let mut facts = Facts::default();
+            figure(name, annotation, now, threshold).describe(&mut facts);
+            assert_eq!(facts.pieces.concat(), expected, "{name} {annotation} {now}");
         }
     }
 
     #[test]
     fn alert_has_a_figure_only_by_one_series_of_its_own_labels() {
-        let comparison = Comparison { left: "a", threshold: None, is_above: true, has_trend: true };
+        let comparison = Comparison { left: "a".into(), threshold: None, is_above: true, has_trend: true };
         let found = |answer: serde_json::Value| {
             let answer: Vec<Series> = serde_json::from_value(answer).unwrap();
             worst(&[&alert("")], &answer, &comparison).map(|figure| figure.now)
@@ -266,10 +242,9 @@ mod tests {
 
     #[test]
     fn history_counts_only_where_it_ends_in_the_value_now() {
-        let now = Timestamp::from_second(1_764_444_000).unwrap();
         let points = |from: i64, to: i64, last: &str| -> Vec<Point> {
             let value = |at: i64| if at == to { last.to_owned() } else { (60 - at).to_string() };
-            (to..=from).rev().map(|at| (seconds(now) - 60.0 * at as f64, value(at))).collect()
+            (to..=from).rev().map(|at| (-60.0 * at as f64, value(at))).collect()
         };
         let mut gap = points(60, 0, "60");
         gap.remove(30);
@@ -278,12 +253,12 @@ mod tests {
             ("another value", points(60, 0, "61"), (None, None, None)),
             ("ends early", points(60, 1, "60"), (None, None, None)),
             ("begins late", points(59, 0, "60"), (None, None, None)),
-            ("a gap", gap, (Some(0.0), None, None)),
+            ("a gap", gap, (None, None, None)),
             ("none", Vec::new(), (None, None, None)),
             ("no number", points(60, 0, "NaN"), (None, None, None)),
         ] {
             let mut figure = figure("", "", 60.0, 5.0);
-            figure.add_history(&points, true, now);
+            figure.add_history(&points, true);
             assert_eq!((figure.hour_ago, figure.bounds, figure.trend), expected, "{name}");
         }
     }

@@ -41,6 +41,8 @@ const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 /// Alerts of a job, the worst first, of which the first whose rule compares something is asked about.
 const MAX_TRIED: usize = 50;
+/// The suffix by which a matcher takes a missing label too: Prometheus does not know its own `external_labels`.
+const OR_MISSING: &str = "|";
 /// Names of other alerts in a prompt.
 const MAX_NAMES: usize = 10;
 /// Alerts that always fire: <https://runbooks.prometheus-operator.dev/runbooks/general/watchdog/>.
@@ -72,23 +74,18 @@ pub struct Prometheus {
 pub struct Facts {
     /// How asking went, for the log: `ok`, `partial`, `none`, `unreachable`, `skipped`; "" when Prometheus is not set up.
     pub label: &'static str,
-    /// What failed first, for the log; "" when nothing did.
+    /// What failed last, for the log; "" when nothing did.
     pub error: String,
     /// The value that an alert's expression compares.
     pub figure: Option<Figure>,
+    /// That value with its unit; "" when there is none.
+    pub(crate) value: String,
     /// The pieces of the message's line, each with the sign that joins it to those before it; they may be left out from the
     /// end. The figure comes first, and behind the words that say whose it is.
     pub pieces: Vec<String>,
     /// The list for the prompt, and its last item, the names of other alerts: they are no part of the notification.
     pub(crate) list: Vec<String>,
     pub(crate) names: String,
-}
-
-impl Facts {
-    /// The value with its unit; "" when there is none.
-    pub(crate) fn value(&self) -> String {
-        self.figure.as_ref().map_or_else(String::new, Figure::value)
-    }
 }
 
 /// The answer to a query. <https://prometheus.io/docs/prometheus/latest/querying/api/#format-overview>
@@ -103,11 +100,11 @@ struct Data {
 }
 
 /// A series with its value, or its values over time.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Series {
     metric: Labels,
-    value: Option<Point>,
-    #[serde(default)]
+    value: Point,
     values: Vec<Point>,
 }
 
@@ -117,12 +114,11 @@ type Point = (f64, String);
 /// The queries of one job.
 struct Queries<'p> {
     prometheus: &'p Prometheus,
-    now: Timestamp,
+    /// Seconds since 1970, to the millisecond: `f64` and Prometheus write them alike.
+    now: f64,
+    /// Nothing more is asked after a time-out, nor where nothing answers: then it has passed.
     deadline: Instant,
-    asked: usize,
-    answered: usize,
-    /// Nothing more is asked after a time-out, nor where nothing answers.
-    is_over: bool,
+    has_answer: bool,
     facts: Facts,
 }
 
@@ -150,19 +146,18 @@ impl Prometheus {
             queries.activations(alert);
         }
         queries.surroundings(&alerts, &concerned);
-        let Queries { asked, answered, mut facts, .. } = queries;
+        let Queries { has_answer, mut facts, .. } = queries;
         facts.figure = figure;
-        facts.label = match (asked, answered) {
-            (1.., 0) => "unreachable",
+        facts.label = match (has_answer, facts.error.is_empty()) {
+            (false, false) => "unreachable",
             _ if facts.list.is_empty() => "none",
-            _ if answered < asked => "partial",
-            _ => "ok",
+            (_, false) => "partial",
+            (_, true) => "ok",
         };
-        if answered > 0 {
+        if facts.label == "unreachable" {
+            permit.failed(&Outcome::new(Reason::Transient, &*facts.error), Severity::Transient, Instant::now());
+        } else if has_answer {
             permit.succeeded();
-        } else if asked > 0 {
-            let failure = Outcome::new(Reason::Transient, facts.error.clone());
-            permit.failed(&failure, Severity::Transient, Instant::now());
         }
         facts
     }
@@ -179,7 +174,8 @@ impl Prometheus {
     }
 
     fn queries(&self, now: Timestamp, deadline: Instant) -> Queries<'_> {
-        Queries { prometheus: self, now, deadline, asked: 0, answered: 0, is_over: false, facts: Facts::default() }
+        let now = now.as_millisecond() as f64 / 1000.0;
+        Queries { prometheus: self, now, deadline, has_answer: false, facts: Facts::default() }
     }
 }
 
@@ -187,17 +183,12 @@ impl Queries<'_> {
     /// The value of a query at the time of the job, or its values from so many seconds before until then. None when it
     /// fails, or when asking is over.
     fn ask(&mut self, query: &str, length: Option<i64>) -> Option<Vec<Series>> {
-        if self.is_over || query.len() > MAX_QUERY_BYTES || Instant::now() >= self.deadline {
+        if query.len() > MAX_QUERY_BYTES || Instant::now() >= self.deadline {
             return None;
         }
-        self.asked += 1;
         let answer = self.call(query, length);
-        self.answered += usize::from(answer.is_ok());
-        match answer {
-            Err(error) if self.facts.error.is_empty() => self.facts.error = error,
-            answer => return answer.ok(),
-        }
-        None
+        self.has_answer |= answer.is_ok();
+        answer.map_err(|error| self.facts.error = error).ok()
     }
 
     /// Makes one call.
@@ -206,7 +197,7 @@ impl Queries<'_> {
     /// What is wrong, in words without a secret.
     fn call(&mut self, query: &str, length: Option<i64>) -> Result<Vec<Series>, String> {
         let Prometheus { client, settings: Settings { base_url, token: credential, .. }, .. } = self.prometheus;
-        let (end, query) = (seconds(self.now), percent::encode(query));
+        let (end, query) = (self.now, percent::encode(query));
         let api = match length {
             None => format!("query?time={end}"),
             Some(length) => format!("query_range?start={}&end={end}&step={STEP}", end - length as f64),
@@ -217,7 +208,9 @@ impl Queries<'_> {
         let (authorization, deadline) = (header.as_ref(), self.deadline.min(Instant::now() + QUERY));
         let call = upstream::Call { url, authorization, json: None, max_bytes: MAX_ANSWER_BYTES, deadline };
         let received = client.call(&call).map_err(|error| {
-            self.is_over = error.kind == CallErrorKind::TimedOut || error.sent != Sent::Yes;
+            if error.kind == CallErrorKind::TimedOut || error.sent != Sent::Yes {
+                self.deadline = Instant::now();
+            }
             error.text
         })?;
         if let (401 | 403, Some(credential), Some(refused)) = (received.status, credential, &token) {
@@ -228,58 +221,51 @@ impl Queries<'_> {
         if text.matches("\"metric\"").count() > MAX_SERIES {
             return Err(format!("more than {MAX_SERIES} series"));
         }
-        match serde_json::from_str(&text) {
-            Ok(Answer { data }) if received.status == 200 => Ok(data.result),
-            _ => {
-                // Prometheus' own time-out, and what is no Prometheus. Another error is of this query alone.
-                self.is_over = text.contains("\"timeout\"") || !text.contains("\"errorType\"");
-                let secrets: Vec<&Secret> = token.iter().chain(&header).collect();
-                Err(format!(
-                    "answered {} and no result of a query: {}",
-                    received.status,
-                    upstream::quote(&text, &secrets)
-                ))
-            }
+        if let (200, Ok(Answer { data })) = (received.status, serde_json::from_str(&text)) {
+            return Ok(data.result);
         }
+        // Prometheus' own time-out, and what is no Prometheus. Another error is of this query alone.
+        if text.contains("\"timeout\"") || !text.contains("\"errorType\"") {
+            self.deadline = Instant::now();
+        }
+        let secrets: Vec<&Secret> = token.iter().chain(&header).collect();
+        let quoted = upstream::quote(&text, &secrets);
+        Err(format!("answered {} and no result of a query: {quoted}", received.status))
     }
 
     /// The figure of the first of these alerts whose rule compares something, and its history.
     fn figure(&mut self, alerts: &[&Alert]) -> Option<Figure> {
         let mut rules = alerts.iter().take(MAX_TRIED).filter_map(|alert| Some((alert.name(), alert.expression()?)));
-        let (name, expression) = rules.find(|(_, expression)| Comparison::of(expression).is_some())?;
-        let comparison = Comparison::of(&expression)?;
+        let (name, comparison, expression) =
+            rules.find_map(|(name, expression)| Some((name, Comparison::of(&expression)?, expression)))?;
         let answer = self.ask(&expression, None)?;
         let is_same = |alert: &&Alert| alert.name() == name && alert.expression().as_ref() == Some(&expression);
         let alerts: Vec<&Alert> = alerts.iter().copied().filter(is_same).collect();
         let mut figure = figure::worst(&alerts, &answer, &comparison)?;
-        let labels = || figure.series.iter().filter(|(name, _)| *name != "__name__");
-        let on: Vec<&str> = labels().map(|(name, _)| name.as_str()).collect();
-        if on.iter().all(|label| is_plain_name(label)) {
+        if figure.series.keys().all(|name| is_plain_name(name)) {
+            let on: Vec<&str> = figure.series.keys().map(String::as_str).collect();
             // A vector of one element with the series' labels, so that only that series comes back.
-            let one = labels().fold("vector(1)".to_owned(), |vector, (name, value)| {
+            let one = figure.series.iter().fold("vector(1)".to_owned(), |vector, (name, value)| {
                 format!(r#"label_replace({vector}, "{name}", {}, "", "")"#, quote(&value.replace('$', "$$")))
             });
             let query = format!("(\n{}\n) and on({}) {one}", comparison.left, on.join(","));
             if let Some([Series { values, .. }]) = self.ask(&query, Some(HOUR)).as_deref() {
-                figure.add_history(values, comparison.has_trend, self.now);
+                figure.add_history(values, comparison.has_trend);
             }
         }
-        self.facts.pieces = figure.pieces();
-        self.facts.list.push(figure.sentence());
+        figure.describe(&mut self.facts);
         Some(figure)
     }
 
     /// How often an alert began to fire within a day: the runs of its `ALERTS` series but for one that began earlier.
     fn activations(&mut self, alert: &Alert) -> Option<()> {
-        let labels = alert.labels.iter().filter(|(name, value)| {
-            is_plain_name(name) && !matches!(name.as_str(), "alertname" | "alertstate") && !value.contains(redact::MASK)
-        });
-        let matchers: String = labels.map(|(name, value)| format!(",{}", or_missing(name, value))).collect();
-        let query = format!(r#"ALERTS{{alertname={},alertstate="firing"{matchers}}}"#, quote(alert.name()));
+        let labels = alert.labels.iter().filter(|(name, value)| is_plain_name(name) && !value.contains(redact::MASK));
+        let matchers: String = labels.map(|(name, value)| format!(",{}", matcher(name, value, OR_MISSING))).collect();
+        let query = format!(r#"ALERTS{{alertstate="firing"{matchers}}}"#);
         let answer = self.ask(&query, Some(DAY))?;
         let [Series { values, .. }] = answer.as_slice() else { return None };
-        values.last().filter(|(time, _)| is_same_time(*time, self.now, 0))?;
-        let mut before = seconds(self.now) - (DAY + STEP) as f64;
+        values.last().filter(|(time, _)| (time - self.now).abs() < 0.01)?;
+        let mut before = self.now - (DAY + STEP) as f64;
         let begins = |(time, _): &&Point| time - mem::replace(&mut before, *time) > 1.5 * STEP as f64;
         let count = Some(values.iter().filter(begins).count()).filter(|count| *count > 0)?;
         self.facts.pieces.push(format!("；24 小时内第 {count} 次"));
@@ -290,7 +276,8 @@ impl Queries<'_> {
     /// How many targets of the job of the `concerned` alerts answer, and what else fires where they are: one query for both.
     fn surroundings(&mut self, alerts: &[&Alert], concerned: &[&Alert]) -> Option<()> {
         let [job, cluster] = ["job", "cluster"].map(|name| shared_label(concerned, name));
-        let cluster = if cluster.is_empty() { String::new() } else { format!(",{}", or_missing("cluster", cluster)) };
+        let cluster =
+            if cluster.is_empty() { String::new() } else { format!(",{}", matcher("cluster", cluster, OR_MISSING)) };
         let place = place(concerned);
         let mut query = format!(r#"count_values("up", up{{job={}{cluster}}})"#, quote(job));
         if let Some((_, matcher)) = &place {
@@ -298,33 +285,21 @@ impl Queries<'_> {
         }
         let answer = self.ask(&query, None)?;
         let (count, down) = count_targets(&answer);
-        if count > 0 {
-            self.facts.list.push(format!("job {job} 的目标共 {count} 个，抓取失败 {down} 个"));
-        }
-        if down > 0 {
-            self.facts.pieces.push(format!("；{job} 目标 {count} 个有 {down} 个抓取失败"));
-        }
-        let is_own = |name: &str| alerts.iter().any(|alert| alert.name() == name);
-        let mut names: Vec<&str> = answer.iter().map(|series| series.label("alertname")).collect();
-        let all = names.len();
-        names.retain(|name| !is_own(name));
+        self.facts.list.extend((count > 0).then(|| format!("job {job} 的目标共 {count} 个，抓取失败 {down} 个")));
+        self.facts.pieces.extend((down > 0).then(|| format!("；{job} 目标 {count} 个有 {down} 个抓取失败")));
+        let firing = answer.iter().filter_map(|series| series.metric.get("alertname"));
+        let firing = firing.filter(|name| !ALWAYS_FIRING.contains(&name.as_str()));
+        let (own, others): (Vec<&String>, Vec<&String>) =
+            firing.partition(|name| alerts.iter().any(|alert| alert.name() == *name));
         // Where the alert itself is not seen, others may be hidden as well.
-        let (place, _) = place.filter(|_| names.len() < all)?;
-        names.retain(|name| !name.is_empty() && !ALWAYS_FIRING.contains(name));
-        self.facts.list.push(format!("{place}正在触发的其他告警 {} 种", names.len()));
-        if names.is_empty() {
-            return None;
+        let (place, _) = place.filter(|_| !own.is_empty())?;
+        self.facts.list.push(format!("{place}正在触发的其他告警 {} 种", others.len()));
+        if !others.is_empty() {
+            self.facts.pieces.push(format!("；{place}另有 {} 种告警", others.len()));
+            let shown: Vec<String> = others.iter().take(MAX_NAMES).map(|name| upstream::quote(name, &[])).collect();
+            self.facts.names = format!("其名称：{}", shown.join("、"));
         }
-        self.facts.pieces.push(format!("；{place}另有 {} 种告警", names.len()));
-        let shown: Vec<String> = names.iter().take(MAX_NAMES).map(|name| upstream::quote(name, &[])).collect();
-        self.facts.names = format!("其名称：{}", shown.join("、"));
         Some(())
-    }
-}
-
-impl Series {
-    fn label(&self, name: &str) -> &str {
-        self.metric.get(name).map_or("", String::as_str)
     }
 }
 
@@ -338,30 +313,18 @@ fn authorization(token: &Secret) -> Secret {
 /// RFC 4648 section 4.
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
+    let encoded = bytes.chunks(3).flat_map(|chunk| {
         let bits = (0..3).fold(0, |bits, at| bits << 8 | usize::from(chunk.get(at).copied().unwrap_or(0)));
-        let digit = |at: usize| if at > chunk.len() { '=' } else { char::from(DIGITS[bits >> (18 - 6 * at) & 63]) };
-        text.extend((0..4).map(digit));
-    }
-    text
-}
-
-/// Seconds since 1970, to the millisecond: `f64` and Prometheus write them alike.
-fn seconds(time: Timestamp) -> f64 {
-    time.as_millisecond() as f64 / 1000.0
-}
-
-/// Whether a time of an answer is so many seconds before the job's.
-fn is_same_time(time: f64, now: Timestamp, before: i64) -> bool {
-    (time - seconds(now) + before as f64).abs() < 0.01
+        (0..4).map(move |at| if at > chunk.len() { '=' } else { char::from(DIGITS[bits >> (18 - 6 * at) & 63]) })
+    });
+    encoded.collect()
 }
 
 /// How many targets there are, and how many of them are down, by `count_values("up", …)`.
 fn count_targets(answer: &[Series]) -> (u64, u64) {
     let count = |up: &str| {
-        let values = answer.iter().filter(|series| series.label("up") == up).filter_map(|series| series.value.as_ref());
-        values.filter_map(|(_, value)| value.parse::<u64>().ok()).sum::<u64>()
+        let series = answer.iter().find(|series| series.metric.get("up").is_some_and(|value| value == up));
+        series.and_then(|series| series.value.1.parse::<u64>().ok()).unwrap_or(0)
     };
     (count("0") + count("1"), count("0"))
 }
@@ -373,13 +336,10 @@ fn place(alerts: &[&Alert]) -> Option<(&'static str, String)> {
     let host = instance.trim_end_matches(|c: char| c.is_ascii_digit()).strip_suffix(':');
     // An address of IPv6 without brackets has no port.
     let host = host.filter(|host| !host.ends_with(':')).unwrap_or(instance);
-    if !host.is_empty() && !is_for_others {
-        return Some(("同机", format!("instance=~{}", quote(&format!("{}(:[0-9]+)?", escape(host))))));
-    }
-    if !node.is_empty() {
-        return Some(("同机", or_missing("node", node)));
-    }
-    (!cluster.is_empty()).then(|| ("同集群", or_missing("cluster", cluster)))
+    let machine = || ("同机", matcher("instance", host, "(:[0-9]+)?"));
+    let machine = (!host.is_empty() && !is_for_others).then(machine);
+    let node = (!node.is_empty()).then(|| ("同机", matcher("node", node, OR_MISSING)));
+    machine.or(node).or_else(|| (!cluster.is_empty()).then(|| ("同集群", matcher("cluster", cluster, OR_MISSING))))
 }
 
 /// The value that all alerts have in this label, or "".
@@ -388,20 +348,16 @@ fn shared_label<'a>(alerts: &[&'a Alert], name: &str) -> &'a str {
     if alerts.iter().all(|alert| alert.label(name) == value) { value } else { "" }
 }
 
-/// Matches a label's value, and a missing label: Prometheus does not know its own `external_labels`.
-fn or_missing(name: &str, value: &str) -> String {
-    format!("{name}=~{}", quote(&format!("{}|", escape(value))))
+/// Matches a label's value with a suffix, by RE2. <https://github.com/google/re2/wiki/Syntax>
+fn matcher(name: &str, value: &str, suffix: &str) -> String {
+    let escaped = value.chars().flat_map(|c| [Some('\\').filter(|_| r"\.+*?()|[]{}^$".contains(c)), Some(c)]);
+    let pattern: String = escaped.flatten().chain(suffix.chars()).collect();
+    format!("{name}=~{}", quote(&pattern))
 }
 
 /// A text as a string of PromQL, which has JSON's escapes.
 fn quote(text: &str) -> String {
     serde_json::Value::from(text).to_string()
-}
-
-/// A text for RE2. <https://github.com/google/re2/wiki/Syntax>
-fn escape(text: &str) -> String {
-    let escaped = text.chars().flat_map(|c| [Some('\\').filter(|_| r"\.+*?()|[]{}^$".contains(c)), Some(c)]);
-    escaped.flatten().collect()
 }
 
 /// Whether a label's name needs no quotes in PromQL.

@@ -1,14 +1,13 @@
 //! Aliases (`REDACT_LABELS`): `instance-1` is sent in place of `10.0.0.5:9100`, and the answer gets the real value back.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound::{Included, Unbounded};
+use std::collections::BTreeMap;
 
 use crate::alertmanager::{Alert, Notification};
 use crate::redact::MASK;
 
-/// Values longer than this many bytes get an alias where they stand as the label's value, but are not sought in other
-/// texts: seeking one costs its length at every word.
+/// Values longer than this many bytes are masked where they stand as the label's value, and are not sought in other texts:
+/// each length costs a look at every word.
 const LONGEST_SOUGHT: usize = 512;
 
 /// Commands and words whose next word is a host: a port there would make the command wrong.
@@ -23,8 +22,6 @@ const BEFORE_A_HOST: &str = "ssh ping ping6 telnet nc mtr traceroute dig host ns
 pub struct Aliases {
     labels: Vec<String>,
     entries: Vec<Entry>,
-    /// Every value, for what stands under one of `labels`.
-    values: BTreeMap<String, usize>,
     /// What is sought in texts: values, hosts, and both as a regular expression has them.
     sought: Words,
     /// The aliases.
@@ -44,34 +41,26 @@ impl Aliases {
     #[must_use]
     pub fn new(notifications: &[&Notification], labels: &[String]) -> Self {
         let mut aliases = Self { labels: labels.to_vec(), ..Self::default() };
-        let alerts = || notifications.iter().flat_map(|notification| &notification.alerts);
-        let numbers = |label: &String| {
-            let taken = taken(alerts(), label);
-            (1..).filter(move |number| !taken.contains(number))
-        };
-        let mut next: Vec<_> = labels.iter().map(|label| (label, numbers(label))).collect();
-        for alert in alerts() {
-            for (label, numbers) in &mut next {
-                let value = alert.label(label);
-                if value.is_empty() || aliases.values.contains_key(value) {
-                    continue;
+        let alerts: Vec<&Alert> = notifications.iter().flat_map(|notification| &notification.alerts).collect();
+        for label in labels {
+            let mut number = first_free(&alerts, label);
+            for value in alerts.iter().map(|alert| alert.label(label)) {
+                if aliases.sought.add(value.to_owned(), aliases.entries.len()) {
+                    let host = host(value).filter(|host| *host != value).unwrap_or_default().to_owned();
+                    aliases.entries.push(Entry { alias: format!("{label}-{number}"), value: value.to_owned(), host });
+                    number += 1;
                 }
-                aliases.values.insert(value.to_owned(), aliases.entries.len());
-                aliases.entries.push(Entry {
-                    alias: format!("{label}-{}", numbers.next().unwrap_or_default()),
-                    value: value.to_owned(),
-                    host: host(value).filter(|host| *host != value).unwrap_or_default().to_owned(),
-                });
             }
         }
-        aliases.names = Words::new(aliases.entries.iter().map(|entry| entry.alias.clone()).enumerate());
-        // Of two that look the same the first one counts: a value comes before another value's host.
-        let plain = aliases.entries.iter().map(|entry| &entry.value).enumerate();
-        let plain: Vec<_> = plain.chain(aliases.entries.iter().map(|entry| &entry.host).enumerate()).collect();
-        // PromQL writes the backslash of `\.` twice within double quotes.
-        let written = [".", r"\\.", r"\."].into_iter();
-        let sought = written.flat_map(|dot| plain.iter().map(move |(index, word)| (*index, word.replace('.', dot))));
-        aliases.sought = Words::new(sought);
+        // A host only now: where it looks like another's value, that one counts.
+        for (index, Entry { alias, value, host }) in aliases.entries.iter().enumerate() {
+            aliases.names.add(alias.clone(), index);
+            // PromQL writes the backslash of `\.` twice within double quotes.
+            for dot in [".", r"\\.", r"\."] {
+                aliases.sought.add(value.replace('.', dot), index);
+                aliases.sought.add(host.replace('.', dot), index);
+            }
+        }
         aliases
     }
 
@@ -93,21 +82,17 @@ impl Aliases {
     pub(crate) fn hide<'t>(&self, text: &'t str) -> Cow<'t, str> {
         self.sought.replace(text, |hidden, index, _, rest| {
             // 主库 in "主库DB" ends where no alias would: without a blank it could not be found again.
-            if hidden.chars().next_back().is_some_and(is_letter) {
-                hidden.push(' ');
-            }
-            hidden.push_str(&self.entries[index].alias);
-            if rest.chars().next().is_some_and(is_letter) {
-                hidden.push(' ');
-            }
+            let blank = |next: Option<char>| if next.is_some_and(is_letter) { " " } else { "" };
+            let before = blank(hidden.chars().next_back());
+            hidden.extend([before, &self.entries[index].alias, blank(rest.chars().next())]);
         })
     }
 
     /// The alias of a label's whole value, if the label is one of those to hide.
     pub(crate) fn of_label(&self, name: &str, value: &str) -> Option<&str> {
-        // One that is not known is of an alert whose content is not kept.
         let is_hidden = !value.is_empty() && self.hides(name);
-        is_hidden.then(|| self.values.get(value).map_or(MASK, |index| &self.entries[*index].alias))
+        // One that is not known is of an alert whose content is not kept, or no word.
+        is_hidden.then(|| self.sought.get(value).map_or(MASK, |index| &self.entries[index].alias))
     }
 
     /// `answer` with the real values in place of the aliases.
@@ -125,29 +110,29 @@ impl Aliases {
     }
 }
 
-/// The numbers that are taken, since the notification itself has the word `label-1`.
-fn taken<'a>(alerts: impl Iterator<Item = &'a Alert>, label: &str) -> BTreeSet<usize> {
+/// The first of the numbers above all that stand in a word `label-1` of the alerts themselves.
+fn first_free(alerts: &[&Alert], label: &str) -> u64 {
     let prefix = format!("{label}-");
-    let texts = alerts.flat_map(|one| one.labels.values().chain(one.annotations.values()).chain([&one.generator_url]));
+    let texts = alerts.iter().flat_map(|one| one.labels.values().chain(one.annotations.values()));
+    let texts = texts.chain(alerts.iter().map(|one| &one.generator_url));
     // What follows each occurrence is all but the first piece.
     let behind = texts.flat_map(|text| text.split(&prefix).skip(1));
-    behind.filter_map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()).collect()
+    let taken = behind.filter_map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u32>().ok());
+    taken.max().map_or(1, |number| u64::from(number) + 1)
 }
 
 /// The host of `host:port`, `[v6]:port` or a URL.
 fn host(value: &str) -> Option<&str> {
     let authority = match value.split_once("://") {
         Some((_, rest)) => rest.split(['/', '?', '#']).next()?,
-        None if value.contains('/') => return None,
-        None => value,
+        None => Some(value).filter(|value| !value.contains('/'))?,
     };
     let authority = authority.rsplit('@').next()?;
-    if let Some(bracketed) = authority.strip_prefix('[') {
-        return bracketed.split(']').next();
+    match (authority.strip_prefix('['), authority.rsplit_once(':')) {
+        (Some(bracketed), _) => bracketed.split(']').next(),
+        (None, Some((host, port))) if !host.contains(':') && port.parse::<u16>().is_ok() => Some(host),
+        _ => Some(authority),
     }
-    let with_port =
-        authority.rsplit_once(':').filter(|(host, port)| !host.contains(':') && port.parse::<u16>().is_ok());
-    Some(with_port.map_or(authority, |(host, _)| host))
 }
 
 /// Whether a host must follow: a login, a flag, or a command that takes one.
@@ -162,38 +147,44 @@ fn is_letter(c: char) -> bool {
     c == '_' || (c.is_alphanumeric() && c < '\u{2E80}')
 }
 
-/// Words to find in a text, each with the index of its entry.
+/// Words to find in a text, by their length in bytes, each with the index of its entry.
 #[derive(Debug, Clone, Default)]
-struct Words(BTreeMap<String, usize>);
+struct Words(BTreeMap<usize, BTreeMap<String, usize>>);
 
 impl Words {
-    /// Of two equal words the first counts. What has no letter is no word.
-    fn new(words: impl Iterator<Item = (usize, String)>) -> Self {
-        let mut sought = BTreeMap::new();
-        for (index, word) in words.filter(|(_, word)| word.len() <= LONGEST_SOUGHT) {
-            if word.contains(char::is_alphanumeric) {
-                sought.entry(word).or_insert(index);
-            }
+    /// Adds a word unless it is there. What is too long or has no letter is no word.
+    fn add(&mut self, word: String, index: usize) -> bool {
+        if word.len() > LONGEST_SOUGHT || !word.contains(char::is_alphanumeric) || self.get(&word).is_some() {
+            return false;
         }
-        Self(sought)
+        self.0.entry(word.len()).or_default().insert(word, index).is_none()
     }
 
-    /// `text` with what `put` appends in place of each word. It gets the text so far, the word's index, and the text before
-    /// and after the word.
+    fn get(&self, word: &str) -> Option<usize> {
+        self.0.get(&word.len())?.get(word).copied()
+    }
+
+    /// `text` with what `put` appends in place of each word, of several the longest. It gets the text so far, the word's
+    /// index, and the text before and after the word.
     fn replace<'t>(&self, text: &'t str, put: impl Fn(&mut String, usize, &str, &str)) -> Cow<'t, str> {
-        if self.0.is_empty() {
-            return Cow::Borrowed(text);
-        }
         let mut replaced = String::new();
         // Up to here the text is in `replaced`.
         let mut copied = 0;
         for (at, _) in text.char_indices() {
-            let Some((before, rest)) = text.split_at_checked(at).filter(|_| at >= copied) else { continue };
-            if let Some((word, index)) = self.longest(before, rest) {
-                let end = at + word.len();
+            let (before, rest) = text.split_at(at);
+            // Most places are inside a word.
+            if at < copied || continues(rest.chars(), before.chars().rev()) {
+                continue;
+            }
+            let found = self.0.keys().rev().find_map(|length| {
+                let (word, after) = rest.split_at_checked(*length)?;
+                let is_whole = !continues(word.chars().rev(), after.chars());
+                Some((self.get(word).filter(|_| is_whole)?, after))
+            });
+            if let Some((index, after)) = found {
                 replaced.push_str(text.get(copied..at).unwrap_or_default());
-                put(&mut replaced, index, before, text.get(end..).unwrap_or_default());
-                copied = end;
+                put(&mut replaced, index, before, after);
+                copied = text.len() - after.len();
             }
         }
         if copied == 0 {
@@ -202,34 +193,12 @@ impl Words {
         replaced.push_str(text.get(copied..).unwrap_or_default());
         Cow::Owned(replaced)
     }
-
-    /// The longest of the words that begins `rest` and is whole there.
-    fn longest(&self, before: &str, rest: &str) -> Option<(&str, usize)> {
-        // Most places are inside a word.
-        if continues(rest.chars(), before.chars().rev()) {
-            return None;
-        }
-        let mut sought = rest.get(..rest.floor_char_boundary(LONGEST_SOUGHT))?;
-        loop {
-            // Of the words that begin `sought`, the longest is sorted last.
-            let (word, index) = self.0.range::<str, _>((Unbounded, Included(sought))).next_back()?;
-            let common = word.bytes().zip(sought.bytes()).take_while(|(one, other)| one == other).count();
-            if common == word.len() && !continues(word.chars().rev(), rest.get(common..)?.chars()) {
-                return Some((word, *index));
-            }
-            let shorter = sought.floor_char_boundary(common.min(word.len() - 1));
-            sought = sought.get(..shorter)?;
-        }
-    }
 }
 
 /// Whether a letter continues the word that begins (or, read backwards, ends) with `word`, also over a hyphen or dot: `web`
 /// is no word of `web-1`, and the dot that ends a sentence joins nothing.
 fn continues(mut word: impl Iterator<Item = char>, mut outside: impl Iterator<Item = char>) -> bool {
-    let next = match outside.next() {
-        Some('-' | '.') => outside.next(),
-        next => next,
-    };
+    let next = outside.next().filter(|c| !matches!(c, '-' | '.')).or_else(|| outside.next());
     word.next().is_some_and(is_letter) && next.is_some_and(is_letter)
 }
 
@@ -278,7 +247,7 @@ mod tests {
     fn value_of_a_hidden_label_is_replaced_as_a_whole() {
         let aliases = aliases("instance,note", &[&[("instance", "a b/c"), ("note", "***"), ("job", "x")]]);
         assert_eq!(aliases.of_label("instance", "a b/c"), Some("instance-1"));
-        assert_eq!(aliases.of_label("note", "***"), Some("note-1"));
+        assert_eq!(aliases.of_label("note", "***"), Some("***"));
         assert_eq!(aliases.hide("***"), "***", "what has no letter is no word");
         assert_eq!(aliases.of_label("job", "x a b/c"), None);
         assert_eq!(aliases.hide("x a b/c"), "x instance-1");

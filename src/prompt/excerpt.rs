@@ -4,14 +4,12 @@
 //! name. The order of the alerts does not matter, nor does the clock: the same group is always the same bytes.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::alias::Aliases;
 use jiff::Timestamp;
-use jiff::tz::Offset;
 
-use crate::alertmanager::{Alert, Kind, Labels, Notification, Pair};
-use crate::prometheus::Facts;
+use super::Subject;
+use crate::alertmanager::{Alert, Labels, Notification, Pair};
 
 /// The word in the tags around the data. It is escaped where the data has it, so that no alert can close the fence.
 pub(crate) const FENCE: &str = "alert_data";
@@ -28,158 +26,135 @@ const COUNT_BYTES: usize = 24;
 /// Alerts shown one by one: more of the same teach a model nothing, and cost tokens and time.
 const DETAILED: usize = 50;
 
-/// Bytes of an alert's name or any label's name. Longer ones are cut.
-const LONGEST_NAME: usize = 256;
-
-/// Bytes of a label's value, and of an annotation or an expression.
+/// Bytes of a label's name or value; longer ones are cut.
 const LONGEST_LABEL: usize = 256;
+
+/// Bytes of an annotation or an expression.
 const LONGEST_TEXT: usize = 1940;
 
 /// Bytes of an alert's `startsAt` with its name.
 const STARTS_AT_BYTES: usize = 52;
 
-/// Labels that describe an alert best: they come first and are the last to be left out.
-const FIRST_LABELS: &[&str] =
-    &["alertname", "severity", "cluster", "namespace", "instance", "job", "service", "pod", "node"];
-
-/// The same for annotations.
-const FIRST_ANNOTATIONS: &[&str] = &["summary", "description", "message"];
+/// Labels and annotations that describe an alert best: they come first and are the last to be left out.
+const FIRST: &[&str] = &[
+    "alertname", "severity", "cluster", "namespace", "instance", "job", "service", "pod", "node", "summary",
+    "description", "message",
+];
 
 /// Labels by which alerts of one name differ: the first one that an alert has is its place.
 const PLACES: &[&str] =
     &["instance", "pod", "node", "host", "hostname", "device", "container", "service", "namespace", "cluster"];
 
-/// Writes groups as JSON.
-pub(crate) struct Excerpt<'a> {
-    /// Fingerprints of alerts that are new in their group.
-    pub(crate) joined: &'a HashSet<String>,
-    pub(crate) aliases: &'a Aliases,
-    pub(crate) zone: Offset,
-    pub(crate) facts: &'a Facts,
-}
-
-impl Excerpt<'_> {
-    /// One group as a JSON object of at most `bound` bytes.
-    pub(crate) fn single(&self, notification: &Notification, bound: usize) -> String {
-        let alerts = self.ordered(notification);
-        let mut group = Members::new(bound);
-        group.member("rules", &self.rules(&alerts, bound / 6));
-        self.add_facts(&mut group);
-        self.group(notification, &alerts, group)
-    }
-
-    /// Several groups as a JSON object of at most `bound` bytes: every alert name, the rules, then the groups. What a small
-    /// group leaves of its share goes to the larger ones.
-    pub(crate) fn digest(&self, notifications: &[&Notification], bound: usize) -> String {
-        let mut groups = notifications.to_vec();
+impl Subject<'_> {
+    /// The notifications as a JSON object of at most `bound` bytes: the rules and facts, then the group. A digest has every
+    /// alert's name before and its groups behind them.
+    pub(super) fn json(&self, bound: usize) -> String {
+        let mut groups = self.notifications.to_vec();
         groups.sort_by_cached_key(|&group| {
-            let rank = group.alerts.iter().map(Alert::rank).min();
-            (rank, &group.group_labels, group.shared_labels(), &group.group_key)
+            (group.alerts.iter().map(Alert::rank).min(), &group.group_labels, &group.group_key)
         });
-        let alerts: Vec<_> = groups.iter().flat_map(|group| &group.alerts).collect();
-        let omitted: Vec<_> = groups.iter().flat_map(|group| &group.omitted).collect();
-        let mut digest = Members::new(bound);
-        digest.member("alertnames", &self.names(&alerts, &omitted, bound / 8 * 7));
-        digest.member("rules", &self.rules(&alerts, bound / 8));
-        self.add_facts(&mut digest);
-        let group = |group: &Notification, bound| self.group(group, &self.ordered(group), Members::new(bound));
-        let mut left = digest.free_for("groups").saturating_sub(2 + groups.len());
-        let mut texts: Vec<_> = groups.iter().map(|one| group(one, left)).collect();
-        let mut by_size: Vec<_> = (0..groups.len()).collect();
-        by_size.sort_by_key(|index| texts[*index].len());
-        for (done, index) in by_size.into_iter().enumerate() {
-            let share = left / (groups.len() - done);
-            if texts[index].len() > share {
-                texts[index] = group(groups[index], share);
-            }
-            left = left.saturating_sub(texts[index].len());
+        let alerts: Vec<_> = groups.iter().flat_map(|group| self.ordered(group)).collect();
+        let mut json = Members::new(bound);
+        if groups.len() > 1 {
+            json.member("alertnames", &self.names(&alerts, &groups, bound / 8 * 7));
         }
-        let mut list = Members::new(digest.free_for("groups"));
-        for text in &texts {
-            list.item(text);
+        json.member("rules", &self.rules(&alerts, bound / 6));
+        json.member("facts", &self.measured(bound / 8));
+        if let [group] = groups.as_slice() {
+            return self.group(group, json);
         }
-        digest.member("groups", &list.list());
-        digest.object()
+        let mut left = json.free_for("groups").saturating_sub(2 + groups.len());
+        let mut texts = Vec::new();
+        // What a group leaves of its share goes to the more urgent ones.
+        for (index, group) in groups.iter().enumerate().rev() {
+            let text = self.group(group, Members::new(left / (index + 1)));
+            left = left.saturating_sub(text.len());
+            texts.push(text);
+        }
+        texts.reverse();
+        json.member("groups", &format!("[{}]", texts.join(",")));
+        json.object(0)
     }
 
-    /// Adds what was measured, as far as an eighth of the bytes goes.
-    fn add_facts(&self, object: &mut Members) {
-        let mut list = Members::new(object.bound / 8);
-        for fact in &self.facts.list {
+    /// What was measured.
+    fn measured(&self, bound: usize) -> String {
+        // Alerts that are not in the notification have no aliases.
+        let names = Some(&self.facts.names).filter(|names| !names.is_empty() && !self.aliases.hides("alertname"));
+        let mut list = Members::new(bound);
+        for fact in self.facts.list.iter().chain(names) {
             list.item(&self.text(fact, LONGEST_TEXT));
         }
-        // Alerts that are not in the notification have no aliases.
-        if !self.facts.names.is_empty() && !self.aliases.hides("alertname") {
-            list.item(&self.text(&self.facts.names, LONGEST_TEXT));
-        }
-        object.member("facts", &list.list());
+        list.list()
     }
 
     /// Adds a group to what `group` holds: what its alerts share, the alerts, and the count of those that do not fit.
-    fn group(&self, notification: &Notification, alerts: &[&Alert], mut group: Members) -> String {
-        let bound = group.bound;
+    fn group(&self, notification: &Notification, mut group: Members) -> String {
+        let (alerts, bound) = (self.ordered(notification), group.bound);
         // A single alert keeps its labels.
-        let (labels, annotations) = match alerts {
-            [] | [_] => (Vec::new(), Vec::new()),
+        let (labels, annotations) = match alerts.len() {
+            0 | 1 => (Vec::new(), Vec::new()),
             _ => (notification.shared_labels(), notification.shared_annotations()),
         };
-        group.member("commonLabels", &self.labels(&labels, bound / 3));
-        group.member("commonAnnotations", &self.annotations(&annotations, bound / 3));
+        group.member("commonLabels", &self.pairs(labels.clone(), LONGEST_LABEL, bound / 3));
+        group.member("commonAnnotations", &self.pairs(texts(annotations.clone()), LONGEST_TEXT, bound / 3));
         if notification.truncated_alerts > 0 {
             group.member("truncatedAlerts", &notification.truncated_alerts.to_string());
         }
-        let one = |alert: &Alert, bound| self.alert(alert, (&labels, &annotations), bound);
-        let (mut list, mut shown) = self::shown(alerts, group.free_for("alerts"), one);
-        let kinds: Vec<_> = notification.omitted.iter().collect();
-        if shown < alerts.len() || !kinds.is_empty() {
-            if let Some(earliest) = notification.since() {
-                group.member("earliestStartsAt", &quote(&self.time(earliest)));
-            }
-            // The names of all are the most that those of the omitted can take.
-            let free = group.free_for("alerts");
-            let names = self.names(alerts, &kinds, free / 2).len() + "omitted".len() + COUNT_BYTES;
-            (list, shown) = self::shown(alerts, free.saturating_sub(names), one);
+        let free = group.free_for("alerts");
+        // The names of all are the most that those of the omitted can take.
+        let names = self.names(&alerts, &[notification], free / 2).len() + COUNT_BYTES + STARTS_AT_BYTES;
+        let mut list = Members::new(free.saturating_sub(names));
+        // One of many does not take the bytes of all.
+        let each = if alerts.len() == 1 { list.bound } else { (list.bound / 4).max(400) }.min(list.free());
+        let fits = |alert: &&&Alert| {
+            let json = self.alert(alert, (&labels, &annotations), each);
+            // An empty one is better counted.
+            json != "{}" && list.item(&json)
+        };
+        let shown = alerts.iter().take(DETAILED).take_while(fits).count();
+        group.member("alerts", &list.list());
+        let omitted = self.names(&alerts[shown..], &[notification], group.free_for("omitted"));
+        if group.member("omitted", &omitted)
+            && let Some(earliest) = notification.since()
+        {
+            group.member("earliestStartsAt", &quote(&self.time(earliest)));
         }
-        group.member("alerts", &list);
-        group.member("omitted", &self.names(&alerts[shown..], &kinds, group.free_for("omitted")));
-        group.object()
+        group.object(0)
     }
 
-    /// How many alerts of each name there are, the most urgent first.
-    fn names(&self, alerts: &[&Alert], omitted: &[&Kind], bound: usize) -> String {
+    /// How many there are of each name among these alerts and those whose content is not kept, the most urgent first.
+    fn names(&self, alerts: &[&Alert], notifications: &[&Notification], bound: usize) -> String {
         let mut counts = BTreeMap::new();
-        let alerts = alerts.iter().map(|alert| (alert.name(), alert.rank(), 1));
-        for (name, own, number) in alerts.chain(omitted.iter().map(|kind| (&*kind.name, kind.rank(), kind.alerts))) {
+        let omitted = notifications.iter().flat_map(|notification| &notification.omitted);
+        let omitted = omitted.map(|kind| (&*kind.name, kind.rank(), kind.alerts));
+        for (name, own, number) in alerts.iter().map(|alert| (alert.name(), alert.rank(), 1)).chain(omitted) {
             let (rank, count) = counts.entry(name).or_insert((own, 0));
             (*rank, *count) = (own.min(*rank), *count + number);
         }
         let mut counts: Vec<_> = counts.into_iter().collect();
         counts.sort_by_key(|(_, (rank, _))| *rank);
-        let mut names = Members::counting(bound);
+        let mut names = Members::new(bound.saturating_sub(COUNT_BYTES));
         counts.retain(|(name, (_, count))| {
-            !names.item(&format!("{}:{count}", self.label("alertname", name, LONGEST_NAME)))
+            !names.item(&format!("{}:{count}", self.label("alertname", name, LONGEST_LABEL)))
         });
-        names.object_and(counts.iter().map(|(_, (_, count))| count).sum())
+        names.object(counts.iter().map(|(_, (_, count))| count).sum())
     }
 
     /// The alerts, those that differ most first: one of every name, then one of every name at another place,
     /// and so on. Within that, alerts that joined and urgent ones come first.
     fn ordered<'a>(&self, notification: &'a Notification) -> Vec<&'a Alert> {
-        let mut alerts: Vec<&'a Alert> = notification.alerts.iter().collect();
-        alerts.sort_by_cached_key(|alert| {
-            let alert: &'a Alert = alert;
+        let mut alerts: Vec<&Alert> = notification.alerts.iter().collect();
+        alerts.sort_by_cached_key(|&alert| {
             let rest = (&alert.labels, &alert.starts_at, &alert.annotations, &alert.generator_url);
             (!self.is_new(alert), alert.rank(), alert.name(), place(alert), rest)
         });
         let mut seen: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
-        let turn = |alert: &'a Alert| {
+        let turns = alerts.into_iter().enumerate().map(|(index, alert)| {
             let places = seen.entry(alert.name()).or_default();
             let is_seen = !places.insert(place(alert));
-            (is_seen, places.len(), alert)
-        };
-        let mut turns: Vec<_> = alerts.into_iter().map(turn).collect();
-        turns.sort_by_key(|(is_seen, turn, _)| (*is_seen, *turn));
-        turns.into_iter().map(|(.., alert)| alert).collect()
+            ((is_seen, places.len(), index), alert)
+        });
+        turns.collect::<BTreeMap<_, _>>().into_values().collect()
     }
 
     fn is_new(&self, alert: &Alert) -> bool {
@@ -188,8 +163,7 @@ impl Excerpt<'_> {
 
     /// To the second, with its offset.
     fn time(&self, time: Timestamp) -> String {
-        let seconds = Timestamp::from_second(time.as_second()).unwrap_or(time);
-        seconds.display_with_offset(self.zone).to_string()
+        format!("{:.0}", time.display_with_offset(self.zone))
     }
 
     /// One alert without the `common` labels and annotations.
@@ -198,40 +172,38 @@ impl Excerpt<'_> {
         if self.is_new(alert) {
             json.member("new", "true");
         }
-        json.member("labels", &self.labels(&own(&alert.labels, common.0), bound / 2));
+        json.member("labels", &self.pairs(own(&alert.labels, common.0), LONGEST_LABEL, bound / 2));
         let free = json.free_for("annotations").saturating_sub(STARTS_AT_BYTES);
-        json.member("annotations", &self.annotations(&own(&alert.annotations, common.1), free));
+        json.member("annotations", &self.pairs(texts(own(&alert.annotations, common.1)), LONGEST_TEXT, free));
         if let Some(start) = alert.starts_at {
             json.member("startsAt", &quote(&self.time(start)));
         }
-        json.object()
+        json.object(0)
     }
 
-    fn labels(&self, labels: &[Pair<'_>], bound: usize) -> String {
-        // One value never takes the place of all others.
-        let cap = (bound / 8).clamp(64, LONGEST_LABEL);
-        pairs(labels, FIRST_LABELS, bound, |name, value| self.label(name, value, cap))
+    /// Names and values as a JSON object, the [`FIRST`] ones first; those that do not fit are counted. A value has at most
+    /// `longest` bytes, and never takes the place of all others.
+    fn pairs(&self, mut pairs: Vec<Pair<'_>>, longest: usize, bound: usize) -> String {
+        let cap = (bound / 4).clamp(64, longest);
+        pairs.sort_by_key(|(name, _)| FIRST.iter().position(|first| first == name).unwrap_or(FIRST.len()));
+        let mut object = Members::new(bound.saturating_sub(COUNT_BYTES));
+        pairs.retain(|(name, value)| {
+            let name = shorten(name, LONGEST_LABEL);
+            // Of thousands of labels most are left out, and their values need not be written.
+            object.free_for(&name) <= 2 || !object.member(&name, &self.label(&name, value, cap))
+        });
+        object.object(pairs.len())
     }
 
-    fn annotations(&self, annotations: &[Pair<'_>], bound: usize) -> String {
-        let cap = (bound / 3).clamp(96, LONGEST_TEXT);
-        let texts: Vec<_> = annotations.iter().copied().filter(|(_, value)| is_text(value)).collect();
-        pairs(&texts, FIRST_ANNOTATIONS, bound, |_, value| self.text(value, cap))
-    }
-
-    /// The expressions behind the alerts, each rule's once, as far as they fit.
+    /// The expressions behind the alerts, each rule's once, as far as they fit. The peers of a pair of Prometheus have links
+    /// of their own to one rule.
     fn rules(&self, alerts: &[&Alert], bound: usize) -> String {
-        let mut seen = BTreeSet::new();
-        let links = alerts.iter().filter(|alert| seen.insert((alert.name(), &alert.generator_url)));
-        // The peers of a pair of Prometheus have links of their own to one rule.
         let mut known = BTreeSet::new();
-        let all = links.filter_map(|alert| Some((alert.name(), alert.expression()?)));
         let mut rules = Members::new(bound);
+        let all = alerts.iter().filter_map(|alert| Some((alert.name(), alert.expression()?)));
         for (name, expr) in all.filter(|rule| known.insert(rule.clone())) {
-            let (name, expr) = (self.label("alertname", name, LONGEST_NAME), self.text(&expr, LONGEST_TEXT));
-            if !rules.item(&format!(r#"{{"alertname":{name},"expr":{expr}}}"#)) {
-                break;
-            }
+            let (name, expr) = (self.label("alertname", name, LONGEST_LABEL), self.text(&expr, LONGEST_TEXT));
+            rules.item(&format!(r#"{{"alertname":{name},"expr":{expr}}}"#));
         }
         rules.list()
     }
@@ -259,11 +231,6 @@ struct Members {
 impl Members {
     fn new(bound: usize) -> Self {
         Self { json: String::new(), bound }
-    }
-
-    /// An object that ends with the count of what does not fit.
-    fn counting(bound: usize) -> Self {
-        Self::new(bound.saturating_sub(COUNT_BYTES))
     }
 
     /// Bytes that the next item may have.
@@ -295,17 +262,13 @@ impl Members {
         format!("[{}]", self.json)
     }
 
-    fn object(self) -> String {
-        format!("{{{}}}", self.json)
-    }
-
-    /// The object with the count of the `others`, if there are any.
-    fn object_and(mut self, others: usize) -> String {
+    /// The object with the count of `others` that did not fit, for which it has [`COUNT_BYTES`] beside its bound.
+    fn object(mut self, others: usize) -> String {
         self.bound += COUNT_BYTES;
         if others > 0 {
             self.member(OTHERS, &others.to_string());
         }
-        self.object()
+        format!("{{{}}}", self.json)
     }
 }
 
@@ -325,54 +288,22 @@ fn shorten(text: &str, cap: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{head}{CUT}{tail}"))
 }
 
-/// Where an alert is: the first of [`PLACES`] that it has, and its value; both "" when it has none.
-fn place(alert: &Alert) -> (&'static str, &str) {
-    let found = PLACES.iter().map(|name| (*name, alert.label(name))).find(|(_, value)| !value.is_empty());
-    found.unwrap_or_default()
+/// Where an alert is: the value of the first of [`PLACES`] that it has, or "".
+fn place(alert: &Alert) -> &str {
+    PLACES.iter().map(|name| alert.label(name)).find(|value| !value.is_empty()).unwrap_or_default()
 }
 
-/// The first alerts as a JSON list of at most `bound` bytes, and how many they are.
-fn shown(alerts: &[&Alert], bound: usize, alert: impl Fn(&Alert, usize) -> String) -> (String, usize) {
-    let mut list = Members::new(bound);
-    // One of many does not take the bytes of all.
-    let each = if alerts.len() == 1 { bound } else { (bound / 4).max(400) };
-    let fits = |one: &&&Alert| {
-        // The first one makes itself fit. An empty one is better counted.
-        let json = alert(one, if list.json.is_empty() { each.min(list.free()) } else { each });
-        json != "{}" && list.item(&json)
-    };
-    let shown = alerts.iter().take(DETAILED).take_while(fits).count();
-    (list.list(), shown)
-}
-
-/// What of these `labels` is not in common. All of `common` is in them, in the same order.
+/// What of these `labels` is not in `common`, which is sorted as they are.
 fn own<'a>(labels: &'a Labels, common: &[Pair<'_>]) -> Vec<Pair<'a>> {
-    let mut common = common.iter().peekable();
     let labels = labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    labels.filter(|label| common.next_if_eq(&label).is_none()).collect()
+    labels.filter(|label| common.binary_search(label).is_err()).collect()
 }
 
-/// Whether an annotation is of use. A link is not: a model cannot follow it.
-fn is_text(annotation: &str) -> bool {
-    let link = annotation.trim();
-    let is_link =
-        (link.starts_with("http://") || link.starts_with("https://")) && !link.chars().any(char::is_whitespace);
-    !annotation.is_empty() && !is_link
-}
-
-/// Names and values as a JSON object, `first` ones first; those that do not fit are counted.
-fn pairs(pairs: &[Pair<'_>], first: &[&str], bound: usize, json: impl Fn(&str, &str) -> String) -> String {
-    let head = first.iter().filter_map(|first| pairs.iter().find(|(name, _)| name == first));
-    let tail = pairs.iter().filter(|(name, _)| !first.contains(name));
-    let mut object = Members::counting(bound);
-    let mut others = 0;
-    for (name, value) in head.chain(tail) {
-        let name = shorten(name, LONGEST_NAME);
-        // Of thousands of labels most are left out, and their values need not be written.
-        let fits = object.free_for(&name) > 2 && object.member(&name, &json(&name, value));
-        others += usize::from(!fits);
-    }
-    object.object_and(others)
+/// The annotations that are of use. A link is not: a model cannot follow it.
+fn texts(mut annotations: Vec<Pair<'_>>) -> Vec<Pair<'_>> {
+    let is_link = |text: &str| text.starts_with("http") && text.contains("://") && !text.contains(char::is_whitespace);
+    annotations.retain(|(_, text)| !text.is_empty() && !is_link(text.trim()));
+    annotations
 }
 
 #[cfg(test)]
@@ -407,6 +338,6 @@ mod tests {
         assert!(object.member("a", "12"));
         assert!(!object.member("b", "3456"));
         assert!(object.member("b", "345"));
-        assert_eq!(object.object(), r#"{"a":12,"b":345}"#);
+        assert_eq!(object.object(0), r#"{"a":12,"b":345}"#);
     }
 }

@@ -4,57 +4,37 @@
 //! announces is a secret unless it is plainly something else: a word of prose ("password: expired"), a count, a path, a
 //! placeholder. Those may be the very thing that the alert is about.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::LazyLock;
-
-/// Words about a secret that are none themselves.
-const PROSE: &str = "a an and are authentication base64 be both can cannot changed check configured denied deny disabled \
-    does empty enabled error expired expires expiring failed failing failure false for forbidden from had has have hidden \
-    in incorrect invalid is leaked locked may mismatch missing must n/a need needs never nil no none not null of off ok on \
-    option or password please redacted rejected renewal required reset revoked rotated rotation secret see set setting \
-    sha256 should that the to token true unauthorized undefined unknown unset was weak will wrong yes";
-
-/// What a secret's name ends with, in lower case and without `_`, `-` and `.`; digits may follow it.
-///
-/// Only the end counts: `secret_name`, `token_type` and `password_age_days` are not secrets.
-const NAMES: &[&str] = &[
-    "password", "passwd", "passphrase", "passcode", "pwd", "requirepass", "userpass", "dbpass", "masterauth",
-    "rediscliauth", "secret", "token", "apikey", "accesskey", "secretkey", "privatekey", "authkey", "accountkey",
-    "signingkey", "encryptionkey", "masterkey", "sharedkey", "storagekey", "licensekey", "subscriptionkey",
-    "deploykey", "serverkey", "apiv3key", "clientkeydata", "credential", "credentials", "authorization", "cookie",
-    "sessionid", "signature", "passwordhash", "passwordvalue", "secretvalue", "tokenvalue", "secretkeybase",
-    "snmpcommunity",
-];
-
-/// The same for names that are the end of many other words: only as a part of their own, `db_pass`, `dbPass`, `_auth`.
-const WHOLE_NAMES: &[&str] = &["pass", "pw", "psk", "community"];
-
-/// The same in Chinese.
-const CHINESE_NAMES: &[&str] = &["密码", "口令", "密钥", "令牌", "账密"];
-
-/// What stands between a Chinese name and its value, beside a separator: what a password became, or is.
-const CHINESE_VERBS: &[&str] = &["重置为", "设置为", "修改为", "更改为", "改为", "设为", "改成", "是", "为"];
-
-/// What names an account in front of a password's name: what follows are both, 账号/密码: a / b.
-const ACCOUNTS: &[&str] = &["账号", "帐号", "账户", "用户名", "用户", "user", "username", "account", "login"];
-
-/// What parts a name from its value; a longer one stands before its beginning.
-const SEPARATORS: &[&str] = &["===", "!==", ":=", "==", "=>", "=~", "!=", "!~", "=", ":", "：", "＝"];
-
-/// Names that announce a secret only in one place, and only one that looks random: what stands before them, their names.
-const WEAK_NAMES: &[(&[u8], &[&[u8]])] = &[(b"?&", &[b"key", b"sig", b"sign"]), (b"\":_", &[b"auth", b"_auth"])];
 
 /// Bytes that what stands behind such a name has at least.
 const LEAST_WEAK: usize = 16;
 
+/// The rows of a table: the first word, and the rest.
+fn rows(table: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    table.lines().filter(|row| !row.starts_with('#')).filter_map(|row| row.split_once(' '))
+}
+
 /// Beginnings of well-known services' keys, each with the least bytes that follow.
 static KEYS: LazyLock<Vec<(&[u8], usize)>> = LazyLock::new(|| {
-    let rows = include_str!("keys.txt").lines().filter(|row| !row.starts_with('#'));
-    rows.filter_map(|row| row.split_once(' '))
-        .map(|(prefix, row)| {
-            (prefix.as_bytes(), row.split(' ').next().and_then(|least| least.parse().ok()).unwrap_or(0))
-        })
-        .collect()
+    let least = |row: &str| row.split(' ').next().and_then(|least| least.parse().ok()).unwrap_or(0);
+    rows(include_str!("keys.txt")).map(|(prefix, row)| (prefix.as_bytes(), least(row))).collect()
+});
+
+/// Flags and words that a password follows, how it stands there, and what stands in front of them.
+static ARGUMENTS: LazyLock<Vec<(&str, &str, &str)>> = LazyLock::new(|| {
+    let rows = rows(include_str!("arguments.txt")).map(|(name, row)| (name, row.split_once(' ').unwrap_or((row, "*"))));
+    rows.map(|(name, (place, programs))| (name, place, programs)).collect()
+});
+
+/// The lists of `words.txt` by their names.
+static WORDS: LazyLock<HashMap<&str, Vec<&str>>> = LazyLock::new(|| {
+    let mut lists = HashMap::<_, Vec<_>>::new();
+    for (name, words) in rows(include_str!("words.txt")) {
+        lists.entry(name).or_default().extend(words.split(' '));
+    }
+    lists
 });
 
 /// Bytes of a key that are looked at to tell whether it is random.
@@ -73,54 +53,6 @@ const SHORTEST_KEY: usize = 15;
 /// Bytes of an AWS secret access key, which has `+` and `/` too.
 const AWS_SECRET: usize = 40;
 
-/// Addresses whose end is the secret: whoever knows it may post. The address itself is kept.
-const WEBHOOKS: &[&str] = &[
-    "webhook/send?key=", "hooks.slack.com/services/", "hooks.slack.com/workflows/", "hooks.slack.com/triggers/",
-    "open-apis/bot/v2/hook/", "open-apis/bot/hook/", "discord.com/api/webhooks/", "discordapp.com/api/webhooks/",
-    "webhookb2/",
-];
-
-/// How a password stands behind a flag or a word.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// `-pPW`
-    Attached,
-    /// `-p PW`
-    Apart,
-    Either,
-    /// `-u user:PW`, `-uuser:PW`, `--user=user:PW`
-    User,
-    /// `BY 'PW'`, since the word is one of prose too.
-    Quoted,
-}
-
-/// Flags and words that a password follows, and what stands in front of them in the command; `$` is where they begin.
-const ARGUMENTS: &[(&str, Place, &str)] = &[
-    ("-p", Place::Attached, "mysql|mariadb|xtrabackup"),
-    ("-p", Place::Apart, "mongo"),
-    ("-p", Place::Either, "docker login|podman login|nerdctl login|registry login|oc login|az login|sshpass $"),
-    ("-a", Place::Apart, "redis-cli"),
-    ("-k", Place::Apart, "openssl enc"),
-    ("-P", Place::Either, "sqlcmd"),
-    ("-w", Place::Either, "ldapsearch|ldapmodify|ldapadd|ldapdelete|ldapwhoami"),
-    ("-u", Place::User, "curl"),
-    ("--user", Place::User, ""),
-    ("--proxy-user", Place::User, ""),
-    ("requirepass", Place::Apart, ""),
-    ("masterauth", Place::Apart, ""),
-    ("auth_pass", Place::Apart, ""),
-    ("rocommunity", Place::Apart, ""),
-    ("rwcommunity", Place::Apart, ""),
-    ("community", Place::Apart, "snmp-server"),
-    ("password", Place::Apart, "machine |login "),
-    ("password", Place::Quoted, ""),
-    ("by", Place::Quoted, "IDENTIFIED|create user|alter user|grant "),
-];
-
-/// How names of files end whose text is secret, while the name is not.
-const FILES: &[&str] =
-    &["pem", "key", "crt", "cer", "json", "jks", "p12", "pfx", "txt", "yml", "yaml", "conf", "kubeconfig", "token"];
-
 /// Bytes within which a quoted value must end, so that many unclosed quotes cost no more than one. A longer one is
 /// masked up to the end of its line.
 const LONGEST_QUOTED: usize = 16 * 1024;
@@ -137,12 +69,13 @@ const LONGEST_ACCOUNT: usize = 64;
 /// Whether what bears this name may be a secret.
 pub(crate) fn names_secret(name: &[u8]) -> bool {
     let is_ascii = name.last().is_none_or(u8::is_ascii);
-    if !is_ascii && CHINESE_NAMES.iter().any(|word| name.ends_with(word.as_bytes())) {
+    if !is_ascii && WORDS["@chinese-names"].iter().any(|word| name.ends_with(word.as_bytes())) {
         return true;
     }
     let end = name.iter().rposition(u8::is_ascii_alphabetic).map_or(0, |last| last + 1);
     let name = name.get(..end).unwrap_or_default();
-    NAMES.iter().any(|word| ends_with(name, word)) || WHOLE_NAMES.iter().any(|word| ends_with_part(name, word))
+    WORDS["@names"].iter().any(|word| ends_with(name, word))
+        || WORDS["@whole-names"].iter().any(|word| ends_with_part(name, word))
 }
 
 /// Whether a name's letters and digits end with `word`, in any case.
@@ -183,12 +116,16 @@ pub(crate) fn is_secret(name: &[u8], value: &[u8]) -> bool {
     };
     let is_path = || {
         let ends = |file: &&str| value.strip_suffix(file.as_bytes()).is_some_and(|name| name.ends_with(b"."));
-        matches!(value, [b'/', ..] | [b'~' | b'.', b'/', ..] | [_, b':', b'\\', ..]) || FILES.iter().any(ends)
+        matches!(value, [b'/', ..] | [b'~' | b'.', b'/', ..] | [_, b':', b'\\', ..]) || WORDS["@files"].iter().any(ends)
     };
     // `pass=97 fail=3`; but "123456" is a password.
     let longest_count = if ends_with_part(name, "pass") { 6 } else { 3 };
     let is_count = || value.len() <= longest_count && all(u8::is_ascii_digit);
-    !(value.is_empty() || is_one_of(value, PROSE) || is_placeholder() || is_count() || (is_path() && !is_random(value)))
+    !(value.is_empty()
+        || WORDS["@prose"].iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()))
+        || is_placeholder()
+        || is_count()
+        || (is_path() && !is_random(value)))
 }
 
 /// Where secrets are in `bytes`, which may be no UTF-8, in no particular order; they may overlap. A secret begins and
@@ -204,10 +141,14 @@ pub(crate) fn secrets(bytes: &[u8]) -> Vec<Range<usize>> {
             0xE4 | 0xE5 | 0xE8 => chinese(bytes, at),
             byte if is_word(byte) => {
                 // What is left of a word behind a secret ends where the word does.
-                if word_end <= at {
-                    word_end = run(bytes, at, is_word);
-                }
-                in_word(bytes, at, word_end)
+                let is_new = word_end <= at;
+                word_end = if is_new { run(bytes, at, is_word) } else { word_end };
+                in_word(bytes, at, word_end, is_new)
+            }
+            // A written-out line break.
+            b'\\' if matches!(bytes.get(at + 1), Some(b'n' | b'r' | b't')) => {
+                at += 1;
+                None
             }
             _ => None,
         };
@@ -224,30 +165,17 @@ pub(crate) fn secrets(bytes: &[u8]) -> Vec<Range<usize>> {
     found
 }
 
-/// The first secret in or behind `start..end`: a word, or what is left of one behind a secret.
-fn in_word(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
-    let before = start.checked_sub(1).and_then(|before| bytes.get(before)).copied();
-    if before.is_none_or(|byte| !is_word(byte))
-        && let Some(secret) = announced(bytes, start, end)
-    {
-        return Some(secret);
-    }
+/// The first secret in or behind `start..end`: a new word, or what is left of one behind a secret.
+fn in_word(bytes: &[u8], start: usize, end: usize, is_new: bool) -> Option<Range<usize>> {
+    let announced = is_new.then(|| announced(bytes, start, end)).flatten();
     // Most words are names; a key has digits or capitals.
-    let word = bytes.get(start..end)?;
-    if word.iter().all(u8::is_ascii_lowercase) {
-        return None;
+    if announced.is_some() || !bytes[start..end].iter().any(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase()) {
+        return announced;
     }
-    // A written-out line break before a key leaves its letter on it: "\nAKIA…". Keys stand within a word too: `prod-AKIA…`.
-    let is_break = before == Some(b'\\') && matches!(word, [b'n' | b'r' | b't', ..]);
-    let is_whole = before.is_none_or(|byte| !byte.is_ascii_alphanumeric());
+    // Keys stand within a word too: `prod-AKIA…`.
     let signs = (start..end).filter(|&at| !bytes[at].is_ascii_alphanumeric());
-    if word.iter().any(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase()) {
-        let begins = [is_whole.then_some(start), is_break.then_some(start + 1)].into_iter().flatten();
-        if let Some(key) = begins.chain(signs.clone().map(|sign| sign + 1)).find_map(|at| key(bytes, at)) {
-            return Some(key);
-        }
-    }
-    signs.filter(|&at| bytes[at] == b'-').find_map(|at| private_key(bytes, at))
+    let begins = is_new.then_some(start).into_iter().chain(signs.clone().map(|sign| sign + 1));
+    begins.filter_map(|at| key(bytes, at)).next().or_else(|| signs.filter_map(|at| private_key(bytes, at)).next())
 }
 
 /// The key at `at`, by its beginning or because it is long and random.
@@ -257,7 +185,7 @@ fn key(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     if head.len() < SHORTEST_KEY {
         return None;
     }
-    for (prefix, least) in KEYS.iter().filter(|(prefix, _)| begins(head, prefix)) {
+    for (prefix, least) in KEYS.iter().filter(|(prefix, _)| head.starts_with(prefix)) {
         let rest = head.get(prefix.len()..)?;
         if rest.len() >= *least && is_random(rest.get(..rest.len().min(JUDGED))?) {
             let key = bytes.get(at..run(bytes, at, is_credential))?;
@@ -290,30 +218,24 @@ fn changes(part: &[u8]) -> bool {
         && changes * 9 >= part.len() * 4
 }
 
-/// Whether a text is of random letters and digits rather than of names: a long part of it has a digit or a capital, or all
-/// of it has digits, capitals and small letters.
+/// Whether a text is of random letters and digits rather than of names: a long part of it has a digit or a capital.
 fn is_random(text: &[u8]) -> bool {
     let mut parts = text.split(|byte| !byte.is_ascii_alphanumeric());
-    let any = |like: fn(&u8) -> bool| text.iter().any(like);
     parts.any(|part| part.len() >= LEAST_PART && part.iter().any(|byte| !byte.is_ascii_lowercase()))
-        || (text.len() >= LEAST_PART
-            && any(u8::is_ascii_digit)
-            && any(u8::is_ascii_uppercase)
-            && any(u8::is_ascii_lowercase))
 }
 
 /// What a word announces: a scheme its credentials, a flag or a directive a password, a name its value.
 fn announced(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
     let (word, rest) = (bytes.get(start..end)?, bytes.get(start..)?);
     if bytes.get(end) == Some(&b'/')
-        && let Some(address) = WEBHOOKS.iter().find(|address| begins(rest, address.as_bytes()))
+        && let Some(address) = WORDS["@webhooks"].iter().find(|address| rest.starts_with(address.as_bytes()))
     {
         let secret = start + address.len();
         let secret = secret..run(bytes, secret, |byte| is_word(byte) || matches!(byte, b'/' | b'@'));
         return Some(secret).filter(|secret| !secret.is_empty());
     }
     let blanks = run(bytes, end, is_blank);
-    if blanks > end && is_scheme(word) {
+    if blanks > end && is_one_of(word, "bearer basic") {
         let credentials = blanks..run(bytes, blanks, is_credential);
         return Some(credentials.clone()).filter(|found| bytes.get(found.clone()).is_some_and(looks_random));
     }
@@ -337,13 +259,8 @@ fn announced(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
         return Some(secret);
     }
     let before = start.checked_sub(1).and_then(|before| bytes.get(before));
-    let name_start = match word {
-        // A written-out line break leaves its letter on the name.
-        [b'n' | b'r' | b't', name @ ..] if before == Some(&b'\\') && names_secret(name) => start + 1,
-        // "api key: …" is two words.
-        _ if word.eq_ignore_ascii_case(b"key") => start.saturating_sub(10),
-        _ => start,
-    };
+    // "api key: …" is two words.
+    let name_start = if word.eq_ignore_ascii_case(b"key") { start.saturating_sub(10) } else { start };
     let name = bytes.get(name_start..end)?;
     if !names_secret(name) {
         return None;
@@ -357,16 +274,16 @@ fn announced(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
         let is_element = bytes.get(text.end + 1) == Some(&b'/');
         return Some(text.clone()).filter(|_| is_element && is_secret(name, bytes.get(text).unwrap_or_default()));
     }
-    let is_pair = ends_with(name, "credentials") || is_behind_account(bytes, start);
-    is_pair.then(|| pair(bytes, end)).flatten().or_else(|| named_value(bytes, start, end, name))
+    named_value(bytes, start, end, name)
 }
 
-/// The secret behind a name that announces one only in some places, by the table: `?key=` of a robot, `&sig=` of a signed
+/// The secret behind a name that announces one only in some places: `?key=` of a robot, `&sig=` of a signed
 /// address, `"auth":` of a registry.
 fn weak(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
     let (word, before) = (bytes.get(start..end)?, *bytes.get(start.checked_sub(1)?)?);
-    let is_weak = |(places, names): &(&[u8], &[&[u8]])| places.contains(&before) && names.contains(&word);
-    WEAK_NAMES.iter().find(|row| is_weak(row))?;
+    if !matches!((before, word), (b'?' | b'&', b"key" | b"sig" | b"sign") | (b'"' | b':' | b'_', b"auth" | b"_auth")) {
+        return None;
+    }
     let from = run(bytes, end, |byte| is_quote(byte) || is_blank(byte) || matches!(byte, b'=' | b':' | b'\\'));
     let secret = from..run(bytes, from, |byte| is_credential(byte) || byte == b'%');
     (secret.len() >= LEAST_WEAK && bytes.get(secret.clone()).is_some_and(looks_random)).then_some(secret)
@@ -375,7 +292,7 @@ fn weak(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
 /// The password behind the flag or the word at `start..end`, by the table; behind blanks it would begin at `blanks`.
 fn argument(bytes: &[u8], start: usize, end: usize, blanks: usize) -> Option<Range<usize>> {
     let word = bytes.get(start..end)?;
-    for &(name, place, programs) in ARGUMENTS {
+    for &(name, place, programs) in ARGUMENTS.iter() {
         let is_flag = name.starts_with('-');
         if is_flag != word.starts_with(b"-") {
             continue;
@@ -385,10 +302,10 @@ fn argument(bytes: &[u8], start: usize, end: usize, blanks: usize) -> Option<Ran
         let is_whole = if is_flag { word == name.as_bytes() || is_last() } else { ends_with_part(word, name) };
         let is_attached = is_flag && word.starts_with(name.as_bytes()) && (!is_whole || blanks == end);
         let fits = match place {
-            Place::Attached => is_attached,
-            Place::Apart => is_whole && !is_attached,
-            Place::Quoted => is_whole && bytes.get(blanks).is_some_and(|&byte| is_quote(byte)),
-            Place::Either | Place::User => is_whole || is_attached,
+            "attached" => is_attached,
+            "apart" => is_whole && !is_attached,
+            "quoted" => is_whole && bytes.get(blanks).is_some_and(|&byte| is_quote(byte)),
+            _ => is_whole || is_attached,
         };
         if !fits || !is_behind(bytes, start, programs) {
             continue;
@@ -398,7 +315,7 @@ fn argument(bytes: &[u8], start: usize, end: usize, blanks: usize) -> Option<Ran
         let mut password = plain_value(bytes, from);
         let value = bytes.get(password.clone())?;
         let user = value.iter().take(LONGEST_ACCOUNT).position(|&byte| byte == b':');
-        if place == Place::User {
+        if place == "user" {
             password.start += user? + 1;
         }
         // `docker run --name mysql -p3306:3306`, `--user 1000:1000`.
@@ -411,7 +328,7 @@ fn argument(bytes: &[u8], start: usize, end: usize, blanks: usize) -> Option<Ran
 
 /// Whether one of `programs` stands in front of `at` in the same command, as far as it is looked at.
 fn is_behind(bytes: &[u8], at: usize, programs: &str) -> bool {
-    if programs.is_empty() {
+    if programs == "*" {
         return true;
     }
     let line = bytes.get(at.saturating_sub(LONGEST_COMMAND)..at).unwrap_or_default();
@@ -427,14 +344,11 @@ fn is_behind(bytes: &[u8], at: usize, programs: &str) -> bool {
 /// The value of the Chinese name at `at`. What follows in Chinese is prose: 密码已过期, 令牌: 失效.
 fn chinese(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     let rest = bytes.get(at..)?;
-    let name = CHINESE_NAMES.iter().find(|name| begins(rest, name.as_bytes()))?;
+    let name = WORDS["@chinese-names"].iter().find(|name| rest.starts_with(name.as_bytes()))?;
     let end = at + name.len();
-    if let Some(pair) = (*name == "账密" || is_behind_account(bytes, at)).then(|| pair(bytes, end)).flatten() {
-        return Some(pair);
-    }
     let rest = rest.get(name.len()..)?;
     let rest = rest.strip_prefix("已".as_bytes()).unwrap_or(rest);
-    let verb = CHINESE_VERBS.iter().find(|verb| rest.starts_with(verb.as_bytes())).map_or("", |verb| verb);
+    let verb = WORDS["@chinese-verbs"].iter().find(|verb| rest.starts_with(verb.as_bytes())).map_or("", |verb| verb);
     let from = bytes.len() - rest.len() + verb.len();
     // 密码是：x.
     if let Some(secret) = named_value(bytes, at, from, b"password") {
@@ -448,30 +362,10 @@ fn chinese(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     (matches!(verb, "是" | "为") || (start > end && is_password)).then_some(password)
 }
 
-/// Whether the name at `at` stands behind what names an account: 账号密码, 用户名和密码, user/password.
-fn is_behind_account(bytes: &[u8], at: usize) -> bool {
-    let before = bytes.get(at.saturating_sub(LONGEST_ACCOUNT)..at).unwrap_or_default();
-    let and = ["/", "和", "与", "及", "、"].iter().find_map(|and| before.strip_suffix(and.as_bytes()));
-    ACCOUNTS.iter().any(|account| and.unwrap_or(before).ends_with(account.as_bytes()))
-}
-
-/// An account and its password, `: a / b`, after a name that ended before `at`.
-fn pair(bytes: &[u8], at: usize) -> Option<Range<usize>> {
-    let start = run(bytes, separated(bytes, at)?.0, is_blank);
-    let account = bytes.get(start..(start + LONGEST_ACCOUNT).min(bytes.len()))?;
-    let slash = start + account.iter().position(|&byte| byte == b'/')?;
-    let is_word = |byte: &u8| byte.is_ascii_graphic() && !is_quote(*byte);
-    let password = run(bytes, slash + 1, is_blank);
-    let end = bare_end(bytes, password);
-    let account = bytes.get(start..slash)?.trim_ascii_end();
-    (account.first().is_some_and(u8::is_ascii_alphanumeric) && account.iter().all(is_word) && end > password)
-        .then_some(start..end)
-}
-
 /// What begins behind the sign at `at` that parts a name from its value, and the sign.
 fn separated(bytes: &[u8], at: usize) -> Option<(usize, &'static [u8])> {
     let rest = bytes.get(at..).filter(|rest| !rest.starts_with(b"::") && !rest.starts_with(b"://"))?;
-    let sign = SEPARATORS.iter().find(|sign| rest.starts_with(sign.as_bytes()))?;
+    let sign = WORDS["@separators"].iter().find(|sign| rest.starts_with(sign.as_bytes()))?;
     Some((at + sign.len(), sign.as_bytes()))
 }
 
@@ -524,10 +418,9 @@ fn value(bytes: &[u8], at: usize, name: &[u8], sign: &[u8]) -> Option<Range<usiz
     }
     let mut start = run(bytes, at, is_blank);
     // A block of YAML begins on the next line.
-    if matches!(bytes.get(start), Some(b'|' | b'>')) {
-        let line = run(bytes, start + 1, |byte| matches!(byte, b'-' | b'+'));
-        start =
-            if bytes.get(line) == Some(&b'\n') { run(bytes, line, |byte| byte.is_ascii_whitespace()) } else { start };
+    let block = run(bytes, start, |byte| matches!(byte, b'|' | b'>' | b'-' | b'+'));
+    if block > start && bytes.get(block) == Some(&b'\n') {
+        start = run(bytes, block, |byte| byte.is_ascii_whitespace());
     }
     let is_blank_before = start > at;
     let quote = run(bytes, start, |byte| byte == b'\\');
@@ -546,12 +439,16 @@ fn value(bytes: &[u8], at: usize, name: &[u8], sign: &[u8]) -> Option<Range<usiz
         return is_secret(name, bytes.get(line.clone())?).then_some(line);
     }
     // “x” and 「x」.
-    let opening = ["“", "‘", "「", "『"]
-        .iter()
-        .find(|mark| bytes.get(from..).is_some_and(|rest| rest.starts_with(mark.as_bytes())));
-    let from = from + opening.map_or(0, |mark| mark.len());
-    let found = from..bare_end(bytes, from);
-    let word = bytes.get(found.clone())?;
+    let opens = |mark: &&&str| bytes.get(from..).is_some_and(|rest| rest.starts_with(mark.as_bytes()));
+    let from = from + WORDS["@opening"].iter().find(opens).map_or(0, |mark| mark.len());
+    let mut found = from..bare_end(bytes, from);
+    let mut word = bytes.get(found.clone())?;
+    // An account and its password: a / b.
+    if bytes.get(found.end..)?.starts_with(b" / ") {
+        let account = found.end;
+        found.end = bare_end(bytes, account + " / ".len());
+        word = bytes.get(account + " / ".len()..found.end)?;
+    }
     // A sentence: "token: refused by the server".
     let is_letters = |word: &[u8]| !word.is_empty() && word.iter().all(u8::is_ascii_alphabetic);
     let next = run(bytes, found.end, is_blank);
@@ -566,8 +463,7 @@ fn value(bytes: &[u8], at: usize, name: &[u8], sign: &[u8]) -> Option<Range<usiz
     let is_port =
         sign == b":" && !is_blank_before && (1..=5).contains(&digits) && matches!(word.get(digits), None | Some(b'/'));
     let is_host = is_port && ["token", "secret", "credentials"].iter().any(|host| ends_with(name, host));
-    let is_next_flag = sign == b" " && word.starts_with(b"-");
-    (!(is_sentence || is_host || is_next_flag) && is_secret(name, word)).then_some(found)
+    (!(is_sentence || is_host) && is_secret(name, word)).then_some(found)
 }
 
 /// The value at `at`, quoted or not.
@@ -601,11 +497,7 @@ fn after_scheme(bytes: &[u8], at: usize, name: &[u8]) -> usize {
     let word = bytes.get(at..end).unwrap_or_default();
     // Words of prose too: only within a header.
     let is_of_header = || ends_with(name, "authorization") && is_one_of(word, "token apikey negotiate ntlm");
-    if blanks > end && (is_scheme(word) || is_of_header()) { blanks } else { at }
-}
-
-fn is_scheme(word: &[u8]) -> bool {
-    is_one_of(word, "bearer basic")
+    if blanks > end && (is_one_of(word, "bearer basic") || is_of_header()) { blanks } else { at }
 }
 
 /// Where a value without quotes ends: at a blank, a quote, Chinese text, or at punctuation unless more of the same
@@ -743,11 +635,6 @@ fn run(bytes: &[u8], start: usize, like: impl Fn(u8) -> bool) -> usize {
     start + rest.iter().position(|&byte| !like(byte)).unwrap_or(rest.len())
 }
 
-/// Whether `bytes` begin with `what`. Most differ in the first byte, and comparing more of them costs a call.
-fn begins(bytes: &[u8], what: &[u8]) -> bool {
-    bytes.first() == what.first() && bytes.starts_with(what)
-}
-
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
 }
@@ -758,7 +645,7 @@ mod tests {
 
     #[test]
     fn every_row_of_the_tables_finds_a_secret() {
-        for name in NAMES.iter().chain(WHOLE_NAMES) {
+        for name in WORDS["@names"].iter().chain(&WORDS["@whole-names"]) {
             assert!(names_secret(name.as_bytes()), "{name}");
             assert!(names_secret(format!("my-{}_2", name.to_uppercase()).as_bytes()), "{name}");
         }
@@ -769,7 +656,7 @@ mod tests {
             let key = [prefix, &filling[..12.max(*least)]].concat();
             assert_eq!(secrets(&key).first(), Some(&(0..key.len())), "{prefix:?}");
         }
-        for address in WEBHOOKS {
+        for address in &WORDS["@webhooks"] {
             let end = address.len()..address.len() + 3;
             assert_eq!(secrets(format!("{address}a/b").as_bytes()).first(), Some(&end), "{address}");
         }

@@ -1,6 +1,6 @@
 //! A circuit breaker: while an upstream is known to refuse, it is not called. Then one job probes it.
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::lock::unpoisoned;
@@ -13,6 +13,7 @@ const TRANSIENT_OPEN: Duration = Duration::from_secs(30);
 /// How long a frequency limit (45009) keeps it open, longer each time: the limit is a minute's, then an hour's.
 /// <https://developer.work.weixin.qq.com/document/path/90312>
 const LIMIT_OPEN: [Duration; 3] = [Duration::from_secs(60), Duration::from_secs(5 * 60), Duration::from_secs(60 * 60)];
+
 /// What a failure says about the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Severity {
@@ -48,22 +49,22 @@ struct Open {
     until: Instant,
     failure: Outcome,
     lasting: bool,
-    /// A job makes the one call that is allowed when the time is up.
-    is_probed: bool,
-    /// A job prepares for the probe. One that is ready sooner may go first.
-    is_reserved: bool,
+    /// Shared with the [`Permit`] of the job that makes the one call that is allowed when the time is up.
+    probe: Arc<()>,
+    /// Shared with the job that prepares for the probe. One that is ready sooner may go first.
+    reservation: Reservation,
 }
 
 /// The right to call, and the duty to report once. A probe that is dropped without a report frees the probe.
 #[derive(Debug)]
 pub(crate) struct Permit<'b> {
     breaker: &'b CircuitBreaker,
-    is_probe: bool,
+    /// The probe's share, when this job is the one.
+    probe: Option<Arc<()>>,
 }
 
 /// The right of one job to prepare for the probe; dropping it gives the right back.
-#[derive(Debug)]
-pub(crate) struct Reservation<'b>(Option<&'b CircuitBreaker>);
+pub(crate) type Reservation = Arc<()>;
 
 impl CircuitBreaker {
     /// A closed one.
@@ -71,19 +72,23 @@ impl CircuitBreaker {
         Self { name, state: Mutex::default() }
     }
 
-    /// What a job is answered that may not call now. While another one probes, that is 503, so that it is posted again
-    /// within seconds: what opened the breaker may be over.
-    fn refusal(&self, open: &Open, now: Instant, is_reserved: bool) -> Option<Outcome> {
+    /// A share of an open breaker's probe or reservation, `right`, when its time is up and nobody holds one.
+    ///
+    /// # Errors
+    /// What a job is answered that may not call now. While another one may, that is 503, so that it is posted again within
+    /// seconds: what opened the breaker may be over.
+    fn right(&self, open: &Open, now: Instant, right: &Arc<()>) -> Result<Arc<()>, Outcome> {
         let Outcome { reason, message, .. } = &open.failure;
-        let refused = |reason, why| {
-            let held = Some(Held { breaker: self.name, until: open.until });
-            Outcome { held, ..Outcome::new(reason, format!("{} {why}: {message}", self.name)) }
+        let is_taken = [&open.probe, right].iter().any(|right| Arc::strong_count(right) > 1);
+        let (reason, why) = if now < open.until {
+            (*reason, "is not called for a while, since")
+        } else if is_taken {
+            (Reason::Transient, "is tried by another notification, post again; it failed before")
+        } else {
+            return Ok(Arc::clone(right));
         };
-        if now < open.until {
-            return Some(refused(*reason, "is not called for a while, since"));
-        }
-        (open.is_probed || is_reserved)
-            .then(|| refused(Reason::Transient, "is tried by another notification, post again; it failed before"))
+        let held = Some(Held { breaker: self.name, until: open.until });
+        Err(Outcome { held, ..Outcome::new(reason, format!("{} {why}: {message}", self.name)) })
     }
 
     /// Asks for the right to call now.
@@ -91,14 +96,9 @@ impl CircuitBreaker {
     /// # Errors
     /// The failure that opened it, while it is open; a transient one while another job probes.
     pub(crate) fn acquire(&self, now: Instant) -> Result<Permit<'_>, Outcome> {
-        let mut state = self.lock();
-        if let Some(open) = &mut state.open {
-            if let Some(refusal) = self.refusal(open, now, false) {
-                return Err(refusal);
-            }
-            open.is_probed = true;
-        }
-        Ok(Permit { breaker: self, is_probe: state.open.is_some() })
+        let state = self.lock();
+        let probe = state.open.as_ref().map(|open| self.right(open, now, &open.probe)).transpose()?;
+        Ok(Permit { breaker: self, probe })
     }
 
     /// Asks whether [`Self::acquire`] would succeed, and changes nothing.
@@ -106,28 +106,23 @@ impl CircuitBreaker {
     /// # Errors
     /// As of `acquire`.
     pub(crate) fn check(&self, now: Instant) -> Result<(), Outcome> {
-        self.lock().open.as_ref().and_then(|open| self.refusal(open, now, false)).map_or(Ok(()), Err)
+        self.lock().open.as_ref().map_or(Ok(()), |open| self.right(open, now, &open.probe).map(drop))
     }
 
     /// The same for a job that has slow and costly work to do before it calls: only one at a time prepares for the probe,
-    /// until it drops what it gets here.
+    /// until it drops what it gets here. `None` while the breaker is closed.
     ///
     /// # Errors
     /// As of `acquire`, and a transient one while another job has reserved the probe.
-    pub(crate) fn reserve_probe(&self, now: Instant) -> Result<Reservation<'_>, Outcome> {
-        let mut state = self.lock();
-        let Some(open) = &mut state.open else { return Ok(Reservation(None)) };
-        if let Some(refusal) = self.refusal(open, now, open.is_reserved) {
-            return Err(refusal);
-        }
-        open.is_reserved = true;
-        Ok(Reservation(Some(self)))
+    pub(crate) fn reserve_probe(&self, now: Instant) -> Result<Option<Reservation>, Outcome> {
+        let state = self.lock();
+        state.open.as_ref().map(|open| self.right(open, now, &open.reservation)).transpose()
     }
 
     /// Whether calls are held back, for the metrics. What needs a person counts until a probe has succeeded; other
     /// failures count until their time is up, since a quiet night brings no probe.
     pub(crate) fn is_open(&self, now: Instant) -> bool {
-        self.lock().open.as_ref().is_some_and(|open| open.lasting || self.refusal(open, now, false).is_some())
+        self.lock().open.as_ref().is_some_and(|open| open.lasting || self.right(open, now, &open.probe).is_err())
     }
 
     /// Why it is open.
@@ -148,63 +143,45 @@ impl CircuitBreaker {
 }
 
 impl Permit<'_> {
-    /// The upstream works: it did what was asked, or refused this request alone. A job that started before the breaker
-    /// opened does not close it.
-    pub(crate) fn succeeded(&self) {
+    /// The upstream works: it did what was asked, or refused this request alone. Returns whether the breaker is closed then:
+    /// a job that started before it opened does not close it.
+    pub(crate) fn succeeded(&self) -> bool {
         let mut state = self.breaker.lock();
-        if self.is_probe || state.open.is_none() {
+        let is_closed = self.probe.is_some() || state.open.is_none();
+        if is_closed {
             *state = BreakerState::default();
         }
+        is_closed
     }
 
-    /// The job failed.
+    /// The job failed. One that started before the breaker opened does not prolong it, and a limit that two jobs met counts
+    /// once.
     pub(crate) fn failed(&self, failure: &Outcome, severity: Severity, now: Instant) {
         let mut state = self.breaker.lock();
-        // A job that started before the breaker opened does not prolong it, and a limit that two jobs met counts once.
-        let counts = self.is_probe || state.open.is_none();
+        let is_probe = self.probe.is_some();
+        if state.open.is_some() && !is_probe {
+            return;
+        }
         let open_for = match severity {
             Severity::Unrelated => return,
             Severity::Transient => {
-                state.transient_jobs = state.transient_jobs.saturating_add(1);
-                if state.transient_jobs < TRANSIENT_JOBS && !self.is_probe {
+                state.transient_jobs += 1;
+                if state.transient_jobs < TRANSIENT_JOBS && !is_probe {
                     return;
                 }
                 TRANSIENT_OPEN
             }
             Severity::Limit => {
-                let open_for = LIMIT_OPEN[state.limits.min(LIMIT_OPEN.len() - 1)];
-                state.limits += usize::from(counts);
-                open_for
+                state.limits += 1;
+                LIMIT_OPEN[state.limits.min(LIMIT_OPEN.len()) - 1]
             }
             Severity::Lasting(open_for) => open_for,
         };
-        if counts {
-            #[cfg(debug_assertions)]
-            let open_for = shortened_for_tests(open_for);
-            let lasting = matches!(severity, Severity::Lasting(_));
-            let (until, failure) = (now + open_for, failure.clone());
-            state.open = Some(Open { until, failure, lasting, is_probed: false, is_reserved: false });
-        }
-    }
-}
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        if self.is_probe
-            && let Some(open) = &mut self.breaker.lock().open
-        {
-            open.is_probed = false;
-        }
-    }
-}
-
-impl Drop for Reservation<'_> {
-    fn drop(&mut self) {
-        if let Some(breaker) = self.0
-            && let Some(open) = &mut breaker.lock().open
-        {
-            open.is_reserved = false;
-        }
+        #[cfg(debug_assertions)]
+        let open_for = shortened_for_tests(open_for);
+        let (until, lasting) = (now + open_for, matches!(severity, Severity::Lasting(_)));
+        let (probe, reservation) = (Arc::default(), Arc::default());
+        state.open = Some(Open { until, failure: failure.clone(), lasting, probe, reservation });
     }
 }
 

@@ -7,17 +7,18 @@ pub(crate) use breaker::{CircuitBreaker, Permit, Reservation, Severity};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::fmt::rfc2822;
 use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER};
-use ureq::http::{Request, Response};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::http::{Request, Response, Uri};
+use ureq::tls::{PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Body, SendBody};
 
 use crate::lock::unpoisoned;
@@ -44,7 +45,22 @@ const MAX_SECRET_BYTES: u64 = 64 * 1024;
 const READER_STACK: usize = 256 * 1024;
 /// What a name that does not resolve is reported as.
 const NO_SUCH_NAME: &str = "the host's name cannot be resolved; check the address and this machine's DNS";
+const NO_CONNECTION: &str = "no connection";
 const LATE: &str = "no whole answer in time";
+/// The panic hook has logged why. ureq panics when the system gives no thread for a lookup.
+const PANICKED: &str = "the HTTP client panicked; does the system give no more threads?";
+/// Why a file cannot be read, and the way out.
+const FILE_HINTS: [(ErrorKind, &str); 2] = [
+    (ErrorKind::PermissionDenied, "; let the service's user read it (owner, mode, SELinux label)"),
+    (ErrorKind::NotFound, "; a container, or a unit with RootDirectory=, sees only what is mounted there"),
+];
+/// Words of an error of TLS, and the way out. `CA_FILE` is the upstream's variable.
+const TLS_HINTS: [(&str, &str); 3] = [
+    ("InvalidContentType", "; what answers there does not speak TLS; is the address an http:// one?"),
+    ("UnknownIssuer", "; set CA_FILE to the certificate of its issuer (PEM)"),
+    // What `openssl req -x509` makes.
+    ("CaUsedAsEndEntity", "; it is a CA's; make the server's own with -addext basicConstraints=critical,CA:FALSE"),
+];
 
 /// How an upstream is reached.
 #[derive(Debug, Clone, Default)]
@@ -64,14 +80,8 @@ pub(crate) struct Variables {
 }
 
 /// Certificates that are trusted for one upstream.
-#[derive(Clone)]
-pub(crate) struct Roots(Vec<Certificate<'static>>);
-
-impl fmt::Debug for Roots {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} certificate(s)", self.0.len())
-    }
-}
+#[derive(Clone, Debug)]
+pub(crate) struct Roots(RootCerts);
 
 impl Roots {
     /// Reads certificates in PEM.
@@ -88,19 +98,13 @@ impl Roots {
         if certificates.is_empty() {
             return Err("it holds no PEM certificate (-----BEGIN CERTIFICATE-----)".into());
         }
-        Ok(Self(certificates))
+        Ok(Self(RootCerts::new_with_certs(&certificates)))
     }
 }
 
 /// A proxy that ureq can use; its address may hold a password, so it is never printed whole.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct ProxyRoute(ureq::Proxy);
-
-impl fmt::Debug for ProxyRoute {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
 
 impl fmt::Display for ProxyRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -119,46 +123,41 @@ impl ProxyRoute {
         if scheme != "http" && scheme != "https" {
             return Err(format!("a {scheme}:// proxy is not built in; give an http:// proxy"));
         }
-        let proxy = ureq::Proxy::new(address).map_err(|_| "is not a proxy's address; write http://host:port")?;
         // ureq takes the scheme's port for one that it cannot read.
-        let names_port = proxy.uri().authority().is_some_and(|all| !all.as_str().ends_with(all.host()));
-        if names_port && proxy.uri().port_u16().is_none() {
-            return Err("has a port that is no number up to 65535; write http://host:port".into());
-        }
-        Ok(Self(proxy))
+        let is_read =
+            |uri: &Uri| uri.port().is_some() || uri.authority().is_some_and(|all| all.as_str().ends_with(all.host()));
+        let proxy = ureq::Proxy::new(address).ok().filter(|proxy| is_read(proxy.uri()));
+        proxy.map(Self).ok_or_else(|| "is no proxy's address with a port up to 65535; write http://host:port".into())
     }
+}
+
+fn ip_address(host: &str) -> Option<IpAddr> {
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 /// Whether a host is this machine: it is never reached through a proxy.
 pub(crate) fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    host.eq_ignore_ascii_case("localhost") || ip_address(host).is_some_and(|ip| ip.is_loopback())
 }
 
 /// Whether a host is in a network of one's own, as far as its name says: a private address, a name without a domain, or one
 /// of a domain that there is in no public DNS (RFC 6762, RFC 9476, Kubernetes' `svc`).
 pub(crate) fn is_private(host: &str) -> bool {
-    use std::net::IpAddr::{V4, V6};
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    match bare.parse() {
+    let is_local = match ip_address(host) {
         // 100.64.0.0/10 is shared address space (RFC 6598), which clouds use inside.
-        Ok(V4(ip)) => {
-            let shared = matches!(ip.octets(), [100, 64..128, ..]);
-            ip.is_loopback() || ip.is_private() || ip.is_link_local() || shared
-        }
-        Ok(V6(ip)) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
-        Err(_) => host.rsplit_once('.').is_none_or(|(_, top)| ["local", "internal", "lan", "svc"].contains(&top)),
-    }
+        Some(IpAddr::V4(ip)) => ip.is_private() || ip.is_link_local() || matches!(ip.octets(), [100, 64..128, ..]),
+        Some(IpAddr::V6(ip)) => ip.is_unique_local() || ip.is_unicast_link_local(),
+        None => host.rsplit_once('.').is_none_or(|(_, top)| ["local", "internal", "lan", "svc"].contains(&top)),
+    };
+    is_local || is_loopback(host)
 }
 
 /// Whether `NO_PROXY` names a host: `*`, the host itself, or a domain above it, with or without its leading dot.
 pub(crate) fn is_in_no_proxy(host: &str, list: &str) -> bool {
-    let host = host.to_ascii_lowercase();
-    list.split(',').map(|item| item.trim().to_ascii_lowercase()).filter(|item| !item.is_empty()).any(|item| {
+    let host = format!(".{}", host.to_ascii_lowercase());
+    list.split(',').map(|item| item.trim().to_ascii_lowercase()).any(|item| {
         let domain = item.trim_start_matches('*').trim_start_matches('.');
-        item == "*"
-            || host == domain
-            || host.strip_suffix(domain).is_some_and(|rest| !domain.is_empty() && rest.ends_with('.'))
+        item == "*" || !domain.is_empty() && host.ends_with(&format!(".{domain}"))
     })
 }
 
@@ -187,23 +186,19 @@ impl Credential {
 
     /// The secret as it was read last.
     pub(crate) fn get(&self) -> Secret {
-        self.lock().clone()
+        unpoisoned(self.value.lock()).clone()
     }
 
     /// Reads the file again. True when the secret is now another one than `refused`, also when another thread read it.
     pub(crate) fn renew(&self, refused: &Secret) -> bool {
-        let mut value = self.lock();
+        let mut value = unpoisoned(self.value.lock());
+        let is_usable = |secret: &str| !secret.is_empty() && secret.bytes().all(|byte| byte.is_ascii_graphic());
         if let Some(Ok(read)) = self.file.as_deref().map(read_secret)
-            && !read.expose().is_empty()
-            && read.expose().bytes().all(|byte| byte.is_ascii_graphic())
+            && is_usable(read.expose())
         {
             *value = read;
         }
         *value != *refused
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Secret> {
-        unpoisoned(self.value.lock())
     }
 }
 
@@ -229,24 +224,15 @@ pub(crate) fn read_text(path: &Path, max_bytes: u64) -> Result<String, String> {
         if !path.metadata()?.is_file() {
             return Err(io::Error::other("it is a directory, a FIFO or a device; name a regular file"));
         }
-        File::open(path)?.take(max_bytes + 1).read_to_string(&mut text)?;
+        if File::open(path)?.take(max_bytes + 1).read_to_string(&mut text)? as u64 > max_bytes {
+            return Err(io::Error::other(format!("it is larger than {} KiB", max_bytes / 1024)));
+        }
         Ok(text)
     };
-    let path = path.display();
-    match read() {
-        Ok(text) if text.len() as u64 > max_bytes => Err(format!("{path} is larger than {} KiB", max_bytes / 1024)),
-        Ok(text) => Ok(text),
-        Err(error) => {
-            let hint = if error.kind() == ErrorKind::PermissionDenied {
-                "; let the service's user read it (owner, mode, SELinux label)"
-            } else if error.kind() == ErrorKind::NotFound {
-                "; a container, or a unit with RootDirectory=, sees only what is mounted there"
-            } else {
-                ""
-            };
-            Err(format!("cannot read {path}: {error}{hint}"))
-        }
-    }
+    read().map_err(|error| {
+        let hint = FILE_HINTS.iter().find(|(kind, _)| *kind == error.kind()).map_or("", |(_, hint)| hint);
+        format!("cannot read {}: {error}{hint}", path.display())
+    })
 }
 
 /// Whether a connection may serve a second call.
@@ -262,9 +248,7 @@ pub(crate) enum Reuse {
 #[derive(Debug)]
 pub(crate) struct Client {
     agent: Agent,
-    /// The proxy's address, without its password.
-    proxy: Option<String>,
-    variables: Variables,
+    settings: Settings,
 }
 
 /// One call.
@@ -297,7 +281,7 @@ pub(crate) struct Opened(Response<Body>);
 
 /// A body as it comes. It is read on a thread of its own, which ends with the body or at the call's deadline: a read of
 /// ureq's cannot be given up before, and a stream that stalls must be.
-pub(crate) struct Pieces(Receiver<std::io::Result<Vec<u8>>>);
+pub(crate) struct Pieces(Receiver<io::Result<Vec<u8>>>);
 
 impl Opened {
     pub(crate) fn status(&self) -> u16 {
@@ -333,22 +317,17 @@ impl Opened {
             loop {
                 let piece = body.read(&mut buffer).map(|length| buffer.get(..length).unwrap_or_default().to_vec());
                 let is_last = piece.as_ref().map_or(true, Vec::is_empty);
-                let is_unwanted = sender.send(piece).is_err();
-                if is_unwanted && !is_last {
-                    // What follows `[DONE]`: a connection that is read to its end is used again.
-                    let _ = std::io::copy(&mut body.take(BUFFER as u64), &mut std::io::sink());
-                    return;
-                }
-                if is_last {
-                    return;
+                if sender.send(piece).is_err() || is_last {
+                    break;
                 }
             }
+            // What follows `[DONE]`: a connection that is read to its end is used again.
+            let _ = io::copy(&mut body.take(BUFFER as u64), &mut io::sink());
         };
-        let spawned = thread::Builder::new().name("body".into()).stack_size(READER_STACK).spawn(read);
-        spawned.map(|_| Pieces(pieces)).map_err(|error| {
-            let text = format!("the system gives no thread to read the answer ({error})");
-            CallError { sent: Sent::Yes, kind: CallErrorKind::Other, text }
-        })
+        match thread::Builder::new().name("body".into()).stack_size(READER_STACK).spawn(read) {
+            Ok(_) => Ok(Pieces(pieces)),
+            Err(error) => Err(CallError::of_answer(format!("the system gives no thread to read the answer ({error})"))),
+        }
     }
 }
 
@@ -361,13 +340,9 @@ impl Pieces {
         match self.0.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(piece) => piece.map_err(|error| describe(&error.into(), Sent::Yes)),
             Err(RecvTimeoutError::Timeout) => {
-                Err(CallError { sent: Sent::Yes, kind: CallErrorKind::TimedOut, text: LATE.into() })
+                Err(CallError { kind: CallErrorKind::TimedOut, ..CallError::of_answer(LATE) })
             }
-            // The thread has panicked, which the panic hook has logged.
-            Err(RecvTimeoutError::Disconnected) => {
-                let text = "the HTTP client panicked".into();
-                Err(CallError { sent: Sent::Yes, kind: CallErrorKind::Other, text })
-            }
+            Err(RecvTimeoutError::Disconnected) => Err(CallError::of_answer(PANICKED)),
         }
     }
 }
@@ -375,13 +350,11 @@ impl Pieces {
 /// `Retry-After` in seconds, with a fraction too, or as a date.
 /// <https://www.rfc-editor.org/rfc/rfc9110#field.retry-after>
 fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
-    match text.parse() {
-        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
-        Err(_) => {
-            let date = SystemTime::from(rfc2822::parse(text).ok()?.timestamp());
-            Some(date.duration_since(now).unwrap_or_default())
-        }
+    if let Ok(seconds) = text.parse() {
+        return Duration::try_from_secs_f64(seconds).ok();
     }
+    let date = SystemTime::from(rfc2822::parse(text).ok()?.timestamp());
+    Some(date.duration_since(now).unwrap_or_default())
 }
 
 /// Why there is no whole answer.
@@ -391,6 +364,13 @@ pub(crate) struct CallError {
     pub(crate) kind: CallErrorKind,
     /// One line without the address, which may hold a secret.
     pub(crate) text: String,
+}
+
+impl CallError {
+    /// The answer began, and is no use.
+    pub(crate) fn of_answer(text: impl Into<String>) -> Self {
+        Self { sent: Sent::Yes, kind: CallErrorKind::Other, text: text.into() }
+    }
 }
 
 /// Whether the upstream may have acted on the request.
@@ -415,14 +395,8 @@ pub(crate) enum CallErrorKind {
 
 impl Client {
     pub(crate) fn new(settings: &Settings, reuse: Reuse) -> Self {
-        let roots = match &settings.roots {
-            Some(Roots(certificates)) => RootCerts::new_with_certs(certificates),
-            None => RootCerts::WebPki,
-        };
-        let idle = match reuse {
-            Reuse::Yes => IDLE_CONNECTIONS,
-            Reuse::No => 0,
-        };
+        let roots = settings.roots.clone().map_or(RootCerts::WebPki, |Roots(roots)| roots);
+        let idle = if reuse == Reuse::Yes { IDLE_CONNECTIONS } else { 0 };
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -441,8 +415,7 @@ impl Client {
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .user_agent(concat!("wechat-with-deepseek/", env!("CARGO_PKG_VERSION")))
             .build();
-        let proxy = settings.proxy.as_ref().map(ToString::to_string);
-        Self { agent: Agent::new_with_config(config), proxy, variables: settings.variables }
+        Self { agent: Agent::new_with_config(config), settings: settings.clone() }
     }
 
     /// Makes one call. Whether it is made again is the caller's decision.
@@ -463,40 +436,22 @@ impl Client {
         // ureq reads the body when it has connected and sent the head, so a body that it has not read was not sent.
         let sent = if call.json.is_some_and(|json| json.len() == unread.len()) { Sent::No } else { Sent::Unknown };
         match answered {
-            Ok(response) => response.map(Opened).map_err(|error| self.with_ways_out(describe(&error, sent), &error)),
-            // ureq panics when the system gives no thread for a lookup. The panic hook has logged it.
-            Err(_) => {
-                let text = "the HTTP client panicked; does the system give no more threads?".into();
-                Err(CallError { sent, kind: CallErrorKind::Other, text })
-            }
+            Ok(response) => response.map(Opened).map_err(|error| self.with_ways_out(describe(&error, sent))),
+            Err(_) => Err(CallError { sent, ..CallError::of_answer(PANICKED) }),
         }
     }
 
     /// Names the proxy where it is the one that failed, and the variables to change.
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "errors of packages gain variants, which the last arm describes"
-    )]
-    fn with_ways_out(&self, mut failure: CallError, error: &ureq::Error) -> CallError {
-        let Variables { proxy: proxy_variable, ca_file } = self.variables;
-        // What fails before a connection stands is the proxy's fault.
-        let is_proxys = match error {
-            ureq::Error::HostNotFound
-            | ureq::Error::ConnectionFailed
-            | ureq::Error::ConnectProxyFailed(_)
-            | ureq::Error::Timeout(ureq::Timeout::Resolve | ureq::Timeout::Connect) => true,
-            ureq::Error::Io(error) => error.kind() == ErrorKind::ConnectionRefused || failure.text == NO_SUCH_NAME,
-            _ => false,
+    fn with_ways_out(&self, error: CallError) -> CallError {
+        let Variables { proxy: variable, ca_file } = self.settings.variables;
+        let text = match &self.settings.proxy {
+            Some(proxy) if error.text.starts_with(NO_CONNECTION) => format!(
+                "the proxy {proxy} failed: {}; check {variable} or HTTPS_PROXY; {variable}=none goes direct",
+                error.text
+            ),
+            _ => error.text.replace("CA_FILE", ca_file),
         };
-        if let Some(proxy) = self.proxy.as_ref().filter(|_| is_proxys) {
-            failure.text = format!(
-                "the proxy {proxy} failed: {}; check {proxy_variable} or HTTPS_PROXY; {proxy_variable}=none goes direct",
-                failure.text
-            );
-        } else if failure.text.contains("UnknownIssuer") {
-            failure.text = format!("{}; set {ca_file} to the certificate of its issuer (PEM)", failure.text);
-        }
-        failure
+        CallError { text, ..error }
     }
 
     /// Sends the request and reads the answer's head. `unread` is what ureq has not read of the body.
@@ -512,66 +467,48 @@ impl Client {
         if let Some(json) = call.json {
             let request = request.method("POST").header(CONTENT_TYPE, "application/json");
             let request = request.header(CONTENT_LENGTH, json.len()).body(SendBody::from_reader(unread))?;
-            self.agent
-                .run(self.agent.configure_request(request).timeout_global(left).timeout_recv_response(head).build())
+            let request = self.agent.configure_request(request).timeout_recv_response(head);
+            self.agent.run(request.timeout_global(left).build())
         } else {
             self.agent.run(self.agent.configure_request(request.body(())?).timeout_global(left).build())
         }
     }
 }
 
-/// The only place where an error of ureq becomes text: ureq's own may hold the address, and with it a secret.
+/// The only place where an error of ureq becomes text: ureq's own may hold the address, and with it a secret. What begins
+/// with [`NO_CONNECTION`] is the fault of the proxy, if there is one.
 #[expect(clippy::wildcard_enum_match_arm, reason = "errors of packages gain variants, which the last arm describes")]
 fn describe(error: &ureq::Error, sent: Sent) -> CallError {
     use CallErrorKind::{Closed, Other, TimedOut};
+    use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, InvalidData, UnexpectedEof};
+    let unconnected = |why: &str| (Other, format!("{NO_CONNECTION}: {why}"));
     let (kind, text) = match error {
-        ureq::Error::Timeout(ureq::Timeout::Resolve) => (Other, "the name could not be resolved in time".into()),
-        ureq::Error::Timeout(ureq::Timeout::Connect) => (Other, "no connection in time".into()),
-        ureq::Error::Timeout(_) if sent == Sent::No => (TimedOut, "no connection in time".into()),
+        ureq::Error::Timeout(ureq::Timeout::Resolve) => unconnected("the name could not be resolved in time"),
+        ureq::Error::Timeout(ureq::Timeout::Connect) => unconnected("no answer in time"),
         ureq::Error::Timeout(_) => (TimedOut, LATE.into()),
-        ureq::Error::HostNotFound => (Other, NO_SUCH_NAME.into()),
-        ureq::Error::Rustls(error) => (Other, describe_tls(&error.to_string())),
-        ureq::Error::Tls(text) => (Other, describe_tls(text)),
-        ureq::Error::ConnectProxyFailed(why) if why.contains("407") => {
-            (Other, "it wants a user and a password (407), as in http://user:password@host:port".into())
-        }
-        ureq::Error::ConnectProxyFailed(_) => (Other, "it refused to connect".into()),
-        ureq::Error::ConnectionFailed => (Other, "no connection".into()),
+        ureq::Error::HostNotFound => unconnected(NO_SUCH_NAME),
+        ureq::Error::ConnectProxyFailed(why) => unconnected(why),
         ureq::Error::BodyExceedsLimit(limit) => (Other, format!("the answer is larger than {limit} bytes")),
         ureq::Error::LargeResponseHeader(..) => (Other, "the answer's head is too large".into()),
         ureq::Error::Protocol(_) => (Other, "the answer is not HTTP, or broke off".into()),
         ureq::Error::Io(error) => match error.kind() {
-            ErrorKind::ConnectionReset
-            | ErrorKind::ConnectionAborted
-            | ErrorKind::BrokenPipe
-            | ErrorKind::UnexpectedEof => {
+            ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof => {
                 let kind = if sent == Sent::Yes { Other } else { Closed };
                 (kind, "the connection was closed before the whole answer".into())
             }
             // rustls' errors arrive as these, such as one of a certificate that does not verify.
-            ErrorKind::InvalidData => (Other, describe_tls(&error.to_string())),
-            ErrorKind::TimedOut | ErrorKind::WouldBlock => (TimedOut, LATE.into()),
+            InvalidData => {
+                let text = format!("TLS failed: {error}");
+                let hint = TLS_HINTS.iter().find(|(word, _)| text.contains(word)).map_or("", |(_, hint)| hint);
+                (Other, text + hint)
+            }
             // std has no kind for a failed lookup, only these words.
-            _ if error.to_string().starts_with("failed to lookup address") => (Other, NO_SUCH_NAME.into()),
-            kind => (Other, format!("no connection ({kind})")),
+            _ if error.to_string().starts_with("failed to lookup address") => unconnected(NO_SUCH_NAME),
+            kind => unconnected(&kind.to_string()),
         },
         _ => (Other, "the HTTP client failed".into()),
     };
     CallError { sent, kind, text }
-}
-
-fn describe_tls(error: &str) -> String {
-    if error.contains("InvalidContentType") {
-        return "TLS failed: what answers there does not speak TLS; is the address an http:// one?".into();
-    }
-    if error.contains("CaUsedAsEndEntity") {
-        // What `openssl req -x509` makes.
-        return format!(
-            "TLS failed: {error}; the server shows a CA's certificate as its own; make it with \
-             -addext basicConstraints=critical,CA:FALSE"
-        );
-    }
-    format!("TLS failed: {error}")
 }
 
 /// The pause before the retry with this number, from 0: doubled each time, and up to a half longer by chance, so that
@@ -869,7 +806,9 @@ mod tests {
             }
             assert!(!error.contains("hunter2"), "{error}");
         }
-        assert!(describe_tls("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))").contains("CA:FALSE"));
+        let is_a_ca = "invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))";
+        let error = ureq::Error::Io(io::Error::new(ErrorKind::InvalidData, is_a_ca));
+        assert!(describe(&error, Sent::No).text.contains("CA:FALSE"));
     }
 
     #[test]
@@ -895,7 +834,8 @@ mod tests {
             assert!(!error.contains("hunter2"), "{error}");
         }
         let route = ProxyRoute::parse("http://u:hunter2@proxy:3128").unwrap();
-        assert_eq!(format!("{route:?}"), "proxy:3128");
+        assert_eq!(route.to_string(), "proxy:3128");
+        assert!(!format!("{route:?}").contains("hunter2"), "{route:?}");
     }
 
     #[test]

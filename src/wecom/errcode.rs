@@ -13,30 +13,9 @@ const LASTING: Severity = Severity::Lasting(Duration::from_secs(10 * 60));
 /// The trusted address (60020) is added in the console within a minute by the person who reads about it.
 const TRUSTED_ADDRESS: Severity = Severity::Lasting(Duration::from_secs(60));
 
-/// The API that answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Api {
-    /// `GET gettoken`.
-    GetToken,
-    /// `POST message/send`, or a robot's `POST webhook/send`.
-    Send,
-}
-
-impl Api {
-    pub(crate) const ALL: [Self; 2] = [Self::GetToken, Self::Send];
-
-    /// The label of the metric.
-    pub(crate) fn label(self) -> &'static str {
-        match self {
-            Self::GetToken => "gettoken",
-            Self::Send => "send",
-        }
-    }
-}
-
 /// What an answer, or its absence, means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Class {
+pub(super) enum Class {
     /// errcode 0.
     Ok,
     /// The token is no longer valid: another one is fetched, once, and the message is sent again.
@@ -61,82 +40,47 @@ pub(crate) enum Class {
     Unknown,
 }
 
-/// What follows from a class.
-pub(crate) struct Meaning {
-    class: Class,
-    label: &'static str,
-    /// How a job ends that fails with it.
-    pub(crate) reason: Reason,
-    /// What it says about WeCom itself.
-    pub(crate) severity: Severity,
-    errcodes: &'static [i64],
-    /// What to do about it, in the words of WeCom's console; "" for none.
-    pub(crate) hint: &'static str,
-}
-
-const fn row(
-    class: Class,
-    label: &'static str,
-    reason: Reason,
-    severity: Severity,
-    errcodes: &'static [i64],
-    hint: &'static str,
-) -> Meaning {
-    Meaning { class, label, reason, severity, errcodes, hint }
-}
+/// A class, its label in the metrics, how a job ends that fails with it, what it says about WeCom itself, its errcodes, and
+/// what to do about it in the words of WeCom's console.
+pub(super) type Row = (Class, &'static str, Reason, Severity, &'static [i64], &'static str);
 
 /// One row a class, in the order of [`Class`].
 #[rustfmt::skip]
-static ROWS: [Meaning; 11] = [
-    row(Class::Ok, "ok", Reason::Delivered, Severity::Unrelated, &[0], ""),
+pub(super) static ROWS: [Row; 11] = [
+    (Class::Ok, "ok", Reason::Delivered, Severity::Unrelated, &[0], ""),
     // A fresh token is refused as well: the cause may pass.
-    row(Class::StaleToken, "stale_token", Reason::Transient, Severity::Transient, &[40014, 41001, 42001], ""),
-    row(Class::Credentials, "credentials", Reason::Credentials, LASTING, &[40001, 40013, 41002, 41004],
+    (Class::StaleToken, "stale_token", Reason::Transient, Severity::Transient, &[40014, 41001, 42001], ""),
+    (Class::Credentials, "credentials", Reason::Credentials, LASTING, &[40001, 40013, 41002, 41004],
         "; check WECHAT_CORP_ID and WECHAT_API_SECRET: the secret must be this app's own"),
-    row(Class::TrustedAddress, "trusted_address", Reason::Configuration, TRUSTED_ADDRESS, &[60020],
+    (Class::TrustedAddress, "trusted_address", Reason::Configuration, TRUSTED_ADDRESS, &[60020],
         "; add ADDRESS to the app's 企业可信IP"),
-    row(Class::Configuration, "configuration", Reason::Configuration, LASTING,
+    (Class::Configuration, "configuration", Reason::Configuration, LASTING,
         &[40056, 41011, 48002, 48004, 48006, 50002, 50003, 93000, 93004, 93008, 301002, 301007],
         "; of an app check WECHAT_AGENT_ID and its permissions, of a robot WECHAT_ROBOT_KEY"),
-    row(Class::Recipients, "recipients", Reason::Recipients, Severity::Unrelated,
+    (Class::Recipients, "recipients", Reason::Recipients, Severity::Unrelated,
         &[40003, 40031, 40032, 60011, 60111, 81012, 81013, 82001],
         "; check the recipients and the app's visible range (可见范围)"),
-    row(Class::Message, "message", Reason::Message, Severity::Unrelated, &[40008, 40058, 40063, 44004, 45002], ""),
-    row(Class::RateLimited, "rate_limited", Reason::RateLimited, Severity::Limit, &[45009],
+    (Class::Message, "message", Reason::Message, Severity::Unrelated, &[40008, 40058, 40063, 44004, 45002], ""),
+    (Class::RateLimited, "rate_limited", Reason::RateLimited, Severity::Limit, &[45009],
         "; WeCom limits how often this app may call: lower WECHAT_RATE, or send fewer alerts"),
-    row(Class::Transient, "transient", Reason::Transient, Severity::Transient, &[-1, 6000, 45033], ""),
-    row(Class::Timeout, "timeout", Reason::Timeout, Severity::Transient, &[], ""),
-    row(Class::Unknown, "unknown", Reason::UnknownErrcode, Severity::Unrelated, &[], ""),
+    (Class::Transient, "transient", Reason::Transient, Severity::Transient, &[-1, 6000, 45033], ""),
+    (Class::Timeout, "timeout", Reason::Timeout, Severity::Transient, &[], ""),
+    (Class::Unknown, "unknown", Reason::UnknownErrcode, Severity::Unrelated, &[], ""),
 ];
 
 impl Class {
-    /// Every class, for the metrics.
-    pub(crate) const ALL: [Self; ROWS.len()] = {
-        let mut all = [Self::Unknown; ROWS.len()];
-        let mut at = 0;
-        while at < ROWS.len() {
-            all[at] = ROWS[at].class;
-            at += 1;
-        }
-        all
-    };
-
     /// The class of an errcode.
-    pub(crate) fn of(api: Api, errcode: i64) -> Self {
+    pub(super) fn of(errcode: i64, is_gettoken: bool) -> Self {
         // 40001 refuses the secret on gettoken, the token elsewhere.
-        if (api, errcode) == (Api::Send, 40001) {
+        if errcode == 40001 && !is_gettoken {
             return Self::StaleToken;
         }
-        ROWS.iter().find(|row| row.errcodes.contains(&errcode)).map_or(Self::Unknown, |row| row.class)
+        let row = ROWS.iter().find(|(_, _, _, _, errcodes, _)| errcodes.contains(&errcode));
+        row.map_or(Self::Unknown, |(class, ..)| *class)
     }
 
-    pub(crate) fn meaning(self) -> &'static Meaning {
+    pub(super) fn row(self) -> &'static Row {
         &ROWS[self as usize]
-    }
-
-    /// The label of the metric.
-    pub(crate) fn label(self) -> &'static str {
-        self.meaning().label
     }
 }
 
@@ -146,15 +90,15 @@ mod tests {
 
     #[test]
     fn errcode_40001_depends_on_the_api() {
-        assert_eq!(Class::of(Api::Send, 40001), Class::StaleToken);
-        assert_eq!(Class::of(Api::GetToken, 40001), Class::Credentials);
+        assert_eq!(Class::of(40001, false), Class::StaleToken);
+        assert_eq!(Class::of(40001, true), Class::Credentials);
     }
 
     #[test]
     fn every_class_has_its_row_and_every_errcode_one_class() {
         assert_eq!(Class::Unknown as usize + 1, ROWS.len());
-        assert!(Class::ALL.iter().all(|class| class.meaning().class == *class));
-        let errcodes = || ROWS.iter().flat_map(|row| row.errcodes);
+        assert!(ROWS.iter().all(|(class, ..)| class.row().0 == *class));
+        let errcodes = || ROWS.iter().flat_map(|(_, _, _, _, errcodes, _)| *errcodes);
         assert_eq!(errcodes().collect::<std::collections::HashSet<_>>().len(), errcodes().count());
     }
 }

@@ -7,14 +7,12 @@ mod errcode;
 mod rate_limit;
 mod token;
 
-pub(crate) use errcode::{Api, Class};
-pub(crate) use rate_limit::{APP_LIMIT, BURST, Denied, ROBOT_LIMIT, RateLimiter, RatePermit};
+pub(crate) use rate_limit::{APP_LIMIT, BURST, ROBOT_LIMIT, RateLimiter, RatePermit};
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use crate::outcome::{Outcome, Reason};
@@ -23,6 +21,7 @@ use crate::secret::Secret;
 use crate::upstream::{
     self, Call, CallError, CallErrorKind, CircuitBreaker, Client, Credential, Received, Reuse, Sent, Severity, quote,
 };
+use errcode::{Class, ROWS};
 use token::{AccessToken, SharedToken};
 
 /// Bytes (UTF-8) of one text; WeCom silently cuts what is over.
@@ -37,26 +36,27 @@ pub(crate) const ROOT_PARTY: &str = "1";
 const MAX_USERS: usize = 1000;
 /// Parties, and tags, one message may name.
 const MAX_PARTIES: usize = 100;
-/// What people write between recipients instead of `|`; no id holds one.
-const NO_SEPARATORS: [char; 7] = [' ', ',', ';', '，', '；', '、', '｜'];
 /// WeCom does not deliver the same request twice within this time: its maximum, since a retry may come hours later.
 const DUPLICATE_CHECK_SECONDS: u32 = 4 * 60 * 60;
-/// Calls to send one part, or to fetch one token.
-const TRIES: usize = 3;
-/// The pause before the second of them.
+/// Further calls to send one part, or to fetch one token.
+const RETRIES: u32 = 2;
+/// The pause before the first of them.
 const BACKOFF: Duration = Duration::from_millis(300);
 /// Time for one call: WeCom answers in a tenth of a second, and the job has other calls to make.
 const CALL: Duration = Duration::from_secs(15);
-/// Bytes of an answer: the lists of invalid recipients are its largest part.
-const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
+/// Bytes of an answer: two lists of 1,000 userids of 64 bytes fit. Decoded, an odd one takes 8 MiB.
+const MAX_ANSWER_BYTES: u64 = 256 * 1024;
 /// A token is replaced so long before it expires, so that it does not expire under way.
 const TOKEN_MARGIN: Duration = Duration::from_secs(60);
 /// A token is not used for longer, whatever the answer says: WeCom's are valid for two hours.
 const LONGEST_TOKEN: Duration = Duration::from_secs(24 * 60 * 60);
 /// Bytes of a token at most: WeCom asks for room for 512. <https://developer.work.weixin.qq.com/document/path/91039>
 const MAX_TOKEN_BYTES: usize = 4096;
-/// Characters of a list of invalid recipients in the log.
-const SHOWN_INVALID: usize = 120;
+/// Characters of a list of recipients in a log line or a message.
+const SHOWN_CHARS: usize = 120;
+/// The APIs in the label of the metric: a robot's `webhook/send` counts as send.
+const APIS: [&str; 2] = [GETTOKEN, "send"];
+const GETTOKEN: &str = "gettoken";
 
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -83,20 +83,16 @@ impl Settings {
     /// Whether messages go to everyone who can see the app: `@all`, or the root department.
     pub(crate) fn reaches_everyone(&self) -> bool {
         let Recipients { touser, toparty, .. } = &self.recipients;
-        matches!(self.account, Account::App { .. }) && (touser == EVERYONE || toparty.split('|').any(|id| id == "1"))
+        let is_everyone = touser == EVERYONE || toparty.split('|').any(|id| id == ROOT_PARTY);
+        matches!(self.account, Account::App { .. }) && is_everyone
     }
 
     /// Who gets the messages whose route names nobody, for a person.
     pub(crate) fn audience(&self) -> String {
-        let Recipients { touser, toparty, totag } = &self.recipients;
         match self.account {
             Account::Robot { .. } => "the robot's group".into(),
             Account::App { .. } if self.reaches_everyone() => "EVERYONE who can see the app".into(),
-            Account::App { .. } => {
-                let lists = [("touser", touser), ("toparty", toparty), ("totag", totag)];
-                let named = lists.iter().filter(|(_, list)| !list.is_empty());
-                named.map(|(name, list)| format!("{name}={list}")).collect::<Vec<_>>().join(" ")
-            }
+            Account::App { .. } => shown(&self.recipients.lists(), "=", " "),
         }
     }
 }
@@ -113,6 +109,10 @@ pub struct Recipients {
 }
 
 impl Recipients {
+    fn lists(&self) -> [(&'static str, &str); 3] {
+        [("touser", &self.touser), ("toparty", &self.toparty), ("totag", &self.totag)]
+    }
+
     /// Checks the lists against WeCom's bounds.
     ///
     /// # Errors
@@ -121,34 +121,18 @@ impl Recipients {
         if self.touser != EVERYONE && self.touser.split('|').any(|user| user.eq_ignore_ascii_case(EVERYONE)) {
             return Err("touser mixes @all with others; @all is everyone already".into());
         }
-        for (name, list, most) in [
-            ("touser", &self.touser, MAX_USERS),
-            ("toparty", &self.toparty, MAX_PARTIES),
-            ("totag", &self.totag, MAX_PARTIES),
-        ] {
-            if list.is_empty() {
-                continue;
-            }
-            if list.chars().any(char::is_control) {
-                return Err(format!("{name} holds a line break or another control character"));
-            }
-            if list.contains(NO_SEPARATORS) {
-                return Err(format!("{name} holds a space, a comma or the like; the separator is |, like a|b"));
-            }
-            for id in list.split('|') {
-                let is_user = || id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-@.".contains(&byte));
-                let is_number = || id.bytes().all(|byte| byte.is_ascii_digit());
-                if id.is_empty() {
-                    return Err(format!("{name} has an empty entry; write a|b"));
-                }
-                if name == "touser" && !is_user() {
-                    return Err(
-                        "touser holds what is no userid (账号): letters, digits and _-@. as in 通讯录, no names".into(),
-                    );
-                }
-                if name != "touser" && !is_number() {
-                    return Err(format!("{name} holds what is no id: digits, as in 通讯录"));
-                }
+        for (name, list) in self.lists().into_iter().filter(|(_, list)| !list.is_empty()) {
+            let (most, is_in_id, ids): (_, fn(u8) -> bool, _) = if name == "touser" {
+                let is_in_userid = |byte: u8| byte.is_ascii_alphanumeric() || b"_-@.".contains(&byte);
+                (MAX_USERS, is_in_userid, "userids (账号, no names): letters, digits and _-@.")
+            } else {
+                (MAX_PARTIES, |byte| byte.is_ascii_digit(), "ids: digits")
+            };
+            if !list.split('|').all(|id| !id.is_empty() && id.bytes().all(is_in_id)) {
+                return Err(format!(
+                    "{name} takes {ids}, as in 通讯录, several as a|b; it holds a space, a comma, a line break or another \
+                     control character, an empty entry, or what is in no id"
+                ));
             }
             if list.split('|').count() > most {
                 return Err(format!("{name} names more than {most}, which is WeCom's limit for one message"));
@@ -161,53 +145,35 @@ impl Recipients {
 impl fmt::Display for Recipients {
     /// For a reader of the message: `zhangsan|lisi、部门 2`, of bounded length.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut before = "";
-        for (kind, list) in [("", &self.touser), ("部门 ", &self.toparty), ("标签 ", &self.totag)] {
-            if !list.is_empty() {
-                let (shown, more) = if list.len() > SHOWN_INVALID { (SHOWN_INVALID, "…") } else { (list.len(), "") };
-                write!(f, "{before}{kind}{}{more}", list.get(..shown).unwrap_or_default())?;
-                before = "、";
-            }
-        }
-        Ok(())
+        f.write_str(&shown(&[("", &self.touser), ("部门 ", &self.toparty), ("标签 ", &self.totag)], "", "、"))
     }
 }
 
-/// How one call ended.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct CallRecord {
-    pub(crate) api: Api,
-    pub(crate) class: Class,
-    /// `None` when the call was not answered with one.
-    pub(crate) errcode: Option<i64>,
-}
-
-/// The calls of a step, and what they brought.
-type WithCalls<T> = (Vec<CallRecord>, Result<T, Outcome>);
-
-/// How a step with WeCom ended, and the calls that it took.
-#[derive(Debug)]
-pub struct Delivery {
-    /// The calls in order.
-    pub(crate) calls: Vec<CallRecord>,
-    /// The recipients that did not get the message though others did, "" when all did; or why nobody got it.
-    pub result: Result<String, Failure>,
-}
-
-impl Delivery {
-    /// The last errcode.
-    pub(crate) fn errcode(&self) -> Option<i64> {
-        self.calls.iter().rev().find_map(|call| call.errcode)
-    }
+/// The lists that name anyone, each behind its name and of bounded length.
+fn shown(lists: &[(&str, &str)], equals: &str, separator: &str) -> String {
+    let named = lists.iter().filter(|(_, list)| !list.is_empty()).map(|(name, list)| {
+        let more = if list.chars().nth(SHOWN_CHARS).is_some() { "…" } else { "" };
+        format!("{name}{equals}{list:.SHOWN_CHARS$}{more}")
+    });
+    named.collect::<Vec<_>>().join(separator)
 }
 
 /// Why WeCom did not do what it was asked.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Failure {
     /// How the job ends.
     pub outcome: Outcome,
     /// What it says about WeCom itself.
     pub(crate) severity: Severity,
+    /// `None` when the last call was not answered with one.
+    pub(crate) errcode: Option<i64>,
+}
+
+/// A failure without a call, or one that is counted already.
+impl From<Outcome> for Failure {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, severity: Severity::Unrelated, errcode: None }
+    }
 }
 
 /// A client of an app or a robot.
@@ -222,17 +188,18 @@ pub struct WeCom {
     pub(crate) gettoken_breaker: CircuitBreaker,
     /// The caller acquires it, once for all parts of a message.
     pub(crate) send_breaker: CircuitBreaker,
+    /// Calls by API and class.
+    calls: [[AtomicU64; ROWS.len()]; APIS.len()],
 }
 
-/// The answer to a call.
-struct Answered {
+/// How a call ended.
+struct Answered<'a> {
+    api: &'a str,
     class: Class,
+    /// `None` when there was no answer with one.
     errcode: Option<i64>,
     errmsg: String,
-    fields: Fields,
-    /// An idle connection was closed: a retry need not wait.
-    is_stale: bool,
-    may_be_delivered: bool,
+    fields: Value,
 }
 
 impl WeCom {
@@ -240,10 +207,7 @@ impl WeCom {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let Settings { upstream, api_url, account, recipients } = settings;
-        let reuse = match account {
-            Account::App { .. } => Reuse::Yes,
-            Account::Robot { .. } => Reuse::No,
-        };
+        let reuse = if matches!(account, Account::App { .. }) { Reuse::Yes } else { Reuse::No };
         Self {
             client: Client::new(&upstream, reuse),
             api_url,
@@ -252,6 +216,7 @@ impl WeCom {
             token: SharedToken::default(),
             gettoken_breaker: CircuitBreaker::new("gettoken"),
             send_breaker: CircuitBreaker::new("send"),
+            calls: Default::default(),
         }
     }
 
@@ -277,135 +242,97 @@ impl WeCom {
     }
 
     /// Makes sure that a message could be sent, before an analysis is paid for: an app has its token.
-    pub(crate) fn ready(&self, deadline: Instant) -> Delivery {
-        let Account::App { corp_id, secret, .. } = &self.account else {
-            return Delivery { calls: Vec::new(), result: Ok(String::new()) };
-        };
-        let (calls, token) = self.access_token(corp_id, secret, deadline);
-        Delivery { calls, result: token.map(|_| String::new()).map_err(no_token) }
+    pub(crate) fn ready(&self, deadline: Instant) -> Result<(), Failure> {
+        let Account::App { corp_id, secret, .. } = &self.account else { return Ok(()) };
+        self.access_token(corp_id, secret, deadline).map(drop)
     }
 
     /// Sends one part of at most [`TEXT_BYTES`]. The same part has the same bytes whenever it is sent again, so that
-    /// WeCom's duplicate check finds it.
-    #[must_use]
-    pub fn send(&self, text: &str, recipients: &Recipients, deadline: Instant) -> Delivery {
-        match &self.account {
-            Account::App { corp_id, secret, agent_id } => {
-                self.send_as_app(corp_id, secret, &app_message(text, recipients, *agent_id), deadline)
-            }
-            Account::Robot { key } => self.send_as_robot(key, &robot_message(text, recipients), deadline),
-        }
-    }
-
-    fn send_as_app(&self, corp_id: &str, secret: &Credential, json: &[u8], deadline: Instant) -> Delivery {
-        let (mut calls, mut renewed) = (Vec::new(), false);
+    /// WeCom's duplicate check finds it. Returns the recipients that did not get it though others did, "" when all did.
+    ///
+    /// # Errors
+    /// Nobody got it, as far as is known.
+    pub fn send(&self, text: &str, recipients: &Recipients, deadline: Instant) -> Result<String, Failure> {
+        let json = message(&self.account, text, recipients);
+        let mut was_renewed = false;
         loop {
-            let (made, token) = self.access_token(corp_id, secret, deadline);
-            calls.extend(made);
-            let token = match token {
-                Ok(token) => token,
-                Err(failure) => return Delivery { calls, result: Err(no_token(failure)) },
+            let (path, used) = match &self.account {
+                Account::App { corp_id, secret, .. } => {
+                    ("message/send?access_token=", self.access_token(corp_id, secret, deadline)?)
+                }
+                Account::Robot { key } => ("webhook/send?key=", key.get()),
             };
-            let url = self.url(&format!("message/send?access_token={}", percent::encode(token.expose())));
-            let (made, answered) = self.call(Api::Send, &url, Some(json), &token, deadline);
-            calls.extend(made);
-            if answered.class != Class::StaleToken || renewed {
-                return Delivery { calls, result: answered.delivered("message/send") };
+            let answered = self.call(path, &used, Some(&json), deadline);
+            let is_refused = match &self.account {
+                Account::App { .. } => answered.class == Class::StaleToken,
+                // 93000 refuses the key, which may have been rotated.
+                Account::Robot { key } => answered.class == Class::Configuration && key.renew(&used),
+            };
+            if !is_refused || was_renewed {
+                return answered.delivered();
             }
-            self.token.forget(&token);
-            renewed = true;
+            // A robot has no token.
+            self.token.forget(&used);
+            was_renewed = true;
         }
     }
 
-    fn send_as_robot(&self, key: &Credential, json: &[u8], deadline: Instant) -> Delivery {
-        let mut calls = Vec::new();
-        loop {
-            let used = key.get();
-            let url = self.url(&format!("webhook/send?key={}", percent::encode(used.expose())));
-            let (made, answered) = self.call(Api::Send, &url, Some(json), &used, deadline);
-            calls.extend(made);
-            // 93000 refuses the key, which may have been rotated.
-            if !(answered.class == Class::Configuration && key.renew(&used)) {
-                return Delivery { calls, result: answered.delivered("webhook/send") };
-            }
-        }
+    fn access_token(&self, corp_id: &str, secret: &Credential, deadline: Instant) -> Result<Secret, Failure> {
+        self.token.get(deadline, || self.fetch_token(corp_id, secret, deadline))
     }
 
-    /// The valid token, and the calls of its fetch when this job fetched it.
-    fn access_token(&self, corp_id: &str, secret: &Credential, deadline: Instant) -> WithCalls<Secret> {
-        let mut calls = Vec::new();
-        let token = self.token.get(deadline, || {
-            let (made, fetched) = self.fetch_token(corp_id, secret, deadline);
-            calls = made;
-            fetched
-        });
-        (calls, token)
-    }
-
-    fn fetch_token(&self, corp_id: &str, secret: &Credential, deadline: Instant) -> WithCalls<AccessToken> {
-        let mut calls = Vec::new();
-        let permit = match self.gettoken_breaker.acquire(Instant::now()) {
-            Ok(permit) => permit,
-            Err(failure) => return (calls, Err(failure)),
-        };
+    fn fetch_token(&self, corp_id: &str, secret: &Credential, deadline: Instant) -> Result<AccessToken, Failure> {
+        let permit = self.gettoken_breaker.acquire(Instant::now())?;
+        let path = format!("gettoken?corpid={}&corpsecret=", percent::encode(corp_id));
         loop {
             let used = secret.get();
-            let query = format!("corpid={}&corpsecret={}", percent::encode(corp_id), percent::encode(used.expose()));
-            let (made, answered) =
-                self.call(Api::GetToken, &self.url(&format!("gettoken?{query}")), None, &used, deadline);
-            calls.extend(made);
-            match (answered.class, &answered.fields.access_token) {
-                (Class::Ok, Some(value)) => {
-                    permit.succeeded();
-                    let expires_in = Duration::from_secs(answered.fields.expires_in).min(LONGEST_TOKEN);
-                    // A short-lived one is used for half its life at least.
-                    let good_for = expires_in.saturating_sub(TOKEN_MARGIN).max(expires_in / 2);
-                    let token = AccessToken { value: Secret::new(value), good_until: Instant::now() + good_for };
-                    return (calls, Ok(token));
-                }
-                (Class::Credentials, _) if secret.renew(&used) => {}
-                _ => {
-                    let Failure { outcome, severity } = answered.failure("gettoken");
-                    permit.failed(&outcome, severity, Instant::now());
-                    return (calls, Err(outcome));
-                }
+            let answered = self.call(&path, &used, None, deadline);
+            if let (Class::Ok, Some(token)) = (answered.class, answered.token()) {
+                permit.succeeded();
+                return Ok(token);
+            }
+            if answered.class != Class::Credentials || !secret.renew(&used) {
+                let failure = answered.failure();
+                permit.failed(&failure.outcome, failure.severity, Instant::now());
+                // It says nothing about sending.
+                return Err(Failure { severity: Severity::Unrelated, ..failure });
             }
         }
     }
 
     /// Makes a call, again while it fails in a way that may pass.
-    fn call(
-        &self,
-        api: Api,
-        url: &Secret,
-        json: Option<&[u8]>,
-        secret: &Secret,
-        deadline: Instant,
-    ) -> (Vec<CallRecord>, Answered) {
-        let mut calls = Vec::new();
+    fn call<'p>(&self, path: &'p str, secret: &Secret, json: Option<&[u8]>, deadline: Instant) -> Answered<'p> {
+        let mut retry = 0;
         loop {
-            let received = self.call_once(url, json, deadline.min(Instant::now() + CALL));
-            let answered = read(api, &received, secret);
-            calls.push(CallRecord { api, class: answered.class, errcode: answered.errcode });
-            let retry = u32::try_from(calls.len()).unwrap_or(u32::MAX) - 1;
-            let is_stale = answered.is_stale && retry == 0;
-            let pause = if is_stale { Duration::ZERO } else { upstream::backoff(BACKOFF, retry) };
-            // A robot has no duplicate check: what may have been delivered is not sent again before Alertmanager posts it.
-            let may_repeat = matches!(self.account, Account::App { .. }) || !answered.may_be_delivered;
+            let received = self.call_once(path, secret, json, deadline.min(Instant::now() + CALL));
+            let answered = Answered::new(path, &received, secret);
+            let counters = &self.calls[usize::from(answered.api != GETTOKEN)];
+            counters[answered.class as usize].fetch_add(1, Ordering::Relaxed);
             let may_pass = matches!(answered.class, Class::Transient | Class::Timeout);
-            if !(may_pass && may_repeat) || calls.len() == TRIES || Instant::now() + pause >= deadline {
-                return (calls, answered);
+            // A robot has no duplicate check: what may have been delivered is not sent again before Alertmanager posts it. An
+            // answer without an errcode is a proxy's, which may have lost WeCom's own.
+            let is_unsent = matches!(received, Err(CallError { sent: Sent::No, .. }));
+            let may_repeat = self.is_app() || is_unsent || answered.errcode.is_some();
+            let is_stale = retry == 0 && matches!(received, Err(CallError { kind: CallErrorKind::Closed, .. }));
+            let pause = if is_stale { Duration::ZERO } else { upstream::backoff(BACKOFF, retry) };
+            if !(may_pass && may_repeat) || retry == RETRIES || Instant::now() + pause >= deadline {
+                return answered;
             }
             std::thread::sleep(pause);
+            retry += 1;
         }
     }
 
-    fn call_once(&self, url: &Secret, json: Option<&[u8]>, deadline: Instant) -> Result<Received, CallError> {
-        self.client.call(&Call { url, authorization: None, json, max_bytes: MAX_ANSWER_BYTES, deadline })
-    }
-
-    fn url(&self, path: &str) -> Secret {
-        Secret::new(format!("{}/cgi-bin/{path}", self.api_url))
+    /// Makes one call. `path` ends where the secret belongs.
+    fn call_once(
+        &self,
+        path: &str,
+        secret: &Secret,
+        json: Option<&[u8]>,
+        deadline: Instant,
+    ) -> Result<Received, CallError> {
+        let url = Secret::new(format!("{}/cgi-bin/{path}{}", self.api_url, percent::encode(secret.expose())));
+        self.client.call(&Call { url: &url, authorization: None, json, max_bytes: MAX_ANSWER_BYTES, deadline })
     }
 
     /// The app's name and visible range, for `check`; `None` for a robot, which has neither.
@@ -414,19 +341,10 @@ impl WeCom {
     /// Why there is no answer.
     pub(crate) fn agent(&self, deadline: Instant) -> Option<Result<Value, Outcome>> {
         let Account::App { corp_id, secret, agent_id } = &self.account else { return None };
-        let (_, token) = self.access_token(corp_id, secret, deadline);
-        Some(token.and_then(|token| {
-            let url =
-                self.url(&format!("agent/get?access_token={}&agentid={agent_id}", percent::encode(token.expose())));
-            let received = self.call_once(&url, None, deadline);
-            let answered = read(Api::Send, &received, &token);
-            match received {
-                Ok(received) if answered.class == Class::Ok => {
-                    Ok(serde_json::from_slice(&received.body).unwrap_or_default())
-                }
-                Ok(_) | Err(_) => Err(answered.failure("agent/get").outcome),
-            }
-        }))
+        let path = format!("agent/get?agentid={agent_id}&access_token=");
+        let token = self.access_token(corp_id, secret, deadline);
+        let agent = token.and_then(|token| self.call(&path, &token, None, deadline).fields());
+        Some(agent.map_err(|failure| failure.outcome))
     }
 
     /// Any answer of WeCom's, to a request that needs no permission, for `check`.
@@ -434,147 +352,101 @@ impl WeCom {
     /// # Errors
     /// There is no whole answer.
     pub(crate) fn reach(&self, deadline: Instant) -> Result<Received, CallError> {
-        self.call_once(&self.url("gettoken"), None, deadline)
-    }
-}
-
-/// The breaker of gettoken has counted it; it says nothing about sending.
-fn no_token(outcome: Outcome) -> Failure {
-    Failure { outcome, severity: Severity::Unrelated }
-}
-
-impl Answered {
-    fn delivered(self, api: &str) -> Result<String, Failure> {
-        if self.class == Class::Ok { Ok(self.fields.invalid_recipients()) } else { Err(self.failure(api)) }
+        self.call_once(GETTOKEN, &Secret::new(""), None, deadline)
     }
 
-    fn failure(&self, api: &str) -> Failure {
-        let meaning = self.class.meaning();
-        let message = match self.errcode {
-            Some(errcode) => {
-                let hint =
-                    meaning.hint.replace("ADDRESS", refused_address(&self.errmsg).unwrap_or("this machine's address"));
-                format!("WeCom {api} answered {errcode}: {}{hint}", self.errmsg)
+    /// How many calls ended how, with the labels of the metric.
+    pub(crate) fn calls(&self) -> Vec<(String, u64)> {
+        let mut calls = Vec::new();
+        for (api, counters) in APIS.iter().zip(&self.calls) {
+            for ((_, class, ..), counter) in ROWS.iter().zip(counters) {
+                calls.push((format!("{{api=\"{api}\",class=\"{class}\"}}"), counter.load(Ordering::Relaxed)));
             }
-            None => format!("WeCom {api}: {}", self.errmsg),
-        };
-        Failure { outcome: Outcome::new(meaning.reason, message), severity: meaning.severity }
+        }
+        calls
     }
 }
 
-/// The address that WeCom saw: its errmsg of 60020 has `from ip: 203.0.113.7,`.
-fn refused_address(errmsg: &str) -> Option<&str> {
-    let (_, rest) = errmsg.split_once("from ip:")?;
-    let address = rest.trim_start().split([',', ' ']).next()?;
-    address.parse::<std::net::IpAddr>().is_ok().then_some(address)
-}
+impl<'p> Answered<'p> {
+    fn new(path: &'p str, received: &Result<Received, CallError>, secret: &Secret) -> Self {
+        let api = path.split_once('?').map_or(path, |(api, _)| api);
+        let without_errcode = |class, errmsg| Self { api, class, errcode: None, errmsg, fields: Value::Null };
+        let Received { status, body, .. } = match received {
+            Ok(received) => received,
+            Err(CallError { kind: CallErrorKind::TimedOut, text, .. }) => {
+                return without_errcode(Class::Timeout, text.clone());
+            }
+            Err(CallError { text, .. }) => return without_errcode(Class::Transient, text.clone()),
+        };
+        let fields: Value = serde_json::from_slice(body).unwrap_or_default();
+        let Some(errcode) = integer(&fields["errcode"]).filter(|_| (200..300).contains(status)) else {
+            let text = quote(&String::from_utf8_lossy(body), &[secret]);
+            return without_errcode(Class::Transient, format!("status {status} without an errcode: {text}"));
+        };
+        let class = Class::of(errcode, api == GETTOKEN);
+        let errmsg = quote(fields["errmsg"].as_str().unwrap_or_default(), &[secret]);
+        let answered = Self { api, class, errcode: Some(errcode), errmsg, fields };
+        if class == Class::Ok && api == GETTOKEN && answered.token().is_none() {
+            return Self { class: Class::Transient, errmsg: "no access_token that could be used".into(), ..answered };
+        }
+        answered
+    }
 
-/// Read apart from [`Fields`], so that no odd field makes a delivered message look undelivered.
-#[derive(Deserialize)]
-struct Errcode {
-    #[serde(deserialize_with = "integer")]
-    errcode: i64,
+    /// The token of gettoken's answer, if it fits in an address. One that does not would be kept for two hours in which no
+    /// message could be sent.
+    fn token(&self) -> Option<AccessToken> {
+        let value = self.fields["access_token"].as_str()?;
+        let seconds = integer(&self.fields["expires_in"]).and_then(|seconds| seconds.try_into().ok()).unwrap_or(0);
+        let expires_in = Duration::from_secs(seconds).min(LONGEST_TOKEN);
+        // A short-lived one is used for half its life at least.
+        let good_for = expires_in.saturating_sub(TOKEN_MARGIN).max(expires_in / 2);
+        let fits = (1..=MAX_TOKEN_BYTES).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_graphic());
+        fits.then(|| AccessToken { value: Secret::new(value), good_until: Instant::now() + good_for })
+    }
+
+    fn fields(self) -> Result<Value, Failure> {
+        if self.class == Class::Ok { Ok(self.fields) } else { Err(self.failure()) }
+    }
+
+    /// The recipients that did not get the message, or why nobody got it.
+    fn delivered(self) -> Result<String, Failure> {
+        let fields = self.fields()?;
+        let lists = ["invaliduser", "invalidparty", "invalidtag", "unlicenseduser"];
+        Ok(shown(&lists.map(|name| (name, fields[name].as_str().unwrap_or_default())), "=", " "))
+    }
+
+    fn failure(&self) -> Failure {
+        let Self { api, errcode, errmsg, .. } = self;
+        let (_, _, reason, severity, _, hint) = self.class.row();
+        let answered = errcode.map_or_else(String::new, |errcode| format!(" answered {errcode}"));
+        // The errmsg of 60020 has `from ip: 203.0.113.7,`.
+        let address = errmsg.split_once("from ip: ").and_then(|(_, rest)| rest.split(',').next());
+        let hint = hint.replace("ADDRESS", address.unwrap_or("this machine's address"));
+        let outcome = Outcome::new(*reason, format!("WeCom {api}{answered}: {errmsg}{hint}"));
+        Failure { outcome, severity: *severity, errcode: *errcode }
+    }
 }
 
 /// An integer, which some gateways write as a string.
-fn integer<'de, D: Deserializer<'de>, T: TryFrom<i64>>(deserializer: D) -> Result<T, D::Error> {
-    let value = Value::deserialize(deserializer)?;
-    let number = value.as_i64().or_else(|| value.as_str()?.trim().parse().ok());
-    number.and_then(|number| number.try_into().ok()).ok_or_else(|| D::Error::custom("no integer"))
+fn integer(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| value.as_str()?.trim().parse().ok())
 }
 
-/// The other fields of an answer. One that is absent or null is empty.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Fields {
-    errmsg: Option<String>,
-    access_token: Option<String>,
-    #[serde(deserialize_with = "integer")]
-    expires_in: u64,
-    invaliduser: Option<String>,
-    invalidparty: Option<String>,
-    invalidtag: Option<String>,
-    unlicenseduser: Option<String>,
-}
-
-impl Fields {
-    fn invalid_recipients(&self) -> String {
-        let lists = [
-            ("invaliduser", &self.invaliduser),
-            ("invalidparty", &self.invalidparty),
-            ("invalidtag", &self.invalidtag),
-            ("unlicenseduser", &self.unlicenseduser),
-        ];
-        let named = lists.iter().filter_map(|(name, list)| {
-            let list = list.as_deref().filter(|list| !list.is_empty())?;
-            Some(format!("{name}={}", list.chars().take(SHOWN_INVALID).collect::<String>()))
-        });
-        named.collect::<Vec<_>>().join(" ")
-    }
-}
-
-fn read(api: Api, received: &Result<Received, CallError>, secret: &Secret) -> Answered {
-    // An answer without an errcode is a proxy's, which may have lost WeCom's own.
-    let without_errcode = |class, errmsg| Answered {
-        class,
-        errcode: None,
-        errmsg,
-        fields: Fields::default(),
-        is_stale: false,
-        may_be_delivered: true,
-    };
-    let Received { status, body, .. } = match received {
-        Ok(received) => received,
-        Err(CallError { sent, kind, text }) => {
-            let class = if *kind == CallErrorKind::TimedOut { Class::Timeout } else { Class::Transient };
-            let (is_stale, may_be_delivered) = (*kind == CallErrorKind::Closed, *sent != Sent::No);
-            return Answered { is_stale, may_be_delivered, ..without_errcode(class, text.clone()) };
-        }
-    };
-    let errcode = match serde_json::from_slice(body) {
-        Ok(Errcode { errcode }) if (200..300).contains(status) => errcode,
-        Ok(_) | Err(_) => {
-            let text = quote(&String::from_utf8_lossy(body), &[secret]);
-            return without_errcode(Class::Transient, format!("status {status} without an errcode: {text}"));
-        }
-    };
-    let fields: Fields = serde_json::from_slice(body).unwrap_or_default();
-    let (mut class, mut errmsg) =
-        (Class::of(api, errcode), quote(fields.errmsg.as_deref().unwrap_or_default(), &[secret]));
-    if api == Api::GetToken && class == Class::Ok && !fields.access_token.as_deref().is_some_and(is_token) {
-        (class, errmsg) = (Class::Transient, "no access_token that could be used".into());
-    }
-    Answered { class, errcode: Some(errcode), errmsg, fields, is_stale: false, may_be_delivered: false }
-}
-
-/// Whether it fits in an address. One that does not would be kept for two hours in which no message could be sent.
-fn is_token(text: &str) -> bool {
-    (1..=MAX_TOKEN_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
-fn app_message(content: &str, recipients: &Recipients, agentid: u64) -> Vec<u8> {
-    let Recipients { touser, toparty, totag } = recipients;
-    let mut message = json!({
-        "msgtype": "text",
-        "agentid": agentid,
-        "text": { "content": content },
-        "safe": 0,
-        "enable_duplicate_check": 1,
-        "duplicate_check_interval": DUPLICATE_CHECK_SECONDS,
-    });
-    for (name, list) in [("touser", touser), ("toparty", toparty), ("totag", totag)] {
-        if !list.is_empty() {
-            message[name] = json!(list);
-        }
-    }
-    message.to_string().into_bytes()
-}
-
-/// <https://developer.work.weixin.qq.com/document/path/91770#文本类型>
-fn robot_message(content: &str, mentioned: &Recipients) -> Vec<u8> {
+/// <https://developer.work.weixin.qq.com/document/path/90236#文本消息>, <…/path/91770#文本类型>
+fn message(account: &Account, content: &str, recipients: &Recipients) -> Vec<u8> {
     let mut message = json!({ "msgtype": "text", "text": { "content": content } });
-    if !mentioned.touser.is_empty() {
-        message["text"]["mentioned_list"] = mentioned.touser.split('|').collect();
+    match account {
+        Account::App { agent_id, .. } => {
+            message["agentid"] = json!(agent_id);
+            message["safe"] = json!(0);
+            message["enable_duplicate_check"] = json!(1);
+            message["duplicate_check_interval"] = json!(DUPLICATE_CHECK_SECONDS);
+            for (name, list) in recipients.lists().into_iter().filter(|(_, list)| !list.is_empty()) {
+                message[name] = json!(list);
+            }
+        }
+        Account::Robot { .. } if recipients.touser.is_empty() => {}
+        Account::Robot { .. } => message["text"]["mentioned_list"] = recipients.touser.split('|').collect(),
     }
     message.to_string().into_bytes()
 }
@@ -586,7 +458,8 @@ mod tests {
     #[test]
     fn message_holds_only_the_configured_recipient_lists() {
         let recipients = Recipients { touser: String::new(), toparty: "2".into(), totag: String::new() };
-        let message: serde_json::Value = serde_json::from_slice(&app_message("文", &recipients, 7)).unwrap();
+        let account = Account::App { corp_id: String::new(), secret: Credential::of(String::new()), agent_id: 7 };
+        let message: serde_json::Value = serde_json::from_slice(&message(&account, "文", &recipients)).unwrap();
         assert_eq!(
             message,
             serde_json::json!({"toparty":"2","msgtype":"text","agentid":7,"text":{"content":"文"},"safe":0,
@@ -596,13 +469,11 @@ mod tests {
 
     #[test]
     fn numbers_are_read_as_strings_too() {
-        for errcode in ["0", "\"0\"", "\" 0 \""] {
-            assert_eq!(serde_json::from_str::<Errcode>(&format!("{{\"errcode\":{errcode}}}")).unwrap().errcode, 0);
+        for errcode in [json!(0), json!("0"), json!(" 0 ")] {
+            assert_eq!(integer(&errcode), Some(0));
         }
-        assert!(serde_json::from_str::<Errcode>("{\"errcode\":\"ok\"}").is_err());
-        let fields: Fields = serde_json::from_str(r#"{"errcode":"0","access_token":"t","expires_in":"7200"}"#).unwrap();
-        assert_eq!((fields.access_token.as_deref(), fields.expires_in), (Some("t"), 7200));
-        assert_eq!(serde_json::from_str::<Fields>("{}").unwrap().expires_in, 0, "it may be absent");
+        assert_eq!(integer(&json!("ok")), None);
+        assert_eq!(integer(&Value::Null), None, "it may be absent");
     }
 
     #[test]

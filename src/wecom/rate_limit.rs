@@ -8,6 +8,7 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::lock::unpoisoned;
+use crate::outcome::{Outcome, Reason};
 
 /// Messages a minute that WeCom delivers for an app: the 30th may be dropped.
 pub(crate) const APP_LIMIT: u32 = 29;
@@ -22,6 +23,8 @@ const HOURLY_RATE: u32 = 900;
 /// A message that is delivered so long after its booked time is on time. One that takes longer, behind another's parts or
 /// in unanswered tries, counts in the minute in which it is delivered.
 const SLACK: Duration = Duration::from_secs(2);
+/// What a message of several parts counts in [`LimiterState::sending`]: more than workers can send at once.
+const EXCLUSIVE: usize = 1 << 16;
 
 /// Shared by all workers.
 #[derive(Debug)]
@@ -34,10 +37,8 @@ pub(crate) struct RateLimiter {
 struct LimiterState {
     /// Empty when the rate is unlimited.
     buckets: Vec<Bucket>,
-    /// Messages of one part that are being sent.
-    singles: usize,
-    /// Whether a message of several parts is being sent: then nothing else is.
-    exclusive: bool,
+    /// Messages that are being sent, by [`weight`]: beside one of several parts nothing is sent.
+    sending: usize,
     /// Messages of several parts that wait. Single parts let them go first, or they would starve.
     exclusive_waiting: usize,
 }
@@ -58,68 +59,43 @@ pub(crate) struct RatePermit<'r> {
     booked_for: Instant,
 }
 
-/// Why there is no permit before the deadline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Denied {
-    /// The rate allows none for this long.
-    Limited { wait: Duration },
-    /// The rate allowed it, but other messages took too long, or the deadline had passed.
-    Late,
-}
-
 impl Bucket {
-    fn new(burst: u32, rate: u32, per: Duration, now: Instant) -> Self {
-        Self { burst, interval: per / rate, full_at: now }
-    }
-
     /// When it holds `count` tokens, or is full if `count` is more than the burst.
     fn ready_at(&self, count: u32, now: Instant) -> Instant {
         let may_lack = self.interval * self.burst.saturating_sub(count);
         self.full_at.checked_sub(may_lack).map_or(now, |ready_at| ready_at.max(now))
     }
 
-    fn spend(&mut self, count: u32, at: Instant) {
-        self.full_at = self.full_at.max(at) + self.interval * count;
-    }
-
-    /// Removes the tokens that came back while `count` messages were `late`, as many as they had spent at most.
-    fn spend_late(&mut self, count: u32, late: Duration, now: Instant) {
-        self.full_at = self.full_at.max(now) + late.min(self.interval * count);
+    /// Spends `count` tokens, or those that come back in the time of `most` if these are fewer.
+    fn spend(&mut self, count: u32, most: Duration, at: Instant) {
+        self.full_at = self.full_at.max(at) + most.min(self.interval * count);
     }
 }
 
 impl LimiterState {
-    fn may_send(&self, parts: u32) -> bool {
-        let others = if parts > 1 { self.singles } else { self.exclusive_waiting };
-        !self.exclusive && others == 0
-    }
-
-    /// Counts messages that were booked for `booked_for` and are delivered only now.
+    /// Messages that were booked for `booked_for` and are delivered only now spend the tokens that came back meanwhile.
     fn settle(&mut self, count: u32, booked_for: Instant, now: Instant) {
         let late = now.saturating_duration_since(booked_for).saturating_sub(SLACK);
-        if !late.is_zero() {
-            self.buckets.iter_mut().for_each(|bucket| bucket.spend_late(count, late, now));
-        }
+        self.buckets.iter_mut().for_each(|bucket| bucket.spend(count, late, now));
     }
 }
 
 impl RateLimiter {
     /// For so many messages a minute; 0 is unlimited.
     pub(crate) fn new(rate: u32, now: Instant) -> Self {
-        let mut buckets = Vec::new();
-        if rate > 0 {
-            buckets.push(Bucket::new(BURST, rate, Duration::from_secs(60), now));
-            buckets.push(Bucket::new(HOURLY_BURST, HOURLY_RATE, Duration::from_secs(60 * 60), now));
-        }
-        let state = LimiterState { buckets, singles: 0, exclusive: false, exclusive_waiting: 0 };
-        Self { state: Mutex::new(state), freed: Condvar::new() }
+        let bucket = |burst, interval| Bucket { burst, interval, full_at: now };
+        let hourly = bucket(HOURLY_BURST, Duration::from_secs(60 * 60) / HOURLY_RATE);
+        let minute = Duration::from_secs(60).checked_div(rate);
+        let buckets = minute.map(|interval| vec![bucket(BURST, interval), hourly]).unwrap_or_default();
+        Self { state: Mutex::new(LimiterState { buckets, sending: 0, exclusive_waiting: 0 }), freed: Condvar::new() }
     }
 
     /// Waits until a message of `parts` parts may be sent, first come, first served.
     ///
     /// # Errors
-    /// [`Denied::Limited`] at once when that is after `deadline`: nothing is booked. [`Denied::Late`] at the deadline.
-    pub(crate) fn acquire(&self, parts: usize, deadline: Instant) -> Result<RatePermit<'_>, Denied> {
+    /// [`Reason::Paced`] at once when the rate allows it only after `deadline`: nothing is booked. [`Reason::Timeout`] at the
+    /// deadline, when other messages took too long.
+    pub(crate) fn acquire(&self, parts: usize, deadline: Instant) -> Result<RatePermit<'_>, Outcome> {
         let parts = u32::try_from(parts).unwrap_or(u32::MAX);
         let booked_for = self.book(parts, Instant::now(), deadline)?;
         sleep_until(booked_for);
@@ -127,49 +103,56 @@ impl RateLimiter {
         let mut permit = RatePermit { limiter: self, parts, booked_for: Instant::now() };
         if permit.booked_for.saturating_duration_since(booked_for) > SLACK {
             // All that waited for another's parts would be sent at once.
-            permit.booked_for = self.book(parts, permit.booked_for, deadline).map_err(|_| Denied::Late)?;
+            permit.booked_for = self.book(parts, permit.booked_for, deadline).map_err(|_| late())?;
             sleep_until(permit.booked_for);
         }
         Ok(permit)
     }
 
     /// Spends the tokens of `count` messages, and returns when these may be sent.
-    fn book(&self, count: u32, now: Instant, deadline: Instant) -> Result<Instant, Denied> {
+    fn book(&self, count: u32, now: Instant, deadline: Instant) -> Result<Instant, Outcome> {
         let mut state = self.lock();
         let ready_at = state.buckets.iter().map(|bucket| bucket.ready_at(count, now)).max().unwrap_or(now);
         if ready_at > deadline {
             let wait = ready_at.saturating_duration_since(now);
-            return Err(if wait.is_zero() { Denied::Late } else { Denied::Limited { wait } });
+            let message = format!("WECHAT_RATE allows no message for the next {} s", wait.as_secs());
+            return Err(if wait.is_zero() { late() } else { Outcome::new(Reason::Paced, message) });
         }
-        state.buckets.iter_mut().for_each(|bucket| bucket.spend(count, ready_at));
+        state.buckets.iter_mut().for_each(|bucket| bucket.spend(count, Duration::MAX, ready_at));
         Ok(ready_at)
     }
 
     /// Nothing is sent between the parts of a message.
-    fn wait_for_others(&self, parts: u32, deadline: Instant) -> Result<(), Denied> {
-        let several = usize::from(parts > 1);
+    fn wait_for_others(&self, parts: u32, deadline: Instant) -> Result<(), Outcome> {
+        let is_exclusive = parts > 1;
         let mut state = self.lock();
-        state.exclusive_waiting += several;
+        state.exclusive_waiting += usize::from(is_exclusive);
         let left = deadline.saturating_duration_since(Instant::now());
-        let waited = self.freed.wait_timeout_while(state, left, |state| !state.may_send(parts));
+        let waited = self.freed.wait_timeout_while(state, left, |state| {
+            if is_exclusive { state.sending > 0 } else { state.sending >= EXCLUSIVE || state.exclusive_waiting > 0 }
+        });
         let (mut state, timeout) = unpoisoned(waited);
-        state.exclusive_waiting -= several;
+        state.exclusive_waiting -= usize::from(is_exclusive);
         if timeout.timed_out() {
             drop(state);
             self.freed.notify_all();
-            return Err(Denied::Late);
+            return Err(late());
         }
-        if parts > 1 {
-            state.exclusive = true;
-        } else {
-            state.singles += 1;
-        }
+        state.sending += weight(parts);
         Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, LimiterState> {
         unpoisoned(self.state.lock())
     }
+}
+
+fn weight(parts: u32) -> usize {
+    if parts > 1 { EXCLUSIVE } else { 1 }
+}
+
+fn late() -> Outcome {
+    Outcome::new(Reason::Timeout, "the job's time ended while it waited for WECHAT_RATE")
 }
 
 fn sleep_until(time: Instant) {
@@ -180,11 +163,7 @@ impl Drop for RatePermit<'_> {
     fn drop(&mut self) {
         let mut state = self.limiter.lock();
         state.settle(self.parts, self.booked_for, Instant::now());
-        if self.parts > 1 {
-            state.exclusive = false;
-        } else {
-            state.singles -= 1;
-        }
+        state.sending -= weight(self.parts);
         drop(state);
         self.limiter.freed.notify_all();
     }
@@ -237,9 +216,11 @@ mod tests {
         let limiter = RateLimiter::new(20, start);
         limiter.book(8, start, start).unwrap();
         let soon = start + Duration::from_secs(2);
-        assert_eq!(limiter.book(1, start, soon), Err(Denied::Limited { wait: Duration::from_secs(3) }));
+        let paced = limiter.book(1, start, soon).unwrap_err();
+        assert_eq!(paced.reason, Reason::Paced);
+        assert!(paced.message.contains(" 3 s"), "{}", paced.message);
         let free = start + Duration::from_secs(3);
-        assert_eq!(limiter.book(1, free, soon), Err(Denied::Late), "the rate is not why");
+        assert_eq!(limiter.book(1, free, soon).unwrap_err().reason, Reason::Timeout, "the rate is not why");
         assert_eq!(limiter.book(1, start, start + FAR), Ok(start + Duration::from_secs(3)));
     }
 
@@ -267,11 +248,15 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(60);
         let several = limiter.acquire(2, deadline).unwrap();
         let soon = || Instant::now() + Duration::from_millis(50);
-        assert_eq!(limiter.acquire(1, soon()).unwrap_err(), Denied::Late, "a single part waits for the parts");
-        assert_eq!(limiter.acquire(2, soon()).unwrap_err(), Denied::Late);
+        assert_eq!(
+            limiter.acquire(1, soon()).unwrap_err().reason,
+            Reason::Timeout,
+            "a single part waits for the parts"
+        );
+        assert_eq!(limiter.acquire(2, soon()).unwrap_err().reason, Reason::Timeout);
         drop(several);
         let (first, second) = (limiter.acquire(1, deadline).unwrap(), limiter.acquire(1, deadline).unwrap());
-        assert_eq!(limiter.acquire(2, soon()).unwrap_err(), Denied::Late, "the parts wait for the singles");
+        assert_eq!(limiter.acquire(2, soon()).unwrap_err().reason, Reason::Timeout, "the parts wait for the singles");
         drop((first, second));
         limiter.acquire(2, deadline).unwrap();
     }

@@ -1,22 +1,23 @@
 //! An app's access token. One job fetches it; jobs that need it meanwhile wait for that fetch and share its outcome.
 
-use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
+use super::Failure;
 use crate::lock::unpoisoned;
 use crate::outcome::{Outcome, Reason};
 use crate::secret::Secret;
 
 #[derive(Debug, Clone)]
-pub(crate) struct AccessToken {
-    pub(crate) value: Secret,
-    pub(crate) good_until: Instant,
+pub(super) struct AccessToken {
+    pub(super) value: Secret,
+    pub(super) good_until: Instant,
 }
 
 /// The token of all jobs. The lock is not held while a token is fetched.
 #[derive(Debug, Default)]
-pub(crate) struct SharedToken {
+pub(super) struct SharedToken {
     state: Mutex<TokenState>,
     ended: Condvar,
 }
@@ -26,15 +27,8 @@ enum TokenState {
     #[default]
     Missing,
     Fetching,
-    Fetched(AccessToken),
-    /// The last fetch failed, and so does each job that waited for it. A later job fetches again.
-    Failed(Outcome),
-}
-
-/// A running fetch. Dropping it, also by a panic, wakes the jobs that wait for it.
-struct Fetch<'t> {
-    token: &'t SharedToken,
-    end: TokenState,
+    /// When the fetch failed, each job that waited for it fails as well. A later job fetches again.
+    Fetched(Result<AccessToken, Failure>),
 }
 
 impl SharedToken {
@@ -43,43 +37,38 @@ impl SharedToken {
     /// # Errors
     /// The fetch failed, this job's or the one that it waited for; or that one has not ended at `deadline`
     /// ([`Reason::Timeout`]).
-    pub(crate) fn get(
+    pub(super) fn get(
         &self,
         deadline: Instant,
-        fetch: impl FnOnce() -> Result<AccessToken, Outcome>,
-    ) -> Result<Secret, Outcome> {
-        let mut state = self.lock();
+        fetch: impl FnOnce() -> Result<AccessToken, Failure>,
+    ) -> Result<Secret, Failure> {
         let is_fetching = |state: &mut TokenState| matches!(state, TokenState::Fetching);
+        let mut state = self.lock();
         let waits = is_fetching(&mut state);
-        if waits {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let waited = self.ended.wait_timeout_while(state, left, is_fetching);
-            state = unpoisoned(waited).0;
-        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        state = unpoisoned(self.ended.wait_timeout_while(state, left, is_fetching)).0;
         match &*state {
-            TokenState::Fetched(token) if Instant::now() < token.good_until => return Ok(token.value.clone()),
-            TokenState::Failed(failure) if waits => return Err(failure.clone()),
+            TokenState::Fetched(Ok(token)) if Instant::now() < token.good_until => return Ok(token.value.clone()),
+            TokenState::Fetched(Err(failure)) if waits => return Err(failure.clone()),
             TokenState::Fetching => {
                 let message = "WeCom gettoken: no answer in time to the job that fetches the token";
-                return Err(Outcome::new(Reason::Timeout, message));
+                return Err(Outcome::new(Reason::Timeout, message).into());
             }
-            TokenState::Missing | TokenState::Fetched(_) | TokenState::Failed(_) => *state = TokenState::Fetching,
+            TokenState::Missing | TokenState::Fetched(_) => *state = TokenState::Fetching,
         }
         drop(state);
-        let panicked = Outcome::new(Reason::Panicked, "the job that fetched the access token panicked");
-        let mut running = Fetch { token: self, end: TokenState::Failed(panicked) };
-        let fetched = fetch();
-        running.end = match &fetched {
-            Ok(token) => TokenState::Fetched(token.clone()),
-            Err(failure) => TokenState::Failed(failure.clone()),
-        };
-        fetched.map(|token| token.value)
+        // A panic must not leave the other jobs waiting.
+        let fetched = catch_unwind(AssertUnwindSafe(fetch));
+        let panicked = || Outcome::new(Reason::Panicked, "the job that fetched the access token panicked");
+        *self.lock() = TokenState::Fetched(fetched.as_ref().map_or_else(|_| Err(panicked().into()), Clone::clone));
+        self.ended.notify_all();
+        fetched.unwrap_or_else(|panic| resume_unwind(panic)).map(|token| token.value)
     }
 
     /// Forgets a refused token, unless another job has fetched a new one since.
-    pub(crate) fn forget(&self, refused: &Secret) {
+    pub(super) fn forget(&self, refused: &Secret) {
         let mut state = self.lock();
-        if matches!(&*state, TokenState::Fetched(token) if token.value == *refused) {
+        if matches!(&*state, TokenState::Fetched(Ok(token)) if token.value == *refused) {
             *state = TokenState::Missing;
         }
     }
@@ -89,17 +78,9 @@ impl SharedToken {
     }
 }
 
-impl Drop for Fetch<'_> {
-    fn drop(&mut self) {
-        *self.token.lock() = mem::take(&mut self.end);
-        self.token.ended.notify_all();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::mpsc::channel;
     use std::thread;
     use std::time::Duration;
@@ -108,11 +89,11 @@ mod tests {
         Instant::now() + Duration::from_secs(60 * 60)
     }
 
-    fn good(value: &str) -> Result<AccessToken, Outcome> {
+    fn good(value: &str) -> Result<AccessToken, Failure> {
         Ok(AccessToken { value: Secret::new(value), good_until: far() })
     }
 
-    fn never() -> Result<AccessToken, Outcome> {
+    fn never() -> Result<AccessToken, Failure> {
         panic!("nothing is to be fetched")
     }
 
@@ -136,14 +117,15 @@ mod tests {
     #[test]
     fn wait_ends_at_the_deadline() {
         let token = SharedToken { state: Mutex::new(TokenState::Fetching), ended: Condvar::new() };
-        assert_eq!(token.get(Instant::now(), never).unwrap_err().reason, Reason::Timeout);
+        assert_eq!(token.get(Instant::now(), never).unwrap_err().outcome.reason, Reason::Timeout);
     }
 
     #[test]
     fn next_job_fetches_after_a_panic() {
         let token = SharedToken::default();
         catch_unwind(AssertUnwindSafe(|| token.get(far(), never))).unwrap_err();
-        assert!(matches!(&*token.lock(), TokenState::Failed(failure) if failure.reason == Reason::Panicked));
+        let is_panic = |failure: &Failure| failure.outcome.reason == Reason::Panicked;
+        assert!(matches!(&*token.lock(), TokenState::Fetched(Err(failure)) if is_panic(failure)));
         assert_eq!(token.get(far(), || good("new")).unwrap().expose(), "new");
     }
 

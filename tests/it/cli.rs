@@ -390,6 +390,9 @@ fn health_exits_zero_while_the_service_takes_work() {
     let mut sidecar = Sidecar::with(&deepseek, &wecom).start();
     let health = || Builder::bare().env("LISTEN_ADDR", &sidecar.addr().to_string()).arg("health").run();
     assert_eq!(health().code, 0, "{:?}", health());
+    let everywhere = format!("0.0.0.0:{}", sidecar.addr().port());
+    let asked = Builder::bare().env("LISTEN_ADDR", &everywhere).arg("health").run();
+    assert_eq!(asked.code, 0, "an address of every interface is asked on loopback: {asked:?}");
     thread::scope(|scope| {
         let post = scope.spawn(|| sidecar.post(&notification("Running").build()));
         deepseek.wait_calls(1, PATIENCE);

@@ -68,7 +68,7 @@ impl App {
 
     fn handle(&self, request: &mut Exchange<'_>) -> Reply {
         self.handled.fetch_add(1, Ordering::SeqCst);
-        match request.path() {
+        match request.head.path {
             "/echo" => with_body(request, |body| String::from_utf8_lossy(body).into_owned()),
             "/length" => with_body(request, |body| body.len().to_string()),
             "/early" => Reply::failed(401, "no token").with_header("WWW-Authenticate", "Bearer"),
@@ -84,9 +84,10 @@ impl App {
                 }
                 waited.map_or(Reply::failed(503, "no outcome"), |text| Reply::text(200, text))
             }
-            "/seen" => {
-                Reply::text(200, format!("{} {:?} {:?}", request.method(), request.query(), request.header("X-A")))
-            }
+            "/seen" => Reply::text(
+                200,
+                format!("{} {:?} {:?}", request.head.method, request.head.query, request.head.header("X-A")),
+            ),
             _ => Reply::failed(404, "no such path"),
         }
     }
@@ -99,14 +100,14 @@ fn with_body(request: &mut Exchange<'_>, answer: impl Fn(&[u8]) -> String) -> Re
         let mut body = request.body(BODY_LIMIT, |length| length)?;
         match body.read_to_end(&mut bytes) {
             Ok(_) => Ok(bytes),
-            Err(_) => Err(body.unread().expect("a reason")),
+            Err(_) => Err(body.unread.expect("a reason")),
         }
     };
     read().map(|body| Reply::text(200, answer(&body))).unwrap_or_else(|unread| {
         let status = match unread {
             Unread::NoLength | Unread::EndedEarly => 400,
-            Unread::TooLarge { .. } => 413,
-            Unread::Late | Unread::NoRoom | Unread::Lost => 503,
+            Unread::TooLarge(_) => 413,
+            Unread::Late | Unread::NoRoom => 503,
         };
         Reply::failed(status, &unread.to_string())
     })
@@ -452,7 +453,7 @@ fn a_body_or_head_that_ends_early_is_400() {
 
 #[test]
 fn a_silent_connection_is_closed_at_its_deadline() {
-    serve(ROOMY, Deadlines { first_byte: 100 * MS, ..patient() }, |server, _| {
+    serve(ROOMY, Deadlines { head: 100 * MS, ..patient() }, |server, _| {
         assert!(Client::of(server).is_at_end());
     });
     serve(ROOMY, Deadlines { idle: 100 * MS, ..patient() }, |server, _| {

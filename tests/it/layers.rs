@@ -27,7 +27,7 @@ const LAYERS: &[&[&str]] = &[
 fn used() -> BTreeMap<String, BTreeSet<String>> {
     let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
     let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for file in files(source) {
+    for file in files(source).into_iter().filter(|file| file.extension().is_some_and(|kind| kind == "rs")) {
         let module = file.strip_prefix(source).unwrap().components().next().unwrap();
         let module = module.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
         if module == "lib" {
@@ -91,4 +91,16 @@ fn every_module_uses_only_layers_below_its_own() {
         }
     }
     assert!(wrong.is_empty(), "against the layers: {wrong:?}");
+}
+
+#[test]
+fn contributing_lists_the_layers() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/CONTRIBUTING.md")).unwrap();
+    let (_, table) = text.split_once("| module | what it does |\n|---|---|\n").unwrap();
+    let rows = table.lines().take_while(|line| line.starts_with('|')).map(|row| {
+        let names = row.split(" | ").next().unwrap().split('`').skip(1).step_by(2);
+        names.map(|name| name.trim_end_matches('/')).collect::<BTreeSet<_>>()
+    });
+    let layers = LAYERS.iter().map(|layer| layer.iter().copied().collect::<BTreeSet<_>>());
+    assert!(rows.eq(layers));
 }

@@ -22,6 +22,7 @@ mod message;
 mod metrics;
 mod once;
 mod payloads;
+mod picture;
 mod process;
 mod prometheus;
 mod readme;

@@ -410,7 +410,7 @@ fn queries_are_few_quoted_and_have_a_timeout() {
     let expected = [
         "node_load1 > 5",
         "(\nnode_load1\n) and on(instance) label_replace(vector(1), \"instance\", \"10.0.0.5:9100\", \"\", \"\")",
-        r#"ALERTS{alertname="HighLoad",alertstate="firing",instance=~"10\\.0\\.0\\.5:9100|",job=~"node|",node=~"n\\$1\"\\}|",severity=~"critical|"}"#,
+        r#"ALERTS{alertstate="firing",alertname=~"HighLoad|",instance=~"10\\.0\\.0\\.5:9100|",job=~"node|",node=~"n\\$1\"\\}|",severity=~"critical|"}"#,
         r#"count_values("up", up{job="node"}) or count by (alertname) (ALERTS{alertstate="firing",instance=~"10\\.0\\.0\\.5(:[0-9]+)?"})"#,
     ];
     assert_eq!(queries, expected);
@@ -529,7 +529,7 @@ fn of_several_alerts_the_line_names_the_worst() {
     alert["alerts"].as_array_mut().unwrap().push(other);
     assert_eq!(sidecar.post(&alert).status, 200);
     let text = &wecom.delivered()[0].text;
-    assert!(text.contains("依据：最高 10.0.0.6:9100 9（阈值 5），1 小时前 5，仍在上升；"), "{text}");
+    assert!(text.contains("依据：最高 10.0.0.6 9（阈值 5），1 小时前 5，仍在上升；"), "{text}");
     let prompt = deepseek.requests()[0].user();
     assert!(prompt.contains("HighLoad instance=10.0.0.6:9100：各条中最高，当前 9（阈值 5）"), "{prompt}");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::harness::{PATIENCE, Sidecar, hold};
 use crate::support::notification::{Notification, notification};
-use crate::support::standins::{DeepSeek, WeCom};
+use crate::support::standins::{Api, DeepSeek, Reply, WeCom};
 
 /// One alert of a group, which fires and recovers; its fingerprint and group stay.
 fn flapping() -> Notification {
@@ -128,4 +128,67 @@ fn held_alert_is_answered_at_once() {
     assert_eq!(held.status, 429, "{}", held.text);
     assert!(held.took < Duration::from_secs(1), "{:?}", held.took);
     assert!(held.message().contains("again and again"), "{}", held.text);
+}
+
+/// Fault: a recovery that was posted while the job ran was noted nowhere.
+#[test]
+fn alert_that_recovers_while_it_is_explained_is_told_when_it_fires_again() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let latch = hold(&deepseek, "DiskWillFill");
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let alert = flapping();
+    thread::scope(|scope| {
+        let runs = scope.spawn(|| sidecar.post(&fires(&alert, 1)));
+        deepseek.wait_calls(1, PATIENCE);
+        assert_eq!(sidecar.post(&recovers(&alert, 1)).outcome(), "ignored");
+        latch.open();
+        assert_eq!(runs.join().unwrap().status, 200);
+    });
+    assert_eq!(sidecar.post(&fires(&alert, 1)).status, 200);
+    assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 2), "told again, with the same analysis");
+}
+
+/// Fault: a draft outlived the recovery, and its old text was sent as new.
+#[test]
+fn draft_of_an_alert_that_recovered_is_not_sent() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    (0..3).for_each(|_| wecom.reply_once(Api::Send, Reply::Errcode(-1)));
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let alert = flapping();
+    assert_eq!(sidecar.post(&fires(&alert, 1)).status, 503);
+    assert_eq!(sidecar.post(&recovers(&alert, 1)).status, 200);
+    assert_eq!(sidecar.post(&fires(&alert, 1)).status, 200);
+    let text = &wecom.delivered()[0].text;
+    assert!(text.contains("第 2 次"), "{text}");
+}
+
+/// Fault: without a `groupKey` a recovery met no group, and alerts without labels were one.
+#[test]
+fn alerts_of_a_script_recover_and_differ() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let body = |summary: &str, status: &str| serde_json::json!({"alerts": [{"status": status, "annotations": {"summary": summary}}]});
+    for (summary, status, delivered) in [
+        ("disk full", "firing", 1),
+        ("database down", "firing", 2),
+        ("disk full", "firing", 2),
+        ("disk full", "resolved", 2),
+        ("disk full", "firing", 3),
+    ] {
+        assert_eq!(sidecar.post(&body(summary, status)).status, 200);
+        assert_eq!(wecom.delivered_count(), delivered, "{summary} {status}");
+    }
+    assert_eq!(deepseek.calls(), 2);
+}
+
+#[test]
+fn alert_that_is_posted_twice_in_a_body_counts_once() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let mut body = flapping().build();
+    let twin = body["alerts"][0].clone();
+    body["alerts"].as_array_mut().unwrap().push(twin);
+    assert_eq!(sidecar.post(&body).status, 200);
+    let text = &wecom.delivered()[0].text;
+    assert!(!text.contains("2 条") && deepseek.requests()[0].user().contains("共 1 条"), "{text}");
 }

@@ -117,7 +117,7 @@ fn alerts_that_join_an_explained_group_are_marked_as_new() {
     assert_eq!(prompts.len(), 2);
     assert!(!prompts[0].contains("\"new\":true"), "{}", prompts[0]);
     let (_, new) = prompts[1].split_once("{\"new\":true,").unwrap();
-    assert!(new.contains("db-2:9100") && prompts[1].contains("其中 1 条"), "{}", prompts[1]);
+    assert!(new.contains("db-2:9100") && prompts[1].contains("上次分析之后新触发"), "{}", prompts[1]);
     assert_eq!(prompts[1].matches("{\"new\":true,").count(), 1);
     assert_eq!(wecom.delivered().len(), 2);
 }

@@ -1,7 +1,8 @@
 //! Shutdown, crash, panic and secret rotation: no notification is lost.
 
 use std::net::TcpListener;
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::{Command, Stdio};
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
@@ -196,23 +197,27 @@ fn crash_during_a_job_loses_no_alert() {
 }
 
 #[test]
-fn systemd_gets_ready_and_stopping() {
+fn systemd_gets_ready_and_stopping_at_a_named_and_an_abstract_socket() {
     let directory = TempDir::new();
     let path = directory.path().join("notify");
-    let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let received = || {
-        let mut state = [0; 64];
-        let length = socket.recv(&mut state).expect("a state");
-        String::from_utf8_lossy(&state[..length]).into_owned()
-    };
-    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
-    let mut sidecar = Sidecar::with(&deepseek, &wecom).env("NOTIFY_SOCKET", path.to_str().unwrap()).start();
-    assert_eq!(received(), "READY=1");
-    assert_eq!(sidecar.get("/-/ready").status, 200);
-    sidecar.signal("TERM");
-    assert_eq!(received(), "STOPPING=1");
-    assert_eq!(sidecar.wait_exit(PATIENCE), 0);
+    let name = format!("notify-{}", std::process::id());
+    let named = UnixDatagram::bind(&path).unwrap();
+    let nameless = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    for (socket, address) in [(named, path.to_str().unwrap().to_owned()), (nameless, format!("@{name}"))] {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let received = || {
+            let mut state = [0; 64];
+            let length = socket.recv(&mut state).expect("a state");
+            String::from_utf8_lossy(&state[..length]).into_owned()
+        };
+        let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+        let mut sidecar = Sidecar::with(&deepseek, &wecom).env("NOTIFY_SOCKET", &address).start();
+        assert_eq!(received(), "READY=1");
+        assert_eq!(sidecar.get("/-/ready").status, 200);
+        sidecar.signal("TERM");
+        assert_eq!(received(), "STOPPING=1");
+        assert_eq!(sidecar.wait_exit(PATIENCE), 0);
+    }
 }
 
 #[test]

@@ -64,6 +64,6 @@ impl Ceiling {
         let asked = self.deepseek.ask(&self.last.question, deadline, deadline);
         asked.answer.map_err(|failure| format!("the bare loop: {}", failure.message))?;
         let sent = self.wecom.send(&self.last.text, &self.recipients, deadline);
-        sent.result.map(drop).map_err(|failure| format!("the bare loop: {}", failure.outcome.message))
+        sent.map(drop).map_err(|failure| format!("the bare loop: {}", failure.outcome.message))
     }
 }

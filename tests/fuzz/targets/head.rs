@@ -30,6 +30,6 @@ fuzz_target!(|bytes: &[u8]| {
         }
         // More bytes can complete it, but no fewer can be refused or complete already.
         Ok(None) => assert!(matches!(parse_head(&bytes[..bytes.len() / 2]), Ok(None))),
-        Err(refusal) => assert!(matches!(refusal.status, 400 | 431 | 501 | 505)),
+        Err(refusal) => assert!(matches!(refusal.0, 400 | 431 | 501 | 505)),
     }
 });

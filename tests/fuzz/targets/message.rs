@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use jiff::tz::Offset;
 use libfuzzer_sys::fuzz_target;
 use wechat_with_deepseek::alertmanager::Notification;
-use wechat_with_deepseek::message::{self, Content, MAX_PARTS, MIN_PART_BYTES, MessageInput};
+use wechat_with_deepseek::message::{self, Content, MAX_PARTS, MIN_PART_BYTES, MessageInput, Occasion, Reused};
 use wechat_with_deepseek::prometheus::Facts;
 
 const ALERT: &[u8] = include_bytes!("../../it/payloads/one-firing.json");
@@ -19,12 +19,15 @@ fuzz_target!(|bytes: &[u8]| {
         0 => Content::Plain { why: "今日 token 预算已用完" },
         cut => Content::Analysis { text: &text, cut: cut == 1 },
     };
+    let (id, at) = ("#2b7710", Timestamp::UNIX_EPOCH);
+    let reused = (shape % 5 == 0).then_some(Reused { id, at, value: "", occasion: Occasion::Repeat });
     let input = MessageInput {
         id: "#3f9a2c",
         notifications: &[&notification],
         content,
         facts: &Facts::default(),
-        is_repeat: shape % 5 == 0,
+        reused,
+        is_app: shape % 7 == 0,
         now: Timestamp::UNIX_EPOCH,
         zone: Offset::UTC,
         part_bytes,

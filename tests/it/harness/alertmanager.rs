@@ -7,6 +7,7 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Once;
 
 use serde_json::{Map, Value, json};
 
@@ -47,8 +48,14 @@ impl Alertmanager {
         if binary().is_none() {
             let why = "neither prometheus-alertmanager nor alertmanager is on the PATH";
             assert!(env::var_os("REQUIRE_ALERTMANAGER").is_none_or(|value| value != "1"), "{why}");
+            static SAID: Once = Once::new();
             // Not eprintln!, whose output is captured when a test passes.
-            let _ = writeln!(io::stderr(), "SKIPPED: {why}; REQUIRE_ALERTMANAGER=1 makes this a failure");
+            SAID.call_once(|| {
+                let _ = writeln!(
+                    io::stderr(),
+                    "SKIPPED, the tests with an Alertmanager: {why}; REQUIRE_ALERTMANAGER=1 makes it a failure"
+                );
+            });
             return None;
         }
         Some(Settings {

@@ -1,12 +1,13 @@
 //! The sidecar's binary, run as a user runs it.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::thread;
 use std::time::Duration;
 
@@ -233,6 +234,17 @@ impl Builder {
     /// Starts it and waits until it listens.
     #[track_caller]
     pub(crate) fn start(self) -> Sidecar {
+        static SAID: Once = Once::new();
+        // Without a filter.
+        if env::args().len() == 1 {
+            SAID.call_once(|| {
+                // Not eprintln!, whose output is captured when a test passes.
+                let _ = writeln!(
+                    io::stderr(),
+                    "These tests run the real binary, some for half a minute: about 5 minutes in all on two cores"
+                );
+            });
+        }
         let process = Process::start(self.command().stdout(Stdio::null())).expect("the sidecar's binary");
         let address = process.wait_address(LISTENING, PATIENCE).expect("a sidecar that listens");
         Sidecar { process, address, builder: self }
