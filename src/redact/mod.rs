@@ -180,6 +180,14 @@ mod tests {
             ("in all", vec![alert("token=p1", "p2"), alert("token=p1", "p2"), alert("token=p1", "p2")], 6),
             ("by name alone", vec![alert("s", "***"), alert("s", "p2")], 1),
         ] {
+            // Without a fingerprint, alerts with the same labels are one.
+            let alerts: Vec<_> = (0..)
+                .zip(alerts)
+                .map(|(n, mut alert)| {
+                    alert["fingerprint"] = serde_json::json!(format!("{n:016x}"));
+                    alert
+                })
+                .collect();
             let mut notification =
                 Notification::decode(serde_json::json!({"alerts": alerts}).to_string().as_bytes()).unwrap();
             assert_eq!(mask(&mut notification), masked, "{name}");
