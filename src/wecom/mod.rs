@@ -445,7 +445,8 @@ fn message(account: &Account, content: &str, recipients: &Recipients) -> Vec<u8>
                 message[name] = json!(list);
             }
         }
-        Account::Robot { .. } if recipients.touser.is_empty() => {}
+        // The default, which would mention the whole group.
+        Account::Robot { .. } if ["", EVERYONE].contains(&&*recipients.touser) => {}
         Account::Robot { .. } => message["text"]["mentioned_list"] = recipients.touser.split('|').collect(),
     }
     message.to_string().into_bytes()
