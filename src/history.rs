@@ -449,7 +449,7 @@ mod tests {
         }
 
         fn explain(&self, notification: &Notification, after: Duration) {
-            let (analysis, at) = (Analysis { text: "结论".into(), cut: false }, self.2 + after);
+            let (analysis, at) = (Analysis { text: "结论".into(), cut: None }, self.2 + after);
             let explained = Explained::new(
                 analysis,
                 "#1".into(),

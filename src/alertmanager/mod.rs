@@ -3,7 +3,6 @@
 //! <https://prometheus.io/docs/alerting/latest/configuration/#webhook_config>. Unknown fields are ignored, and a field that
 //! is not needed may be absent or null.
 
-mod mend;
 mod read;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -103,6 +103,15 @@ pub struct Firing {
     pub to: Option<Timestamp>,
 }
 
+/// Why the end of an answer is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// It reached a limit of tokens or bytes.
+    Length,
+    /// The endpoint or the connection failed, or stalled.
+    Broken,
+}
+
 /// What a message explains.
 #[derive(Debug, Clone, Copy)]
 pub enum Content<'a> {
@@ -110,8 +119,8 @@ pub enum Content<'a> {
     Analysis {
         /// As the model wrote it, its thinking removed.
         text: &'a str,
-        /// Whether the model was stopped by the length (`finish_reason` "length").
-        cut: bool,
+        /// Why its end is missing, if it is.
+        cut: Option<Cut>,
     },
     /// One line that names the message with the analysis ([`MessageInput::reused`]).
     Brief,
@@ -212,8 +221,9 @@ fn body(input: &MessageInput<'_>, part_bytes: usize) -> Vec<String> {
             if marks::has_headings_only(&lines) {
                 return alert_texts("模型没有返回有效内容。");
             }
-            if cut {
-                lines.push(Line::new(Kind::Text, "（回答过长，后文缺失）"));
+            if let Some(cut) = cut {
+                let why = if cut == Cut::Length { "过长" } else { "中断" };
+                lines.push(Line::new(Kind::Text, format!("（回答{why}，后文缺失）")));
             }
             let measured = input.facts.list.join("\n") + &input.facts.names;
             let answer: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
@@ -243,7 +253,7 @@ mod tests {
         MessageInput {
             id: "#3f9a2c",
             notifications,
-            content: Content::Analysis { text, cut: false },
+            content: Content::Analysis { text, cut: None },
             reused: None,
             facts: &NO_FACTS,
             is_app: true,
@@ -388,7 +398,7 @@ deepseek 告警解析与处理建议 #3f9a2c";
         let last = &parts[MAX_PARTS - 1];
         assert!(last.contains("\n……\n（篇幅所限，后文省略）\n\n<a href"), "{last}");
         let cut = check(&MessageInput {
-            content: Content::Analysis { text: "结论：磁盘", cut: true },
+            content: Content::Analysis { text: "结论：磁盘", cut: Some(Cut::Length) },
             ..input(&[&node], "")
         });
         assert!(cut[0].contains("结论：磁盘\n（回答过长，后文缺失）\n\n<a href"), "{}", cut[0]);
@@ -469,7 +479,7 @@ deepseek 告警解析与处理建议 #3f9a2c";
         let evil = evil.replace('\\', "");
         let answer = format!("结论：{evil}\n\n处理步骤：\n1. {evil}：\n```\necho '{evil}'\n```\n").repeat(30);
         let plain = Content::Plain { why: &evil };
-        for content in [Content::Analysis { text: &answer, cut: false }, plain] {
+        for content in [Content::Analysis { text: &answer, cut: None }, plain] {
             for notifications in [vec![&notification], vec![&notification; 3]] {
                 for part_bytes in [256, 700, 2048] {
                     let parts = check(&MessageInput { content, part_bytes, ..input(&notifications, "") });

@@ -15,19 +15,32 @@ const WHY_PLAIN: [(Reason, &str); 7] = [
 ];
 
 /// Failures that only a person can end: the variable that their message names, what is wrong, and what to do.
-const HINTS: [(Reason, &str, &str, &str); 7] = [
+const HINTS: [(Reason, &str, &str, &str); 10] = [
+    (
+        Reason::Credentials,
+        "look at the account",
+        "DeepSeek 账户被停用或限制",
+        "登录控制台查看账户状态，或更换 DEEPSEEK_API_KEY",
+    ),
     (
         Reason::Credentials,
         "",
         "DeepSeek API Key 被拒绝",
         "检查 DEEPSEEK_API_KEY 是否有效；用 DEEPSEEK_API_KEY_FILE 的，改文件即可，不用重启",
     ),
+    (Reason::Balance, "own limit", "DeepSeek 账户用量达到上限", "在控制台调高该账户的用量上限或预算，调好后自动恢复"),
     (Reason::Balance, "", "DeepSeek 账户余额不足", "给 DeepSeek 账户充值，到账后自动恢复"),
     (
         Reason::Configuration,
         "lower DEEPSEEK_MAX_TOKENS",
         "max_tokens 超出模型上限",
         "调小 DEEPSEEK_MAX_TOKENS（0 表示不传该参数），改好后重启本服务",
+    ),
+    (
+        Reason::Configuration,
+        "DEEPSEEK_PROXY",
+        "接口拒绝本机的地址或地区",
+        "设置 DEEPSEEK_PROXY，或更换 DEEPSEEK_BASE_URL，改好后重启本服务",
     ),
     (
         Reason::Configuration,
