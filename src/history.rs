@@ -316,7 +316,13 @@ impl History {
         let oldest = firing.iter().map(|alert| group.delivered(alert)).min().flatten();
         let is_fresh = oldest.is_some_and(|oldest| now.saturating_duration_since(oldest) < self.times.dedupe_window);
         let reason = notification.notification_reason;
-        let is_recovery = reason == NotificationReason::SomeResolved && oldest.is_some();
+        // Before Alertmanager 0.32 no reason is given: then a post that also reports recoveries is taken for no more.
+        let reports_recovery = match reason {
+            NotificationReason::SomeResolved => true,
+            NotificationReason::Repeat => false,
+            NotificationReason::Other => !notification.recovered.is_empty(),
+        };
+        let is_recovery = reports_recovery && oldest.is_some();
         if is_recovery || (is_fresh && reason != NotificationReason::Repeat) {
             return Recall::Delivered;
         }
@@ -545,6 +551,8 @@ mod tests {
         ] {
             assert_eq!(group.recall(firing, reason, after), expected, "{name}");
         }
+        let beside_a_recovery = post(&["a"], &["b"], "2026-11-23T03:00:00Z", "");
+        assert_eq!(group.seen(&beside_a_recovery, HOUR), AlreadyDelivered);
     }
 
     #[test]
