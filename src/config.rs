@@ -65,20 +65,12 @@ pub static VARIABLES: LazyLock<Vec<Variable>> = LazyLock::new(|| {
     variables
 });
 
-/// Names that people give to variables of ours which are called otherwise.
-const ALSO_CALLED: [(&str, &str); 12] = [
-    ("DEEPSEEK_TOKEN", "DEEPSEEK_API_KEY"),
-    ("DEEPSEEK_SECRET", "DEEPSEEK_API_KEY"),
-    ("DEEPSEEK_HOST", "DEEPSEEK_BASE_URL"),
-    ("DEEPSEEK_ENDPOINT", "DEEPSEEK_BASE_URL"),
-    ("DEEPSEEK_API_URL", "DEEPSEEK_BASE_URL"),
-    ("DEEPSEEK_TEMPERATURE", "DEEPSEEK_EXTRA"),
-    ("DEEPSEEK_TIMEOUT", "JOB_TIMEOUT"),
-    ("DEEPSEEK_PROMPT", "PROMPT_FILE"),
-    ("WEBHOOK_PASSWORD", "WEBHOOK_TOKEN"),
-    ("WECHAT_APP_ID", "WECHAT_AGENT_ID"),
-    ("WECHAT_CORP_SECRET", "WECHAT_API_SECRET"),
-    ("WECHAT_WEBHOOK_URL", "WECHAT_ROBOT_KEY"),
+/// Names that people give to variables of ours, and what these are called.
+const ALSO_CALLED: [&str; 12] = [
+    "DEEPSEEK_TOKEN DEEPSEEK_API_KEY", "DEEPSEEK_SECRET DEEPSEEK_API_KEY", "DEEPSEEK_HOST DEEPSEEK_BASE_URL",
+    "DEEPSEEK_ENDPOINT DEEPSEEK_BASE_URL", "DEEPSEEK_API_URL DEEPSEEK_BASE_URL", "DEEPSEEK_TEMPERATURE DEEPSEEK_EXTRA",
+    "DEEPSEEK_TIMEOUT JOB_TIMEOUT", "DEEPSEEK_PROMPT PROMPT_FILE", "WEBHOOK_PASSWORD WEBHOOK_TOKEN",
+    "WECHAT_APP_ID WECHAT_AGENT_ID", "WECHAT_CORP_SECRET WECHAT_API_SECRET", "WECHAT_WEBHOOK_URL WECHAT_ROBOT_KEY",
 ];
 
 /// An unknown name that is no variable of ours is a warning when it is so much like one, in thousandths.
@@ -136,24 +128,19 @@ impl Config {
 
     /// The effective configuration without its secrets, in logfmt.
     pub(crate) fn summary(&self) -> String {
-        let pipeline::Settings { deepseek, wecom, prometheus, rate, on_analysis_failure, daily_token_budget, .. } =
-            &self.pipeline;
+        let pipeline::Settings { deepseek, wecom, rate, daily_token_budget: budget, .. } = &self.pipeline;
         let (version, model, recipients) = (env!("CARGO_PKG_VERSION"), &deepseek.model.model, wecom.audience());
         let sender = if matches!(wecom.account, wecom::Account::App { .. }) { "app" } else { "robot" };
         let (endpoint, digest_at, workers) = (&deepseek.base_url, self.digest_at, self.workers);
-        let facts = prometheus.as_ref().map_or("none", |settings| &settings.base_url);
-        let mut summary = format!(
+        let facts = self.pipeline.prometheus.as_ref().map_or("none", |settings| &settings.base_url);
+        let budget = if *budget > 0 { format!(" daily_token_budget={budget}") } else { String::new() };
+        let is_delivered = self.pipeline.on_analysis_failure == OnAnalysisFailure::Deliver;
+        let plain = if is_delivered { " on_analysis_failure=deliver" } else { "" };
+        format!(
             "version={version} model={model:?} endpoint={endpoint} sender={sender} recipients={recipients:?} \
-             facts={facts} rate={rate} digest_at={digest_at} workers={workers} job_timeout={:?}",
+             facts={facts} rate={rate} digest_at={digest_at} workers={workers} job_timeout={:?}{budget}{plain}",
             self.job_timeout
-        );
-        if *on_analysis_failure == OnAnalysisFailure::Deliver {
-            summary.push_str(" on_analysis_failure=deliver");
-        }
-        if *daily_token_budget > 0 {
-            summary.push_str(&format!(" daily_token_budget={daily_token_budget}"));
-        }
-        summary
+        )
     }
 
     /// Reads only what decides the request body, for the command `prompt`: model, prompt and Prometheus.
@@ -335,10 +322,8 @@ impl Raw {
     }
 
     fn rate(&mut self, account: &wecom::Account) -> u32 {
-        let (default, limit) = match account {
-            wecom::Account::App { .. } => (20, wecom::APP_LIMIT),
-            wecom::Account::Robot { .. } => (12, wecom::ROBOT_LIMIT),
-        };
+        let is_app = matches!(account, wecom::Account::App { .. });
+        let (default, limit) = if is_app { (20, wecom::APP_LIMIT) } else { (12, wecom::ROBOT_LIMIT) };
         let rate = self.optional("WECHAT_RATE", number(0..=1_000_000)).unwrap_or(default);
         let burst = wecom::BURST;
         if rate == 0 || rate + burst > limit {
@@ -425,14 +410,11 @@ impl Raw {
     fn check_names(&mut self) {
         let files = VARIABLES.iter().filter(|row| row.is_secret).map(|row| format!("{}_FILE", row.name));
         let known: BTreeSet<String> = VARIABLES.iter().map(|row| row.name.clone()).chain(files).collect();
-        let names = known.iter().map(|name| (name.as_str(), name.as_str())).chain(ALSO_CALLED);
-        for (name, value) in self.vars.iter().filter(|(name, _)| !is_from_kubernetes(name)) {
-            if known.contains(name) {
-                if value.contains(PLACEHOLDER) {
-                    self.faults.push(format!("{name}: still holds {PLACEHOLDER}; write its value, or leave it out"));
-                }
-                continue;
-            }
+        let names = known
+            .iter()
+            .map(|name| (name.as_str(), name.as_str()))
+            .chain(ALSO_CALLED.iter().filter_map(|pair| pair.split_once(' ')));
+        for name in self.vars.keys().filter(|name| !known.contains(*name) && !is_from_kubernetes(name)) {
             let nearest = names.clone().map(|(alike, meant)| (likeness(name, alike), meant)).max();
             let (likeness, meant) = nearest.unwrap_or_default();
             let fault = format!("{name}: is no variable of this service; did you mean {meant}?");
@@ -442,6 +424,9 @@ impl Raw {
                 self.warnings.push(fault);
             }
         }
+        let left = self.vars.iter().filter(|(name, value)| known.contains(*name) && value.contains(PLACEHOLDER));
+        let fault = |name| format!("{name}: still holds {PLACEHOLDER}; write its value, or leave it out");
+        self.faults.extend(left.map(|(name, _)| fault(name)));
     }
 }
 
