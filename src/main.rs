@@ -40,7 +40,7 @@ fn run() -> Result<u8, (String, u8)> {
             Some((_, file)) => Some(file),
             None => (at < words.len()).then(|| words.remove(at)),
         };
-        let file = file.ok_or(("--env-file needs a file".into(), EXIT_USAGE))?;
+        let file = file.ok_or(("--env-file needs a file; --help shows the usage".into(), EXIT_USAGE))?;
         vars.extend(cli::read_env_file(file).map_err(|fault| (fault, service::EXIT_CONFIG))?);
     }
     logger::init(vars.get("RUST_LOG").map_or("", String::as_str));
