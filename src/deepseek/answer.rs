@@ -14,12 +14,18 @@ use crate::upstream::{CallError, quote};
 
 /// Bytes of an analysis: 8,192 tokens are about 30 KiB, and a message holds 2.
 const MAX_CONTENT: usize = 256 * 1024;
-/// Bytes that are held of an answer: what is not streamed, or the content so far and one line.
-const MAX_ANSWER: usize = 1024 * 1024;
+/// Bytes that are held of an answer: what is not streamed, or the content so far and one line. 32,768 tokens of Chinese,
+/// reasoning and escapes included, are about 320 KiB.
+const MAX_ANSWER: usize = 512 * 1024;
+/// Bytes of an event. Some gateways send a whole answer as one: 8,192 such tokens are about 80 KiB.
+const MAX_EVENT: usize = 128 * 1024;
 /// Values in JSON. A completion has some dozens; as JSON a million would take a hundred times their bytes.
 const MAX_VALUES: usize = 16 * 1024;
 /// An endpoint that counts no tokens is taken to use one for so many bytes.
 const BYTES_PER_TOKEN: usize = 3;
+
+/// What an event's line begins with.
+const DATA: &[u8] = b"data:";
 
 /// `finish_reason`s of an answer that its model or a filter withheld.
 const REFUSED_REASONS: [&str; 2] = ["content_filter", "sensitive"];
@@ -45,8 +51,8 @@ pub(super) struct Answer {
     pub(super) retry_after: Option<Duration>,
     /// Whether the stream has said that it is done.
     pub(super) is_done: bool,
-    /// "" until the answer is whole. Its usage may follow.
-    pub(super) finish_reason: String,
+    /// "" until the endpoint gives one.
+    finish_reason: String,
     /// Whether content came behind a `finish_reason`: some gateways send one with every event, and it says nothing then.
     has_early_reason: bool,
     /// The line that has not ended.
@@ -69,10 +75,13 @@ impl Answer {
     /// Takes the next bytes, cut anywhere.
     ///
     /// # Errors
-    /// The answer is over its bound.
+    /// The answer, or an event of it, is over its bound.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), CallError> {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.line.extend_from_slice(piece);
+            if self.line.len() > MAX_EVENT && self.line.starts_with(DATA) {
+                return Err(CallError::of_answer(format!("an event of the answer is larger than {MAX_EVENT} bytes")));
+            }
             if piece.ends_with(b"\n") {
                 self.take_line();
             }
@@ -81,6 +90,11 @@ impl Answer {
             return Err(CallError::of_answer(format!("the answer is larger than {MAX_ANSWER} bytes")));
         }
         Ok(())
+    }
+
+    /// Whether all of its content has come. Its usage may follow.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.finish_reason.is_empty() && !self.has_early_reason
     }
 
     /// The bytes of tokens so far: while they grow the stream makes progress.
@@ -98,7 +112,7 @@ impl Answer {
     fn take_line(&mut self) {
         let line = std::mem::take(&mut self.line);
         let text = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&line).trim_ascii();
-        match text.strip_prefix(b"data:").map(<[u8]>::trim_ascii) {
+        match text.strip_prefix(DATA).map(<[u8]>::trim_ascii) {
             Some(b"[DONE]") => self.is_done = true,
             Some(data) => self.take_json(data),
             None if [":", "event:", "id:", "retry:"].iter().any(|name| text.starts_with(name.as_bytes())) => {}
@@ -180,7 +194,7 @@ impl Answer {
         text.truncate(text.floor_char_boundary(MAX_CONTENT));
         let reason = &*self.finish_reason;
         // What follows a whole answer is its usage.
-        let broken = broken.filter(|_| reason.is_empty() || self.has_early_reason);
+        let broken = broken.filter(|_| !self.is_whole());
         let is_endless = reason.is_empty() && !self.is_done;
         let ends_early = broken.is_some() || is_endless || TRANSIENT_REASONS.contains(&reason);
         if (ends_early || self.error.is_some()) && has_advice(&text) {
@@ -486,7 +500,8 @@ mod tests {
         assert_eq!(text(&whole), "结论：a");
         let endless = format!("data: {}\n\n", json!({"choices":[{"delta":{"content":long}}]})).repeat(20);
         for body in [
-            format!("data: {}", "x".repeat(MAX_ANSWER)),
+            format!("data: {}", "x".repeat(MAX_EVENT)),
+            events(&[json!({"content":"长".repeat(MAX_EVENT / 3)})], "stop"),
             format!("{{{}", " ".repeat(MAX_ANSWER)),
             " ".repeat(MAX_ANSWER + 1),
             endless,

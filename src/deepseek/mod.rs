@@ -276,10 +276,11 @@ impl DeepSeek {
                 break;
             }
             answer.push(&piece)?;
-            if answer.token_bytes() > tokens && streams {
-                until = deadline.min(Instant::now() + STALL);
-            } else if !answer.finish_reason.is_empty() {
+            // One beside the first token may be a gateway's that gives one with every event.
+            if answer.is_whole() && tokens > 0 {
                 until = until.min(Instant::now() + USAGE);
+            } else if answer.token_bytes() > tokens && streams {
+                until = deadline.min(Instant::now() + STALL);
             }
         }
         Ok(())
