@@ -63,9 +63,14 @@ pub(crate) fn set_zone(zone: Offset) {
     let _ = ZONE.set(zone);
 }
 
+/// `TIME_ZONE`, as far as it is known.
+pub(crate) fn zone() -> Offset {
+    ZONE.get().copied().unwrap_or(DEFAULT_ZONE)
+}
+
 /// A time as the log shows it: RFC 3339 in milliseconds with the offset of `TIME_ZONE`.
 pub(crate) fn time(time: Timestamp) -> String {
-    format!("{:.3}", time.display_with_offset(ZONE.get().copied().unwrap_or(DEFAULT_ZONE)))
+    format!("{:.3}", time.display_with_offset(zone()))
 }
 
 /// What a line begins with: the priority for journald (sd-daemon(3)), else the time; and the level.

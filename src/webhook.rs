@@ -12,7 +12,7 @@ use tiny_http::Method;
 use crate::alertmanager::{GroupId, Notification, memory_to_read};
 use crate::http::{Exchange, Reply, Server, Unread};
 use crate::lock::unpoisoned;
-use crate::logger::FIELDS;
+use crate::logger::{self, FIELDS};
 use crate::metrics::{Counter, Metrics, Sample};
 use crate::outcome::{Outcome, Reason};
 use crate::percent;
@@ -111,7 +111,7 @@ impl Webhook<'_> {
         let recipients = self.recipients(query).map_err(malformed)?;
         // Its memory is held until its notification is in the queue, which has a bound of its own.
         let mut body = exchange.body(MAX_BODY_BYTES, memory_to_read).map_err(|unread| self.refuse_body(&unread))?;
-        let read = Notification::read(&mut body, Timestamp::now());
+        let read = Notification::read(&mut body, Timestamp::now(), logger::zone());
         if let Some(unread) = body.unread {
             return Err(self.refuse_body(&unread));
         }
@@ -154,10 +154,15 @@ impl Webhook<'_> {
     /// post of its sender.
     fn log_oddities(&self, notification: &Notification) {
         let receiver = logged(&notification.receiver);
-        for name in &notification.muted {
-            let name = logged(name);
+        if notification.muted_alerts > 0 {
+            let names: Vec<_> = notification.muted.iter().map(|name| logged(name)).collect();
+            let others = match notification.muted_alerts - names.len() {
+                0 => String::new(),
+                others => format!(" and {others} others"),
+            };
             log::warn!(
-                "left out, though it fires: receiver={receiver:?} alertname={name:?}: its summary begins with [RESOLVED]"
+                "left out, though firing: receiver={receiver:?} alertnames={names:?}{others}: the summary begins with \
+                 [RESOLVED]"
             );
         }
         self.metrics.add(Counter::Repaired, notification.repaired.values().sum());
