@@ -457,6 +457,8 @@ impl Pipeline {
     fn deliver(&self, jobs: &[Job], draft: Draft, deadline: Instant) -> Sending {
         let named = jobs.first().map(|job| Arc::clone(&job.recipients)).unwrap_or_default();
         let default = self.wecom.default_recipients();
+        let are_unknown = self.wecom.is_app() && named.are_only_names() && !draft.to_default;
+        let draft = if are_unknown { redirected(draft, &named, &id(jobs)) } else { draft };
         let mut sending = self.send(draft, &named, deadline);
         let unknown = sending.result.as_ref().is_err_and(|outcome| outcome.reason == Reason::Recipients);
         if unknown && *named != *default && !sending.draft.to_default && sending.draft.taken == 0 {

@@ -52,7 +52,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often faults of accepting are logged, or a flood of connections would be a flood of lines.
 const ACCEPT_LOG: Duration = Duration::from_secs(10);
 
-/// How often requests are logged that would be served in another form.
+/// The refusals of requests that would be served in another form.
+const WARNED: [&str; 2] = [CHUNKED, BLANKS];
+
+/// How often each of them is logged.
 const REFUSAL_LOG: Duration = Duration::from_secs(60);
 
 /// A client that reads nothing of its answer for so long may be evicted.
@@ -114,8 +117,8 @@ pub struct Server {
     deadlines: Deadlines,
     connections: Connections,
     refused: AtomicU64,
-    /// When a request was last logged that would be served in another form.
-    last_unsupported: Mutex<Option<Instant>>,
+    /// When each of [`WARNED`] was last logged.
+    last_warned: [Mutex<Option<Instant>>; WARNED.len()],
 }
 
 /// Whether `pause` has passed since the last time that this was true: for what may be logged at a high rate.
@@ -144,7 +147,7 @@ impl Server {
             deadlines,
             connections: Connections::new(limits),
             refused: AtomicU64::new(0),
-            last_unsupported: Mutex::default(),
+            last_warned: Default::default(),
         })
     }
 
@@ -270,7 +273,8 @@ impl Server {
             Err(Refusal(status, message)) => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 // Someone who posts like this gets nothing but this answer, and may not read it.
-                let is_warned = matches!(message, CHUNKED | BLANKS) && is_due(&self.last_unsupported, REFUSAL_LOG);
+                let warned = WARNED.iter().zip(&self.last_warned).find(|(warned, _)| **warned == message);
+                let is_warned = warned.is_some_and(|(_, last)| is_due(last, REFUSAL_LOG));
                 let level = if is_warned { Level::Warn } else { Level::Debug };
                 log::log!(level, "a request was refused with {status}: {message}");
                 let reply = Reply::failed(status, message);

@@ -108,7 +108,23 @@ pub struct Recipients {
     pub totag: String,
 }
 
+/// WeCom's own set. <https://developer.work.weixin.qq.com/document/path/90195>
+fn is_in_userid(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"_-@.".contains(&byte)
+}
+
+/// Whether a label's value is the name of a person or a team, `张三` or `DBA Team`, and no userid: WeCom knows nobody by it.
+pub(crate) fn is_name(user: &str) -> bool {
+    let is_in_name = |c: char| c.is_alphanumeric() || " ,;._-&/()，；、·（）".contains(c);
+    user.chars().all(is_in_name) && !user.bytes().all(is_in_userid)
+}
+
 impl Recipients {
+    /// Whether WeCom knows none of them.
+    pub(crate) fn are_only_names(&self) -> bool {
+        self.toparty.is_empty() && self.totag.is_empty() && self.touser.split('|').all(is_name)
+    }
+
     fn lists(&self) -> [(&'static str, &str); 3] {
         [("touser", &self.touser), ("toparty", &self.toparty), ("totag", &self.totag)]
     }
@@ -123,7 +139,6 @@ impl Recipients {
         }
         for (name, list) in self.lists().into_iter().filter(|(_, list)| !list.is_empty()) {
             let (most, is_in_id, ids): (_, fn(u8) -> bool, _) = if name == "touser" {
-                let is_in_userid = |byte: u8| byte.is_ascii_alphanumeric() || b"_-@.".contains(&byte);
                 (MAX_USERS, is_in_userid, "userids (账号, no names): letters, digits and _-@.")
             } else {
                 (MAX_PARTIES, |byte| byte.is_ascii_digit(), "ids: digits")
