@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::str::FromStr;
@@ -362,7 +362,11 @@ impl Raw {
             return Some(route);
         }
         let no_proxy = ["NO_PROXY", "no_proxy"].iter().find_map(|name| self.vars.get(*name)).map_or("", String::as_str);
-        let is_strange = |item: &&str| item.contains('/') || item.matches(':').count() == 1;
+        let is_range = |item: &str| item.split_once('-').is_some_and(|(from, _)| from.parse::<IpAddr>().is_ok());
+        let is_strange = |item: &&str| {
+            let has_port = item.matches(':').count() == 1;
+            has_port || item.contains(['/', ';', '<', ' ', '\t']) || item.rfind('*') > Some(0) || is_range(item)
+        };
         if let Some(item) = no_proxy.split(',').map(str::trim).find(is_strange) {
             self.warnings.push(format!(
                 "NO_PROXY: {item:?} is not understood here, only hosts and domains are; {own}=none goes direct"
@@ -868,6 +872,20 @@ mod tests {
         let config = read(&[("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", "a, 10.0.0.0/8")]).unwrap();
         for words in ["10.0.0.0/8", "DEEPSEEK_PROXY=none", "WECHAT_PROXY=none"] {
             assert!(config.warnings.iter().any(|warning| warning.contains(words)), "{words}: {:?}", config.warnings);
+        }
+        for (list, is_understood) in [
+            ("192.168.*", false),
+            ("10.*", false),
+            ("localhost;a.com", false),
+            ("a.com b.com", false),
+            ("<local>", false),
+            ("10.0.0.1-10.0.0.9", false),
+            ("a.com:8080", false),
+            ("*, *.a.com, .b.com, my-host.a-b.com, 10.0.0.1, ::1, ", true),
+        ] {
+            let config = read(&[("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", list)]).unwrap();
+            let is_warned = config.warnings.iter().any(|warning| warning.contains("is not understood"));
+            assert_eq!(is_warned, !is_understood, "{list}: {:?}", config.warnings);
         }
         let config = read(&[("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", "a, .deepseek.com")]).unwrap();
         assert!(config.pipeline.deepseek.upstream.proxy.is_none() && config.pipeline.wecom.upstream.proxy.is_some());

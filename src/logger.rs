@@ -166,7 +166,9 @@ pub fn init(filter: &str) {
     if thread::Builder::new().name("log".into()).spawn(write).is_ok() {
         let _ = QUEUE.set(sender);
     }
-    // A later level replaces the first one; a word that is none, which env_logger takes for a package's name, does not.
+    // Docker's --env-file keeps quotes. A later level replaces the first one; a word that is none, which env_logger takes for
+    // a package's name, does not.
+    let filter = filter.trim_matches(['"', '\'', '“', '”']);
     let logger = Builder::new().parse_filters(&format!("{DEFAULT},{filter}")).build();
     log::set_max_level(logger.filter());
     // It fails in a second call, which there is none of in a process.

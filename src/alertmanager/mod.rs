@@ -362,7 +362,7 @@ mod tests {
         );
         assert_eq!((notification.count(), notification.recovered.len()), (1, 0));
         assert_eq!((notification.muted.len(), notification.muted_alerts, &*notification.muted[0]), (1, 1, "A"));
-        let many = format!(r#"{{"alerts":[{}]}}"#, vec![r#"{"annotations":{"summary":"[RESOLVED]"}}"#; 5].join(","));
+        let many = format!(r#"{{"alerts":[{}]}}"#, [r#"{"annotations":{"summary":"[RESOLVED]"}}"#; 5].join(","));
         assert_eq!((parse(&many).muted.len(), parse(&many).muted_alerts), (3, 5));
         let posted =
             r#"{"alerts":[{"status":"resolved","annotations":{"summary":"[RESOLVED] a"},"labels":{"alertname":"A"}}]}"#;
