@@ -81,13 +81,13 @@ fn silence(notification: &Notification) -> Option<String> {
     let matcher = |(name, value): (&String, &String)| format!("{name}={}", json!(value));
     let is_known = !labels.is_empty() && labels.values().all(|value| !value.contains(MASK));
     let filter = labels.iter().map(matcher).collect::<Vec<_>>().join(",");
-    let root = root(notification);
+    let root = root(notification)?;
     is_known.then(|| format!("{root}/#/silences/new?filter={}", percent::encode(&format!("{{{filter}}}"))))
 }
 
 /// The group's alerts in Alertmanager.
 fn page(notification: &Notification, is_digest: bool) -> String {
-    let root = root(notification);
+    let Some(root) = root(notification) else { return notification.external_url.clone() };
     match notification.group_labels.get("alertname").filter(|name| !is_digest && !name.contains(MASK)) {
         Some(name) => format!("{root}/#/alerts?filter={}", percent::encode(&format!("{{alertname={}}}", json!(name)))),
         None if root.is_empty() => String::new(),
@@ -95,8 +95,9 @@ fn page(notification: &Notification, is_digest: bool) -> String {
     }
 }
 
-fn root(notification: &Notification) -> &str {
-    notification.external_url.trim().trim_end_matches('/')
+/// Alertmanager's address; `None` for a page of another console, such as the one of ARMS.
+fn root(notification: &Notification) -> Option<&str> {
+    Some(notification.external_url.trim().trim_end_matches('/')).filter(|root| !root.contains('#'))
 }
 
 /// The link when a phone can open it: a whole address of a host that is known beyond its own machine or pod. The signs that

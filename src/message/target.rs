@@ -179,7 +179,8 @@ fn is_noise(name: &str, value: &str) -> bool {
     value.contains(MASK)
         || IN_HEAD.contains(&name)
         || NOISE.contains(&name)
-        || name.starts_with("__")
+        // Prometheus' and ARMS' own.
+        || name.starts_with('_')
         || name.starts_with("container_label_")
         || is_hash()
 }
