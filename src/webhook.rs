@@ -76,7 +76,10 @@ impl Webhook<'_> {
                 content_type: "text/plain; version=0.0.4; charset=utf-8",
                 ..Reply::text(200, self.metrics.render(self.samples()))
             },
-            path if ["/api/v1/alerts", "/api/v2/alerts"].iter().any(|own| path.ends_with(own)) => {
+            path if ["/api/v1/alerts", "/api/v2/alerts"]
+                .iter()
+                .any(|own| path.trim_end_matches('/').ends_with(own)) =>
+            {
                 let message = "this is no Alertmanager: put one between Prometheus and this, with a webhook that posts to \
                                /handle_alert";
                 return self.refuse(Reason::NotFound, message);

@@ -55,6 +55,9 @@ pub(super) struct Answer {
     finish_reason: String,
     /// Whether content came behind a `finish_reason`: some gateways send one with every event, and it says nothing then.
     has_early_reason: bool,
+    /// Whether all of the content has come, for sure; its usage may follow. A `finish_reason` beside the first content may be
+    /// an early one.
+    pub(super) is_whole: bool,
     /// The line that has not ended.
     line: Vec<u8>,
     /// The lines that are no events.
@@ -90,11 +93,6 @@ impl Answer {
             return Err(CallError::of_answer(format!("the answer is larger than {MAX_ANSWER} bytes")));
         }
         Ok(())
-    }
-
-    /// Whether all of its content has come. Its usage may follow.
-    pub(super) fn is_whole(&self) -> bool {
-        !self.finish_reason.is_empty() && !self.has_early_reason
     }
 
     /// The bytes of tokens so far: while they grow the stream makes progress.
@@ -144,14 +142,18 @@ impl Answer {
         if !self.has_delta {
             self.take_part(&choice["message"]);
         }
-        if self.content.len() > before && !self.finish_reason.is_empty() {
+        let has_content = self.content.len() > before;
+        if has_content {
+            self.has_early_reason |= !self.finish_reason.is_empty();
             self.finish_reason.clear();
-            self.has_early_reason = true;
+            // What came before it was a notice, as of a queue.
+            self.error = None;
         }
         let reason = &choice["finish_reason"];
         if !reason.is_null() && reason != "null" {
             self.finish_reason = reason.as_str().map_or_else(|| reason.to_string(), str::to_owned);
         }
+        self.is_whole = !self.finish_reason.is_empty() && !self.has_early_reason && (!has_content || before > 0);
         let is_error = |value: &Value| !is_nothing(value);
         let errors = ERRORS.iter().take(if self.has_choice { CERTAIN } else { ERRORS.len() });
         if json.is_array() || errors.filter_map(|path| json.pointer(path)).any(is_error) {
@@ -163,7 +165,7 @@ impl Answer {
     fn take_part(&mut self, part: &Value) {
         let content = &part["content"];
         for part in content.as_array().map_or(std::slice::from_ref(content), Vec::as_slice) {
-            if part["type"].is_null() || part["type"] == "text" {
+            if part["type"].is_null() || part["type"] == "text" || part["type"] == "output_text" {
                 self.content.push_str(part.as_str().or_else(|| part["text"].as_str()).unwrap_or_default());
             } else {
                 self.reasoning += text_bytes(part);
@@ -194,7 +196,7 @@ impl Answer {
         text.truncate(text.floor_char_boundary(MAX_CONTENT));
         let reason = &*self.finish_reason;
         // What follows a whole answer is its usage.
-        let broken = broken.filter(|_| !self.is_whole());
+        let broken = broken.filter(|_| reason.is_empty() || self.has_early_reason);
         let is_endless = reason.is_empty() && !self.is_done;
         let ends_early = broken.is_some() || is_endless || TRANSIENT_REASONS.contains(&reason);
         if (ends_early || self.error.is_some()) && has_advice(&text) {
@@ -341,7 +343,8 @@ mod tests {
             for piece in [1, 2, 3, 7, body.len().max(1)] {
                 let (result, usage) = read(&body, piece);
                 let answer = result.unwrap_or_else(|failure| panic!("{name} by {piece}: {:?}", failure.outcome));
-                assert_eq!((answer.text.as_str(), usage.total()), (text.as_str(), tokens), "{name} by {piece}");
+                let read = (answer.text.as_str(), answer.cut, usage.total());
+                assert_eq!(read, (text.as_str(), None, tokens), "{name} by {piece}");
             }
         }
     }

@@ -276,8 +276,7 @@ impl DeepSeek {
                 break;
             }
             answer.push(&piece)?;
-            // One beside the first token may be a gateway's that gives one with every event.
-            if answer.is_whole() && tokens > 0 {
+            if answer.is_whole {
                 until = until.min(Instant::now() + USAGE);
             } else if answer.token_bytes() > tokens && streams {
                 until = deadline.min(Instant::now() + STALL);
