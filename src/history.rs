@@ -29,7 +29,7 @@ const OVERHEAD: usize = 256;
 /// From this time within `FLAP_WINDOW` on an alert that fires gets one line instead of its analysis.
 const LINE_FROM: u16 = 3;
 /// After such a line, what fires again is held back for so long. Alertmanager posts it at each `group_interval` (5 minutes
-/// by default), so what stays is told two or three posts later.
+/// by default), so what stays is sent two or three posts later.
 const HOLD: Duration = Duration::from_secs(15 * 60);
 
 #[derive(Debug)]
@@ -111,30 +111,15 @@ pub(crate) enum Delivered {
     Unexplained,
 }
 
-/// What is known of what fires in a notification.
+/// What is known of what fires in a notification that is to be sent.
 #[derive(Debug)]
 pub(crate) enum Recall {
-    /// There is nothing to do: all of it was delivered a moment ago, or the post only reports a recovery beside it.
-    Delivered,
-    /// It comes and goes, and a line said so a moment ago: it is held back until it stays.
-    Held,
     /// There is an analysis of it. `occasion` is why it is sent again, `None` when its message did not arrive; where it is
     /// `in_brief`, one line will do.
     Explained { explained: Arc<Explained>, occasion: Option<Occasion>, in_brief: bool },
     /// There is none. `joined` has the fingerprints of the alerts that were not delivered, when others of the group were; it
     /// is empty when nothing is known of the group.
     Unexplained { joined: HashSet<String> },
-}
-
-impl Recall {
-    /// How a post ends of which there is nothing to tell now.
-    pub(crate) fn outcome(&self) -> Option<Outcome> {
-        match self {
-            Self::Delivered => Some(Outcome::new(Reason::Remembered, "delivered already")),
-            Self::Held => Some(Outcome::new(Reason::Flapping, "it fires again and again; held back until it stays")),
-            Self::Explained { .. } | Self::Unexplained { .. } => None,
-        }
-    }
 }
 
 impl State {
@@ -209,12 +194,13 @@ impl Group {
 
     /// What is done with what has fired again within the window since it was explained; `None` when some of what was not
     /// delivered has not.
-    fn again(&mut self, firing: &[Identity], flap_window: Duration, now: Instant) -> Option<Recall> {
+    fn again(&mut self, firing: &[Identity], flap_window: Duration, now: Instant) -> Option<Result<Recall, Outcome>> {
         // Whether it is within the window was judged when they fired.
         let explained = self.explained(firing)?;
-        let mut untold = firing.iter().filter_map(|alert| self.state(alert)).filter(|state| state.delivered.is_none());
-        let most = untold.clone().max_by_key(|state| state.times())?;
-        if untold.any(|state| state.times() < 2) {
+        let mut undelivered =
+            firing.iter().filter_map(|alert| self.state(alert)).filter(|state| state.delivered.is_none());
+        let most = undelivered.clone().max_by_key(|state| state.times())?;
+        if undelivered.any(|state| state.times() < 2) {
             return None;
         }
         let Flapping { last, is_held, .. } = **most.flapping.as_ref()?;
@@ -225,11 +211,11 @@ impl Group {
                     flapping.is_held = true;
                 }
             }
-            return Some(Recall::Held);
+            return Some(Err(Outcome::new(Reason::Flapping, "it fires again and again; held back until it stays")));
         }
         let in_brief = count >= LINE_FROM && !is_held && explained.is_delivered.load(Ordering::Relaxed);
         let occasion = Some(Occasion::Again { count, window: flap_window, last });
-        Some(Recall::Explained { explained, occasion, in_brief })
+        Some(Ok(Recall::Explained { explained, occasion, in_brief }))
     }
 
     /// Forgets what does not fire now, and has no analysis that would serve when it does.
@@ -308,9 +294,13 @@ impl History {
     }
 
     /// What is known of a post. Call it after [`Self::note`].
-    pub(crate) fn recall(&self, id: &GroupId, notification: &Notification, now: Instant) -> Recall {
+    ///
+    /// # Errors
+    /// How it ends when there is nothing to send now: all of it was delivered a moment ago, or the post only reports a
+    /// recovery beside it; or it comes and goes, and a line said so a moment ago.
+    pub(crate) fn recall(&self, id: &GroupId, notification: &Notification, now: Instant) -> Result<Recall, Outcome> {
         let mut groups = self.lock();
-        let Some(group) = groups.get_mut(id) else { return Recall::Unexplained { joined: HashSet::new() } };
+        let Some(group) = groups.get_mut(id) else { return Ok(Recall::Unexplained { joined: HashSet::new() }) };
         let firing = &notification.firing;
         // What was delivered the longest ago decides.
         let oldest = firing.iter().map(|alert| group.delivered(alert)).min().flatten();
@@ -324,7 +314,7 @@ impl History {
         };
         let is_recovery = reports_recovery && oldest.is_some();
         if is_recovery || (is_fresh && reason != NotificationReason::Repeat) {
-            return Recall::Delivered;
+            return Err(Outcome::new(Reason::Remembered, "delivered already"));
         }
         if let Some(recall) = group.again(firing, self.times.flap_window, now) {
             return recall;
@@ -335,7 +325,7 @@ impl History {
         };
         if let Some(explained) = group.explained(firing).filter(serves) {
             let occasion = oldest.map(|_| Occasion::Repeat);
-            return Recall::Explained { explained: Arc::clone(explained), occasion, in_brief: false };
+            return Ok(Recall::Explained { explained: Arc::clone(explained), occasion, in_brief: false });
         }
         // What was explained in a message that did not arrive is as new as what joined since.
         let is_known = |alert: &Alert| {
@@ -344,7 +334,7 @@ impl History {
         };
         let (known, joined): (Vec<_>, Vec<_>) = notification.alerts.iter().partition(|alert| is_known(alert));
         let joined = if known.is_empty() { Vec::new() } else { joined };
-        Recall::Unexplained { joined: joined.into_iter().map(|alert| alert.fingerprint.clone()).collect() }
+        Ok(Recall::Unexplained { joined: joined.into_iter().map(|alert| alert.fingerprint.clone()).collect() })
     }
 
     /// Remembers an analysis of what fires now.
@@ -501,14 +491,14 @@ mod tests {
             let now = self.2 + after;
             self.note(notification, Timestamp::UNIX_EPOCH, now);
             match self.0.recall(&self.1, notification, now) {
-                Recall::Delivered => Seen::Delivered,
-                Recall::Held => Seen::Held,
-                Recall::Explained { occasion, in_brief, .. } => Seen::Explained(occasion, in_brief),
-                Recall::Unexplained { joined } => Seen::Unexplained(joined),
+                Err(outcome) if outcome.reason == Reason::Flapping => Seen::Held,
+                Err(_) => Seen::Delivered,
+                Ok(Recall::Explained { occasion, in_brief, .. }) => Seen::Explained(occasion, in_brief),
+                Ok(Recall::Unexplained { joined }) => Seen::Unexplained(joined),
             }
         }
 
-        /// Alert "a" fires since `minute` of the hour, is posted, and is delivered as it comes to be told.
+        /// Alert "a" fires since `minute` of the hour, is posted, and is delivered as it is sent.
         fn fires(&self, minute: u32) -> Seen {
             let after = minute * MINUTE;
             let notification = post(&["a"], &[], &format!("2026-11-23T03:{minute:02}:00Z"), "");
@@ -622,7 +612,7 @@ mod tests {
     }
 
     #[test]
-    fn flapping_alert_is_told_twice_then_in_brief_then_held_until_it_stays() {
+    fn flapping_alert_is_sent_twice_then_in_brief_then_held_until_it_stays() {
         let group = OneGroup::new();
         assert_eq!(group.fires(0), unexplained(&[]));
         group.recovers(0, 1);
@@ -644,7 +634,7 @@ mod tests {
         assert_eq!(
             again(&group.seen(&stays, 19 * MINUTE)),
             Some((5, false)),
-            "it stays, and is told with its analysis"
+            "it stays, and is sent with its analysis"
         );
         group.0.mark_delivered(&group.1, &stays.firing, Delivered::Explained, group.2 + 19 * MINUTE);
         group.recovers(8, 20);
