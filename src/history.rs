@@ -23,7 +23,7 @@ const GROUPS: usize = 4096;
 /// Bytes of what is remembered. A group of 30,000 alerts takes 1.4 MiB.
 const BYTES: usize = 6 * 1024 * 1024;
 /// Bytes of an alert in its group.
-const ALERT_BYTES: usize = size_of::<(u64, State)>();
+const ALERT_BYTES: usize = size_of::<(u64, AlertState)>();
 /// Bytes of a group beside its id and its alerts, and of an analysis beside its text.
 const OVERHEAD: usize = 256;
 /// From this time within `FLAP_WINDOW` on an alert that fires gets one line instead of its analysis.
@@ -70,14 +70,14 @@ pub(crate) struct Explained {
 struct Group {
     /// Sorted by fingerprint: those that fired last, and those that recovered and whose analysis still serves. A map would
     /// take twice the memory.
-    alerts: Vec<(u64, State)>,
+    alerts: Vec<(u64, AlertState)>,
     /// When a line about alerts that fire again and again was delivered last.
     lined: Option<Instant>,
 }
 
 /// What is remembered of an alert.
 #[derive(Debug)]
-struct State {
+struct AlertState {
     start: i64,
     /// When it last stood in a message that reached the phone, since it fires.
     delivered: Option<Instant>,
@@ -122,7 +122,7 @@ pub(crate) enum Recall {
     Unexplained { joined: HashSet<String> },
 }
 
-impl State {
+impl AlertState {
     fn new(start: i64, delivered: Option<Instant>, explained: Option<Arc<Explained>>) -> Self {
         Self { start, delivered, explained, flapping: None }
     }
@@ -161,19 +161,19 @@ impl State {
 
 impl Group {
     /// The state of an alert that fires, as far as it is known.
-    fn state(&self, alert: &Identity) -> Option<&State> {
+    fn state(&self, alert: &Identity) -> Option<&AlertState> {
         let place = self.alerts.binary_search_by_key(&alert.fingerprint, |(fingerprint, _)| *fingerprint).ok()?;
         Some(&self.alerts[place].1).filter(|state| state.fires_since(alert.start))
     }
 
     /// The state of an alert, whether or not it fires.
-    fn state_mut(&mut self, alert: &Identity) -> Option<&mut State> {
+    fn state_mut(&mut self, alert: &Identity) -> Option<&mut AlertState> {
         let place = self.alerts.binary_search_by_key(&alert.fingerprint, |(fingerprint, _)| *fingerprint).ok()?;
         Some(&mut self.alerts[place].1)
     }
 
     /// Adds alerts that are not in the group. Of two with one fingerprint the one that started last stays.
-    fn add(&mut self, alerts: Vec<(u64, State)>) {
+    fn add(&mut self, alerts: Vec<(u64, AlertState)>) {
         self.alerts.extend(alerts);
         self.alerts.sort_by_key(|(fingerprint, state)| (*fingerprint, Reverse(state.start)));
         self.alerts.dedup_by_key(|(fingerprint, _)| *fingerprint);
@@ -345,7 +345,7 @@ impl History {
         let mut new = Vec::new();
         for alert in firing {
             // What was delivered before stays so, also when the message about the alerts that joined does not arrive.
-            let state = State::new(alert.start, group.delivered(alert), Some(Arc::clone(explained)));
+            let state = AlertState::new(alert.start, group.delivered(alert), Some(Arc::clone(explained)));
             match group.state_mut(alert) {
                 Some(known) => *known = state,
                 None => new.push((alert.fingerprint, state)),
@@ -378,7 +378,7 @@ impl History {
                     }
                 }
                 None if how == Delivered::Unexplained => {
-                    new.push((alert.fingerprint, State::new(alert.start, Some(now), None)));
+                    new.push((alert.fingerprint, AlertState::new(alert.start, Some(now), None)));
                 }
                 // It has recovered since, or fires again.
                 Some(_) | None => {}
