@@ -440,12 +440,12 @@ impl Pipeline {
         if are_unknown(&sent) && *named != *self.wecom.default_recipients() && redirect(draft, &named, &id(jobs)) {
             sent = self.send(draft, &named, deadline, &mut work.wecom);
         }
-        if are_unknown(&sent) {
+        let mut progress = draft.progress();
+        if are_unknown(&sent) && progress.taken == 0 {
             // The default recipients are as unknown: the next try begins with those that are named.
-            draft.progress().redirected = None;
+            progress.redirected = None;
         }
         work.partial = sent?;
-        let progress = draft.progress();
         if progress.redirected.is_some() {
             work.partial = named.to_string();
         }
