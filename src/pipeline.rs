@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::slice;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use crate::history::{Delivered, Explained, History, Recall, Times};
 use crate::lock::unpoisoned;
 use crate::message::{self, Content, MessageInput, Reused, notice};
 use crate::metrics::{Counter, Metrics, Sample};
-use crate::notices::{Notice, Notices};
+use crate::notices::Notices;
 use crate::outcome::{Outcome, Reason};
 use crate::prometheus::{self, Facts, Prometheus};
 use crate::prompt::{self, Aliases, ChatMessage, Subject};
@@ -31,7 +32,7 @@ const REFUSED_PROMPT: Duration = Duration::from_secs(60 * 60);
 const DELIVERY: Duration = Duration::from_secs(20);
 /// Kept back of it for sending when a message waits for the rate limiter; a quarter of a short job's.
 const SENDING: Duration = Duration::from_secs(5);
-/// Time for a notice: it is sent after its job was answered, and a drain waits for it.
+/// Time for a notice: its worker sends it when its job is answered, and a drain waits for it.
 const NOTICE: Duration = Duration::from_secs(20);
 
 /// What is done when no analysis can be had.
@@ -102,15 +103,19 @@ impl PromptSettings {
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) outcome: Outcome,
+    pub(crate) work: Work,
+}
+
+/// What was done for a job.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
     /// The rendered message and how much of it WeCom took; `None` when none was rendered.
-    pub(crate) draft: Option<Draft>,
+    pub(crate) draft: Option<Arc<Draft>>,
     /// Recipients that did not get it though others did; "" when all did.
     pub(crate) partial: String,
     pub(crate) model: ModelUse,
     pub(crate) wecom: WeComUse,
     pub(crate) facts: Facts,
-    /// What a person should get to know besides.
-    pub(crate) notice: Option<Notice>,
 }
 
 /// What asking DeepSeek took.
@@ -131,27 +136,6 @@ pub(crate) struct WeComUse {
     pub(crate) took: Duration,
     /// The last errcode; `None` when no call was answered with one.
     pub(crate) errcode: Option<i64>,
-}
-
-/// An analysis or a draft, what asking the model for it took, and what was measured before.
-struct Modelled<T> {
-    result: Result<T, Outcome>,
-    model: ModelUse,
-    facts: Facts,
-}
-
-impl<T> Modelled<T> {
-    fn without_call(result: Result<T, Outcome>) -> Self {
-        Self { result, model: ModelUse::default(), facts: Facts::default() }
-    }
-}
-
-/// How far [`Pipeline::deliver`] came.
-struct Sending {
-    draft: Draft,
-    partial: String,
-    result: Result<(), Outcome>,
-    wecom: WeComUse,
 }
 
 /// Everything between a leased job and its outcome.
@@ -211,85 +195,93 @@ impl Pipeline {
     }
 
     /// What is known of a post of what fires.
-    pub(crate) fn recall(&self, group: &GroupId, notification: &Notification) -> Recall {
+    ///
+    /// # Errors
+    /// How it ends, when there is nothing to send now.
+    pub(crate) fn recall(&self, group: &GroupId, notification: &Notification) -> Result<Recall, Outcome> {
         self.history.recall(group, notification, Instant::now())
     }
 
     /// How a member of a digest ends when all of it was delivered since it was posted.
     pub(crate) fn delivered_meanwhile(&self, job: &Job) -> Option<Finish> {
-        let outcome = Outcome::new(Reason::Remembered, format!("{}: delivered already", job.id));
-        let remember_for = Some(self.dedupe_window);
-        let finish = Finish { outcome, remember_for, draft: None, members: None, digestible: true };
-        matches!(self.recall(&job.group, &job.notification), Recall::Delivered).then_some(finish)
+        let outcome = self.recall(&job.group, &job.notification).err()?;
+        let is_delivered = outcome.reason == Reason::Remembered;
+        let outcome = with_id(outcome, slice::from_ref(job));
+        is_delivered.then_some(Finish {
+            outcome,
+            remember_for: Some(self.dedupe_window),
+            draft: None,
+            digestible: true,
+        })
     }
 
     /// Runs a job, or a digest of several, until `deadline` at the latest, plus the time of computing. When `is_busy`, no
     /// facts are asked for.
     pub(crate) fn run(&self, jobs: &[Job], deadline: Instant, is_busy: bool) -> Report {
-        let report = self.run_jobs(jobs, deadline, is_busy);
-        Report { notice: self.notices.due(), ..report }
+        let mut work = Work::default();
+        let result = self.run_jobs(jobs, deadline, is_busy, &mut work);
+        let outcome = result.map_or_else(|outcome| outcome, |reason| Outcome::new(reason, reason.row().label));
+        Report { outcome: with_id(outcome, jobs), work }
     }
 
-    fn run_jobs(&self, jobs: &[Job], deadline: Instant, is_busy: bool) -> Report {
+    fn run_jobs(&self, jobs: &[Job], deadline: Instant, is_busy: bool, work: &mut Work) -> Result<Reason, Outcome> {
+        // Also with a draft: a newer message of the group may have delivered all of it meanwhile.
         let recall = match jobs {
-            [job] => self.recall(&job.group, &job.notification),
+            [job] => self.recall(&job.group, &job.notification)?,
             _ => Recall::Unexplained { joined: HashSet::new() },
         };
-        // Also with a draft: a newer message of the group may have delivered all of it meanwhile.
-        if let Some(outcome) = recall.outcome() {
-            return Report::new(jobs, outcome);
-        }
-        // The members of a digest have the same one, or none.
-        let kept = jobs.first().and_then(|job| job.draft.clone());
+        // Members of a digest have none: what has one is run alone.
+        work.draft = jobs.first().and_then(|job| job.draft.clone());
         // WeCom is checked before the model is paid for.
-        let (ready, wecom) = self.prepare(kept.is_some(), deadline);
-        let _reservation = match ready {
-            Ok(reservation) => reservation,
-            Err(outcome) => return Report { draft: kept, wecom, ..Report::new(jobs, outcome) },
+        let _reservation = self.prepare(deadline, work)?;
+        let draft = match &work.draft {
+            Some(draft) => Arc::clone(draft),
+            None => self.write(jobs, recall, deadline, is_busy, work)?,
         };
-        let Modelled { result, model, facts } = match kept {
-            Some(draft) => Modelled::without_call(Ok(draft)),
-            None => self.write(jobs, recall, deadline, is_busy),
-        };
-        let draft = match result {
-            Ok(draft) => draft,
-            Err(outcome) => return Report { wecom, model, facts, ..Report::new(jobs, outcome) },
-        };
-        let reason = draft.reason;
-        let Sending { draft, partial, result, wecom: sending } = self.deliver(jobs, draft, deadline);
-        let outcome = result.map_or_else(|outcome| outcome, |()| Outcome::new(reason, reason.row().label));
-        let wecom = WeComUse { took: wecom.took + sending.took, errcode: sending.errcode.or(wecom.errcode) };
-        Report { draft: Some(draft), partial, model, wecom, facts, ..Report::new(jobs, outcome) }
+        work.draft = Some(Arc::clone(&draft));
+        self.deliver(jobs, &draft, deadline, work)?;
+        Ok(draft.reason)
     }
 
     /// Checks that WeCom can be reached: its breaker, and an app's token. Where the breaker waits for a probe, a job without
     /// a draft reserves it until it drops what it gets here.
-    fn prepare(&self, has_draft: bool, deadline: Instant) -> (Result<Option<Reservation>, Outcome>, WeComUse) {
+    fn prepare(&self, deadline: Instant, work: &mut Work) -> Result<Option<Reservation>, Outcome> {
         self.wecom.check_for_new_secret();
         let (breaker, now) = (&self.wecom.send_breaker, Instant::now());
-        let checked = if has_draft { breaker.check(now).map(|()| None) } else { breaker.reserve_probe(now) };
-        let Ok(reservation) = checked else { return (checked, WeComUse::default()) };
-        let started = Instant::now();
+        let reservation = match work.draft {
+            Some(_) => breaker.check(now).map(|()| None),
+            None => breaker.reserve_probe(now),
+        }?;
         let ready = self.wecom.ready(deadline);
-        let errcode = ready.as_ref().err().and_then(|failure| failure.errcode);
-        let wecom = WeComUse { took: started.elapsed(), errcode };
-        (ready.map(|()| reservation).map_err(|failure| failure.outcome), wecom)
+        work.wecom.took = now.elapsed();
+        ready.map(|()| reservation).map_err(|Failure { outcome, errcode, .. }| {
+            work.wecom.errcode = errcode;
+            outcome
+        })
     }
 
     /// Has the alerts explained and the message rendered.
-    fn write(&self, jobs: &[Job], recall: Recall, deadline: Instant, is_busy: bool) -> Modelled<Draft> {
-        let (Modelled { result, model, facts }, occasion, in_brief) = match recall {
+    fn write(
+        &self,
+        jobs: &[Job],
+        recall: Recall,
+        deadline: Instant,
+        is_busy: bool,
+        work: &mut Work,
+    ) -> Result<Arc<Draft>, Outcome> {
+        let (explained, occasion, in_brief) = match recall {
             Recall::Explained { explained, occasion, in_brief } => {
-                let facts = if in_brief { Facts::default() } else { self.facts(jobs, deadline, is_busy) };
-                (Modelled { facts, ..Modelled::without_call(Ok(explained)) }, occasion, in_brief)
+                if !in_brief {
+                    work.facts = self.facts(jobs, deadline, is_busy);
+                }
+                (Ok(explained), occasion, in_brief)
             }
-            Recall::Unexplained { joined } => (self.analyse(jobs, &joined, deadline, is_busy), None, false),
-            Recall::Delivered | Recall::Held => {
-                return Modelled::without_call(Err(Outcome::new(Reason::Remembered, "")));
-            }
+            Recall::Unexplained { joined } => (self.analyse(jobs, &joined, deadline, is_busy, work), None, false),
         };
-        let plain = |why, reason| self.render(jobs, Content::Plain { why }, &facts, None, reason);
-        let result = match result {
+        let facts = &work.facts;
+        let plain =
+            |why, reason| Ok(self.render(jobs, Content::Plain { why: notice::why_plain(why) }, facts, None, reason));
+        match explained {
             Ok(explained) => {
                 let Explained { analysis: Analysis { text, cut }, id, at, value, .. } = &*explained;
                 let (reason, content) = match occasion {
@@ -298,19 +290,16 @@ impl Pipeline {
                     Some(_) => (Reason::DeliveredAgain, Content::Analysis { text, cut: *cut }),
                 };
                 let reused = occasion.map(|occasion| Reused { id, at: *at, value, occasion });
-                Ok(self.render(jobs, content, &facts, reused, reason))
+                Ok(self.render(jobs, content, facts, reused, reason))
             }
-            Err(Outcome { reason: reason @ Reason::DeliveredOverBudget, .. }) => {
-                Ok(plain(notice::why_plain(reason), reason))
-            }
+            Err(Outcome { reason: reason @ Reason::DeliveredOverBudget, .. }) => plain(reason, reason),
             // Each member of a refused digest is explained alone, and only the one to blame is sent plain.
             Err(outcome) if outcome.reason == Reason::Prompt && jobs.len() > 1 => Err(outcome),
             Err(outcome) if self.on_analysis_failure == OnAnalysisFailure::Deliver => {
-                Ok(plain(notice::why_plain(outcome.reason), Reason::DeliveredPlain))
+                plain(outcome.reason, Reason::DeliveredPlain)
             }
             Err(outcome) => Err(outcome),
-        };
-        Modelled { result, model, facts }
+        }
     }
 
     /// What Prometheus knows about the jobs' alerts. It takes five seconds at most, and a quarter of what is left.
@@ -331,7 +320,7 @@ impl Pipeline {
         facts: &Facts,
         reused: Option<Reused<'_>>,
         reason: Reason,
-    ) -> Draft {
+    ) -> Arc<Draft> {
         let input = MessageInput {
             id: &id(jobs),
             notifications: &notifications(jobs),
@@ -343,8 +332,7 @@ impl Pipeline {
             zone: self.prompt.zone,
             part_bytes: wecom::TEXT_BYTES,
         };
-        let members = jobs.iter().map(Job::member).collect();
-        Draft { parts: message::render(&input).into(), taken: 0, reason, members, to_default: false }
+        Draft::new(message::render(&input), reason, jobs)
     }
 
     /// Asks DeepSeek. Without a call when the day's tokens are spent and nothing urgent fires, or the breaker is open.
@@ -354,26 +342,24 @@ impl Pipeline {
         joined: &HashSet<String>,
         deadline: Instant,
         is_busy: bool,
-    ) -> Modelled<Arc<Explained>> {
+        work: &mut Work,
+    ) -> Result<Arc<Explained>, Outcome> {
         let notifications = notifications(jobs);
         let is_urgent = notifications.iter().any(|notification| notification.is_urgent());
         if self.budget.is_spent(Timestamp::now()) && !is_urgent {
             let message = "the day's tokens are spent (DAILY_TOKEN_BUDGET)";
-            return Modelled::without_call(Err(Outcome::new(Reason::DeliveredOverBudget, message)));
+            return Err(Outcome::new(Reason::DeliveredOverBudget, message));
         }
         self.check_for_new_key();
-        let permit = match self.deepseek_breaker.acquire(Instant::now()) {
-            Ok(permit) => permit,
-            Err(outcome) => return Modelled::without_call(Err(outcome)),
-        };
-        let facts = self.facts(jobs, deadline, is_busy);
-        let (messages, aliases) = self.prompt.chat(&notifications, joined, &facts);
+        let permit = self.deepseek_breaker.acquire(Instant::now())?;
+        work.facts = self.facts(jobs, deadline, is_busy);
+        let (messages, aliases) = self.prompt.chat(&notifications, joined, &work.facts);
         let body = self.deepseek.request_body(&messages);
         let started = Instant::now();
         let left = deadline.saturating_duration_since(started);
         let asked = self.deepseek.ask(&body, started + left / 2, deadline - DELIVERY.min(left / 4));
         let (calls, usage, status) = (asked.calls.len(), asked.usage, asked.status);
-        let model = ModelUse { calls, took: started.elapsed(), usage, status };
+        work.model = ModelUse { calls, took: started.elapsed(), usage, status };
         self.metrics.asked_deepseek(&asked);
         self.budget.spend(usage.total(), Timestamp::now());
         let answer = self.second_refusal(jobs, asked.answer, asked.is_unknown_refusal);
@@ -388,25 +374,18 @@ impl Pipeline {
                 }
             }
         }
-        let result = answer.map(|mut analysis| {
-            if let Cow::Owned(revealed) = aliases.reveal(&analysis.text) {
-                analysis.text = revealed;
-            }
-            let alerts = jobs.iter().map(|job| job.notification.firing.len()).sum();
-            let explained = Arc::new(Explained::new(
-                analysis,
-                id(jobs),
-                alerts,
-                facts.value.clone(),
-                Timestamp::now(),
-                Instant::now(),
-            ));
-            if let [job] = jobs {
-                self.history.remember(&job.group, &job.notification.firing, &explained, Instant::now());
-            }
-            explained
-        });
-        Modelled { result, model, facts }
+        let mut analysis = answer?;
+        if let Cow::Owned(revealed) = aliases.reveal(&analysis.text) {
+            analysis.text = revealed;
+        }
+        let alerts = jobs.iter().map(|job| job.notification.firing.len()).sum();
+        let value = work.facts.value.clone();
+        let explained = Explained::new(analysis, id(jobs), alerts, value, Timestamp::now(), Instant::now());
+        let explained = Arc::new(explained);
+        if let [job] = jobs {
+            self.history.remember(&job.group, &job.notification.firing, &explained, Instant::now());
+        }
+        Ok(explained)
     }
 
     /// While DeepSeek is known to refuse, a key that was changed in its file is tried at once: it may be another
@@ -454,69 +433,86 @@ impl Pipeline {
         outcome.reason == Reason::Prompt && self.deepseek_breaker.open_reason() != Some(Reason::Configuration)
     }
 
-    fn deliver(&self, jobs: &[Job], draft: Draft, deadline: Instant) -> Sending {
+    fn deliver(&self, jobs: &[Job], draft: &Draft, deadline: Instant, work: &mut Work) -> Result<(), Outcome> {
         let named = jobs.first().map(|job| Arc::clone(&job.recipients)).unwrap_or_default();
-        let default = self.wecom.default_recipients();
-        let are_unknown = self.wecom.is_app() && named.are_only_names() && !draft.to_default;
-        let draft = if are_unknown { redirected(draft, &named, &id(jobs)) } else { draft };
-        let mut sending = self.send(draft, &named, deadline);
-        let unknown = sending.result.as_ref().is_err_and(|outcome| outcome.reason == Reason::Recipients);
-        if unknown && *named != *default && !sending.draft.to_default && sending.draft.taken == 0 {
-            sending = self.send(redirected(sending.draft, &named, &id(jobs)), &named, deadline);
+        let are_unknown = |sent: &Result<_, Outcome>| sent.as_ref().is_err_and(|it| it.reason == Reason::Recipients);
+        if self.wecom.is_app() && named.are_only_names() {
+            redirect(draft, &named, &id(jobs));
         }
-        if sending.result.is_ok() {
-            let Draft { reason, members, .. } = &sending.draft;
-            let how = if *reason == Reason::DeliveredBrief {
-                Delivered::InBrief
-            } else if reason.is_analysed() && members.len() == 1 {
-                Delivered::Explained
-            } else {
-                Delivered::Unexplained
-            };
-            for member in &**members {
-                self.history.mark_delivered(&member.group, &member.firing, how, Instant::now());
-            }
+        let mut sent = self.send(draft, &named, deadline, &mut work.wecom);
+        if are_unknown(&sent) && *named != *self.wecom.default_recipients() && redirect(draft, &named, &id(jobs)) {
+            sent = self.send(draft, &named, deadline, &mut work.wecom);
         }
-        sending
+        let mut progress = draft.progress();
+        if are_unknown(&sent) && progress.taken == 0 {
+            // The default recipients are as unknown: the next try begins with those that are named.
+            progress.redirected = None;
+        }
+        work.partial = sent?;
+        if progress.redirected.is_some() {
+            work.partial = named.to_string();
+        }
+        self.metrics.add(Counter::PartialRecipients, usize::from(!work.partial.is_empty()));
+        let how = if draft.reason == Reason::DeliveredBrief {
+            Delivered::InBrief
+        } else if draft.reason.is_analysed() && !draft.is_digest {
+            Delivered::Explained
+        } else {
+            Delivered::Unexplained
+        };
+        for member in &progress.members {
+            self.history.mark_delivered(&member.group, &member.firing, how, Instant::now());
+        }
+        Ok(())
     }
 
-    /// Sends the parts that WeCom has not taken yet, one after the other.
-    fn send(&self, mut draft: Draft, recipients: &Recipients, deadline: Instant) -> Sending {
+    /// Sends the parts that WeCom has not taken yet, one after the other. Returns the recipients that were not reached.
+    fn send(
+        &self,
+        draft: &Draft,
+        recipients: &Recipients,
+        deadline: Instant,
+        wecom: &mut WeComUse,
+    ) -> Result<String, Outcome> {
         let started = Instant::now();
-        let (mut partial, mut errcode) = (String::new(), None);
-        let (_rate_permit, permit) = match self.send_permits(draft.parts.len() - draft.taken, deadline) {
-            Ok(permits) => permits,
-            Err(outcome) => {
-                let wecom = WeComUse { took: started.elapsed(), errcode };
-                return Sending { draft, partial, result: Err(outcome), wecom };
-            }
-        };
-        let nobody = Recipients::default();
-        let recipients = if draft.to_default { self.wecom.default_recipients() } else { recipients };
-        let mut result = Ok(());
-        while let (Ok(()), Some(part)) = (&result, draft.parts.get(draft.taken)) {
+        let result = self.send_parts(draft, recipients, deadline, &mut wecom.errcode);
+        wecom.took += started.elapsed();
+        result
+    }
+
+    fn send_parts(
+        &self,
+        draft: &Draft,
+        recipients: &Recipients,
+        deadline: Instant,
+        errcode: &mut Option<i64>,
+    ) -> Result<String, Outcome> {
+        let progress = draft.progress();
+        let (parts, taken) = (Arc::clone(progress.parts()), progress.taken);
+        let recipients = if progress.redirected.is_some() { self.wecom.default_recipients() } else { recipients };
+        drop(progress);
+        let (_rate_permit, permit) = self.send_permits(parts.len() - taken, deadline)?;
+        let (nobody, mut partial) = (Recipients::default(), String::new());
+        for (index, part) in parts.iter().enumerate().skip(taken) {
             // A robot mentions members once, not with each part.
-            let are_named = draft.taken == 0 || self.wecom.is_app();
+            let are_named = index == 0 || self.wecom.is_app();
             match self.wecom.send(part, if are_named { recipients } else { &nobody }, deadline) {
                 Ok(not_reached) => {
-                    errcode = Some(0);
-                    draft.taken += 1;
+                    *errcode = Some(0);
+                    draft.progress().taken += 1;
                     partial = not_reached;
                     self.metrics.add(Counter::PartsSent, 1);
                 }
                 Err(Failure { outcome, severity, errcode: refusal }) => {
-                    errcode = refusal.or(errcode);
+                    *errcode = refusal.or(*errcode);
                     permit.failed(&outcome, severity, Instant::now());
-                    result = Err(outcome);
+                    return Err(outcome);
                 }
             }
         }
-        if result.is_ok() {
-            let _is_closed = permit.succeeded();
-            self.metrics.add(Counter::MessagesSent, 1);
-            self.metrics.add(Counter::PartialRecipients, usize::from(!partial.is_empty()));
-        }
-        Sending { draft, partial, result, wecom: WeComUse { took: started.elapsed(), errcode } }
+        let _is_closed = permit.succeeded();
+        self.metrics.add(Counter::MessagesSent, 1);
+        Ok(partial)
     }
 
     /// Waits for the rate limiter, and then passes the breaker. In this order: the one probe of an open breaker keeps all
@@ -530,36 +526,31 @@ impl Pipeline {
         Ok((rate_permit, self.wecom.send_breaker.acquire(Instant::now())?))
     }
 
-    /// Whether a notice is being sent, for which a drain waits.
-    pub(crate) fn sends_a_notice(&self) -> bool {
-        self.notices.is_sending()
-    }
-
-    /// Notes that the sending of a notice panicked: it is still owed.
-    pub(crate) fn notice_failed(&self, notice: &Notice) {
-        self.notices.settle(notice, &Err(Outcome::new(Reason::Panicked, "")));
-    }
-
-    /// Sends a notice. Call it when the job is answered. Returns what the log should say when it was not sent.
-    pub(crate) fn send_notice(&self, notice: &Notice) -> Option<(Level, String)> {
-        let parts = Arc::new([notice.text.clone()]);
-        let draft = Draft { parts, taken: 0, reason: Reason::Delivered, members: Arc::default(), to_default: false };
-        let result = self.send(draft, &notice.recipients, Instant::now() + NOTICE).result;
-        let is_owed = self.notices.settle(notice, &result);
-        let (level, next) = if is_owed {
-            (Level::Warn, "tried again with the next notification")
-        } else {
-            (Level::Error, "not tried again")
+    /// Sends the notice that is owed, if there is one. Call it when the job is answered. Returns what the log should say
+    /// when it was not sent.
+    pub(crate) fn send_notice(&self) -> Option<(Level, String)> {
+        let notice = self.notices.due()?;
+        let draft = Draft::new(vec![notice.text.clone()], Reason::Delivered, &[]);
+        let result = self.send(&draft, &notice.recipients, Instant::now() + NOTICE, &mut WeComUse::default());
+        let (level, next) = match self.notices.settle(&notice, &result) {
+            true => (Level::Warn, "tried again with the next notification"),
+            false => (Level::Error, "not tried again"),
         };
         let outcome = result.err()?;
         Some((level, format!("{}, and this notice could not be sent ({next}): {}", notice.about, outcome.message)))
     }
 
+    pub(crate) fn notices(&self) -> &Notices {
+        &self.notices
+    }
+
     /// How the queue ends the jobs of a report.
     pub(crate) fn finish(&self, report: &Report, jobs: &[Job]) -> Finish {
-        let mut outcome = report.outcome.clone();
+        let Report { outcome, work } = report;
+        let mut outcome = outcome.clone();
         let reason = outcome.reason;
-        let is_digest = jobs.len() > 1;
+        // One job may go on with the message of a digest.
+        let is_digest = work.draft.as_ref().map_or(jobs.len() > 1, |draft| draft.is_digest);
         let remember_for = if reason.is_success() {
             Some(self.dedupe_window)
         } else if reason == Reason::Prompt && !is_digest {
@@ -572,13 +563,15 @@ impl Pipeline {
         if !digestible {
             outcome.reason = Reason::Transient;
         }
-        // A plain message is not kept when WeCom surely did not take it: by the next try there may be an analysis. Nor is a
-        // digest that WeCom refuses for what it is.
-        let is_refused = report.wecom.errcode.is_some_and(|errcode| errcode != 0) || reason == Reason::Paced;
-        let is_kept = |draft: &Draft| digestible && (draft.reason.is_analysed() || draft.taken > 0 || !is_refused);
-        let members = report.draft.as_ref().map(|draft| Arc::clone(&draft.members));
-        let draft = report.draft.clone().filter(|draft| !reason.is_success() && is_kept(draft));
-        Finish { outcome, remember_for, draft, members, digestible }
+        // A plain message is not kept when WeCom surely did not take it: by the next try there may be an analysis.
+        let is_refused = work.wecom.errcode.is_some_and(|errcode| errcode != 0) || reason == Reason::Paced;
+        let is_kept = |draft: &Arc<Draft>| {
+            let mut progress = draft.progress();
+            progress.is_refused |= !digestible;
+            !progress.is_refused && (draft.reason.is_analysed() || progress.taken > 0 || !is_refused)
+        };
+        let draft = work.draft.clone().filter(|draft| !reason.is_success() && is_kept(draft));
+        Finish { outcome, remember_for, draft, digestible }
     }
 
     pub(crate) fn wecom(&self) -> &WeCom {
@@ -617,21 +610,29 @@ impl Pipeline {
 impl Report {
     /// The end of these jobs, in which neither upstream took part.
     pub(crate) fn new(jobs: &[Job], outcome: Outcome) -> Self {
-        let outcome = Outcome { message: format!("{}: {}", id(jobs), outcome.message), ..outcome };
-        let (model, wecom) = (ModelUse::default(), WeComUse::default());
-        Self { outcome, draft: None, partial: String::new(), model, wecom, facts: Facts::default(), notice: None }
+        Self { outcome: with_id(outcome, jobs), work: Work::default() }
     }
 }
 
-/// The message for the default recipients, when WeCom knows none of those that the receiver's URL names.
-fn redirected(draft: Draft, named: &Recipients, id: &str) -> Draft {
+fn with_id(outcome: Outcome, jobs: &[Job]) -> Outcome {
+    Outcome { message: format!("{}: {}", id(jobs), outcome.message), ..outcome }
+}
+
+/// Turns a message to the default recipients, when WeCom knows none of those that the receiver's URL names. Returns
+/// whether it was: not one that was before, or that somebody has begun to read.
+fn redirect(draft: &Draft, named: &Recipients, id: &str) -> bool {
+    let mut progress = draft.progress();
+    if progress.redirected.is_some() || progress.taken > 0 {
+        return false;
+    }
     let note = format!("（企业微信中没有 {named}，或不在应用可见范围，改发默认收件人 {id}）");
-    let mut parts = draft.parts.to_vec();
+    let mut parts = progress.parts().to_vec();
     match parts.last_mut().filter(|last| last.len() + note.len() < wecom::TEXT_BYTES) {
         Some(last) => last.extend(["\n", &note]),
         None => parts.push(note),
     }
-    Draft { parts: parts.into(), to_default: true, ..draft }
+    progress.redirected = Some(parts.into());
+    true
 }
 
 fn notifications(jobs: &[Job]) -> Vec<&Notification> {
