@@ -90,7 +90,7 @@ pub struct Alert {
     /// The link to the rule's expression in Prometheus; may be "".
     pub generator_url: String,
     /// 16 hex digits, the hash of the labels. Alertmanager always sends it; a post without it gets the one that
-    /// Alertmanager would compute, and behind [`OF_TEXTS`] that of the annotations when its start is unknown too.
+    /// Alertmanager would compute, and behind a plus sign that of the annotations when its start is unknown too.
     pub fingerprint: String,
 }
 

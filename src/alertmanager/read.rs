@@ -91,7 +91,7 @@ impl Notification {
 /// | where | a text, number, boolean or null | a list | an object |
 /// |---|---|---|---|
 /// | the body, an alert: `Fields` | kept | empty | its [`FIELDS`] and [`FACTS`], each a `Field` |
-/// | `alerts`: `Alerts` | kept | each of its alerts goes to the [`Reading`] | empty |
+/// | `alerts`: `Alerts` | dropped | each of its alerts goes to the [`Reading`] | empty |
 /// | labels and other fields: `Field` | kept | empty | names and `Text`s, up to [`PAIRS_BYTES`] |
 /// | a label's value, and below: `Text` | kept | empty | empty |
 enum Expected<'r> {
