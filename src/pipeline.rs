@@ -103,12 +103,6 @@ impl PromptSettings {
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) outcome: Outcome,
-    pub(crate) work: Work,
-}
-
-/// What was done for a job.
-#[derive(Debug, Default)]
-pub(crate) struct Work {
     /// The rendered message and how much of it WeCom took; `None` when none was rendered.
     pub(crate) draft: Option<Arc<Draft>>,
     /// Recipients that did not get it though others did; "" when all did.
@@ -136,6 +130,31 @@ pub(crate) struct WeComUse {
     pub(crate) took: Duration,
     /// The last errcode; `None` when no call was answered with one.
     pub(crate) errcode: Option<i64>,
+}
+
+/// An analysis or a draft, what asking the model for it took, and what was measured before.
+struct Modelled<T> {
+    result: Result<T, Outcome>,
+    model: ModelUse,
+    facts: Facts,
+}
+
+impl<T> Modelled<T> {
+    fn without_call(result: Result<T, Outcome>) -> Self {
+        Self { result, model: ModelUse::default(), facts: Facts::default() }
+    }
+}
+
+/// How a message was sent: the recipients that were not reached, "" for none.
+struct Sending {
+    result: Result<String, Outcome>,
+    wecom: WeComUse,
+}
+
+impl Sending {
+    fn knows_nobody(&self) -> bool {
+        self.result.as_ref().is_err_and(|outcome| outcome.reason == Reason::Recipients)
+    }
 }
 
 /// Everything between a leased job and its outcome.
@@ -218,70 +237,67 @@ impl Pipeline {
     /// Runs a job, or a digest of several, until `deadline` at the latest, plus the time of computing. When `is_busy`, no
     /// facts are asked for.
     pub(crate) fn run(&self, jobs: &[Job], deadline: Instant, is_busy: bool) -> Report {
-        let mut work = Work::default();
-        let result = self.run_jobs(jobs, deadline, is_busy, &mut work);
-        let outcome = result.map_or_else(|outcome| outcome, |reason| Outcome::new(reason, reason.row().label));
-        Report { outcome: with_id(outcome, jobs), work }
-    }
-
-    fn run_jobs(&self, jobs: &[Job], deadline: Instant, is_busy: bool, work: &mut Work) -> Result<Reason, Outcome> {
         // Also with a draft: a newer message of the group may have delivered all of it meanwhile.
         let recall = match jobs {
-            [job] => self.recall(&job.group, &job.notification)?,
-            _ => Recall::Unexplained { joined: HashSet::new() },
+            [job] => self.recall(&job.group, &job.notification),
+            _ => Ok(Recall::Unexplained { joined: HashSet::new() }),
+        };
+        let recall = match recall {
+            Ok(recall) => recall,
+            Err(outcome) => return Report::new(jobs, outcome),
         };
         // Members of a digest have none: what has one is run alone.
-        work.draft = jobs.first().and_then(|job| job.draft.clone());
+        let kept = jobs.first().and_then(|job| job.draft.clone());
         // WeCom is checked before the model is paid for.
-        let _reservation = self.prepare(deadline, work)?;
-        let draft = match &work.draft {
-            Some(draft) => Arc::clone(draft),
-            None => self.write(jobs, recall, deadline, is_busy, work)?,
+        let (ready, wecom) = self.prepare(kept.is_some(), deadline);
+        let _reservation = match ready {
+            Ok(reservation) => reservation,
+            Err(outcome) => return Report { draft: kept, wecom, ..Report::new(jobs, outcome) },
         };
-        work.draft = Some(Arc::clone(&draft));
-        self.deliver(jobs, &draft, deadline, work)?;
-        Ok(draft.reason)
+        let Modelled { result, model, facts } = match kept {
+            Some(draft) => Modelled::without_call(Ok(draft)),
+            None => self.write(jobs, recall, deadline, is_busy),
+        };
+        let draft = match result {
+            Ok(draft) => draft,
+            Err(outcome) => return Report { wecom, model, facts, ..Report::new(jobs, outcome) },
+        };
+        let Sending { result, wecom: sending } = self.deliver(jobs, &draft, deadline);
+        let wecom = WeComUse { took: wecom.took + sending.took, errcode: sending.errcode.or(wecom.errcode) };
+        let (outcome, partial) = match result {
+            Ok(partial) => (Outcome::new(draft.reason, draft.reason.row().label), partial),
+            Err(outcome) => (outcome, String::new()),
+        };
+        Report { draft: Some(draft), partial, model, wecom, facts, ..Report::new(jobs, outcome) }
     }
 
     /// Checks that WeCom can be reached: its breaker, and an app's token. Where the breaker waits for a probe, a job without
     /// a draft reserves it until it drops what it gets here.
-    fn prepare(&self, deadline: Instant, work: &mut Work) -> Result<Option<Reservation>, Outcome> {
+    fn prepare(&self, has_draft: bool, deadline: Instant) -> (Result<Option<Reservation>, Outcome>, WeComUse) {
         self.wecom.check_for_new_secret();
         let (breaker, now) = (&self.wecom.send_breaker, Instant::now());
-        let reservation = match work.draft {
-            Some(_) => breaker.check(now).map(|()| None),
-            None => breaker.reserve_probe(now),
-        }?;
+        let checked = if has_draft { breaker.check(now).map(|()| None) } else { breaker.reserve_probe(now) };
+        let Ok(reservation) = checked else { return (checked, WeComUse::default()) };
         let ready = self.wecom.ready(deadline);
-        work.wecom.took = now.elapsed();
-        ready.map(|()| reservation).map_err(|Failure { outcome, errcode, .. }| {
-            work.wecom.errcode = errcode;
-            outcome
-        })
+        let errcode = ready.as_ref().err().and_then(|failure| failure.errcode);
+        let wecom = WeComUse { took: now.elapsed(), errcode };
+        (ready.map(|()| reservation).map_err(|failure| failure.outcome), wecom)
     }
 
     /// Has the alerts explained and the message rendered.
-    fn write(
-        &self,
-        jobs: &[Job],
-        recall: Recall,
-        deadline: Instant,
-        is_busy: bool,
-        work: &mut Work,
-    ) -> Result<Arc<Draft>, Outcome> {
-        let (explained, occasion, in_brief) = match recall {
+    fn write(&self, jobs: &[Job], recall: Recall, deadline: Instant, is_busy: bool) -> Modelled<Arc<Draft>> {
+        let (Modelled { result, model, facts }, occasion, in_brief) = match recall {
             Recall::Explained { explained, occasion, in_brief } => {
-                if !in_brief {
-                    work.facts = self.facts(jobs, deadline, is_busy);
-                }
-                (Ok(explained), occasion, in_brief)
+                let facts = if in_brief { Facts::default() } else { self.facts(jobs, deadline, is_busy) };
+                (Modelled { facts, ..Modelled::without_call(Ok(explained)) }, occasion, in_brief)
             }
-            Recall::Unexplained { joined } => (self.analyse(jobs, &joined, deadline, is_busy, work), None, false),
+            Recall::Unexplained { joined } => (self.analyse(jobs, &joined, deadline, is_busy), None, false),
         };
-        let facts = &work.facts;
-        let plain =
-            |why, reason| Ok(self.render(jobs, Content::Plain { why: notice::why_plain(why) }, facts, None, reason));
-        match explained {
+        let plain = |why, reason| {
+            let content = Content::Plain { why: notice::why_plain(why) };
+            Ok(self.render(jobs, content, &facts, None, reason))
+        };
+        let result = match result {
             Ok(explained) => {
                 let Explained { analysis: Analysis { text, cut }, id, at, value, .. } = &*explained;
                 let (reason, content) = match occasion {
@@ -290,7 +306,7 @@ impl Pipeline {
                     Some(_) => (Reason::DeliveredAgain, Content::Analysis { text, cut: *cut }),
                 };
                 let reused = occasion.map(|occasion| Reused { id, at: *at, value, occasion });
-                Ok(self.render(jobs, content, facts, reused, reason))
+                Ok(self.render(jobs, content, &facts, reused, reason))
             }
             Err(Outcome { reason: reason @ Reason::DeliveredOverBudget, .. }) => plain(reason, reason),
             // Each member of a refused digest is explained alone, and only the one to blame is sent plain.
@@ -299,7 +315,8 @@ impl Pipeline {
                 plain(outcome.reason, Reason::DeliveredPlain)
             }
             Err(outcome) => Err(outcome),
-        }
+        };
+        Modelled { result, model, facts }
     }
 
     /// What Prometheus knows about the jobs' alerts. It takes five seconds at most, and a quarter of what is left.
@@ -342,24 +359,26 @@ impl Pipeline {
         joined: &HashSet<String>,
         deadline: Instant,
         is_busy: bool,
-        work: &mut Work,
-    ) -> Result<Arc<Explained>, Outcome> {
+    ) -> Modelled<Arc<Explained>> {
         let notifications = notifications(jobs);
         let is_urgent = notifications.iter().any(|notification| notification.is_urgent());
         if self.budget.is_spent(Timestamp::now()) && !is_urgent {
             let message = "the day's tokens are spent (DAILY_TOKEN_BUDGET)";
-            return Err(Outcome::new(Reason::DeliveredOverBudget, message));
+            return Modelled::without_call(Err(Outcome::new(Reason::DeliveredOverBudget, message)));
         }
         self.check_for_new_key();
-        let permit = self.deepseek_breaker.acquire(Instant::now())?;
-        work.facts = self.facts(jobs, deadline, is_busy);
-        let (messages, aliases) = self.prompt.chat(&notifications, joined, &work.facts);
+        let permit = match self.deepseek_breaker.acquire(Instant::now()) {
+            Ok(permit) => permit,
+            Err(outcome) => return Modelled::without_call(Err(outcome)),
+        };
+        let facts = self.facts(jobs, deadline, is_busy);
+        let (messages, aliases) = self.prompt.chat(&notifications, joined, &facts);
         let body = self.deepseek.request_body(&messages);
         let started = Instant::now();
         let left = deadline.saturating_duration_since(started);
         let asked = self.deepseek.ask(&body, started + left / 2, deadline - DELIVERY.min(left / 4));
         let (calls, usage, status) = (asked.calls.len(), asked.usage, asked.status);
-        work.model = ModelUse { calls, took: started.elapsed(), usage, status };
+        let model = ModelUse { calls, took: started.elapsed(), usage, status };
         self.metrics.asked_deepseek(&asked);
         self.budget.spend(usage.total(), Timestamp::now());
         let answer = self.second_refusal(jobs, asked.answer, asked.is_unknown_refusal);
@@ -374,18 +393,20 @@ impl Pipeline {
                 }
             }
         }
-        let mut analysis = answer?;
-        if let Cow::Owned(revealed) = aliases.reveal(&analysis.text) {
-            analysis.text = revealed;
-        }
-        let alerts = jobs.iter().map(|job| job.notification.firing.len()).sum();
-        let value = work.facts.value.clone();
-        let explained = Explained::new(analysis, id(jobs), alerts, value, Timestamp::now(), Instant::now());
-        let explained = Arc::new(explained);
-        if let [job] = jobs {
-            self.history.remember(&job.group, &job.notification.firing, &explained, Instant::now());
-        }
-        Ok(explained)
+        let result = answer.map(|mut analysis| {
+            if let Cow::Owned(revealed) = aliases.reveal(&analysis.text) {
+                analysis.text = revealed;
+            }
+            let alerts = jobs.iter().map(|job| job.notification.firing.len()).sum();
+            let value = facts.value.clone();
+            let explained = Explained::new(analysis, id(jobs), alerts, value, Timestamp::now(), Instant::now());
+            let explained = Arc::new(explained);
+            if let [job] = jobs {
+                self.history.remember(&job.group, &job.notification.firing, &explained, Instant::now());
+            }
+            explained
+        });
+        Modelled { result, model, facts }
     }
 
     /// While DeepSeek is known to refuse, a key that was changed in its file is tried at once: it may be another
@@ -433,86 +454,71 @@ impl Pipeline {
         outcome.reason == Reason::Prompt && self.deepseek_breaker.open_reason() != Some(Reason::Configuration)
     }
 
-    fn deliver(&self, jobs: &[Job], draft: &Draft, deadline: Instant, work: &mut Work) -> Result<(), Outcome> {
+    fn deliver(&self, jobs: &[Job], draft: &Draft, deadline: Instant) -> Sending {
         let named = jobs.first().map(|job| Arc::clone(&job.recipients)).unwrap_or_default();
-        let are_unknown = |sent: &Result<_, Outcome>| sent.as_ref().is_err_and(|it| it.reason == Reason::Recipients);
+        let is_default = *named == *self.wecom.default_recipients();
         if self.wecom.is_app() && named.are_only_names() {
             redirect(draft, &named, &id(jobs));
         }
-        let mut sent = self.send(draft, &named, deadline, &mut work.wecom);
-        if are_unknown(&sent) && *named != *self.wecom.default_recipients() && redirect(draft, &named, &id(jobs)) {
-            sent = self.send(draft, &named, deadline, &mut work.wecom);
+        let mut sending = self.send(draft, &named, deadline);
+        if sending.knows_nobody() && !is_default && redirect(draft, &named, &id(jobs)) {
+            sending = self.send(draft, &named, deadline);
         }
         let mut progress = draft.progress();
-        if are_unknown(&sent) && progress.taken == 0 {
+        if sending.knows_nobody() && progress.taken == 0 {
             // The default recipients are as unknown: the next try begins with those that are named.
             progress.redirected = None;
         }
-        work.partial = sent?;
-        if progress.redirected.is_some() {
-            work.partial = named.to_string();
+        if let Ok(partial) = &mut sending.result {
+            if progress.redirected.is_some() {
+                *partial = named.to_string();
+            }
+            self.metrics.add(Counter::PartialRecipients, usize::from(!partial.is_empty()));
+            let how = if draft.reason == Reason::DeliveredBrief {
+                Delivered::InBrief
+            } else if draft.reason.is_analysed() && !draft.is_digest {
+                Delivered::Explained
+            } else {
+                Delivered::Unexplained
+            };
+            for member in &progress.members {
+                self.history.mark_delivered(&member.group, &member.firing, how, Instant::now());
+            }
         }
-        self.metrics.add(Counter::PartialRecipients, usize::from(!work.partial.is_empty()));
-        let how = if draft.reason == Reason::DeliveredBrief {
-            Delivered::InBrief
-        } else if draft.reason.is_analysed() && !draft.is_digest {
-            Delivered::Explained
-        } else {
-            Delivered::Unexplained
-        };
-        for member in &progress.members {
-            self.history.mark_delivered(&member.group, &member.firing, how, Instant::now());
-        }
-        Ok(())
+        sending
     }
 
-    /// Sends the parts that WeCom has not taken yet, one after the other. Returns the recipients that were not reached.
-    fn send(
-        &self,
-        draft: &Draft,
-        recipients: &Recipients,
-        deadline: Instant,
-        wecom: &mut WeComUse,
-    ) -> Result<String, Outcome> {
+    /// Sends the parts that WeCom has not taken yet, one after the other.
+    fn send(&self, draft: &Draft, recipients: &Recipients, deadline: Instant) -> Sending {
         let started = Instant::now();
-        let result = self.send_parts(draft, recipients, deadline, &mut wecom.errcode);
-        wecom.took += started.elapsed();
-        result
-    }
-
-    fn send_parts(
-        &self,
-        draft: &Draft,
-        recipients: &Recipients,
-        deadline: Instant,
-        errcode: &mut Option<i64>,
-    ) -> Result<String, Outcome> {
         let progress = draft.progress();
         let (parts, taken) = (Arc::clone(progress.parts()), progress.taken);
         let recipients = if progress.redirected.is_some() { self.wecom.default_recipients() } else { recipients };
         drop(progress);
-        let (_rate_permit, permit) = self.send_permits(parts.len() - taken, deadline)?;
-        let (nobody, mut partial) = (Recipients::default(), String::new());
+        let ended = |result, errcode| Sending { result, wecom: WeComUse { took: started.elapsed(), errcode } };
+        let (_rate_permit, permit) = match self.send_permits(parts.len() - taken, deadline) {
+            Ok(permits) => permits,
+            Err(outcome) => return ended(Err(outcome), None),
+        };
+        let (nobody, mut partial, mut errcode) = (Recipients::default(), String::new(), None);
         for (index, part) in parts.iter().enumerate().skip(taken) {
             // A robot mentions members once, not with each part.
             let are_named = index == 0 || self.wecom.is_app();
             match self.wecom.send(part, if are_named { recipients } else { &nobody }, deadline) {
                 Ok(not_reached) => {
-                    *errcode = Some(0);
+                    (errcode, partial) = (Some(0), not_reached);
                     draft.progress().taken += 1;
-                    partial = not_reached;
                     self.metrics.add(Counter::PartsSent, 1);
                 }
                 Err(Failure { outcome, severity, errcode: refusal }) => {
-                    *errcode = refusal.or(*errcode);
                     permit.failed(&outcome, severity, Instant::now());
-                    return Err(outcome);
+                    return ended(Err(outcome), refusal.or(errcode));
                 }
             }
         }
         let _is_closed = permit.succeeded();
         self.metrics.add(Counter::MessagesSent, 1);
-        Ok(partial)
+        ended(Ok(partial), errcode)
     }
 
     /// Waits for the rate limiter, and then passes the breaker. In this order: the one probe of an open breaker keeps all
@@ -531,7 +537,7 @@ impl Pipeline {
     pub(crate) fn send_notice(&self) -> Option<(Level, String)> {
         let notice = self.notices.due()?;
         let draft = Draft::new(vec![notice.text.clone()], Reason::Delivered, &[]);
-        let result = self.send(&draft, &notice.recipients, Instant::now() + NOTICE, &mut WeComUse::default());
+        let result = self.send(&draft, &notice.recipients, Instant::now() + NOTICE).result;
         let (level, next) = match self.notices.settle(&notice, &result) {
             true => (Level::Warn, "tried again with the next notification"),
             false => (Level::Error, "not tried again"),
@@ -546,11 +552,10 @@ impl Pipeline {
 
     /// How the queue ends the jobs of a report.
     pub(crate) fn finish(&self, report: &Report, jobs: &[Job]) -> Finish {
-        let Report { outcome, work } = report;
-        let mut outcome = outcome.clone();
+        let mut outcome = report.outcome.clone();
         let reason = outcome.reason;
         // One job may go on with the message of a digest.
-        let is_digest = work.draft.as_ref().map_or(jobs.len() > 1, |draft| draft.is_digest);
+        let is_digest = report.draft.as_ref().map_or(jobs.len() > 1, |draft| draft.is_digest);
         let remember_for = if reason.is_success() {
             Some(self.dedupe_window)
         } else if reason == Reason::Prompt && !is_digest {
@@ -564,13 +569,13 @@ impl Pipeline {
             outcome.reason = Reason::Transient;
         }
         // A plain message is not kept when WeCom surely did not take it: by the next try there may be an analysis.
-        let is_refused = work.wecom.errcode.is_some_and(|errcode| errcode != 0) || reason == Reason::Paced;
+        let is_refused = report.wecom.errcode.is_some_and(|errcode| errcode != 0) || reason == Reason::Paced;
         let is_kept = |draft: &Arc<Draft>| {
             let mut progress = draft.progress();
             progress.is_refused |= !digestible;
             !progress.is_refused && (draft.reason.is_analysed() || progress.taken > 0 || !is_refused)
         };
-        let draft = work.draft.clone().filter(|draft| !reason.is_success() && is_kept(draft));
+        let draft = report.draft.clone().filter(|draft| !reason.is_success() && is_kept(draft));
         Finish { outcome, remember_for, draft, digestible }
     }
 
@@ -610,7 +615,9 @@ impl Pipeline {
 impl Report {
     /// The end of these jobs, in which neither upstream took part.
     pub(crate) fn new(jobs: &[Job], outcome: Outcome) -> Self {
-        Self { outcome: with_id(outcome, jobs), work: Work::default() }
+        let outcome = with_id(outcome, jobs);
+        let (model, wecom) = (ModelUse::default(), WeComUse::default());
+        Self { outcome, draft: None, partial: String::new(), model, wecom, facts: Facts::default() }
     }
 }
 

@@ -9,7 +9,7 @@ use log::Level;
 use crate::logger::{self, FIELDS};
 use crate::metrics::{Counter, Metrics};
 use crate::outcome::{Held, Outcome, Reason};
-use crate::pipeline::{Pipeline, Report, Work};
+use crate::pipeline::{Pipeline, Report};
 use crate::queue::{Job, Lease, Queue, STALE};
 use crate::redact;
 
@@ -118,7 +118,7 @@ pub(crate) fn log_line(level: Level, outcome: &Outcome, fields: &str) {
 /// Logs a job, or a digest: a line for its first member with what it took, and a line for each further member, since a
 /// person looks for its own id or groupKey.
 fn log_finished(report: &Report, jobs: &[Job], posts: usize) {
-    let Report { outcome, work: Work { draft, partial, model, wecom, facts } } = report;
+    let Report { outcome, draft, partial, model, wecom, facts } = report;
     let Some((first, others)) = jobs.split_first() else { return };
     let level = if partial.is_empty() { outcome.reason.row().level } else { Level::Warn };
     let alerts: usize = jobs.iter().map(|job| job.notification.count()).sum();

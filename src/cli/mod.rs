@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::deepseek::ModelSettings;
 use crate::logger;
 use crate::metrics::Metrics;
-use crate::pipeline::{OnAnalysisFailure, Pipeline, PromptSettings, Report, Work};
+use crate::pipeline::{OnAnalysisFailure, Pipeline, PromptSettings, Report};
 use crate::prometheus::{self, Prometheus};
 use crate::queue::{Job, JobId};
 use crate::redact;
@@ -142,7 +142,7 @@ fn send_test(mut config: Config, everyone: bool) -> Result<String, String> {
     say(format!("…     DeepSeek explains the test alert, and WeCom gets it: {job_timeout:?} at most (JOB_TIMEOUT)"));
     let report = pipeline.run(&[job], accepted + job_timeout, false);
 
-    let Report { outcome, work: Work { draft, partial, model, wecom, .. } } = report;
+    let Report { outcome, draft, partial, model, wecom, .. } = report;
     if let Some(draft) = draft {
         let (took, tokens) = (model.took.as_millis(), model.usage.total());
         say(format!("ok    DeepSeek: {took} ms, {} call(s), {tokens} tokens", model.calls));
