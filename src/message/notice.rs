@@ -15,7 +15,7 @@ const WHY_PLAIN: [(Reason, &str); 7] = [
 ];
 
 /// Failures that only a person can end: the variable that their message names, what is wrong, and what to do.
-const HINTS: [(Reason, &str, &str, &str); 10] = [
+const HINTS: [(Reason, &str, &str, &str); 11] = [
     (
         Reason::Credentials,
         "look at the account",
@@ -29,6 +29,12 @@ const HINTS: [(Reason, &str, &str, &str); 10] = [
         "检查 DEEPSEEK_API_KEY 是否有效；用 DEEPSEEK_API_KEY_FILE 的，改文件即可，不用重启",
     ),
     (Reason::Balance, "own limit", "DeepSeek 账户用量达到上限", "在控制台调高该账户的用量上限或预算，调好后自动恢复"),
+    (
+        Reason::Balance,
+        "DEEPSEEK_MAX_TOKENS",
+        "DeepSeek 账户余额不足",
+        "给 DeepSeek 账户充值，或调小 DEEPSEEK_MAX_TOKENS",
+    ),
     (Reason::Balance, "", "DeepSeek 账户余额不足", "给 DeepSeek 账户充值，到账后自动恢复"),
     (
         Reason::Configuration,
@@ -104,13 +110,33 @@ mod tests {
             let text = analysis_stopped(&Outcome::new(reason, "长".repeat(250)), "#000001");
             assert!(text.contains(remedy) && text.len() <= 2048, "{text}");
         }
-        for (message, remedy) in [
-            ("400: max_tokens; lower DEEPSEEK_MAX_TOKENS; 0 sends none", "调小 DEEPSEEK_MAX_TOKENS"),
-            ("400: top_k; change DEEPSEEK_EXTRA, or DEEPSEEK_MODEL", "修改 DEEPSEEK_EXTRA"),
-            ("404: set DEEPSEEK_MODEL to a model that this endpoint offers", "把 DEEPSEEK_MODEL 改成"),
-            ("200: a web page: check DEEPSEEK_BASE_URL (does it lack /v1?)", "是否缺少 /v1"),
+        for (reason, message, remedy) in [
+            (
+                Reason::Balance,
+                "402: top up the account, or lower DEEPSEEK_MAX_TOKENS",
+                "充值，或调小 DEEPSEEK_MAX_TOKENS",
+            ),
+            (Reason::Balance, "429: raise the account's own limit", "用量上限"),
+            (Reason::Credentials, "401: look at the account of DEEPSEEK_API_KEY", "查看账户状态"),
+            (
+                Reason::Configuration,
+                "403: country; set DEEPSEEK_PROXY, or change DEEPSEEK_BASE_URL",
+                "设置 DEEPSEEK_PROXY",
+            ),
+            (
+                Reason::Configuration,
+                "400: max_tokens; lower DEEPSEEK_MAX_TOKENS; 0 sends none",
+                "调小 DEEPSEEK_MAX_TOKENS",
+            ),
+            (Reason::Configuration, "400: top_k; change DEEPSEEK_EXTRA, or DEEPSEEK_MODEL", "修改 DEEPSEEK_EXTRA"),
+            (
+                Reason::Configuration,
+                "404: set DEEPSEEK_MODEL to a model that this endpoint offers",
+                "把 DEEPSEEK_MODEL 改成",
+            ),
+            (Reason::Configuration, "200: a web page: check DEEPSEEK_BASE_URL (does it lack /v1?)", "是否缺少 /v1"),
         ] {
-            let text = analysis_stopped(&Outcome::new(Reason::Configuration, message), "#000001");
+            let text = analysis_stopped(&Outcome::new(reason, message), "#000001");
             assert!(text.contains(remedy), "{text}");
         }
     }
