@@ -152,14 +152,11 @@ impl Webhook<'_> {
     fn log_oddities(&self, notification: &Notification) {
         let receiver = logged(&notification.receiver);
         if notification.muted_alerts > 0 {
-            let names: Vec<_> = notification.muted.iter().map(|name| logged(name)).collect();
-            let others = match notification.muted_alerts - names.len() {
-                0 => String::new(),
-                others => format!(" and {others} others"),
-            };
+            let (alerts, names) = (notification.muted_alerts, notification.muted.iter().map(|name| logged(name)));
+            let names = names.collect::<Vec<_>>().join(", ");
             log::warn!(
-                "left out, though firing: receiver={receiver:?} alertnames={names:?}{others}: the summary begins with \
-                 [RESOLVED]"
+                "left out, though firing: receiver={receiver:?} alerts={alerts}, the first {names:?}: the summary begins \
+                 with [RESOLVED]"
             );
         }
         self.metrics.add(Counter::Repaired, notification.repaired.values().sum());
