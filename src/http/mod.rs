@@ -79,7 +79,7 @@ pub struct Limits {
 pub struct Deadlines {
     /// From connecting to the first byte, and from the first byte of each request to the end of its head.
     pub head: Duration,
-    /// From the call of [`Exchange::body`], and the wait for memory, to the end of the body.
+    /// From the call of [`Exchange::body`] to the end of the body, the wait for memory included.
     pub body: Duration,
     /// From an answer to the first byte of the next request. Alertmanager keeps idle connections for 5 minutes and
     /// should be the one to close them, or a post meets a connection that is just closing.
@@ -423,11 +423,12 @@ impl<'a> Exchange<'a> {
             return Err(Unread::TooLarge(max));
         }
         let (connection, memory) = (self.connection, memory(length));
+        let deadline = Instant::now() + self.server.deadlines.body;
         connection.set(State::Reading(Instant::now())).map_err(|_| Unread::Late)?;
         if !connection.reserve(memory) {
             return Err(Unread::NoRoom);
         }
-        let rest = Until { stream: &connection.stream, deadline: Instant::now() + self.server.deadlines.body };
+        let rest = Until { stream: &connection.stream, deadline };
         let reader = self.body_start.chain(rest.take(self.missing as u64));
         Ok(Body { exchange: self, reader, memory, unread: None })
     }
