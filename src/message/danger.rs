@@ -253,10 +253,13 @@ fn is_dry_run(word: &str) -> bool {
     (is_dry && !word.ends_with("false") && !word.ends_with("none")) || is_in("@showing", &word)
 }
 
-/// Whether a word destroys, or a name begins or ends with one that does: `stop-task`, `kafka-server-stop`, `DeleteInstance`.
+/// Whether a word destroys, or a name begins or ends with one that does: `stop-task`, `kafka-server-stop`,
+/// `DeleteInstance`, `queue:purge_all`.
 fn destroys(name: &str) -> bool {
+    let name = name.rsplit(':').next().unwrap_or(name);
     let hump = name.bytes().skip(1).position(|byte| byte.is_ascii_uppercase()).and_then(|at| name.get(..=at));
-    let ends = [name.split_once('-').map(|(end, _)| end), name.rsplit_once('-').map(|(_, end)| end), hump];
+    let begin = name.split_once(['-', '_']).map(|(begin, _)| begin);
+    let ends = [begin, name.rsplit_once('-').map(|(_, end)| end), hump];
     LISTS["@destroying"].contains(&name) || ends.into_iter().flatten().any(|end| is_in("@destroying", end))
 }
 
@@ -450,6 +453,7 @@ impl Row {
             match one.as_bytes().first() {
                 Some(b'~') => args.text.contains(tail),
                 Some(b'-') => args.have_option(one),
+                Some(b'%') => any(&|arg| has_destroying_path(arg)),
                 Some(b'+') => any(&|arg| !arg.starts_with(['-', '>'])),
                 Some(b'#') => any(&|arg| arg.starts_with(|c: char| c.is_ascii_digit() || "$<%{\\".contains(c))),
                 Some(b'<') => any(&|arg| arg.starts_with('<') && !arg.starts_with("<<") && !arg.ends_with(['>', ')'])),
@@ -469,6 +473,12 @@ impl Row {
                 None => element.split('|').any(&mut holds),
             })
     }
+}
+
+/// Whether a part of a URL's path destroys: `http://es-1:9200/_snapshot/a/b/_restore`.
+fn has_destroying_path(url: &str) -> bool {
+    let path = url.split_once("://").map_or(url, |(_, url)| url).split('?').next().unwrap_or_default();
+    path.split('/').skip(1).any(|part| destroys(part.trim_start_matches('_')))
 }
 
 /// Whether `arg` is the word or the option of a row, or begins with it: `delete*`. A word may be in any case.
@@ -542,6 +552,7 @@ mod tests {
                 "+" => "/x",
                 "#" => "1",
                 "=" => "now",
+                "%" => "/stop",
                 _ => one.trim_matches(['~', '*']),
             }
             .to_owned()
