@@ -237,10 +237,13 @@ fn placeholder(rest: &str) -> usize {
     name.filter(|name| name.starts_with(char::is_alphanumeric) && !name.ends_with(' ')).map_or(0, |name| name.len() + 2)
 }
 
-/// The program that a word calls: `/sbin/reboot`, `\rm`, `mkfs.ext4`, `bin/kafka-topics.sh`, `2.rm`, `pod:kubectl`.
+/// The program that a word calls: `/sbin/reboot`, `\rm`, `mkfs.ext4`, `bin/kafka-topics.sh`, `2.rm`, `pod:kubectl`,
+/// `SW1#reload`.
 fn program(word: &str) -> &str {
     let is_path = word.contains('\\') || word.contains("bin/") || word.starts_with("./") || word.starts_with("/opt/");
     let name = if is_path { word.rsplit(['/', '\\']).next().unwrap_or(word) } else { word };
+    let behind_prompt = name.rsplit(['#', '>', ']']).next();
+    let name = behind_prompt.filter(|name| name.starts_with(|c: char| c.is_ascii_alphabetic())).unwrap_or(name);
     let name = name.trim_start_matches(|c: char| c.is_ascii_digit() || ".):=".contains(c));
     let name = name.rsplit(':').next().and_then(|name| name.split('.').next()).unwrap_or(name);
     if name.is_empty() { word } else { name.trim_end_matches(')') }
@@ -346,7 +349,8 @@ impl Reader {
         let has_exceptions = rows.iter().flat_map(|row| &row.elements).any(|element| element.starts_with('!'));
         // No prose, key, assignment, call or prompt.
         let is_lower = word.starts_with(|c: char| c.is_ascii_lowercase() || "/.$".contains(c));
-        let is_plain = (is_lower || word.contains('-')) && !word.contains([':', '=', ',', '(', '>', '#', ']']);
+        let is_name = word != "$" && !word.contains([':', '=', ',', '(', '>', '#', ']']);
+        let is_plain = is_name && (is_lower || word.contains('-'));
         (is_called && rows.iter().any(|row| row.matches(name, &args, self.is_english)))
             || (!self.is_prose && !has_exceptions && is_plain && !is_in("@wrappers", name) && args.destroy(name))
     }
@@ -429,7 +433,11 @@ impl<'a> Args<'a> {
     fn destroy(&self, name: &str) -> bool {
         (name.contains('-') && destroys(name) && !self.all.is_empty())
             || self.operands[..self.before_reading].iter().take(4).any(|word| destroys(word))
-            || self.all.iter().any(|arg| arg.starts_with('-') && is_in("@destroying", arg))
+            || self.all.iter().filter(|arg| arg.starts_with('-')).any(|arg| {
+                let option = arg.trim_start_matches('-').split('=').next().unwrap_or_default();
+                let end = option.rsplit_once('-').filter(|(begin, _)| *begin != "no").map_or("", |(_, end)| end);
+                is_in("@destroying", arg) || is_in("@ending", end)
+            })
     }
 
     /// Whether an option is given, `-r` also as `-xrf`.
@@ -567,23 +575,21 @@ mod tests {
         assert!(unmarked.is_empty(), "{unmarked:#?}");
     }
 
-    /// How many rows of a list are dangerous, marked, and both.
-    fn measured(rows: &[Case]) -> (usize, usize, usize) {
-        let count = |holds: &dyn Fn(&Case) -> bool| rows.iter().filter(|row| holds(row)).count();
-        (count(&|row| row.2), count(&is_marked), count(&|row| row.2 && is_marked(row)))
-    }
-
     /// Recall and precision on commands that the table was not written from.
     #[test]
     #[allow(clippy::print_stdout)]
     fn unseen_commands_are_marked_with_recall_and_precision() {
-        let mended = test_rows(include_str!("../../tests/it/cases/rows/danger-unseen.jsonl"));
+        let unseen: Vec<Case> = test_rows(include_str!("../../tests/it/cases/rows/danger-unseen.jsonl"));
         let fresh: Vec<Case> = test_rows(include_str!("../../tests/it/cases/rows/danger-fresh.jsonl"));
-        let (first, second): (Vec<_>, Vec<_>) = fresh.into_iter().partition(|row| row.0 == "first");
-        for (list, rows) in [("danger-unseen", mended), ("danger-fresh, first", first)] {
-            let (dangerous, marked, found) = measured(&rows);
-            println!("{list}: {found} of {dangerous} found, {} of {marked} marks wrong", marked - found);
+        for (list, least_found, most_wrong) in
+            [("runbook", 0, 99), ("first", 0, 99), ("second", 0, 99), ("third", 0, 99)]
+        {
+            let rows = unseen.iter().chain(&fresh).filter(|row| row.0 == list);
+            let count = |holds: &dyn Fn(&Case) -> bool| rows.clone().filter(|row| holds(row)).count();
+            let found = count(&|row| row.2 && is_marked(row));
+            let (dangerous, wrong) = (count(&|row| row.2), count(&|row| !row.2 && is_marked(row)));
+            println!("{list}: {found} of {dangerous} found, {wrong} harmless ones marked");
+            assert!(found >= least_found && wrong <= most_wrong, "{list}: {found} of {dangerous}, {wrong} wrong");
         }
-        let _ = second;
     }
 }
