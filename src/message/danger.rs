@@ -279,14 +279,6 @@ fn rows(name: &str) -> &'static [Row] {
     ROWS.get(&name.to_ascii_lowercase()).map_or(&[], Vec::as_slice)
 }
 
-/// Where the programs of a command may stand.
-#[derive(Default)]
-struct Starts {
-    programs: Vec<usize>,
-    /// The one that only reads, such as `cat`; nothing behind it is run.
-    reader: Option<usize>,
-}
-
 /// How a text is read.
 #[derive(Clone, Copy)]
 struct Reader {
@@ -313,7 +305,8 @@ impl Reader {
         if words.iter().any(|word| is_dry_run(word)) {
             return false;
         }
-        let Starts { programs, reader } = self.starts(words);
+        let mut programs = self.starts(words);
+        let reader = programs.pop_if(|at| is_in("@readers", program(&words[*at])));
         // `echo 'FLUSHALL' | redis-cli`
         let runs = |word: &String| is_in("@interpreters", program(word));
         let is_run = *end == '|' && commands.get(1).is_some_and(|next| next.words.iter().any(runs));
@@ -324,8 +317,7 @@ impl Reader {
         // The programs whose output comes through a pipe.
         let piped = before.iter().rev().take_while(|before| before.end == '|').take(MAX_PIPES);
         let of_pipe = |Command { words, .. }: &Command| {
-            let Starts { programs, reader } = self.starts(words);
-            programs.into_iter().chain(reader).map(|at| format!("^{}", program(&words[at]))).collect::<Vec<_>>()
+            self.starts(words).into_iter().map(|at| format!("^{}", program(&words[at]))).collect::<Vec<_>>()
         };
         let piped: Vec<_> = piped.flat_map(of_pipe).collect();
         let is_quoted = |word: &&String| word.contains([' ', '\n', ';']);
@@ -355,40 +347,39 @@ impl Reader {
             || (!self.is_prose && !has_exceptions && is_plain && !is_in("@wrappers", name) && args.destroy(name))
     }
 
-    /// Where a program may stand: first, and behind `sudo`, `do`, `--` and the like.
-    fn starts(self, words: &[String]) -> Starts {
-        let mut starts = Starts::default();
+    /// Where programs may stand: first, and behind `sudo`, `do`, `--` and the like. One that only reads, such as `cat`, is
+    /// the last, since nothing behind it is run.
+    fn starts(self, words: &[String]) -> Vec<usize> {
+        let mut starts = Vec::new();
         let mut is_next = true;
         // Of `ssh -p 22 host reboot` each word may be the program, until one is known.
         let mut wrapper: Option<&str> = None;
         // The next word is the value of a wrapper's option; the next operand is its host, user or container, whose name may
         // be `test` or `log`.
         let (mut is_value, mut is_target) = (false, false);
-        for (at, word) in words.iter().enumerate() {
+        for (at, word) in words.iter().enumerate().take(MAX_ARGS) {
             let name = program(word);
             let is_option = word.starts_with('-');
             let is_object = !is_next && (mem::take(&mut is_value) || (!is_option && mem::take(&mut is_target)));
             let may_start = is_next || wrapper.is_some();
+            let is_known = !rows(name).is_empty();
+            if may_start && !is_option && (!is_object || is_known) {
+                starts.push(at);
+            }
             if may_start && !is_object && is_in("@readers", name) {
-                starts.reader = Some(at);
-                return starts;
-            }
-            if may_start && !is_option && (!is_object || !rows(name).is_empty()) {
-                starts.programs.push(at);
-            }
-            if starts.programs.len() == MAX_ARGS {
-                return starts;
+                break;
             }
             if (may_start && is_in("@wrappers", name)) || (at > 0 && name == "exec") {
                 wrapper = Some(name);
                 is_target = is_in("@targeted", name);
-            } else if may_start && !is_object && !rows(name).is_empty() {
+            } else if may_start && !is_object && is_known {
                 wrapper = None;
             }
             is_value = is_option && wrapper.is_some_and(|wrapper| is_in(&format!("@{wrapper}"), word));
             is_next = (is_in("@before", word) && !is_value && (at == 0 || word != "-"))
                 || (self.is_prose && is_in("@prose", word))
-                || (at < 3 && word.ends_with(['>', '#', '$', ']', ')']))
+                // A prompt: `[root@db-1 ~]#`, `mysql>`.
+                || (at < 3 && (word.starts_with('[') || word.ends_with(['>', '#', '$', ']', ')'])))
                 || (may_start && word.contains('=') && !is_option && !is_object);
         }
         starts
@@ -431,7 +422,7 @@ impl<'a> Args<'a> {
 
     /// Whether one of the first words, the name of the program or an option destroys.
     fn destroy(&self, name: &str) -> bool {
-        (name.contains('-') && destroys(name) && !self.all.is_empty())
+        (name.contains(['-', '_']) && destroys(name) && !self.all.is_empty())
             || self.operands[..self.before_reading].iter().take(4).any(|word| destroys(word))
             || self.all.iter().filter(|arg| arg.starts_with('-')).any(|arg| {
                 let option = arg.trim_start_matches('-').split('=').next().unwrap_or_default();
