@@ -63,13 +63,10 @@ const TABLE: &str = include_str!("danger.txt");
 static ROWS: LazyLock<HashMap<String, Vec<Row>>> = LazyLock::new(|| {
     let mut rows = HashMap::<_, Vec<_>>::new();
     for (programs, elements) in table::rows(TABLE).filter(|(name, _)| !name.starts_with('@')) {
+        let (is_over_lines, is_object_first) = (programs.ends_with(';'), programs.ends_with([';', ':']));
         for program in programs.trim_end_matches([';', ':']).split(',') {
-            let row = Row {
-                program,
-                is_over_lines: programs.ends_with(';'),
-                is_object_first: programs.ends_with([';', ':']),
-                elements: elements.split_ascii_whitespace().collect(),
-            };
+            let elements = elements.split_ascii_whitespace().collect();
+            let row = Row { program, is_over_lines, is_object_first, elements };
             rows.entry(program.to_ascii_lowercase()).or_default().push(row);
         }
     }
@@ -256,22 +253,22 @@ fn is_dry_run(word: &str) -> bool {
     (is_dry && !word.ends_with("false") && !word.ends_with("none")) || is_in("@showing", &word)
 }
 
-/// Whether a word destroys, or a name begins or ends with one that does: `stop-task`, `kafka-server-stop`,
-/// `DeleteInstance`, `queue:purge_all`.
-fn destroys(name: &str) -> bool {
-    let name = name.rsplit(':').next().unwrap_or(name);
+/// The verbs that a name of several words begins and ends with: `stop-task`, `kafka-server-stop`, `DeleteInstance`.
+fn verbs(name: &str) -> impl Iterator<Item = &str> {
     let hump = name.bytes().skip(1).position(|byte| byte.is_ascii_uppercase()).and_then(|at| name.get(..=at));
     let begin = name.split_once(['-', '_']).map(|(begin, _)| begin);
-    let ends = [begin, name.rsplit_once('-').map(|(_, end)| end), hump];
-    LISTS["@destroying"].contains(&name) || ends.into_iter().flatten().any(|end| is_in("@destroying", end))
+    [begin, name.rsplit_once('-').map(|(_, end)| end), hump].into_iter().flatten()
+}
+
+/// Whether a word destroys, or a name of several words does: `queue:purge_all`.
+fn destroys(name: &str) -> bool {
+    let name = name.rsplit(':').next().unwrap_or(name);
+    LISTS["@destroying"].contains(&name) || verbs(name).any(|verb| is_in("@destroying", verb))
 }
 
 /// Whether a word says that the command only reads: `get`, `describe-instances`, `ListBuckets`; but `list.yml` is a file.
 fn only_reads(word: &str) -> bool {
-    ["describe", "list", "get", "show", "query"].iter().any(|verb| {
-        let (begin, rest) = word.split_at_checked(verb.len()).unwrap_or_default();
-        begin.eq_ignore_ascii_case(verb) && rest.starts_with(|c: char| c == '-' || c.is_ascii_uppercase())
-    }) || is_in("@verbs", word)
+    is_in("@verbs", word) || verbs(word).take(1).any(|verb| is_in("@reading", verb))
 }
 
 /// The rows of a program.
