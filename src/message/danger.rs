@@ -563,20 +563,28 @@ mod tests {
         assert!(unmarked.is_empty(), "{unmarked:#?}");
     }
 
-    /// Recall and precision on commands that the table was not written from.
+    /// What `tests/it/cases/README.md` says of the lists that were taken from runbooks. All but the last were mended from.
     #[test]
     #[allow(clippy::print_stdout)]
-    fn unseen_commands_are_marked_with_recall_and_precision() {
+    fn commands_of_runbooks_are_marked_with_recall_and_precision() {
         let unseen: Vec<Case> = test_rows(include_str!("../../tests/it/cases/rows/danger-unseen.jsonl"));
         let fresh: Vec<Case> = test_rows(include_str!("../../tests/it/cases/rows/danger-fresh.jsonl"));
-        for (list, least_found, most_wrong) in
-            [("runbook", 0, 99), ("first", 0, 99), ("second", 0, 99), ("third", 0, 99)]
-        {
-            let rows = unseen.iter().chain(&fresh).filter(|row| row.0 == list);
-            let count = |holds: &dyn Fn(&Case) -> bool| rows.clone().filter(|row| holds(row)).count();
+        let part = |name: &str| fresh.iter().filter(|row| row.0 == name).collect::<Vec<_>>();
+        for (list, rows, least_found, most_wrong) in [
+            ("unseen", unseen.iter().collect(), 177, 0),
+            ("first", part("first"), 82, 0),
+            ("second", part("second"), 81, 0),
+            ("third", part("third"), 33, 0),
+            ("fourth", part("fourth"), 62, 0),
+            ("fifth", part("fifth"), 57, 1),
+        ] {
+            let count = |holds: &dyn Fn(&Case) -> bool| rows.iter().filter(|row| holds(row)).count();
             let found = count(&|row| row.2 && is_marked(row));
             let (dangerous, wrong) = (count(&|row| row.2), count(&|row| !row.2 && is_marked(row)));
-            println!("{list}: {found} of {dangerous} found, {wrong} harmless ones marked");
+            println!(
+                "{list}: {found} of {dangerous} found, {wrong} of {} harmless ones marked",
+                rows.len() - dangerous
+            );
             assert!(found >= least_found && wrong <= most_wrong, "{list}: {found} of {dangerous}, {wrong} wrong");
         }
     }
