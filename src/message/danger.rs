@@ -83,7 +83,7 @@ fn is_in(list: &str, word: &str) -> bool {
 struct Command {
     /// Without their quotes.
     words: Vec<String>,
-    /// What ends it: `|`, a new line, or `;` for anything else, such as `&&`, a bracket, a blank line.
+    /// What ends it: `|`, a new line, or `;` for anything else, such as `&&` or a bracket.
     end: char,
 }
 
@@ -128,12 +128,12 @@ impl Parser<'_> {
         let next = behind.chars().next().unwrap_or('\n');
         let last_of_word = self.word.as_deref().and_then(|word| word.chars().next_back());
         match sign {
-            '\n' => self.end_line(),
+            // `db.adminCommand({`: the call goes on.
+            '\n' if self.word.as_deref().is_some_and(opens_call) => self.end_word(),
+            '\n' => self.end_command('\n'),
             _ if sign.is_whitespace() => self.end_word(),
             '\\' => return self.escape(next.len_utf8().min(behind.len())),
             '#' | '-' | '/' if self.begins_comment() => return self.rest.find('\n').unwrap_or(self.rest.len()),
-            // An apostrophe.
-            '\'' if last_of_word.is_some_and(char::is_alphanumeric) && next.is_ascii_alphabetic() => self.push("'"),
             '\'' | '"' | '`' if !self.unclosed.contains(sign) => return self.quote(sign, behind),
             // A list as in a manifest, ["rm", "-rf", "/x"], and a sentence that goes on behind a command.
             '[' if last_of_word.is_none() && matches!(next, '\'' | '"') => {}
@@ -149,7 +149,7 @@ impl Parser<'_> {
             '|' if next != '|' => self.end_command('|'),
             ';' | '&' | '|' => self.end_command(';'),
             '(' | ')' if self.begins_command() => self.end_command(';'),
-            _ if self.is_prose && !sign.is_ascii() && !self.is_placeholder() => self.end_command(';'),
+            _ if self.is_prose && !sign.is_ascii() => self.end_command(';'),
             _ => self.push(sign.encode_utf8(&mut [0; 4])),
         }
         sign.len_utf8()
@@ -167,22 +167,11 @@ impl Parser<'_> {
         self.end_word();
         if !self.words.is_empty() {
             self.commands.push(Command { words: mem::take(&mut self.words), end });
-        } else if let Some(last) = self.commands.last_mut().filter(|last| last.end == '\n') {
-            // A blank line ends a statement.
-            last.end = ';';
         }
     }
 
     fn begins_command(&self) -> bool {
         self.word.is_none() && self.words.is_empty()
-    }
-
-    fn end_line(&mut self) {
-        self.end_word();
-        // `db.adminCommand({`: the call goes on.
-        if !self.words.last().is_some_and(|word| word.contains('(') && word.ends_with(['(', '{', '['])) {
-            self.end_command('\n');
-        }
     }
 
     /// A backslash and the character behind it; at a line's end the command goes on.
@@ -219,12 +208,10 @@ impl Parser<'_> {
         self.end_command(';');
         "$(".len()
     }
+}
 
-    /// Chinese text ends a command, but for a name to be filled in: `kubectl -n 命名空间 delete pod x`.
-    fn is_placeholder(&self) -> bool {
-        let is_ascii = self.word.as_deref().is_some_and(|word| word.ends_with(|c: char| c.is_ascii()));
-        !is_ascii && self.words.last().is_some_and(|word| is_in("@valued", word))
-    }
+fn opens_call(word: &str) -> bool {
+    word.contains('(') && word.ends_with(['(', '{', '['])
 }
 
 /// Length of the placeholder that begins `rest`: `<命名空间>`, `<your namespace>`. 0 when there is none: `< file`.
@@ -243,7 +230,7 @@ fn program(word: &str) -> &str {
     let name = behind_prompt.filter(|name| name.starts_with(|c: char| c.is_ascii_alphabetic())).unwrap_or(name);
     let name = name.trim_start_matches(|c: char| c.is_ascii_digit() || ".):=".contains(c));
     let name = name.rsplit(':').next().and_then(|name| name.split('.').next()).unwrap_or(name);
-    if name.is_empty() { word } else { name.trim_end_matches(')') }
+    if name.is_empty() { word } else { name }
 }
 
 /// Whether a word asks to show what would be done.
@@ -296,6 +283,7 @@ impl Reader {
         self.depth > 0 && Self { depth: self.depth - 1, is_prose: false, ..self }.finds_danger(text)
     }
 
+    /// Whether the command at `at` is dangerous, between those that it is piped to and from.
     fn is_dangerous(self, commands: &[Command], at: usize) -> bool {
         let (before, commands) = commands.split_at(at);
         let Some(Command { words, end }) = commands.first() else { return false };
@@ -499,7 +487,7 @@ fn overwrites(words: &[String]) -> bool {
         let is_file = is_file || (at == 0 && target.starts_with(['/', '~', '$', '.']));
         // What empties a file is short.
         let empties = |word: &String| is_in("@emptying", word) || word.is_empty() || word.contains(' ');
-        let is_emptied = is_file && at <= 6 && words.iter().take(at).all(empties);
+        let is_emptied = is_file && words.iter().take(at).all(empties);
         // `/proc/sys` takes settings, `drop_caches` among them: slow for a while, but nothing is lost.
         (is_precious || is_emptied) && !target.starts_with(['>', '&', '=']) && !begins("@scratch", target)
     })
