@@ -139,7 +139,7 @@ fn names(text: &str) -> Vec<&str> {
         if gap.contains(is_end) || (gap.contains('\n') && !gap.contains("\\\n")) {
             reader.begin(&TABLE["@program"]);
         }
-        if reader.takes != Takes::Packages || !word.contains(['@', '=']) || word.contains("://") {
+        if reader.takes != Takes::Packages || !word.contains(['@', '=']) {
             addresses(text, word, &mut reader.names);
         }
         let urls = word.split(',').filter_map(|part| part.split_once("://"));
@@ -206,7 +206,7 @@ impl<'t> CommandReader<'t> {
         match TABLE.get(name) {
             _ if self.has_host(flag) => self.add(word),
             // Another value of that flag.
-            _ if self.flags.contains(&flag) && self.flag.is_empty() => {}
+            _ if self.flags.contains(&flag) => {}
             Some(program) => self.begin(program),
             None if self.flag.is_empty() => self.take_operand(word, name),
             None => {
@@ -230,14 +230,13 @@ impl<'t> CommandReader<'t> {
                 self.add(word);
                 self.takes = Takes::Nothing;
             }
-            // One letter is a drive of Windows.
-            (Takes::BeforePath, Some((host, _))) if host.len() > 1 => self.add(host),
+            (Takes::BeforePath, Some((host, _))) => self.add(host),
             (Takes::BeforePort, Some((host, port))) if is_amount(port) => self.add(host),
             (Takes::ByVerb, _) if has("@pod-verbs", word) => self.takes = Takes::Nothing,
             (Takes::ByVerb | Takes::Nodes, _) if has("@node-verbs", word) => self.takes = Takes::Nodes,
             (Takes::ByVerb, _) => word.strip_prefix("node/").map(|node| self.add(node)).unwrap_or_default(),
-            // A taint has a colon, a label an equals sign.
-            (Takes::Nodes, None) if !word.contains('=') && is_specific(word) => self.add(name),
+            // A taint has a colon.
+            (Takes::Nodes, None) if is_specific(word) => self.add(name),
             (Takes::Nodes, _) if !is_specific(word) => self.takes = Takes::Nothing,
             _ => {}
         }
@@ -245,8 +244,8 @@ impl<'t> CommandReader<'t> {
 
     /// Adds a host or a list of hosts, which may stand behind the name of their replica set.
     fn add(&mut self, list: &'t str) {
-        let is_set = |set: &str, hosts: &str| !set.contains([':', '.', ',']) && hosts.contains([':', ',']);
-        let hosts = list.split_once('/').filter(|(set, hosts)| is_set(set, hosts)).map_or(list, |(_, hosts)| hosts);
+        let behind_set = list.split_once('/').filter(|(set, _)| !set.contains([':', '.', ',']));
+        let hosts = behind_set.map_or(list, |(_, hosts)| hosts);
         self.names.extend(hosts.split(',').filter_map(host).filter(|host| is_specific(host)));
     }
 }
