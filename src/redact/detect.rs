@@ -377,9 +377,9 @@ fn chinese(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     }
     let (password, value_end) = plain_value(from.skip_while(is_blank));
     let word = password.up_to(value_end);
-    // 密码是 x and 密码Abc123!x; but 密码改为 90 天过期, 密码 hash, 密码MD5加密.
+    // 密码是 x and 密码Abc123!x; but 密码改为 90 天过期, 密码 hash, 密钥AES256GCM加密.
     let is_password = word.iter().any(u8::is_ascii_digit) && word.iter().any(u8::is_ascii_alphabetic);
-    let is_apart = password.at > end.at || looks_random(word);
+    let is_apart = password.at > end.at || (looks_random(word) && word.iter().any(u8::is_ascii_lowercase));
     let is_value = matches!(verb, Some(&("是" | "为"))) || (is_apart && is_password);
     password.secret(value_end, b"password").filter(|_| is_value)
 }
