@@ -386,8 +386,8 @@ fn chinese(bytes: &[u8], at: usize) -> Option<Range<usize>> {
 
 /// What begins behind the sign that parts a name from its value, and the sign.
 fn separated(at: Cursor<'_>) -> Option<(Cursor<'_>, &'static [u8])> {
-    let rest = Some(at.rest()).filter(|rest| !rest.starts_with(b"::") && !rest.starts_with(b"://"))?;
-    let sign = WORDS["@separators"].iter().find(|sign| rest.starts_with(sign.as_bytes()))?;
+    let mut signs = WORDS["@separators"].iter().filter(|_| !at.rest().starts_with(b"::"));
+    let sign = signs.find(|sign| at.rest().starts_with(sign.as_bytes()))?;
     Some((at.skip(sign.len()), sign.as_bytes()))
 }
 
@@ -577,8 +577,8 @@ fn url_password(bytes: &[u8], colon: usize) -> Option<Range<usize>> {
     let start = colon + "://".len();
     let text = rest.iter().take(LONGEST_AUTHORITY).take_while(|&&byte| !byte.is_ascii_whitespace() && !is_quote(byte));
     let rest = rest.get(..text.count())?;
-    // Most addresses have no user; an IPv6 address has colons of its own.
-    if !rest.contains(&b'@') || rest.starts_with(b"[") {
+    // An IPv6 address has colons of its own.
+    if rest.starts_with(b"[") {
         return None;
     }
     let rest = find(rest, b"://").and_then(|next| rest.get(..next)).unwrap_or(rest);
