@@ -235,9 +235,9 @@ fn program(word: &str) -> &str {
 
 /// Whether a word asks to show what would be done.
 fn is_dry_run(word: &str) -> bool {
-    let word = word.to_ascii_lowercase();
-    let is_dry = ["dry-run", "dryrun", "dry_run"].iter().any(|dry| word.contains(dry));
-    (is_dry && !word.ends_with("false") && !word.ends_with("none")) || is_in("@showing", &word)
+    let letters = word.to_ascii_lowercase().replace(['-', '_'], "");
+    let is_dry = letters.contains("dryrun") && !letters.ends_with("false") && !letters.ends_with("none");
+    is_dry || is_in("@showing", word)
 }
 
 /// The verbs that a name of several words begins and ends with: `stop-task`, `kafka-server-stop`, `DeleteInstance`.
@@ -483,8 +483,8 @@ fn overwrites(words: &[String]) -> bool {
         let next = words.get(at + 1).map_or("", String::as_str);
         let target = if matches!(target, "" | "|") { next } else { target };
         let is_precious = begins("@places", target) || LISTS["@ends"].iter().any(|end| target.ends_with(end));
-        let is_file = target.ends_with(".log") || target.starts_with('<');
-        let is_file = is_file || (at == 0 && target.starts_with(['/', '~', '$', '.']));
+        let is_path = at == 0 && target.starts_with(['/', '~', '$', '.']);
+        let is_file = is_path || target.ends_with(".log") || target.starts_with('<');
         // What empties a file is short.
         let empties = |word: &String| is_in("@emptying", word) || word.is_empty() || word.contains(' ');
         let is_emptied = is_file && words.iter().take(at).all(empties);

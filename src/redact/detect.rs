@@ -181,13 +181,11 @@ fn key(bytes: &[u8], at: usize) -> Option<Range<usize>> {
         }
     }
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
-    let mut length = run(head, 0, |byte| byte.is_ascii_alphanumeric());
-    if length < LEAST_RANDOM {
-        length = run(head, 0, is_base64);
-        if length != AWS_SECRET {
-            return None;
-        }
+    let (letters, base64) = (run(head, 0, |byte| byte.is_ascii_alphanumeric()), run(head, 0, is_base64));
+    if letters < LEAST_RANDOM && base64 != AWS_SECRET {
+        return None;
     }
+    let length = if letters < LEAST_RANDOM { base64 } else { letters };
     // A digest is no secret: `SHA256:uNiVztk…`.
     let before = bytes.get(at.saturating_sub(b"sha256:".len())..at)?;
     let is_digest = before.get(..b"sha".len()).is_some_and(|hash| hash.eq_ignore_ascii_case(b"sha"));
