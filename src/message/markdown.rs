@@ -8,9 +8,9 @@ use std::ops::Range;
 use std::str::Split;
 use std::{iter, mem};
 
-use serde::de::IgnoredAny;
-use serde_json::{Deserializer, Value};
+use serde_json::{Map, Value};
 
+use super::danger;
 use super::text::{self, is_ideograph};
 use crate::prompt::SECTIONS;
 
@@ -24,18 +24,43 @@ const LONG_LINE: usize = 480;
 const MAX_LEVEL: usize = 3;
 /// Words in front of a JSON answer of at most this many bytes announce it.
 const MAX_LEAD: usize = 120;
+/// JSON above this many bytes is shown as it is: each name's place is looked for in the whole text.
+const MAX_JSON: usize = 32 << 10;
+/// The end of a fence or a here-document is looked for in so many lines; it keeps the time linear in the answer.
+const MAX_BLOCK: usize = 500;
+/// So many marks of the model are looked for in a line, for the same reason.
+const MAX_FLAGS: usize = 8;
 
 /// What models call the sections that the prompt asks for.
 const MORE_TITLES: [&str; 4] = ["原因分析", "处理建议", "排查步骤", "建议"];
-/// How a model says that a step interrupts or destroys; 【高危】 is what the prompt asks for.
-const FLAGS: [&str; 6] = ["**【高危】**", "【高危】", "[高危]", "⚠️高危", "⚠️ 高危", "⚠高危"];
+/// What stands around 高危 where a model says that a step interrupts or destroys; 【高危】 is what the prompt asks for.
+const FLAG_SIGNS: [(&str, &str); 10] = [
+    ("【", "】"),
+    ("[", "]"),
+    ("（", "）"),
+    ("(", ")"),
+    ("**", "**"),
+    ("⚠", ""),
+    ("风险等级：", ""),
+    ("风险：", ""),
+    ("等级：", ""),
+    ("级别：", ""),
+];
+/// What follows a command at the end of a sentence.
+pub(crate) const ENDS: [char; 3] = ['；', '。', '、'];
 /// What the names of JSON's commands hold.
 const COMMAND_NAMES: [&str; 4] = ["命令", "ommand", "cmd", "CMD"];
-/// Tags that lose their sign wherever they stand in prose.
-const BLOCK_TAGS: &str = "blockquote br details div em font h1 h2 h3 h4 h5 h6 hr li ol p pre strong summary tbody td th \
-    thead tr ul";
-/// Tags that are names of things too, `DESCRIBE <table>`: these lose their sign when they are closed.
+/// What HTML writes for signs.
+const ENTITIES: [(&str, &str); 6] =
+    [("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"), ("&quot;", "\""), ("&#39;", "'"), ("&nbsp;", " ")];
+/// Tags that lose their sign where they are closed, and at the begin of a line.
+const BLOCK_TAGS: &str =
+    "blockquote details div em font h1 h2 h3 h4 h5 h6 li ol p strong summary tbody td th thead tr ul";
+/// Tags that lose their sign only where they are closed: `<table>` may be what is to be filled in.
 const INLINE_TAGS: &str = "a b center code del i kbd mark s small span sub sup table u";
+
+/// The lines that follow.
+type Lines<'a> = Peekable<Split<'a, char>>;
 
 /// What a line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,8 +102,8 @@ impl Line {
 /// reading order around are gone, in commands too ([`text::clean`]).
 pub(crate) fn lines(answer: &str) -> Vec<Line> {
     let text = text::clean(answer);
-    let text = opened(text.trim());
-    let rewritten = from_json(text).or_else(|| if text.contains('\n') { None } else { unfolded(text) });
+    let text = text.trim();
+    let rewritten = from_json(text).or_else(|| unfolded(text));
     let mut lines = rewritten.as_deref().unwrap_or(text).split('\n').peekable();
     let begins_chinese = |line: &str| line.chars().find(|c| c.is_alphabetic()).is_some_and(is_ideograph);
     let mut page = Page { is_chinese: lines.clone().any(begins_chinese), ..Page::default() };
@@ -86,13 +111,6 @@ pub(crate) fn lines(answer: &str) -> Vec<Line> {
         page.take(line, &mut lines);
     }
     page.lines
-}
-
-/// What stands inside the one fence around the whole answer: sections are no command.
-fn opened(text: &str) -> &str {
-    let inner = text.strip_prefix("```").and_then(|text| text.strip_suffix("```")?.split_once('\n'));
-    let has_section = |inner: &str| inner.lines().take(8).any(|line| section(line.trim()).is_some());
-    inner.filter(|(info, inner)| info.is_ascii() && has_section(inner)).map_or(text, |(_, inner)| inner)
 }
 
 /// The lines so far, and what the next one depends on.
@@ -105,6 +123,8 @@ struct Page<'a> {
     run: Option<(usize, bool)>,
     /// The last command line ended in a backslash.
     goes_on: bool,
+    /// The word that ends the here-document.
+    here: Option<&'a str>,
     is_parted: bool,
     /// The indentation of the numbered list, the number of its last item as written, and as given.
     number: Option<(usize, u32, u32)>,
@@ -112,23 +132,26 @@ struct Page<'a> {
 
 impl<'a> Page<'a> {
     /// Takes a line, and the rows of the table that begins with it.
-    fn take(&mut self, line: &'a str, lines: &mut Peekable<Split<'a, char>>) {
+    fn take(&mut self, line: &'a str, lines: &mut Lines<'a>) {
         let quoted = strip_quote(line);
-        if let Some(fence) = &self.fence {
+        if let Some(fence) = self.fence.take() {
             let line = quoted.filter(|_| fence.is_quoted).unwrap_or(line);
-            if line.trim().starts_with(fence.marks) && line.trim().trim_start_matches(['`', '~']).is_empty() {
-                self.fence = None;
-            } else {
-                self.push_command(strip_indent(line, fence.indent));
+            if is_fence_end(line, fence.marks) {
+                return;
             }
-            return;
+            if !fence.ends_before(line) {
+                self.push_command(strip_indent(line, fence.indent));
+                self.fence = Some(fence);
+                return;
+            }
         }
         let line = unquoted(line).trim_end();
         let text = line.trim_start();
-        if self.goes_on {
+        if self.goes_on || self.here.is_some() {
             self.goes_on = line.ends_with('\\');
+            self.here = self.here.filter(|word| text != *word);
             self.push_command(strip_indent(line, self.run.map_or(0, |(indent, _)| indent)));
-        } else if let Some((before, fence)) = opened_fence(line, quoted.is_some()) {
+        } else if let Some((before, fence)) = opened_fence(line, quoted.is_some(), lines) {
             if !before.is_empty() {
                 self.take_text(before);
             }
@@ -142,70 +165,87 @@ impl<'a> Page<'a> {
             while let Some(row) = lines.next_if(|line| is_row(unquoted(line))) {
                 self.push_row(&head, unquoted(row));
             }
+        } else if text == "---" && self.run.is_some() && lines.peek().is_some_and(|next| is_yaml(next.trim_start())) {
+            self.push_command(text);
         } else if text.is_empty() || is_rule(text) || is_bullet_alone(text) {
             self.is_parted = true;
-        } else if !self.take_command(line) {
+        } else if !self.take_command(line.trim_end_matches(ENDS), lines) {
             self.run = None;
             self.take_text(line);
         }
     }
 
     /// Takes the line when it is a command, and says whether it was one.
-    fn take_command(&mut self, line: &str) -> bool {
+    fn take_command(&mut self, line: &'a str, lines: &Lines<'a>) -> bool {
         let text = line.trim_start();
-        let listed = bullet(text);
-        let item = listed.unwrap_or(text);
-        let begun = (indentation(line), listed.is_some() && !is_yaml(item));
+        let item = bullet(text);
+        // The bullets of a run go when its first line has one; those of YAML are its lists.
+        let begun = (indentation(line), item.is_some_and(|item| !is_yaml(item)));
         let (indent, drops_bullets) = self.run.unwrap_or(begun);
-        let span = whole_span(item);
-        let listed = listed.filter(|_| drops_bullets);
-        let command = span.or(listed).unwrap_or_else(|| strip_indent(line, indent));
-        let is_entry = self.run.is_some() && item.starts_with(|c: char| c.is_ascii_lowercase()) && is_yaml(item);
-        let above = self.lines.last();
-        let is_announced = above.is_some_and(|line| line.kind == Kind::Command || line.text.ends_with([':', '：']));
-        let is_bare = bullet(text).is_none() && text.matches('`').count() < 2 && !text.contains("](");
-        let is_expected = self.is_chinese || text.ends_with('\\') || (is_announced && is_bare);
-        if span.is_none() && !is_entry && !(is_expected && is_command(command.trim_start())) {
+        let span = whole_span(item.unwrap_or(text));
+        let command = span.or(item.filter(|_| drops_bullets)).unwrap_or_else(|| strip_indent(line, indent));
+
+        let follows = |line: &Line| line.kind != Kind::Command && line.text.ends_with([':', '：']);
+        let is_announced = || self.run.is_some() || self.lines.last().is_some_and(follows);
+        let is_code = || item.is_none() && text.matches('`').count() < 2 && !text.contains("](") && is_bare(text);
+        let is_expected = self.is_chinese || text.ends_with('\\') || (is_announced() && is_code());
+        let is_known = span.is_some() || (is_expected && is_command(command.trim_start()));
+        if !is_known && !self.goes_on_with(text, lines) {
             return false;
         }
         self.run = Some((indent, drops_bullets));
         self.goes_on = command.ends_with('\\');
+        self.here =
+            here_document(command).filter(|word| lines.clone().take(MAX_BLOCK).any(|line| line.trim() == *word));
         self.push_command(command);
         true
     }
 
-    /// Adds a line to the block of commands.
+    /// Whether the run of command lines goes on with the line though Chinese may stand in it: an entry of YAML, or a comment,
+    /// which the run may begin with, too.
+    fn goes_on_with(&self, text: &str, lines: &Lines<'a>) -> bool {
+        let item = bullet(text).unwrap_or(text);
+        let is_entry = self.run.is_some() && item.starts_with(|c: char| c.is_ascii_lowercase()) && is_yaml(item);
+        let is_comment = || ["# ", "-- "].iter().any(|sign| text.starts_with(sign)) && section(text).is_none();
+        let precedes = || self.is_chinese && lines.clone().next().is_some_and(|next| is_command(next.trim()));
+        is_entry || (is_comment() && ((self.run.is_some() && !self.is_parted) || precedes()))
+    }
+
+    /// Adds a line to the block of commands, without the model's own mark in front of it or behind.
     fn push_command(&mut self, command: &str) {
+        // In quotes it is the command's, and in a comment it stays.
+        let has_comment = ["#", "-- ", "// "].iter().any(|sign| command.contains(sign));
+        let is_end = |bare: &String| command.starts_with(bare) || command.ends_with(bare);
+        let bare = unflagged(command).filter(|bare| has_comment || is_end(bare));
+        let is_flagged = bare.is_some();
+        let command = bare.as_deref().filter(|_| !has_comment).unwrap_or(command);
         match self.lines.last_mut().filter(|last| last.kind == Kind::Command) {
-            Some(last) => last.text.extend([if mem::take(&mut self.is_parted) { "\n\n" } else { "\n" }, command]),
-            None => self.push(Line::new(Kind::Command, command)),
+            Some(last) => {
+                last.text.extend([if mem::take(&mut self.is_parted) { "\n\n" } else { "\n" }, command]);
+                last.is_flagged |= is_flagged;
+            }
+            None => self.push(Line { is_flagged, ..Line::new(Kind::Command, command) }),
         }
     }
 
     /// Takes a line of prose, in which the model's own mark becomes a flag.
     fn take_text(&mut self, line: &str) {
-        let text = line.trim();
-        let bare = FLAGS.iter().fold(text.to_owned(), |text, flag| text.replace(flag, ""));
-        let is_flagged = bare.len() < text.len();
-        let text = if is_flagged { bare.trim().trim_start_matches(['：', ':', ' ']) } else { text };
-        // GitHub's `> [!WARNING]`.
-        let text = if text.starts_with("[!") && text.ends_with(']') { "注意：" } else { text };
-        let before = self.lines.len();
-        self.take_prose(text, indentation(line));
-        if is_flagged {
-            if self.lines.len() == before {
-                self.push(Line::new(Kind::Text, ""));
-            }
-            self.lines.last_mut().into_iter().for_each(|line| line.is_flagged = true);
+        let bare = unflagged(line);
+        let text = bare.as_deref().unwrap_or(line).trim();
+        if text.is_empty() {
+            self.push(Line::new(Kind::Text, ""));
+        } else if tag(text, true).is_some() {
+            inline(text).0.lines().for_each(|line| self.take_prose(line.trim(), 0));
+        } else {
+            self.take_prose(text, indentation(line));
         }
+        self.lines.last_mut().into_iter().for_each(|last| last.is_flagged |= bare.is_some());
     }
 
     fn take_prose(&mut self, text: &str, indent: usize) {
         if text.len() > 2 && text.starts_with('|') && text.ends_with('|') {
             return self.push_row(&[], text);
         }
-        let untagged = text.starts_with('<').then(|| inline(text).0).filter(|plain| section(plain).is_some());
-        let text = untagged.as_deref().unwrap_or(text);
         let title = heading(text);
         if let Some((name, rest)) = section(text) {
             self.number = None;
@@ -214,7 +254,7 @@ impl<'a> Page<'a> {
         }
         let text = title.unwrap_or(text);
         if let Some((number, rest)) = number(text) {
-            let rest = bullet(rest).unwrap_or(rest);
+            let rest = bullet(rest).or(self::number(rest).map(|(_, rest)| rest)).unwrap_or(rest);
             let (kind, lead) = self.numbered(number, indent);
             return self.push_prose(kind, &lead, heading(rest).unwrap_or(rest));
         }
@@ -250,9 +290,12 @@ impl<'a> Page<'a> {
         }
         let ends: &[char] = if text.len() > LONG_LINE { &['。', '；'] } else { &[] };
         for sentence in text.split_inclusive(ends) {
-            let bare = Some(sentence).filter(|_| self.is_chinese && is_command(sentence));
-            let (plain, command) = match whole_span(sentence).or(bare) {
-                Some(code) => (code.to_owned(), Some(0..code.len())),
+            let bare = sentence.trim_end_matches(ENDS);
+            let is_expected =
+                if self.is_chinese { is_command(bare) } else { is_bare(bare) && danger::is_dangerous(bare) };
+            let command = whole_span(bare).or(is_expected.then_some(bare));
+            let (plain, command) = match command {
+                Some(code) => (code.to_owned() + sentence.strip_prefix(bare).unwrap_or_default(), Some(0..code.len())),
                 None => inline(sentence),
             };
             for part in plain.split('\n').map(str::trim_end).filter(|part| !part.trim().is_empty()) {
@@ -273,25 +316,28 @@ impl<'a> Page<'a> {
     fn push_row(&mut self, head: &[String], row: &str) {
         let cells = cells(row);
         let (mut kind, mut lead) = (Kind::Text, if head.is_empty() { "" } else { "• " }.to_owned());
-        let (mut words, mut commands) = (String::new(), Vec::new());
+        let (mut words, mut commands) = (Vec::new(), Vec::new());
         for (column, cell) in cells.iter().enumerate().filter(|(_, cell)| !cell.is_empty()) {
             let text = inline(cell).0.replace('\n', "；");
-            if let Some(command) = whole_span(cell).filter(|code| code.contains(' ')) {
+            let code = whole_span(cell);
+            let command = code.or(is_command(cell).then_some(cell));
+            let is_apart = |command: &&str| (code.is_some() && command.contains(' ')) || danger::is_dangerous(command);
+            if let Some(command) = command.filter(is_apart) {
                 commands.push(command);
             } else if column == 0 && text.parse::<u8>().is_ok() {
                 (kind, lead) = (Kind::Step, format!("{text}. "));
-            } else if words.is_empty() {
-                words = text;
             } else {
-                match head.get(column).filter(|name| !name.is_empty()) {
-                    Some(name) if head.len() > 2 => words.extend(["，", name, "：", &text]),
-                    name => words.extend([if name.is_some() { "：" } else { "，" }, &text]),
-                }
+                let name = head.get(column).filter(|name| head.len() > 2 && !words.is_empty() && !name.is_empty());
+                words.push(name.map_or(text.clone(), |name| format!("{name}：{text}")));
             }
         }
-        if !words.is_empty() || kind == Kind::Step {
+        let words = words.join(if head.len() == 2 { "：" } else { "，" });
+        let bare = unflagged(&words);
+        let is_flagged = bare.is_some();
+        let words = bare.unwrap_or(words);
+        if !words.is_empty() || is_flagged || kind == Kind::Step {
             let colon = if commands.is_empty() || words.is_empty() { "" } else { "：" };
-            self.push(Line::new(kind, format!("{lead}{words}{colon}").trim_end()));
+            self.push(Line { is_flagged, ..Line::new(kind, format!("{lead}{words}{colon}").trim_end()) });
         }
         commands.into_iter().for_each(|command| self.push_command(command));
     }
@@ -304,20 +350,75 @@ struct Fence<'a> {
     indent: usize,
     /// A `>` stands in front of each line.
     is_quoted: bool,
+    /// A line closes it before another fence is opened.
+    is_closed: bool,
+}
+
+impl Fence<'_> {
+    /// Whether the line is prose that models put into a fence: one around the whole answer, or one that they never close.
+    fn ends_before(&self, line: &str) -> bool {
+        let text = line.trim_start();
+        let begins_next = text.starts_with(self.marks) && !is_fence_end(text, self.marks);
+        let words = number(text).map_or(text, |(_, rest)| rest).trim_start_matches(['#', '*', '【', ' ']);
+        let is_prose = words.starts_with(is_ideograph) && !text.starts_with("# ") && indentation(line) <= self.indent;
+        (is_prose && section(text).is_some()) || (!self.is_closed && (is_prose || begins_next))
+    }
+}
+
+fn is_fence_end(line: &str, marks: &str) -> bool {
+    line.trim().starts_with(marks) && line.trim().trim_start_matches(['`', '~']).is_empty()
 }
 
 /// What stands in front of the fence that the line opens, and the fence: none for ```` ```markdown ````, in which there
 /// is no code. Models open one behind a list's number or an announcement, too.
-fn opened_fence(line: &str, is_quoted: bool) -> Option<(&str, Option<Fence<'_>>)> {
+fn opened_fence<'a>(line: &'a str, is_quoted: bool, lines: &Lines<'a>) -> Option<(&'a str, Option<Fence<'a>>)> {
     let at = line.find("```").or_else(|| line.find("~~~").filter(|at| *at <= indentation(line)))?;
     let (before, text) = line.split_at_checked(at)?;
     let info = text.trim_start_matches(['`', '~']);
-    if before.contains('`') || info.contains(|c: char| !c.is_ascii_alphanumeric() && !"-_+ ".contains(c)) {
+    let is_item = is_bullet_alone(before.trim());
+    let is_word = |c: char| c.is_ascii_alphanumeric() || "-_+ ".contains(c);
+    let is_alone = before.trim().is_empty() || is_item || info.chars().all(is_word);
+    if before.contains('`') || info.contains('`') || !is_alone {
         return None;
     }
-    let indent = if is_bullet_alone(before.trim()) { before.len() } else { indentation(line) };
-    let fence = Fence { marks: text.strip_suffix(info)?, indent, is_quoted };
+    let marks = text.strip_suffix(info)?;
+    let mut next = lines.clone().take(MAX_BLOCK).map(|line| line.trim_start_matches(['>', ' ', '\t']));
+    let is_closed = next.find(|line| line.starts_with(marks)).is_some_and(|line| is_fence_end(line, marks));
+    let fence = Fence { marks, indent: if is_item { before.len() } else { indentation(line) }, is_quoted, is_closed };
     Some((before.trim_end(), Some(fence).filter(|_| !["markdown", "md"].contains(&info.trim()))))
+}
+
+/// The texts around a mark without the signs next to it, if there are some.
+fn without_signs<'a, 'b>(before: &'a str, behind: &'b str) -> Option<(&'a str, &'b str)> {
+    let before = before.trim_end_matches([' ', '\u{fe0f}']);
+    FLAG_SIGNS.iter().find_map(|(open, close)| {
+        // 风险：高危端口暴露 is a sentence.
+        let is_word = open.ends_with('：') && behind.starts_with(char::is_alphanumeric);
+        let before = before.strip_suffix(open).filter(|_| !is_word)?;
+        Some((before, behind.trim_start().strip_prefix(close)?))
+    })
+}
+
+/// The line without the model's own mark, if it holds one.
+fn unflagged(line: &str) -> Option<String> {
+    let (mut plain, mut rest, mut is_flagged) = (String::new(), line, false);
+    for _ in 0..MAX_FLAGS {
+        let Some((before, behind)) = rest.split_once("高危") else { break };
+        plain.push_str(before);
+        rest = behind.strip_prefix("操作").unwrap_or(behind).trim_start_matches(['！', '!']);
+        let around = iter::successors(Some((plain.as_str(), rest)), |(before, behind)| without_signs(before, behind));
+        let Some((length, bare)) = around.skip(1).last().map(|(before, bare)| (before.len(), bare)) else {
+            plain.push_str("高危");
+            rest = behind;
+            continue;
+        };
+        (is_flagged, rest) = (true, bare);
+        plain.truncate(length);
+        if !plain.trim_end().ends_with(|c: char| c.is_alphanumeric() || "`*）".contains(c)) {
+            rest = rest.trim_start_matches(['：', ':', '，', ',', '。', ' ']);
+        }
+    }
+    is_flagged.then(|| (plain + rest).trim_end_matches(['，', ',', ' ']).replace(" ：", "："))
 }
 
 /// Width of the white space in front, a tab counted as four.
@@ -330,10 +431,19 @@ fn level(indent: usize) -> String {
     "  ".repeat((indent / 2).min(MAX_LEVEL))
 }
 
-/// The line without up to `indent` spaces in front.
+/// The line without white space of up to `indent` in front.
 fn strip_indent(line: &str, indent: usize) -> &str {
-    let spaces = line.bytes().take(indent).take_while(|byte| *byte == b' ').count();
-    line.get(spaces..).unwrap_or_default()
+    let mut width = 0;
+    line.trim_start_matches(|c| {
+        width += if c == ' ' {
+            1
+        } else if c == '\t' {
+            4
+        } else {
+            indent + 1
+        };
+        width <= indent
+    })
 }
 
 /// The line without one `>` in front of it.
@@ -355,18 +465,18 @@ fn is_command(text: &str) -> bool {
     let others = ["|", "**", "[!", "## ", "### ", "#### ", "http://", "https://"];
     let is_link = || text.trim_start_matches('!').starts_with('[') && text.contains("](http");
     let closed = text.rfind("</").filter(|_| text.ends_with('>')).and_then(|at| text.get(at..));
-    // `Check the disk first.`
+    // `Check the disk first.`, `Verify:`
     let is_sentence = text.contains(" the ")
         || (text.starts_with(|c: char| c.is_ascii_uppercase())
             && text.ends_with(['.', '!', '?', ':'])
-            && text.contains(' ')
+            && (text.contains(' ') || begins_sentence(text))
             && !text.contains(['=', '{', '(']));
     text.starts_with(|c: char| c.is_ascii())
         && !others.iter().any(|sign| text.starts_with(sign))
         && !is_sentence
         && !is_link()
         && number(text).is_none()
-        && tag(text).or(closed.and_then(tag)).is_none()
+        && tag(text, true).or(closed.and_then(|closed| tag(closed, false))).is_none()
         && is_foreign_but_for_data(text)
 }
 
@@ -388,6 +498,24 @@ fn is_foreign_but_for_data(text: &str) -> bool {
     true
 }
 
+/// Whether the line begins with a capitalised word: `Then restart`, but not `SELECT 1` or `Get-Service`.
+fn begins_sentence(text: &str) -> bool {
+    let word = text.split([' ', ',', ':']).next().unwrap_or_default();
+    word.starts_with(|c: char| c.is_ascii_uppercase()) && word.bytes().skip(1).all(|byte| byte.is_ascii_lowercase())
+}
+
+/// Whether the line of an English answer may be a command as well.
+pub(crate) fn is_bare(text: &str) -> bool {
+    is_command(text) && !begins_sentence(text)
+}
+
+/// The word that ends the here-document that the command begins.
+fn here_document(command: &str) -> Option<&str> {
+    let (_, behind) = command.split_once("<<")?;
+    let behind = behind.trim_start_matches(['-', ' ', '\'', '"', '\\']);
+    behind.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().filter(|word| !word.is_empty())
+}
+
 /// `key:`, `key: value`: what a list's item holds in YAML.
 fn is_yaml(item: &str) -> bool {
     let is_key = |key: &str| key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-./\"'".contains(&byte));
@@ -395,13 +523,15 @@ fn is_yaml(item: &str) -> bool {
     !key.is_empty() && is_key(key) && (value.is_empty() || value.starts_with(' '))
 }
 
-/// The item behind a bullet. `* * * * * job` is a line of a crontab.
+/// The item behind a bullet, and behind a box to tick. `* * * * * job` is a line of a crontab, `* soft nofile 65535` of
+/// limits.conf.
 fn bullet(text: &str) -> Option<&str> {
     let item = text.strip_prefix(['-', '*', '+', '•'])?.strip_prefix([' ', '\t'])?.trim_start();
     let field = item.split(' ').next().unwrap_or_default();
-    let is_schedule =
-        text.starts_with('*') && field.bytes().all(|byte| byte.is_ascii_digit() || b"*/,-".contains(&byte));
-    (!is_schedule).then_some(item)
+    let is_field =
+        ["soft", "hard"].contains(&field) || field.bytes().all(|byte| byte.is_ascii_digit() || b"*/,-".contains(&byte));
+    let ticked = ["[ ] ", "[x] ", "[X] "].iter().find_map(|tick| item.strip_prefix(tick));
+    Some(ticked.unwrap_or(item)).filter(|_| !(text.starts_with('*') && is_field))
 }
 
 /// The number of a list's item, and what follows it.
@@ -417,11 +547,14 @@ fn is_bullet_alone(text: &str) -> bool {
     ["-", "*", "+", "•", ".", ")"].contains(&text.trim_start_matches(|c: char| c.is_ascii_digit()))
 }
 
-/// `---`, `* * *`, `====`, `——`, and the frame of a table that a terminal drew.
+/// `---`, `* * *`, `====`, `——`, the frame of a table that a terminal drew, and GitHub's `[!WARNING]`.
 fn is_rule(text: &str) -> bool {
     let is_drawn = |signs: &str| text.chars().all(|c| c == ' ' || signs.contains(c));
     let marks = text.chars().filter(|c| *c != ' ').count();
-    (marks >= 3 && ["+-=", "*", "_"].iter().any(|signs| is_drawn(signs))) || (marks >= 2 && is_drawn("—─━＝"))
+    let is_admonition = text.starts_with("[!") && text.ends_with(']');
+    is_admonition
+        || (marks >= 3 && ["+-=", "*", "_"].iter().any(|signs| is_drawn(signs)))
+        || (marks >= 2 && is_drawn("—─━＝"))
 }
 
 /// The text of a heading, `## so`, `##结论`, or a line that is all bold.
@@ -506,8 +639,8 @@ fn link(text: &str) -> Option<(String, usize)> {
     Some((shown, near.len() - behind.len()))
 }
 
-/// What takes the place of the tag that begins the text, and the bytes of the tag.
-fn tag(text: &str) -> Option<(String, usize)> {
+/// What takes the place of the tag that begins the text, and the bytes of the tag. `<p>` in a sentence is a placeholder.
+fn tag(text: &str, begins_line: bool) -> Option<(String, usize)> {
     let near = window(text);
     let inner = near.strip_prefix('<')?.split_once('>')?.0;
     let opened = inner.strip_prefix('/').unwrap_or(inner);
@@ -517,8 +650,11 @@ fn tag(text: &str) -> Option<(String, usize)> {
     let is_closed = || is_closing || inner.contains("=\"") || near.contains(&format!("</{name}>"));
     let shown = match (name.as_str(), is_closing) {
         _ if inner.starts_with("http") && !inner.contains(' ') => inner,
-        _ if !(is_in(BLOCK_TAGS) || (is_in(INLINE_TAGS) && is_closed())) => return None,
-        ("br" | "pre", false) => "\n",
+        ("br" | "hr" | "pre", _) => "\n",
+        _ if !(is_in(BLOCK_TAGS) && (begins_line || is_closed())) && !(is_in(INLINE_TAGS) && is_closed()) => {
+            return None;
+        }
+        ("h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "p", true) => "\n",
         ("li", false) => "\n• ",
         ("td" | "th", true) => " ",
         ("a", false) => inner.split('"').find(|value| value.starts_with("http")).unwrap_or_default(),
@@ -534,7 +670,7 @@ fn inline(text: &str) -> (String, Option<Range<usize>>) {
     let hugs = |text: &str| !text.is_empty() && !text.ends_with(' ');
     let is_closed = |near: &str| near.match_indices("**").any(|(at, _)| near.get(..at).is_some_and(hugs));
     let mut rest = text;
-    while let Some(at) = rest.find(['`', '*', '[', '!', '<']) {
+    while let Some(at) = rest.find(['`', '*', '[', '!', '<', '&']) {
         let (before, here) = rest.split_at_checked(at).unwrap_or_default();
         plain.push_str(before);
         let sign = here.chars().next().unwrap_or_default();
@@ -552,7 +688,11 @@ fn inline(text: &str) -> (String, Option<Range<usize>>) {
                 is_bold ^= is_mark;
                 is_mark.then(|| (String::new(), run))
             }
-            '<' => tag(here),
+            '<' => tag(here, plain.is_empty() || plain.ends_with('\n')),
+            '&' => ENTITIES
+                .iter()
+                .find(|(name, _)| here.starts_with(name))
+                .map(|(name, sign)| ((*sign).into(), name.len())),
             _ => link(here),
         };
         // A run that has no partner is looked at once.
@@ -592,60 +732,71 @@ fn unfolded(text: &str) -> Option<String> {
         lines.push(c);
         before = c;
     }
-    (titles > 1).then_some(lines)
+    (titles > 1 && !text.contains('\n')).then_some(lines)
 }
 
-/// An answer that is a JSON object or list and nothing else, fenced and announced or not, as Markdown: the outer names
-/// become headings, lists are numbered, in the order they were written, and commands get fences.
+/// An answer that is a JSON object or list and nothing else, fenced and announced or not, as Markdown: names become
+/// headings, lists are numbered, and commands get fences.
 fn from_json(answer: &str) -> Option<String> {
     let begin = window(answer).find(['{', '[']).filter(|at| *at <= MAX_LEAD)?;
     let (lead, text) = answer.split_at_checked(begin)?;
     let is_fenced = lead.trim_end().trim_end_matches(char::is_alphabetic).ends_with("```");
     let text = if is_fenced { text.strip_suffix("```")? } else { text };
-    if !(is_fenced || lead.is_empty()) || serde_json::from_str::<IgnoredAny>(text).is_err() {
-        return None;
+    let is_alone = is_fenced || lead.is_empty();
+    let value = serde_json::from_str(text).ok().filter(|_| is_alone && text.len() <= MAX_JSON)?;
+    Some(sections(&value, text))
+}
+
+/// A heading for each name; one name around all is left out.
+fn sections(value: &Value, text: &str) -> String {
+    let Value::Object(fields) = value else { return items(value, text) };
+    match fields.values().next().filter(|inner| fields.len() == 1 && inner.is_object()) {
+        Some(inner) => sections(inner, text),
+        None => in_order(fields, text).map(|(name, value)| format!("\n## {name}\n{}", items(value, text))).collect(),
     }
-    let mut markdown = String::with_capacity(text.len());
-    // Whether each open bracket is a list's, the name of the value that comes, and the commands of the item.
-    let (mut lists, mut name, mut commands, mut begins_item) = (Vec::new(), String::new(), String::new(), true);
-    let mut rest = text;
-    while let Some(sign) = rest.chars().next() {
-        let is_command = COMMAND_NAMES.iter().any(|word| name.contains(word));
-        if sign == '"' || sign == '-' || sign.is_ascii_alphanumeric() {
-            let mut values = Deserializer::from_str(rest).into_iter::<Value>();
-            let value = values.next()?.ok()?;
-            let word = || value.to_string().replace("true", "是").replace("false", "否").replace("null", "无");
-            let text = value.as_str().map_or_else(word, str::to_owned);
-            rest = rest.get(values.byte_offset()..)?;
-            if rest.trim_start().starts_with(':') {
-                if lists.len() == 1 {
-                    markdown.extend(["\n## ", &text, "\n"]);
-                }
-                name = text;
-            } else if is_command {
-                commands.extend(["\n```\n", &text, "\n```\n"]);
-            } else if lists == [false] {
-                markdown.push_str(&text);
-            } else if mem::take(&mut begins_item) {
-                markdown.extend(["\n1. ", &text]);
-            } else {
-                markdown.extend(["，", &name, "：", &text]);
-            }
-            continue;
+}
+
+/// The fields in the order they were written.
+fn in_order<'a>(fields: &'a Map<String, Value>, text: &str) -> impl Iterator<Item = (&'a String, &'a Value)> {
+    let mut fields: Vec<_> = fields.iter().collect();
+    fields.sort_by_cached_key(|(name, _)| text.find(&format!("\"{name}\"")));
+    fields.into_iter()
+}
+
+/// The items of a list, of an object with numbers for names, or one of fields; else the text.
+fn items(value: &Value, text: &str) -> String {
+    match value {
+        Value::Array(list) => list.iter().map(|value| item(value, text)).collect(),
+        Value::Object(fields) if fields.keys().all(|name| name.parse::<u8>().is_ok()) => {
+            in_order(fields, text).map(|(_, value)| item(value, text)).collect()
         }
-        match sign {
-            '{' | '[' => lists.push(sign == '['),
-            // The commands of a list have one name, those of the next object another.
-            '}' | ']' => lists.pop().map_or((), |_| name.clear()),
-            ',' if lists.len() == 1 || (lists.last() == Some(&true) && !is_command) => {
-                markdown.push_str(&mem::take(&mut commands));
-                begins_item = true;
-            }
-            _ => {}
-        }
-        rest = rest.get(sign.len_utf8()..)?;
+        Value::Object(_) => item(value, text),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => plain_value(value) + "\n",
     }
-    Some(markdown + &commands)
+}
+
+/// A step: its first text, the others with their names, its commands. The number that it gives itself is left out.
+fn item(value: &Value, text: &str) -> String {
+    let Value::Object(fields) = value else { return format!("1. {}\n", plain_value(value)) };
+    let (mut words, mut commands) = (Vec::new(), String::new());
+    for (name, value) in in_order(fields, text) {
+        let shown = plain_value(value);
+        if COMMAND_NAMES.iter().any(|word| name.contains(word)) {
+            let lines = value.as_array().map(|lines| lines.iter().map(plain_value).collect::<Vec<_>>().join("\n"));
+            commands.extend(["```\n", &lines.unwrap_or(shown), "\n```\n"]);
+        } else if !words.is_empty() {
+            words.push(format!("{name}：{shown}"));
+        } else if shown.parse::<u8>().is_err() {
+            words.push(shown);
+        }
+    }
+    format!("1. {}\n{commands}", words.join("，"))
+}
+
+fn plain_value(value: &Value) -> String {
+    let word = || value.to_string().replace("true", "是").replace("false", "否").replace("null", "无");
+    let list = value.as_array().map(|list| list.iter().map(plain_value).collect::<Vec<_>>().join("、"));
+    value.as_str().map(str::to_owned).or(list).unwrap_or_else(word)
 }
 
 #[cfg(test)]
