@@ -34,18 +34,8 @@ const MAX_FLAGS: usize = 8;
 /// What models call the sections that the prompt asks for.
 const MORE_TITLES: [&str; 4] = ["原因分析", "处理建议", "排查步骤", "建议"];
 /// What stands around 高危 where a model says that a step interrupts or destroys; 【高危】 is what the prompt asks for.
-const FLAG_SIGNS: [(&str, &str); 10] = [
-    ("【", "】"),
-    ("[", "]"),
-    ("（", "）"),
-    ("(", ")"),
-    ("**", "**"),
-    ("⚠", ""),
-    ("风险等级：", ""),
-    ("风险：", ""),
-    ("等级：", ""),
-    ("级别：", ""),
-];
+const FLAG_SIGNS: [&str; 10] =
+    ["【 】", "[ ]", "（ ）", "( )", "** **", "⚠ ", "风险等级： ", "风险： ", "等级： ", "级别： "];
 /// What follows a command at the end of a sentence.
 pub(crate) const ENDS: [char; 3] = ['；', '。', '、'];
 /// What the names of JSON's commands hold.
@@ -232,7 +222,7 @@ impl<'a> Page<'a> {
     fn take_text(&mut self, line: &str) {
         let bare = unflagged(line);
         let text = bare.as_deref().unwrap_or(line).trim();
-        if text.is_empty() {
+        if text.is_empty() && bare.is_some() {
             self.push(Line::new(Kind::Text, ""));
         } else if tag(text, true).is_some() {
             inline(text).0.lines().for_each(|line| self.take_prose(line.trim(), 0));
@@ -249,8 +239,10 @@ impl<'a> Page<'a> {
         let title = heading(text);
         if let Some((name, rest)) = section(text) {
             self.number = None;
-            let kind = if rest.is_empty() { Kind::Title } else { Kind::Section };
-            return self.push_prose(kind, &format!("{name}："), rest);
+            if rest.is_empty() {
+                return self.push(Line::new(Kind::Title, format!("{name}：")));
+            }
+            return self.push_prose(Kind::Section, &format!("{name}："), rest);
         }
         let text = title.unwrap_or(text);
         if let Some((number, rest)) = number(text) {
@@ -285,25 +277,19 @@ impl<'a> Page<'a> {
 
     /// Adds prose behind `lead`, a line for each break in it; a long line is broken behind its sentences.
     fn push_prose(&mut self, mut kind: Kind, mut lead: &str, text: &str) {
-        if kind == Kind::Title {
-            return self.push(Line::new(kind, lead));
-        }
-        let ends: &[char] = if text.len() > LONG_LINE { &['。', '；'] } else { &[] };
-        for sentence in text.split_inclusive(ends) {
-            let bare = sentence.trim_end_matches(ENDS);
-            let is_expected =
-                if self.is_chinese { is_command(bare) } else { is_bare(bare) && danger::is_dangerous(bare) };
-            let command = whole_span(bare).or(is_expected.then_some(bare));
-            let (plain, command) = match command {
-                Some(code) => (code.to_owned() + sentence.strip_prefix(bare).unwrap_or_default(), Some(0..code.len())),
-                None => inline(sentence),
-            };
-            for part in plain.split('\n').map(str::trim_end).filter(|part| !part.trim().is_empty()) {
-                let command = command.as_ref().filter(|_| !plain.trim().contains('\n'));
-                let command = command.map(|range| range.start + lead.len()..range.end + lead.len());
-                self.push(Line { command, ..Line::new(kind, format!("{lead}{part}")) });
-                (kind, lead) = (Kind::Text, "");
-            }
+        let broken = text.replace('。', "。\n");
+        let text = if text.len() > LONG_LINE { &broken } else { text };
+        let bare = text.trim_end_matches(ENDS);
+        let is_expected = if self.is_chinese { is_command(bare) } else { is_bare(bare) && danger::is_dangerous(bare) };
+        let (plain, command) = match whole_span(bare).or(is_expected.then_some(bare)) {
+            Some(code) => (code.to_owned() + text.strip_prefix(bare).unwrap_or_default(), Some(0..code.len())),
+            None => inline(text),
+        };
+        let command = command.filter(|_| !plain.trim().contains('\n'));
+        let command = command.map(|range| range.start + lead.len()..range.end + lead.len());
+        for part in plain.split('\n').map(str::trim_end).filter(|part| !part.trim().is_empty()) {
+            self.push(Line { command: command.clone(), ..Line::new(kind, format!("{lead}{part}")) });
+            (kind, lead) = (Kind::Text, "");
         }
     }
 
@@ -314,32 +300,24 @@ impl<'a> Page<'a> {
 
     /// Adds a table's row as `• first，column：value`, its commands below it.
     fn push_row(&mut self, head: &[String], row: &str) {
-        let cells = cells(row);
-        let (mut kind, mut lead) = (Kind::Text, if head.is_empty() { "" } else { "• " }.to_owned());
-        let (mut words, mut commands) = (Vec::new(), Vec::new());
-        for (column, cell) in cells.iter().enumerate().filter(|(_, cell)| !cell.is_empty()) {
-            let text = inline(cell).0.replace('\n', "；");
+        let (mut lead, mut words, mut commands) = (String::new(), Vec::new(), Vec::new());
+        for (column, cell) in cells(row).iter().enumerate().filter(|(_, cell)| !cell.is_empty()) {
             let code = whole_span(cell);
-            let command = code.or(is_command(cell).then_some(cell));
             let is_apart = |command: &&str| (code.is_some() && command.contains(' ')) || danger::is_dangerous(command);
-            if let Some(command) = command.filter(is_apart) {
-                commands.push(command);
-            } else if column == 0 && text.parse::<u8>().is_ok() {
-                (kind, lead) = (Kind::Step, format!("{text}. "));
+            let name = head.get(column).filter(|name| head.len() > 2 && !words.is_empty() && !name.is_empty());
+            if let Some(command) = code.or(is_command(cell).then_some(cell)).filter(is_apart) {
+                commands.push(command.to_owned());
+            } else if column == 0 && cell.parse::<u8>().is_ok() {
+                lead = format!("{cell}. ");
             } else {
-                let name = head.get(column).filter(|name| head.len() > 2 && !words.is_empty() && !name.is_empty());
-                words.push(name.map_or(text.clone(), |name| format!("{name}：{text}")));
+                words.push(name.map_or(cell.clone(), |name| format!("{name}：{cell}")));
             }
         }
+        let bullet = if lead.is_empty() && !head.is_empty() && !words.is_empty() { "• " } else { "" };
+        let colon = if commands.is_empty() || words.is_empty() { "" } else { "：" };
         let words = words.join(if head.len() == 2 { "：" } else { "，" });
-        let bare = unflagged(&words);
-        let is_flagged = bare.is_some();
-        let words = bare.unwrap_or(words);
-        if !words.is_empty() || is_flagged || kind == Kind::Step {
-            let colon = if commands.is_empty() || words.is_empty() { "" } else { "：" };
-            self.push(Line { is_flagged, ..Line::new(kind, format!("{lead}{words}{colon}").trim_end()) });
-        }
-        commands.into_iter().for_each(|command| self.push_command(command));
+        self.take_text(&format!("{bullet}{lead}{words}{colon}"));
+        commands.iter().for_each(|command| self.push_command(command));
     }
 }
 
@@ -391,7 +369,8 @@ fn opened_fence<'a>(line: &'a str, is_quoted: bool, lines: &Lines<'a>) -> Option
 /// The texts around a mark without the signs next to it, if there are some.
 fn without_signs<'a, 'b>(before: &'a str, behind: &'b str) -> Option<(&'a str, &'b str)> {
     let before = before.trim_end_matches([' ', '\u{fe0f}']);
-    FLAG_SIGNS.iter().find_map(|(open, close)| {
+    FLAG_SIGNS.iter().find_map(|signs| {
+        let (open, close) = signs.split_once(' ')?;
         // 风险：高危端口暴露 is a sentence.
         let is_word = open.ends_with('：') && behind.starts_with(char::is_alphanumeric);
         let before = before.strip_suffix(open).filter(|_| !is_word)?;
@@ -435,14 +414,8 @@ fn level(indent: usize) -> String {
 fn strip_indent(line: &str, indent: usize) -> &str {
     let mut width = 0;
     line.trim_start_matches(|c| {
-        width += if c == ' ' {
-            1
-        } else if c == '\t' {
-            4
-        } else {
-            indent + 1
-        };
-        width <= indent
+        width += if c == '\t' { 4 } else { 1 };
+        matches!(c, ' ' | '\t') && width <= indent
     })
 }
 
@@ -551,8 +524,7 @@ fn is_bullet_alone(text: &str) -> bool {
 fn is_rule(text: &str) -> bool {
     let is_drawn = |signs: &str| text.chars().all(|c| c == ' ' || signs.contains(c));
     let marks = text.chars().filter(|c| *c != ' ').count();
-    let is_admonition = text.starts_with("[!") && text.ends_with(']');
-    is_admonition
+    (text.starts_with("[!") && text.ends_with(']'))
         || (marks >= 3 && ["+-=", "*", "_"].iter().any(|signs| is_drawn(signs)))
         || (marks >= 2 && is_drawn("—─━＝"))
 }
@@ -599,7 +571,7 @@ fn cells(row: &str) -> Vec<String> {
         c == '|' && !in_code
     };
     let cells = row.strip_suffix('|').unwrap_or(&row).split(is_edge);
-    cells.map(|cell| cell.trim().replace('\0', "|")).collect()
+    cells.map(|cell| cell.trim().replace('\0', "|").replace("<br>", "；")).collect()
 }
 
 /// As much of the text as a partner of its first sign is looked for in.
@@ -647,13 +619,12 @@ fn tag(text: &str, begins_line: bool) -> Option<(String, usize)> {
     let is_closing = opened.len() < inner.len();
     let name = opened.split([' ', '/']).next()?.to_ascii_lowercase();
     let is_in = |names: &str| names.split(' ').any(|known| known == name);
-    let is_closed = || is_closing || inner.contains("=\"") || near.contains(&format!("</{name}>"));
+    let is_closed = is_closing || inner.contains("=\"") || near.contains(&format!("</{name}>"));
+    let is_known = (is_closed && is_in(INLINE_TAGS)) || ((is_closed || begins_line) && is_in(BLOCK_TAGS));
     let shown = match (name.as_str(), is_closing) {
         _ if inner.starts_with("http") && !inner.contains(' ') => inner,
         ("br" | "hr" | "pre", _) => "\n",
-        _ if !(is_in(BLOCK_TAGS) && (begins_line || is_closed())) && !(is_in(INLINE_TAGS) && is_closed()) => {
-            return None;
-        }
+        _ if !is_known => return None,
         ("h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "p", true) => "\n",
         ("li", false) => "\n• ",
         ("td" | "th", true) => " ",
@@ -749,10 +720,10 @@ fn from_json(answer: &str) -> Option<String> {
 
 /// A heading for each name; one name around all is left out.
 fn sections(value: &Value, text: &str) -> String {
-    let Value::Object(fields) = value else { return items(value, text) };
+    let Value::Object(fields) = value else { return steps(value, text) };
     match fields.values().next().filter(|inner| fields.len() == 1 && inner.is_object()) {
         Some(inner) => sections(inner, text),
-        None => in_order(fields, text).map(|(name, value)| format!("\n## {name}\n{}", items(value, text))).collect(),
+        None => in_order(fields, text).map(|(name, value)| format!("\n## {name}\n{}", steps(value, text))).collect(),
     }
 }
 
@@ -763,34 +734,35 @@ fn in_order<'a>(fields: &'a Map<String, Value>, text: &str) -> impl Iterator<Ite
     fields.into_iter()
 }
 
-/// The items of a list, of an object with numbers for names, or one of fields; else the text.
-fn items(value: &Value, text: &str) -> String {
-    match value {
-        Value::Array(list) => list.iter().map(|value| item(value, text)).collect(),
-        Value::Object(fields) if fields.keys().all(|name| name.parse::<u8>().is_ok()) => {
-            in_order(fields, text).map(|(_, value)| item(value, text)).collect()
-        }
-        Value::Object(_) => item(value, text),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => plain_value(value) + "\n",
+/// The steps of a list, or of fields: the first text, the others with their names, the commands, and steps within. The
+/// number that a step gives itself is left out.
+fn steps(value: &Value, text: &str) -> String {
+    let is_numbered = |fields: &&Map<String, Value>| fields.keys().all(|name| name.parse::<u8>().is_ok());
+    let numbered = value.as_object().filter(is_numbered).map(|fields| in_order(fields, text).map(|(_, step)| step));
+    if let Some(list) = value.as_array().map(|list| list.iter().collect()).or(numbered.map(Iterator::collect::<Vec<_>>))
+    {
+        let item = |value: &Value| format!("1. {}\n", plain_value(value));
+        return list
+            .into_iter()
+            .map(|value| if value.is_object() { steps(value, text) } else { item(value) })
+            .collect();
     }
-}
-
-/// A step: its first text, the others with their names, its commands. The number that it gives itself is left out.
-fn item(value: &Value, text: &str) -> String {
-    let Value::Object(fields) = value else { return format!("1. {}\n", plain_value(value)) };
-    let (mut words, mut commands) = (Vec::new(), String::new());
+    let Value::Object(fields) = value else { return plain_value(value) + "\n" };
+    let (mut words, mut below) = (Vec::new(), String::new());
     for (name, value) in in_order(fields, text) {
         let shown = plain_value(value);
         if COMMAND_NAMES.iter().any(|word| name.contains(word)) {
             let lines = value.as_array().map(|lines| lines.iter().map(plain_value).collect::<Vec<_>>().join("\n"));
-            commands.extend(["```\n", &lines.unwrap_or(shown), "\n```\n"]);
+            below.extend(["```\n", &lines.unwrap_or(shown), "\n```\n"]);
+        } else if value.is_object() {
+            below.push_str(&steps(value, text));
         } else if !words.is_empty() {
             words.push(format!("{name}：{shown}"));
         } else if shown.parse::<u8>().is_err() {
             words.push(shown);
         }
     }
-    format!("1. {}\n{commands}", words.join("，"))
+    if words.is_empty() { below } else { format!("1. {}\n{below}", words.join("，")) }
 }
 
 fn plain_value(value: &Value) -> String {
