@@ -105,47 +105,30 @@ pub(crate) fn lines(answer: &str) -> Vec<Line> {
 
 /// The lines so far, and what the next one depends on.
 #[derive(Default)]
-struct Page<'a> {
+struct Page {
     is_chinese: bool,
     lines: Vec<Line>,
-    fence: Option<Fence<'a>>,
     /// The indentation of the run of command lines outside a fence, and whether its bullets go.
     run: Option<(usize, bool)>,
-    /// The last command line ended in a backslash.
-    goes_on: bool,
-    /// The word that ends the here-document.
-    here: Option<&'a str>,
     is_parted: bool,
     /// The indentation of the numbered list, the number of its last item as written, and as given.
     number: Option<(usize, u32, u32)>,
 }
 
-impl<'a> Page<'a> {
-    /// Takes a line, and the rows of the table that begins with it.
-    fn take(&mut self, line: &'a str, lines: &mut Lines<'a>) {
-        let quoted = strip_quote(line);
-        if let Some(fence) = self.fence.take() {
-            let line = quoted.filter(|_| fence.is_quoted).unwrap_or(line);
-            if is_fence_end(line, fence.marks) {
-                return;
-            }
-            if !fence.ends_before(line) {
-                self.push_command(strip_indent(line, fence.indent));
-                self.fence = Some(fence);
-                return;
-            }
-        }
+impl Page {
+    /// Takes a line, and those below it that belong to it: of a fence, a table, a command.
+    fn take(&mut self, line: &str, lines: &mut Lines) {
+        let is_quoted = strip_quote(line).is_some();
         let line = unquoted(line).trim_end();
         let text = line.trim_start();
-        if self.goes_on || self.here.is_some() {
-            self.goes_on = line.ends_with('\\');
-            self.here = self.here.filter(|word| text != *word);
-            self.push_command(strip_indent(line, self.run.map_or(0, |(indent, _)| indent)));
-        } else if let Some((before, fence)) = opened_fence(line, quoted.is_some(), lines) {
-            if !before.is_empty() {
-                self.take_text(before);
+        if let Some((before, marks, info)) = opened_fence(line) {
+            let indent = if is_bullet_alone(before.trim()) { before.len() } else { indentation(line) };
+            self.take_text(before);
+            (self.run, self.is_parted) = (None, false);
+            // In Markdown there is no code.
+            if !["markdown", "md"].contains(&info.trim()) {
+                self.take_fence(marks, indent, is_quoted, lines);
             }
-            (self.run, self.is_parted, self.fence) = (None, false, fence);
         } else if text.contains('|') && lines.peek().is_some_and(|next| is_table_rule(unquoted(next))) {
             lines.next();
             let head: Vec<String> = cells(text).iter().map(|cell| inline(cell).0).collect();
@@ -165,8 +148,29 @@ impl<'a> Page<'a> {
         }
     }
 
+    /// Takes the lines of a fence and the one that closes it. Models put whole answers into one, and forget to close it: prose
+    /// ends it.
+    fn take_fence<'a>(&mut self, marks: &str, indent: usize, is_quoted: bool, lines: &mut Lines<'a>) {
+        let inner = |line: &'a str| strip_quote(line).filter(|_| is_quoted).unwrap_or(line);
+        let is_fence = |line: &&'a str| inner(line).trim().starts_with(marks);
+        let closes = |line: &&'a str| is_fence(line) && inner(line).trim().trim_start_matches(['`', '~']).is_empty();
+        let is_closed = lines.clone().take(MAX_BLOCK).find(is_fence).is_some_and(|line| closes(&line));
+        let is_prose = |line: &str| {
+            let text = line.trim_start();
+            let words = number(text).map_or(text, |(_, rest)| rest).trim_start_matches(['#', '*', '【', ' ']);
+            (section(text).is_some() || !is_closed)
+                && words.starts_with(is_ideograph)
+                && !text.starts_with("# ")
+                && indentation(line) <= indent
+        };
+        while let Some(line) = lines.next_if(|line| !is_fence(line) && !is_prose(inner(line))) {
+            self.push_command(strip_indent(inner(line), indent));
+        }
+        let _end = lines.next_if(closes);
+    }
+
     /// Takes the line when it is a command, and says whether it was one.
-    fn take_command(&mut self, line: &'a str, lines: &Lines<'a>) -> bool {
+    fn take_command(&mut self, line: &str, lines: &mut Lines) -> bool {
         let text = line.trim_start();
         let item = bullet(text);
         // The bullets of a run go when its first line has one; those of YAML are its lists.
@@ -184,16 +188,21 @@ impl<'a> Page<'a> {
             return false;
         }
         self.run = Some((indent, drops_bullets));
-        self.goes_on = command.ends_with('\\');
-        self.here =
-            here_document(command).filter(|word| lines.clone().take(MAX_BLOCK).any(|line| line.trim() == *word));
         self.push_command(command);
+        let end = here_document(command).filter(|end| lines.clone().take(MAX_BLOCK).any(|line| line.trim() == *end));
+        let mut last = command;
+        while (last.ends_with('\\') || end.is_some_and(|end| last.trim() != end))
+            && let Some(next) = lines.next()
+        {
+            last = unquoted(next).trim_end();
+            self.push_command(strip_indent(last, indent));
+        }
         true
     }
 
     /// Whether the run of command lines goes on with the line though Chinese may stand in it: an entry of YAML, or a comment,
     /// which the run may begin with, too.
-    fn goes_on_with(&self, text: &str, lines: &Lines<'a>) -> bool {
+    fn goes_on_with(&self, text: &str, lines: &Lines) -> bool {
         let item = bullet(text).unwrap_or(text);
         let is_entry = self.run.is_some() && item.starts_with(|c: char| c.is_ascii_lowercase()) && is_yaml(item);
         let is_comment = || ["# ", "-- "].iter().any(|sign| text.starts_with(sign)) && section(text).is_none();
@@ -321,49 +330,16 @@ impl<'a> Page<'a> {
     }
 }
 
-/// A block of code that has begun.
-struct Fence<'a> {
-    /// The signs that close it, or more of them.
-    marks: &'a str,
-    indent: usize,
-    /// A `>` stands in front of each line.
-    is_quoted: bool,
-    /// A line closes it before another fence is opened.
-    is_closed: bool,
-}
-
-impl Fence<'_> {
-    /// Whether the line is prose that models put into a fence: one around the whole answer, or one that they never close.
-    fn ends_before(&self, line: &str) -> bool {
-        let text = line.trim_start();
-        let begins_next = text.starts_with(self.marks) && !is_fence_end(text, self.marks);
-        let words = number(text).map_or(text, |(_, rest)| rest).trim_start_matches(['#', '*', '【', ' ']);
-        let is_prose = words.starts_with(is_ideograph) && !text.starts_with("# ") && indentation(line) <= self.indent;
-        (is_prose && section(text).is_some()) || (!self.is_closed && (is_prose || begins_next))
-    }
-}
-
-fn is_fence_end(line: &str, marks: &str) -> bool {
-    line.trim().starts_with(marks) && line.trim().trim_start_matches(['`', '~']).is_empty()
-}
-
-/// What stands in front of the fence that the line opens, and the fence: none for ```` ```markdown ````, in which there
-/// is no code. Models open one behind a list's number or an announcement, too.
-fn opened_fence<'a>(line: &'a str, is_quoted: bool, lines: &Lines<'a>) -> Option<(&'a str, Option<Fence<'a>>)> {
+/// What stands in front of the fence that the line opens, its signs, and its info string. Models open one behind a list's
+/// number or an announcement, too.
+fn opened_fence(line: &str) -> Option<(&str, &str, &str)> {
     let at = line.find("```").or_else(|| line.find("~~~").filter(|at| *at <= indentation(line)))?;
     let (before, text) = line.split_at_checked(at)?;
     let info = text.trim_start_matches(['`', '~']);
-    let is_item = is_bullet_alone(before.trim());
     let is_word = |c: char| c.is_ascii_alphanumeric() || "-_+ ".contains(c);
-    let is_alone = before.trim().is_empty() || is_item || info.chars().all(is_word);
-    if before.contains('`') || info.contains('`') || !is_alone {
-        return None;
-    }
-    let marks = text.strip_suffix(info)?;
-    let mut next = lines.clone().take(MAX_BLOCK).map(|line| line.trim_start_matches(['>', ' ', '\t']));
-    let is_closed = next.find(|line| line.starts_with(marks)).is_some_and(|line| is_fence_end(line, marks));
-    let fence = Fence { marks, indent: if is_item { before.len() } else { indentation(line) }, is_quoted, is_closed };
-    Some((before.trim_end(), Some(fence).filter(|_| !["markdown", "md"].contains(&info.trim()))))
+    let is_first = before.trim().is_empty() || is_bullet_alone(before.trim());
+    let is_fence = !before.contains('`') && !info.contains('`') && (is_first || info.chars().all(is_word));
+    Some((before, text.strip_suffix(info)?, info)).filter(|_| is_fence)
 }
 
 /// The texts around a mark without the signs next to it, if there are some.
