@@ -181,7 +181,7 @@ impl Page {
 
         let follows = |line: &Line| line.kind != Kind::Command && line.text.ends_with([':', '：']);
         let is_announced = || self.run.is_some() || self.lines.last().is_some_and(follows);
-        let is_code = || item.is_none() && text.matches('`').count() < 2 && !text.contains("](") && is_bare(text);
+        let is_code = || item.is_none() && text.matches('`').count() < 2 && !text.contains("](");
         let is_expected = self.is_chinese || text.ends_with('\\') || (is_announced() && is_code());
         let is_known = span.is_some() || (is_expected && is_command(command.trim_start()));
         if !is_known && !self.goes_on_with(text, lines) {
@@ -289,7 +289,7 @@ impl Page {
         let broken = text.replace('。', "。\n");
         let text = if text.len() > LONG_LINE { &broken } else { text };
         let bare = text.trim_end_matches(ENDS);
-        let is_expected = if self.is_chinese { is_command(bare) } else { is_bare(bare) && danger::is_dangerous(bare) };
+        let is_expected = is_command(bare) && (self.is_chinese || danger::is_dangerous(bare));
         let (plain, command) = match whole_span(bare).or(is_expected.then_some(bare)) {
             Some(code) => (code.to_owned() + text.strip_prefix(bare).unwrap_or_default(), Some(0..code.len())),
             None => inline(text),
@@ -410,15 +410,15 @@ fn unquoted(line: &str) -> &str {
 
 /// Whether the line is nothing but a command, so that each byte of it counts: it begins with an ASCII sign, Chinese
 /// stands in it only as a placeholder, in quotes or in a comment at the end, and it is no other thing that Markdown knows.
-fn is_command(text: &str) -> bool {
+pub(crate) fn is_command(text: &str) -> bool {
     let others = ["|", "**", "[!", "## ", "### ", "#### ", "http://", "https://"];
     let is_link = || text.trim_start_matches('!').starts_with('[') && text.contains("](http");
     let closed = text.rfind("</").filter(|_| text.ends_with('>')).and_then(|at| text.get(at..));
-    // `Check the disk first.`, `Verify:`
+    let is_word = |word: &str| word.bytes().skip(1).all(|byte| byte.is_ascii_lowercase());
+    // `MySQL is down.`, `Then restart`, but not `SELECT 1` or `Get-Service`
     let is_sentence = text.contains(" the ")
         || (text.starts_with(|c: char| c.is_ascii_uppercase())
-            && text.ends_with(['.', '!', '?', ':'])
-            && (text.contains(' ') || begins_sentence(text))
+            && (text.ends_with(['.', '!', '?', ':']) || text.split([' ', ',', ':']).next().is_some_and(is_word))
             && !text.contains(['=', '{', '(']));
     text.starts_with(|c: char| c.is_ascii())
         && !others.iter().any(|sign| text.starts_with(sign))
@@ -445,17 +445,6 @@ fn is_foreign_but_for_data(text: &str) -> bool {
         };
     }
     true
-}
-
-/// Whether the line begins with a capitalised word: `Then restart`, but not `SELECT 1` or `Get-Service`.
-fn begins_sentence(text: &str) -> bool {
-    let word = text.split([' ', ',', ':']).next().unwrap_or_default();
-    word.starts_with(|c: char| c.is_ascii_uppercase()) && word.bytes().skip(1).all(|byte| byte.is_ascii_lowercase())
-}
-
-/// Whether the line of an English answer may be a command as well.
-pub(crate) fn is_bare(text: &str) -> bool {
-    is_command(text) && !begins_sentence(text)
 }
 
 /// The word that ends the here-document that the command begins.
@@ -560,10 +549,11 @@ fn span(text: &str) -> Option<(&str, usize)> {
     let near = window(text);
     let inner = near.trim_start_matches('`');
     let ticks = near.strip_suffix(inner).filter(|ticks| !ticks.is_empty())?;
-    let is_run = |code: &str, behind: &str| !code.ends_with('`') && !behind.starts_with('`');
-    let ends = inner.match_indices(ticks).map(|(at, _)| (at, at + ticks.len()));
-    let mut runs = ends.filter_map(|(at, end)| Some((inner.get(..at)?, inner.get(end..)?)));
-    let (code, _) = runs.find(|(code, behind)| is_run(code, behind))?;
+    let is_end = |(code, behind): &(&str, &str)| {
+        let behind = behind.strip_prefix(ticks).unwrap_or_default();
+        !code.ends_with('`') && !behind.starts_with('`')
+    };
+    let (code, _) = inner.match_indices(ticks).filter_map(|(at, _)| inner.split_at_checked(at)).find(is_end)?;
     // One space next to the ticks is theirs.
     let bare = code.strip_prefix(' ').and_then(|code| code.strip_suffix(' ')).filter(|code| !code.is_empty());
     Some((bare.unwrap_or(code), code.len() + 2 * ticks.len()))

@@ -17,15 +17,17 @@ const NO_STEPS: [&str; 6] = ["结论", "原因", "影响", "Conclusion", "ause",
 
 /// Drops what stands in front of the verdict: titles and announcements.
 pub(crate) fn trim(lines: &mut Vec<Line>) {
-    let is_opening = |line: &&Line| match line.kind {
-        Kind::Title => !line.text.contains(['：', ':', '，', '。', '！']),
+    let is_opening = |line: &Line| match line.kind {
+        Kind::Title => !line.text.contains(['：', '，', '。', '！']),
         Kind::Command => false,
         Kind::Section | Kind::Step | Kind::Text => line.text.ends_with(['：', ':']),
     };
+    let is_verdict = |line: &Line| line.kind != Kind::Command && line.text.starts_with(SECTIONS[0]);
     // What stands further down has a reason.
-    let openings = lines.iter().take(3).take_while(is_opening).count();
-    if lines.get(openings).is_some_and(|line| line.kind != Kind::Command && line.text.starts_with(SECTIONS[0])) {
-        lines.drain(..openings);
+    if let Some(at) = lines.iter().take(4).position(is_verdict)
+        && lines.iter().take(at).all(is_opening)
+    {
+        lines.drain(..at);
     }
 }
 
@@ -97,7 +99,7 @@ impl Marker<'_> {
         line.invented = self.new_names(&line.text);
         line.is_flagged |= self.in_steps && danger::is_dangerous_in_prose(&line.text);
         // A mark behind a command without a fence would be pasted with it.
-        self.anchor = Some(self.lines.len()).filter(|_| line.kind != Kind::Text || !markdown::is_bare(&line.text));
+        self.anchor = Some(self.lines.len()).filter(|_| line.kind != Kind::Text || !markdown::is_command(&line.text));
         self.lines.push(line);
     }
 
