@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::str::Split;
 use std::{iter, mem};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::danger;
 use super::text::{self, is_ideograph};
@@ -28,14 +28,12 @@ const MAX_LEAD: usize = 120;
 const MAX_JSON: usize = 32 << 10;
 /// The end of a fence or a here-document is looked for in so many lines; it keeps the time linear in the answer.
 const MAX_BLOCK: usize = 500;
-/// So many marks of the model are looked for in a line, for the same reason.
-const MAX_FLAGS: usize = 8;
 
 /// What models call the sections that the prompt asks for.
 const MORE_TITLES: [&str; 4] = ["原因分析", "处理建议", "排查步骤", "建议"];
 /// What stands around 高危 where a model says that a step interrupts or destroys; 【高危】 is what the prompt asks for.
-const FLAG_SIGNS: [&str; 10] =
-    ["【 】", "[ ]", "（ ）", "( )", "** **", "⚠ ", "风险等级： ", "风险： ", "等级： ", "级别： "];
+const FLAG_SIGNS: [&str; 11] =
+    ["【 】", "[ ]", "（ ）", "( )", "** **", "⚠ ", "危险等级： ", "风险等级： ", "风险： ", "等级： ", "级别： "];
 /// What follows a command at the end of a sentence.
 pub(crate) const ENDS: [char; 3] = ['；', '。', '、'];
 /// What the names of JSON's commands hold.
@@ -133,8 +131,8 @@ impl Page {
             lines.next();
             let head: Vec<String> = cells(text).iter().map(|cell| inline(cell).0).collect();
             // Below a table that is drawn with its edges, a command may hold a pipe.
-            let has_edges = text.starts_with('|');
-            let is_row = |row: &str| row.contains('|') && (!has_edges || row.trim_start().starts_with('|'));
+            let edge = if text.starts_with('|') { "|" } else { "" };
+            let is_row = |row: &str| row.contains('|') && row.trim_start().starts_with(edge);
             while let Some(row) = lines.next_if(|line| is_row(unquoted(line))) {
                 self.push_row(&head, unquoted(row));
             }
@@ -153,8 +151,8 @@ impl Page {
     fn take_fence<'a>(&mut self, marks: &str, indent: usize, is_quoted: bool, lines: &mut Lines<'a>) {
         let inner = |line: &'a str| strip_quote(line).filter(|_| is_quoted).unwrap_or(line);
         let is_fence = |line: &&'a str| inner(line).trim().starts_with(marks);
-        let closes = |line: &&'a str| is_fence(line) && inner(line).trim().trim_start_matches(['`', '~']).is_empty();
-        let is_closed = lines.clone().take(MAX_BLOCK).find(is_fence).is_some_and(|line| closes(&line));
+        let is_bare = |line: &&'a str| inner(line).trim().trim_start_matches(['`', '~']).is_empty();
+        let is_closed = lines.clone().take(MAX_BLOCK).find(is_fence).is_some_and(|line| is_bare(&line));
         let is_prose = |line: &str| {
             let text = line.trim_start();
             let words = number(text).map_or(text, |(_, rest)| rest).trim_start_matches(['#', '*', '【', ' ']);
@@ -166,7 +164,7 @@ impl Page {
         while let Some(line) = lines.next_if(|line| !is_fence(line) && !is_prose(inner(line))) {
             self.push_command(strip_indent(inner(line), indent));
         }
-        let _end = lines.next_if(closes);
+        let _end = lines.next_if(is_bare);
     }
 
     /// Takes the line when it is a command, and says whether it was one.
@@ -212,12 +210,11 @@ impl Page {
 
     /// Adds a line to the block of commands, without the model's own mark in front of it or behind.
     fn push_command(&mut self, command: &str) {
-        // In quotes it is the command's, and in a comment it stays.
-        let has_comment = ["#", "-- ", "// "].iter().any(|sign| command.contains(sign));
-        let is_end = |bare: &String| command.starts_with(bare) || command.ends_with(bare);
-        let bare = unflagged(command).filter(|bare| has_comment || is_end(bare));
+        let bare = unflagged(command);
         let is_flagged = bare.is_some();
-        let command = bare.as_deref().filter(|_| !has_comment).unwrap_or(command);
+        // In the middle, in a comment or in quotes, it is the command's.
+        let is_end = |bare: &&str| command.starts_with(bare) || command.ends_with(bare);
+        let command = bare.as_deref().filter(is_end).unwrap_or(command);
         match self.lines.last_mut().filter(|last| last.kind == Kind::Command) {
             Some(last) => {
                 last.text.extend([if mem::take(&mut self.is_parted) { "\n\n" } else { "\n" }, command]);
@@ -231,8 +228,10 @@ impl Page {
     fn take_text(&mut self, line: &str) {
         let bare = unflagged(line);
         let text = bare.as_deref().unwrap_or(line).trim();
-        if text.is_empty() && bare.is_some() {
-            self.push(Line::new(Kind::Text, ""));
+        if bare.is_some() && (text.is_empty() || is_bullet_alone(text)) {
+            if self.lines.last().is_none_or(|last| last.kind == Kind::Title) {
+                self.push(Line::new(Kind::Text, ""));
+            }
         } else if tag(text, true).is_some() {
             inline(text).0.lines().for_each(|line| self.take_prose(line.trim(), 0));
         } else {
@@ -336,44 +335,40 @@ fn opened_fence(line: &str) -> Option<(&str, &str, &str)> {
     let at = line.find("```").or_else(|| line.find("~~~").filter(|at| *at <= indentation(line)))?;
     let (before, text) = line.split_at_checked(at)?;
     let info = text.trim_start_matches(['`', '~']);
-    let is_word = |c: char| c.is_ascii_alphanumeric() || "-_+ ".contains(c);
-    let is_first = before.trim().is_empty() || is_bullet_alone(before.trim());
-    let is_fence = !before.contains('`') && !info.contains('`') && (is_first || info.chars().all(is_word));
+    let is_first =
+        before.trim().is_empty() || before.trim_end().ends_with(['：', ':']) || is_bullet_alone(before.trim());
+    let is_fence = is_first && !before.contains('`') && !info.contains('`');
     Some((before, text.strip_suffix(info)?, info)).filter(|_| is_fence)
 }
 
 /// The texts around a mark without the signs next to it, if there are some.
 fn without_signs<'a, 'b>(before: &'a str, behind: &'b str) -> Option<(&'a str, &'b str)> {
     let before = before.trim_end_matches([' ', '\u{fe0f}']);
-    FLAG_SIGNS.iter().find_map(|signs| {
-        let (open, close) = signs.split_once(' ')?;
-        // 风险：高危端口暴露 is a sentence.
-        let is_word = open.ends_with('：') && behind.starts_with(char::is_alphanumeric);
-        let before = before.strip_suffix(open).filter(|_| !is_word)?;
-        Some((before, behind.trim_start().strip_prefix(close)?))
-    })
+    let signs = FLAG_SIGNS.iter().filter_map(|signs| signs.split_once(' '));
+    let (open, close) = { signs }.find(|(open, _)| before.ends_with(open))?;
+    // 风险：高危端口暴露 is a sentence.
+    let is_word = open.ends_with('：') && behind.starts_with(char::is_alphanumeric);
+    Some((before.strip_suffix(open).filter(|_| !is_word)?, behind.trim_start().strip_prefix(close)?))
 }
 
 /// The line without the model's own mark, if it holds one.
 fn unflagged(line: &str) -> Option<String> {
-    let (mut plain, mut rest, mut is_flagged) = (String::new(), line, false);
-    for _ in 0..MAX_FLAGS {
-        let Some((before, behind)) = rest.split_once("高危") else { break };
-        plain.push_str(before);
-        rest = behind.strip_prefix("操作").unwrap_or(behind).trim_start_matches(['！', '!']);
+    let (before, behind) = line.split_once("高危")?;
+    let mut plain = before.to_owned();
+    let mut is_flagged = false;
+    for piece in behind.split("高危") {
+        let rest = piece.strip_prefix("操作").unwrap_or(piece).trim_start_matches(['！', '!']);
         let around = iter::successors(Some((plain.as_str(), rest)), |(before, behind)| without_signs(before, behind));
-        let Some((length, bare)) = around.skip(1).last().map(|(before, bare)| (before.len(), bare)) else {
-            plain.push_str("高危");
-            rest = behind;
+        let Some((length, rest)) = around.skip(1).last().map(|(before, rest)| (before.len(), rest)) else {
+            plain.extend(["高危", piece]);
             continue;
         };
-        (is_flagged, rest) = (true, bare);
+        is_flagged = true;
         plain.truncate(length);
-        if !plain.trim_end().ends_with(|c: char| c.is_alphanumeric() || "`*）".contains(c)) {
-            rest = rest.trim_start_matches(['：', ':', '，', ',', '。', ' ']);
-        }
+        let goes_on = plain.trim_end().ends_with(|c: char| c.is_alphanumeric() || "`*）".contains(c));
+        plain += if goes_on { rest } else { rest.trim_start_matches(['：', ':', '，', ',', '。', ' ']) };
     }
-    is_flagged.then(|| (plain + rest).trim_end_matches(['，', ',', ' ']).replace(" ：", "："))
+    is_flagged.then(|| plain.trim_end_matches(['，', ',', ' ']).replace(" ：", "："))
 }
 
 /// Width of the white space in front, a tab counted as four.
@@ -461,23 +456,28 @@ fn is_yaml(item: &str) -> bool {
     !key.is_empty() && is_key(key) && (value.is_empty() || value.starts_with(' '))
 }
 
-/// The item behind a bullet, and behind a box to tick. `* * * * * job` is a line of a crontab, `* soft nofile 65535` of
+/// The item behind a bullet. `* * * * * job` is a line of a crontab, `* soft nofile 65535` of
 /// limits.conf.
 fn bullet(text: &str) -> Option<&str> {
     let item = text.strip_prefix(['-', '*', '+', '•'])?.strip_prefix([' ', '\t'])?.trim_start();
     let field = item.split(' ').next().unwrap_or_default();
     let is_field =
         ["soft", "hard"].contains(&field) || field.bytes().all(|byte| byte.is_ascii_digit() || b"*/,-".contains(&byte));
-    let ticked = ["[ ] ", "[x] ", "[X] "].iter().find_map(|tick| item.strip_prefix(tick));
-    Some(ticked.unwrap_or(item)).filter(|_| !(text.starts_with('*') && is_field))
+    Some(unticked(item)).filter(|_| !(text.starts_with('*') && is_field))
 }
 
 /// The number of a list's item, and what follows it.
 fn number(text: &str) -> Option<(u32, &str)> {
     let digits = text.bytes().take(4).take_while(u8::is_ascii_digit).count();
     let (number, rest) = text.split_at_checked(digits).filter(|_| digits <= 3)?;
-    let rest = rest.strip_prefix('、').or_else(|| rest.strip_prefix(['.', ')'])?.strip_prefix([' ', '\t']))?;
-    Some((number.parse().ok()?, rest.trim_start()))
+    let rest =
+        rest.strip_prefix(['、', '）', '．']).or_else(|| rest.strip_prefix(['.', ')'])?.strip_prefix([' ', '\t']))?;
+    Some((number.parse().ok()?, unticked(rest.trim_start())))
+}
+
+/// The item behind a box to tick.
+fn unticked(item: &str) -> &str {
+    ["[ ] ", "[x] ", "[X] "].iter().find_map(|tick| item.strip_prefix(tick)).unwrap_or(item)
 }
 
 /// An item of a list that nobody filled in.
@@ -487,11 +487,9 @@ fn is_bullet_alone(text: &str) -> bool {
 
 /// `---`, `* * *`, `====`, `——`, the frame of a table that a terminal drew, and GitHub's `[!WARNING]`.
 fn is_rule(text: &str) -> bool {
-    let is_drawn = |signs: &str| text.chars().all(|c| c == ' ' || signs.contains(c));
-    let marks = text.chars().filter(|c| *c != ' ').count();
-    (text.starts_with("[!") && text.ends_with(']'))
-        || (marks >= 3 && ["+-=", "*", "_"].iter().any(|signs| is_drawn(signs)))
-        || (marks >= 2 && is_drawn("—─━＝"))
+    let marks = text.replace(' ', "");
+    let is_drawn = ["+-=", "*", "_", "—─━＝"].iter().any(|signs| marks.chars().all(|c| signs.contains(c)));
+    (is_drawn && marks.len() >= 3) || (text.starts_with("[!") && text.ends_with(']'))
 }
 
 /// The text of a heading, `## so`, `##结论`, or a line that is all bold.
@@ -549,11 +547,7 @@ fn span(text: &str) -> Option<(&str, usize)> {
     let near = window(text);
     let inner = near.trim_start_matches('`');
     let ticks = near.strip_suffix(inner).filter(|ticks| !ticks.is_empty())?;
-    let is_end = |(code, behind): &(&str, &str)| {
-        let behind = behind.strip_prefix(ticks).unwrap_or_default();
-        !code.ends_with('`') && !behind.starts_with('`')
-    };
-    let (code, _) = inner.match_indices(ticks).filter_map(|(at, _)| inner.split_at_checked(at)).find(is_end)?;
+    let (code, _) = inner.split_once(ticks)?;
     // One space next to the ticks is theirs.
     let bare = code.strip_prefix(' ').and_then(|code| code.strip_suffix(' ')).filter(|code| !code.is_empty());
     Some((bare.unwrap_or(code), code.len() + 2 * ticks.len()))
@@ -672,56 +666,35 @@ fn unfolded(text: &str) -> Option<String> {
     (titles > 1 && !text.contains('\n')).then_some(lines)
 }
 
-/// An answer that is a JSON object or list and nothing else, fenced and announced or not, as Markdown: names become
-/// headings, lists are numbered, and commands get fences.
+/// An answer that is a JSON object or list and nothing else, or a fence with one, as Markdown: names become headings,
+/// lists are numbered, and commands get fences.
 fn from_json(answer: &str) -> Option<String> {
-    let begin = window(answer).find(['{', '[']).filter(|at| *at <= MAX_LEAD)?;
-    let (lead, text) = answer.split_at_checked(begin)?;
-    let is_fenced = lead.trim_end().trim_end_matches(char::is_alphabetic).ends_with("```");
-    let text = if is_fenced { text.strip_suffix("```")? } else { text };
-    let is_alone = is_fenced || lead.is_empty();
-    let value = serde_json::from_str(text).ok().filter(|_| is_alone && text.len() <= MAX_JSON)?;
-    Some(sections(&value, text))
+    let (begin, end) = (answer.find(['{', '['])?, answer.rfind(['}', ']'])?);
+    let (lead, text, tail) = (answer.get(..begin)?, answer.get(begin..=end)?, answer.get(end + 1..)?);
+    let is_fenced = lead.len() <= MAX_LEAD && lead.contains("```") && tail.trim() == "```";
+    let is_read = text.len() <= MAX_JSON && (is_fenced || lead.len() + tail.len() == 0);
+    is_read.then(|| Some(json_steps(&serde_json::from_str(text).ok()?, text, true)))?
 }
 
-/// A heading for each name; one name around all is left out.
-fn sections(value: &Value, text: &str) -> String {
-    let Value::Object(fields) = value else { return steps(value, text) };
-    match fields.values().next().filter(|inner| fields.len() == 1 && inner.is_object()) {
-        Some(inner) => sections(inner, text),
-        None => in_order(fields, text).map(|(name, value)| format!("\n## {name}\n{}", steps(value, text))).collect(),
+/// A heading for each outer name, but for a name around all; steps for what stands within: of an object the first text, the
+/// others with their names, and its commands below. The number that a step gives itself is left out.
+fn json_steps(value: &Value, text: &str, is_outer: bool) -> String {
+    let items = items(value, text);
+    if items.is_empty() {
+        return plain_value(value, "、") + "\n";
     }
-}
-
-/// The fields in the order they were written.
-fn in_order<'a>(fields: &'a Map<String, Value>, text: &str) -> impl Iterator<Item = (&'a String, &'a Value)> {
-    let mut fields: Vec<_> = fields.iter().collect();
-    fields.sort_by_cached_key(|(name, _)| text.find(&format!("\"{name}\"")));
-    fields.into_iter()
-}
-
-/// The steps of a list, or of fields: the first text, the others with their names, the commands, and steps within. The
-/// number that a step gives itself is left out.
-fn steps(value: &Value, text: &str) -> String {
-    let is_numbered = |fields: &&Map<String, Value>| fields.keys().all(|name| name.parse::<u8>().is_ok());
-    let numbered = value.as_object().filter(is_numbered).map(|fields| in_order(fields, text).map(|(_, step)| step));
-    if let Some(list) = value.as_array().map(|list| list.iter().collect()).or(numbered.map(Iterator::collect::<Vec<_>>))
-    {
-        let item = |value: &Value| format!("1. {}\n", plain_value(value));
-        return list
-            .into_iter()
-            .map(|value| if value.is_object() { steps(value, text) } else { item(value) })
-            .collect();
-    }
-    let Value::Object(fields) = value else { return plain_value(value) + "\n" };
-    let (mut words, mut below) = (Vec::new(), String::new());
-    for (name, value) in in_order(fields, text) {
-        let shown = plain_value(value);
-        if COMMAND_NAMES.iter().any(|word| name.contains(word)) {
-            let lines = value.as_array().map(|lines| lines.iter().map(plain_value).collect::<Vec<_>>().join("\n"));
-            below.extend(["```\n", &lines.unwrap_or(shown), "\n```\n"]);
-        } else if value.is_object() {
-            below.push_str(&steps(value, text));
+    let (mut words, mut below, is_only) = (Vec::new(), String::new(), items.len() == 1);
+    for (name, value) in items {
+        let shown = plain_value(value, "、");
+        let is_inner = !is_outer || name.is_empty();
+        if value.is_object() && (is_inner || is_only) {
+            below.push_str(&json_steps(value, text, !is_inner));
+        } else if name.is_empty() || name.parse::<u8>().is_ok() {
+            below.extend(["1. ", &shown, "\n"]);
+        } else if is_outer {
+            below.extend(["\n## ", name, "\n", &json_steps(value, text, false)]);
+        } else if COMMAND_NAMES.iter().any(|word| name.contains(word)) {
+            below.extend(["```\n", &plain_value(value, "\n"), "\n```\n"]);
         } else if !words.is_empty() {
             words.push(format!("{name}：{shown}"));
         } else if shown.parse::<u8>().is_err() {
@@ -731,10 +704,21 @@ fn steps(value: &Value, text: &str) -> String {
     if words.is_empty() { below } else { format!("1. {}\n{below}", words.join("，")) }
 }
 
-fn plain_value(value: &Value) -> String {
-    let word = || value.to_string().replace("true", "是").replace("false", "否").replace("null", "无");
-    let list = value.as_array().map(|list| list.iter().map(plain_value).collect::<Vec<_>>().join("、"));
-    value.as_str().map(str::to_owned).or(list).unwrap_or_else(word)
+/// The items of a list, without names, or the fields of an object in the order they were written.
+fn items<'a>(value: &'a Value, text: &str) -> Vec<(&'a str, &'a Value)> {
+    let list = value.as_array().into_iter().flatten().map(|item| ("", item));
+    let fields = value.as_object().into_iter().flatten().map(|(name, value)| (name.as_str(), value));
+    let mut items: Vec<_> = list.chain(fields).collect();
+    items.sort_by_cached_key(|(name, _)| text.find(&format!("\"{name}\"")));
+    items
+}
+
+/// A value in words; `separator` stands between those of a list.
+fn plain_value(value: &Value, separator: &str) -> String {
+    let word =
+        || value.to_string().replace("true", "是").replace("false", "否").replace("null", "无").replace("{}", "");
+    let list = value.as_array().map(|list| list.iter().map(|item| plain_value(item, "、")).collect::<Vec<_>>());
+    value.as_str().map(str::to_owned).or(list.map(|list| list.join(separator))).unwrap_or_else(word)
 }
 
 #[cfg(test)]

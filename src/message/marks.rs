@@ -17,18 +17,15 @@ const NO_STEPS: [&str; 6] = ["结论", "原因", "影响", "Conclusion", "ause",
 
 /// Drops what stands in front of the verdict: titles and announcements.
 pub(crate) fn trim(lines: &mut Vec<Line>) {
-    let is_opening = |line: &Line| match line.kind {
-        Kind::Title => !line.text.contains(['：', '，', '。', '！']),
-        Kind::Command => false,
-        Kind::Section | Kind::Step | Kind::Text => line.text.ends_with(['：', ':']),
+    let is_opening = |line: &Line| {
+        let is_title = line.kind == Kind::Title && !line.text.contains(['：', '，', '。', '！']);
+        line.kind != Kind::Command && (is_title || line.text.ends_with(['：', ':']))
     };
     let is_verdict = |line: &Line| line.kind != Kind::Command && line.text.starts_with(SECTIONS[0]);
     // What stands further down has a reason.
-    if let Some(at) = lines.iter().take(4).position(is_verdict)
-        && lines.iter().take(at).all(is_opening)
-    {
-        lines.drain(..at);
-    }
+    let verdict = lines.iter().take(4).position(is_verdict);
+    let openings = verdict.filter(|at| lines.iter().take(*at).all(is_opening));
+    lines.drain(..openings.unwrap_or_default());
 }
 
 /// Adds the marks: one of a kind for each block of commands, and the invented names once in each step.
