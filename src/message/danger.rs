@@ -77,9 +77,9 @@ fn is_in(list: &str, word: &str) -> bool {
 }
 
 /// What forbids, or asks for what was done, in front of a command.
-const FORBIDDING: [&str; 21] = [
+const FORBIDDING: [&str; 22] = [
     "不要", "不得", "不应", "不宜", "不建议", "不可执行", "不可直接", "不能执行", "不能直接", "勿", "禁止", "严禁",
-    "避免", "有没有", "没有人", "误执行", "执行过", " not ", "n't ", "ever ", "void ",
+    "避免", "切忌", "有没有", "没有人", "误执行", "执行过", " not ", "n't ", "ever ", "void ",
 ];
 
 /// Whether the clause that ends the text, in front of a command, forbids it.

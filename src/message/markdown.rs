@@ -4,7 +4,6 @@
 //! can only be a command is one too. WeCom shows no bold, tables or code, so those become plain lines.
 
 use std::iter::Peekable;
-use std::ops::Range;
 use std::str::Split;
 use std::{iter, mem};
 
@@ -22,8 +21,6 @@ const MAX_HEADING: usize = 90;
 const LONG_LINE: usize = 480;
 /// Lists are indented by two spaces a level, at most this many levels.
 const MAX_LEVEL: usize = 3;
-/// Words in front of a JSON answer of at most this many bytes announce it.
-const MAX_LEAD: usize = 120;
 /// JSON above this many bytes is shown as it is: each name's place is looked for in the whole text.
 const MAX_JSON: usize = 32 << 10;
 /// The end of a fence or a here-document is looked for in so many lines; it keeps the time linear in the answer.
@@ -70,8 +67,8 @@ pub(crate) enum Kind {
 pub(crate) struct Line {
     pub(crate) kind: Kind,
     pub(crate) text: String,
-    /// Where the command stands that ends a line of prose.
-    pub(crate) command: Option<Range<usize>>,
+    /// The command that ends a line of prose, but for punctuation.
+    pub(crate) command: Option<String>,
     /// A blank line stood above.
     pub(crate) is_parted: bool,
     /// The model said that this interrupts or destroys, or what stands below it does.
@@ -154,12 +151,9 @@ impl Page {
         let is_bare = |line: &&'a str| inner(line).trim().trim_start_matches(['`', '~']).is_empty();
         let is_closed = lines.clone().take(MAX_BLOCK).find(is_fence).is_some_and(|line| is_bare(&line));
         let is_prose = |line: &str| {
-            let text = line.trim_start();
-            let words = number(text).map_or(text, |(_, rest)| rest).trim_start_matches(['#', '*', '【', ' ']);
-            (section(text).is_some() || !is_closed)
-                && words.starts_with(is_ideograph)
-                && !text.starts_with("# ")
-                && indentation(line) <= indent
+            let words = line.trim_start_matches(|c: char| c.is_ascii_digit() || " .)、#*【".contains(c));
+            let may_end = words.starts_with(is_ideograph) && !line.trim_start().starts_with("# ");
+            may_end && indentation(line) <= indent && (!is_closed || section(line.trim_start()).is_some())
         };
         while let Some(line) = lines.next_if(|line| !is_fence(line) && !is_prose(inner(line))) {
             self.push_command(strip_indent(inner(line), indent));
@@ -212,8 +206,8 @@ impl Page {
     fn push_command(&mut self, command: &str) {
         let bare = unflagged(command);
         let is_flagged = bare.is_some();
-        // In the middle, in a comment or in quotes, it is the command's.
-        let is_end = |bare: &&str| command.starts_with(bare) || command.ends_with(bare);
+        // In the middle, in quotes or in a comment, it is the command's.
+        let is_end = |bare: &&str| !bare.ends_with('#') && (command.starts_with(bare) || command.ends_with(bare));
         let command = bare.as_deref().filter(is_end).unwrap_or(command);
         match self.lines.last_mut().filter(|last| last.kind == Kind::Command) {
             Some(last) => {
@@ -261,10 +255,9 @@ impl Page {
         if title.is_some() && text.len() <= MAX_HEADING {
             self.number = None;
             let (plain, _) = inline(text);
-            let plain = plain.trim().trim_end_matches(['：', ':', '#', ' ']);
+            let plain = plain.trim_matches(['【', '】', '：', ':', '#', ' ']);
             if plain.chars().any(char::is_alphanumeric) {
-                let (open, close) = if plain.starts_with('【') { ("", "") } else { ("【", "】") };
-                self.push(Line::new(Kind::Title, format!("{open}{plain}{close}")));
+                self.push(Line::new(Kind::Title, format!("【{plain}】")));
             }
             return;
         }
@@ -290,11 +283,10 @@ impl Page {
         let bare = text.trim_end_matches(ENDS);
         let is_expected = is_command(bare) && (self.is_chinese || danger::is_dangerous(bare));
         let (plain, command) = match whole_span(bare).or(is_expected.then_some(bare)) {
-            Some(code) => (code.to_owned() + text.strip_prefix(bare).unwrap_or_default(), Some(0..code.len())),
+            Some(code) => (code.to_owned() + text.strip_prefix(bare).unwrap_or_default(), Some(code.to_owned())),
             None => inline(text),
         };
         let command = command.filter(|_| !plain.trim().contains('\n'));
-        let command = command.map(|range| range.start + lead.len()..range.end + lead.len());
         for part in plain.split('\n').map(str::trim_end).filter(|part| !part.trim().is_empty()) {
             self.push(Line { command: command.clone(), ..Line::new(kind, format!("{lead}{part}")) });
             (kind, lead) = (Kind::Text, "");
@@ -312,7 +304,8 @@ impl Page {
         for (column, cell) in cells(row).iter().enumerate().filter(|(_, cell)| !cell.is_empty()) {
             let code = whole_span(cell);
             let is_apart = |command: &&str| (code.is_some() && command.contains(' ')) || danger::is_dangerous(command);
-            let name = head.get(column).filter(|name| head.len() > 2 && !words.is_empty() && !name.is_empty());
+            let is_named = head.len() > 2 && !words.is_empty() && unflagged(cell).is_none();
+            let name = head.get(column).filter(|name| is_named && !name.is_empty());
             if let Some(command) = code.or(is_command(cell).then_some(cell)).filter(is_apart) {
                 commands.push(command.to_owned());
             } else if column == 0 && cell.parse::<u8>().is_ok() {
@@ -354,8 +347,7 @@ fn without_signs<'a, 'b>(before: &'a str, behind: &'b str) -> Option<(&'a str, &
 /// The line without the model's own mark, if it holds one.
 fn unflagged(line: &str) -> Option<String> {
     let (before, behind) = line.split_once("高危")?;
-    let mut plain = before.to_owned();
-    let mut is_flagged = false;
+    let (mut plain, mut is_flagged) = (before.to_owned(), false);
     for piece in behind.split("高危") {
         let rest = piece.strip_prefix("操作").unwrap_or(piece).trim_start_matches(['！', '!']);
         let around = iter::successors(Some((plain.as_str(), rest)), |(before, behind)| without_signs(before, behind));
@@ -406,22 +398,17 @@ fn unquoted(line: &str) -> &str {
 /// Whether the line is nothing but a command, so that each byte of it counts: it begins with an ASCII sign, Chinese
 /// stands in it only as a placeholder, in quotes or in a comment at the end, and it is no other thing that Markdown knows.
 pub(crate) fn is_command(text: &str) -> bool {
-    let others = ["|", "**", "[!", "## ", "### ", "#### ", "http://", "https://"];
-    let is_link = || text.trim_start_matches('!').starts_with('[') && text.contains("](http");
+    let others = ["|", "**", "## ", "### ", "#### ", "http://", "https://"];
+    let is_link = text.trim_start_matches('!').starts_with('[') && text.contains("](http");
     let closed = text.rfind("</").filter(|_| text.ends_with('>')).and_then(|at| text.get(at..));
-    let is_word = |word: &str| word.bytes().skip(1).all(|byte| byte.is_ascii_lowercase());
+    let is_tagged = tag(text, true).or(closed.and_then(|closed| tag(closed, false))).is_some();
     // `MySQL is down.`, `Then restart`, but not `SELECT 1` or `Get-Service`
-    let is_sentence = text.contains(" the ")
-        || (text.starts_with(|c: char| c.is_ascii_uppercase())
-            && (text.ends_with(['.', '!', '?', ':']) || text.split([' ', ',', ':']).next().is_some_and(is_word))
-            && !text.contains(['=', '{', '(']));
-    text.starts_with(|c: char| c.is_ascii())
-        && !others.iter().any(|sign| text.starts_with(sign))
-        && !is_sentence
-        && !is_link()
-        && number(text).is_none()
-        && tag(text, true).or(closed.and_then(|closed| tag(closed, false))).is_none()
-        && is_foreign_but_for_data(text)
+    let is_word = |word: &str| word.bytes().skip(1).all(|byte| byte.is_ascii_lowercase());
+    let begins = text.starts_with(|c: char| c.is_ascii_uppercase()) && !text.contains(['=', '{', '(']);
+    let ends = || text.ends_with(['.', '!', '?', ':']) || text.split([' ', ',', ':']).next().is_some_and(is_word);
+    let is_sentence = (begins && ends()) || text.contains(" the ");
+    let is_other = is_link || is_tagged || is_sentence || others.iter().any(|sign| text.starts_with(sign));
+    text.starts_with(|c: char| c.is_ascii()) && !is_other && number(text).is_none() && is_foreign_but_for_data(text)
 }
 
 /// Whether no Chinese stands outside of placeholders, quotes and a comment at the end.
@@ -461,17 +448,16 @@ fn is_yaml(item: &str) -> bool {
 fn bullet(text: &str) -> Option<&str> {
     let item = text.strip_prefix(['-', '*', '+', '•'])?.strip_prefix([' ', '\t'])?.trim_start();
     let field = item.split(' ').next().unwrap_or_default();
-    let is_field =
-        ["soft", "hard"].contains(&field) || field.bytes().all(|byte| byte.is_ascii_digit() || b"*/,-".contains(&byte));
+    let is_field = ["soft", "hard"].contains(&field) || field.bytes().all(|byte| b"0123456789*/,-".contains(&byte));
     Some(unticked(item)).filter(|_| !(text.starts_with('*') && is_field))
 }
 
 /// The number of a list's item, and what follows it.
 fn number(text: &str) -> Option<(u32, &str)> {
     let digits = text.bytes().take(4).take_while(u8::is_ascii_digit).count();
-    let (number, rest) = text.split_at_checked(digits).filter(|_| digits <= 3)?;
+    let (number, end) = text.split_at_checked(digits).filter(|_| digits <= 3)?;
     let rest =
-        rest.strip_prefix(['、', '）', '．']).or_else(|| rest.strip_prefix(['.', ')'])?.strip_prefix([' ', '\t']))?;
+        end.strip_prefix(['、', '）', '．']).or_else(|| end.strip_prefix(['.', ')'])?.strip_prefix([' ', '\t']))?;
     Some((number.parse().ok()?, unticked(rest.trim_start())))
 }
 
@@ -508,8 +494,8 @@ fn section(text: &str) -> Option<(&'static str, &str)> {
     let titled = text.trim_start_matches(|c: char| !c.is_alphanumeric() || matches!(c, '一' | '二' | '三' | '四'));
     let is_heading = text.starts_with('#');
     let titled = number(titled).filter(|_| is_heading).map_or(titled, |(_, rest)| rest);
-    let mut names = SECTIONS.iter().chain(&MORE_TITLES);
-    let (name, rest) = names.find_map(|name| Some((*name, titled.strip_prefix(name)?)))?;
+    let (name, rest) =
+        SECTIONS.iter().chain(&MORE_TITLES).find_map(|name| Some((*name, titled.strip_prefix(name)?)))?;
     let behind = rest.trim_start_matches(['*', ' ', '】', '#']);
     let is_alone = !behind.contains(char::is_alphanumeric);
     let is_titled = rest.trim_start_matches('*').starts_with('】') || (is_heading && rest.starts_with(' '));
@@ -565,9 +551,8 @@ fn link(text: &str) -> Option<(String, usize)> {
     let (words, rest) = near.trim_start_matches('!').strip_prefix('[')?.split_once("](")?;
     let (target, behind) = rest.split_once(')')?;
     let address = target.split(' ').next().filter(|address| address.starts_with("http"))?;
-    let words = inline(words).0;
     let is_same = address.contains(words.trim_end_matches('/'));
-    let shown = if is_same { address.to_owned() } else { format!("{words} {address}") };
+    let shown = if is_same { address.to_owned() } else { format!("{} {address}", inline(words).0) };
     Some((shown, near.len() - behind.len()))
 }
 
@@ -583,9 +568,8 @@ fn tag(text: &str, begins_line: bool) -> Option<(String, usize)> {
     let is_known = (is_closed && is_in(INLINE_TAGS)) || ((is_closed || begins_line) && is_in(BLOCK_TAGS));
     let shown = match (name.as_str(), is_closing) {
         _ if inner.starts_with("http") && !inner.contains(' ') => inner,
-        ("br" | "hr" | "pre", _) => "\n",
+        ("br" | "hr" | "pre", _) | ("h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "p", true) => "\n",
         _ if !is_known => return None,
-        ("h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "p", true) => "\n",
         ("li", false) => "\n• ",
         ("td" | "th", true) => " ",
         ("a", false) => inner.split('"').find(|value| value.starts_with("http")).unwrap_or_default(),
@@ -594,12 +578,10 @@ fn tag(text: &str, begins_line: bool) -> Option<(String, usize)> {
     Some((shown.to_owned(), inner.len() + 2))
 }
 
-/// Prose without Markdown's signs, and where the command stands that ends it. Backslashes and single `*` and `_` stay.
-fn inline(text: &str) -> (String, Option<Range<usize>>) {
-    let (mut plain, mut code, mut is_bold) = (String::with_capacity(text.len()), None, false);
+/// Prose without Markdown's signs, and the command that ends it. Backslashes and single `*` and `_` stay.
+fn inline(text: &str) -> (String, Option<String>) {
+    let (mut plain, mut code) = (String::with_capacity(text.len()), None);
     let joins = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.');
-    let hugs = |text: &str| !text.is_empty() && !text.ends_with(' ');
-    let is_closed = |near: &str| near.match_indices("**").any(|(at, _)| near.get(..at).is_some_and(hugs));
     let mut rest = text;
     while let Some(at) = rest.find(['`', '*', '[', '!', '<', '&']) {
         let (before, here) = rest.split_at_checked(at).unwrap_or_default();
@@ -608,60 +590,55 @@ fn inline(text: &str) -> (String, Option<Range<usize>>) {
         let run = if matches!(sign, '`' | '*') { here.len() - here.trim_start_matches(sign).len() } else { 1 };
         let (signs, after) = here.split_at_checked(run).unwrap_or_default();
         let shown = match sign {
-            '`' => span(here).map(|(inner, length)| {
-                code = Some(plain.len()..plain.len() + inner.len());
-                (inner.to_owned(), length)
-            }),
-            '*' => {
-                let closes = is_bold && hugs(&plain) && !after.starts_with(joins);
-                let opens = !is_bold && !after.starts_with(' ') && !plain.ends_with(joins) && is_closed(window(after));
-                let is_mark = run >= 2 && (closes || opens);
-                is_bold ^= is_mark;
-                is_mark.then(|| (String::new(), run))
+            '`' => span(here).map(|(inner, length)| (code.insert(inner).to_string(), length)),
+            '*' if run > 1 => {
+                let is_bold = |(bold, behind): &(&str, &str)| {
+                    bold.trim() == *bold
+                        && !plain.ends_with(joins)
+                        && !behind.trim_start_matches('*').starts_with(joins)
+                };
+                let ends = window(after).match_indices(signs).filter_map(|(at, _)| after.split_at_checked(at));
+                { ends }.find(is_bold).map(|(bold, _)| (inline(bold).0, bold.len() + 2 * run))
             }
             '<' => tag(here, plain.is_empty() || plain.ends_with('\n')),
-            '&' => ENTITIES
-                .iter()
-                .find(|(name, _)| here.starts_with(name))
-                .map(|(name, sign)| ((*sign).into(), name.len())),
+            '&' => {
+                ENTITIES.iter().find(|(name, _)| here.starts_with(name)).map(|(name, to)| ((*to).into(), name.len()))
+            }
             _ => link(here),
         };
         // A run that has no partner is looked at once.
         let (shown, taken) = shown.unwrap_or_else(|| (signs.to_owned(), run));
-        plain.push_str(&shown);
         rest = here.get(taken..).unwrap_or_default();
-        if shown.contains("http") && sign != '`' && rest.starts_with(char::is_alphanumeric) {
-            plain.push(' ');
-        }
+        let joins_link = shown.contains("http") && sign != '`' && rest.starts_with(char::is_alphanumeric);
+        plain.extend([&*shown, if joins_link { " " } else { "" }]);
     }
     plain.push_str(rest);
-    let behind = |range: &Range<usize>| plain.get(range.end..).unwrap_or_default();
-    let command = code.filter(|range| behind(range).trim_matches(['。', '.', '；', ';', '：', ':', ' ']).is_empty());
+    let end = plain.trim_end_matches(['。', '.', '；', ';', '：', ':', ' ']);
+    let command = code.filter(|code| plain.ends_with(code) || end.ends_with(code)).map(str::to_owned);
     (plain, command)
 }
 
 /// An answer in one line, with a line for each of its sections and steps.
 fn unfolded(text: &str) -> Option<String> {
-    let mut lines = String::with_capacity(text.len());
-    let (mut titles, mut expected, mut in_code, mut before) = (0, 1, false, ' ');
-    for (at, c) in text.char_indices() {
-        let rest = text.get(at..).unwrap_or_default();
-        in_code ^= c == '`';
-        if !in_code && (" 。；！？：:;】".contains(before) || (matches!(c, '【' | '*') && before != c)) {
-            let near = rest.get(..rest.floor_char_boundary(40)).unwrap_or_default();
-            let is_title = section(near).is_some() && c != ' ' && !matches!(before, '【' | '*' | '#');
-            // A first step without a second is none.
-            let is_step = number(near).is_some_and(|(step, _)| step == expected)
-                && (expected > 1 || window(rest).contains("2. "));
-            if is_title || is_step {
-                lines.truncate(lines.trim_end().len());
-                lines.push('\n');
-            }
-            titles += usize::from(is_title);
-            expected = if is_title { 1 } else { expected + u32::from(is_step) };
+    // No answer holds the control character: it is cleaned.
+    let marked = text.replace('【', "\0【");
+    let (mut lines, mut rest) = (String::with_capacity(text.len()), marked.as_str());
+    let (mut titles, mut expected, mut in_code) = (0, 1, false);
+    for piece in marked.split_inclusive(['\0', ' ', '。', '；', '！', '？', '：', ':', ';', '】']) {
+        let near = window(rest);
+        let is_title = !in_code && section(near).is_some();
+        // A first step without a second is none.
+        let is_step = |(step, _)| step == expected && (step > 1 || near.contains("2. "));
+        let is_step = !in_code && number(near).is_some_and(is_step);
+        if is_title || is_step {
+            lines.truncate(lines.trim_end().len());
+            lines.push('\n');
         }
-        lines.push(c);
-        before = c;
+        titles += usize::from(is_title);
+        expected = if is_title { 1 } else { expected + u32::from(is_step) };
+        in_code ^= !piece.matches('`').count().is_multiple_of(2);
+        lines.push_str(piece.trim_end_matches('\0'));
+        rest = rest.get(piece.len()..).unwrap_or_default();
     }
     (titles > 1 && !text.contains('\n')).then_some(lines)
 }
@@ -671,7 +648,7 @@ fn unfolded(text: &str) -> Option<String> {
 fn from_json(answer: &str) -> Option<String> {
     let (begin, end) = (answer.find(['{', '['])?, answer.rfind(['}', ']'])?);
     let (lead, text, tail) = (answer.get(..begin)?, answer.get(begin..=end)?, answer.get(end + 1..)?);
-    let is_fenced = lead.len() <= MAX_LEAD && lead.contains("```") && tail.trim() == "```";
+    let is_fenced = lead.len() <= MAX_SPAN && lead.contains("```") && tail.trim() == "```";
     let is_read = text.len() <= MAX_JSON && (is_fenced || lead.len() + tail.len() == 0);
     is_read.then(|| Some(json_steps(&serde_json::from_str(text).ok()?, text, true)))?
 }
@@ -680,10 +657,8 @@ fn from_json(answer: &str) -> Option<String> {
 /// others with their names, and its commands below. The number that a step gives itself is left out.
 fn json_steps(value: &Value, text: &str, is_outer: bool) -> String {
     let items = items(value, text);
-    if items.is_empty() {
-        return plain_value(value, "、") + "\n";
-    }
-    let (mut words, mut below, is_only) = (Vec::new(), String::new(), items.len() == 1);
+    let (mut words, is_only) = (Vec::new(), items.len() == 1);
+    let mut below = if items.is_empty() { plain_value(value, "、") + "\n" } else { String::new() };
     for (name, value) in items {
         let shown = plain_value(value, "、");
         let is_inner = !is_outer || name.is_empty();
@@ -695,10 +670,8 @@ fn json_steps(value: &Value, text: &str, is_outer: bool) -> String {
             below.extend(["\n## ", name, "\n", &json_steps(value, text, false)]);
         } else if COMMAND_NAMES.iter().any(|word| name.contains(word)) {
             below.extend(["```\n", &plain_value(value, "\n"), "\n```\n"]);
-        } else if !words.is_empty() {
-            words.push(format!("{name}：{shown}"));
-        } else if shown.parse::<u8>().is_err() {
-            words.push(shown);
+        } else if !words.is_empty() || shown.parse::<u8>().is_err() {
+            words.push(if words.is_empty() { shown } else { format!("{name}：{shown}") });
         }
     }
     if words.is_empty() { below } else { format!("1. {}\n{below}", words.join("，")) }

@@ -4,7 +4,6 @@
 //! prose above the command, or on a line of its own there.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::{iter, mem};
 
 use super::danger;
@@ -74,14 +73,11 @@ impl Marker<'_> {
             self.anchor = line.text.starts_with('【').then_some(self.lines.len());
             return self.lines.push(line);
         }
-        let range = line.command.take().or_else(|| command_at_end(&line.text)).unwrap_or_default();
-        let before = line.text.get(..range.start).unwrap_or_default();
-        let command = Line::new(Kind::Command, line.text.get(range).unwrap_or_default());
-        let is_marked = |command: &str| danger::is_dangerous(command) || !self.invented.names_in(command).is_empty();
-        if command.text.is_empty()
-            || !(self.in_steps && (line.is_flagged || is_marked(&command.text)))
-            || danger::is_forbidden(before)
-        {
+        let command = line.command.take().or_else(|| command_at_end(&line.text)).unwrap_or_default();
+        let (before, _) = line.text.rsplit_once(&command).unwrap_or_default();
+        let is_marked =
+            line.is_flagged || danger::is_dangerous(&command) || !self.invented.names_in(&command).is_empty();
+        if command.is_empty() || !self.in_steps || !is_marked || danger::is_forbidden(before) {
             return self.take_prose(line);
         }
         line.text.truncate(before.trim_end().len());
@@ -89,7 +85,7 @@ impl Marker<'_> {
             Some(above) => self.lines[above].is_flagged |= line.is_flagged,
             None => self.take_prose(line),
         }
-        self.take_command(command);
+        self.take_command(Line::new(Kind::Command, command));
     }
 
     fn take_prose(&mut self, mut line: Line) {
@@ -122,12 +118,11 @@ impl Marker<'_> {
     }
 }
 
-/// Where the dangerous command begins that ends a line of prose: 卡死时 kill -9 42.
-fn command_at_end(text: &str) -> Option<Range<usize>> {
-    let text = text.trim_end_matches(ENDS);
-    let (_, command) = text.rsplit_once(|c: char| !c.is_ascii())?;
+/// The dangerous command that ends a line of prose: 卡死时 kill -9 42.
+fn command_at_end(text: &str) -> Option<String> {
+    let (_, command) = text.trim_end_matches(ENDS).rsplit_once(|c: char| !c.is_ascii())?;
     let command = command.trim_start();
-    (command.contains(' ') && danger::is_dangerous(command)).then_some(text.len() - command.len()..text.len())
+    (command.contains(' ') && danger::is_dangerous(command)).then(|| command.to_owned())
 }
 
 /// The lines in blocks that a cut leaves whole where it can: a step with its commands, a title with what follows it. A
