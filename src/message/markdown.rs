@@ -304,8 +304,7 @@ impl Page {
         for (column, cell) in cells(row).iter().enumerate().filter(|(_, cell)| !cell.is_empty()) {
             let code = whole_span(cell);
             let is_apart = |command: &&str| (code.is_some() && command.contains(' ')) || danger::is_dangerous(command);
-            let is_named = head.len() > 2 && !words.is_empty() && unflagged(cell).is_none();
-            let name = head.get(column).filter(|name| is_named && !name.is_empty());
+            let name = head.get(column).filter(|_| head.len() > 2 && !words.is_empty() && unflagged(cell).is_none());
             if let Some(command) = code.or(is_command(cell).then_some(cell)).filter(is_apart) {
                 commands.push(command.to_owned());
             } else if column == 0 && cell.parse::<u8>().is_ok() {
@@ -358,7 +357,7 @@ fn unflagged(line: &str) -> Option<String> {
         is_flagged = true;
         plain.truncate(length);
         let goes_on = plain.trim_end().ends_with(|c: char| c.is_alphanumeric() || "`*）".contains(c));
-        plain += if goes_on { rest } else { rest.trim_start_matches(['：', ':', '，', ',', '。', ' ']) };
+        plain += if goes_on { rest } else { rest.trim_start_matches(['：', ':', '，', ',', '。', '；', ' ']) };
     }
     is_flagged.then(|| plain.trim_end_matches(['，', ',', ' ']).replace(" ：", "："))
 }
@@ -628,7 +627,8 @@ fn unfolded(text: &str) -> Option<String> {
         let near = window(rest);
         let is_title = !in_code && section(near).is_some();
         // A first step without a second is none.
-        let is_step = |(step, _)| step == expected && (step > 1 || near.contains("2. "));
+        let is_step =
+            |(step, _)| step == expected && (step > 1 || ["2. ", "2、"].iter().any(|next| near.contains(next)));
         let is_step = !in_code && number(near).is_some_and(is_step);
         if is_title || is_step {
             lines.truncate(lines.trim_end().len());
