@@ -120,7 +120,7 @@ impl Page {
             let indent = if is_bullet_alone(before.trim()) { before.len() } else { indentation(line) };
             self.take_text(before);
             (self.run, self.is_parted) = (None, false);
-            // In Markdown there is no code.
+            // A fence of Markdown holds the answer.
             if !["markdown", "md"].contains(&info.trim()) {
                 self.take_fence(marks, indent, is_quoted, lines);
             }
@@ -143,8 +143,8 @@ impl Page {
         }
     }
 
-    /// Takes the lines of a fence and the one that closes it. Models put whole answers into one, and forget to close it: prose
-    /// ends it.
+    /// Takes the lines of a fence and the one that closes it. Models put whole answers into one, and forget to close it: a
+    /// section ends it, and what nothing closes ends above prose.
     fn take_fence<'a>(&mut self, marks: &str, indent: usize, is_quoted: bool, lines: &mut Lines<'a>) {
         let inner = |line: &'a str| strip_quote(line).filter(|_| is_quoted).unwrap_or(line);
         let is_fence = |line: &&'a str| inner(line).trim().starts_with(marks);
@@ -192,8 +192,8 @@ impl Page {
         true
     }
 
-    /// Whether the run of command lines goes on with the line though Chinese may stand in it: an entry of YAML, or a comment,
-    /// which the run may begin with, too.
+    /// Whether the run of command lines goes on with the line though Chinese may stand in it: with an entry of YAML or a
+    /// comment. A run may begin with a comment, too.
     fn goes_on_with(&self, text: &str, lines: &Lines) -> bool {
         let item = bullet(text).unwrap_or(text);
         let is_entry = self.run.is_some() && item.starts_with(|c: char| c.is_ascii_lowercase()) && is_yaml(item);

@@ -217,18 +217,16 @@ fn body(input: &MessageInput<'_>, part_bytes: usize) -> Vec<String> {
             let invented = Invented::new(&answer.join("\n"), input.notifications, &measured);
             let mut lines = marks::mark(lines, &invented);
             if cut {
+                let note = "（回答过长，后文缺失）";
                 // Of the last command only the begin may have come: `rm -rf /data` was to end in `/tmp`.
-                let is_begun = |last: &mut Line| {
+                let is_begun = |last: &&mut Line| {
                     let line = last.text.rsplit('\n').next().unwrap_or_default();
                     last.kind == Kind::Command && text.trim_end().ends_with(line)
                 };
-                if lines.len() > 1
-                    && let Some(last) = lines.pop_if(is_begun)
-                    && let Some((before, _)) = last.text.rsplit_once('\n')
-                {
-                    lines.push(Line::new(Kind::Command, before));
+                match lines.last_mut().filter(is_begun) {
+                    Some(last) => last.text.replace_range(last.text.rfind('\n').map_or(0, |at| at + 1).., note),
+                    None => lines.push(Line::new(Kind::Text, note)),
                 }
-                lines.push(Line::new(Kind::Text, "（回答过长，后文缺失）"));
             }
             let mut blocks = marks::blocks(&lines);
             if let Some(reused) = input.reused {
