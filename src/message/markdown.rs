@@ -278,13 +278,12 @@ impl Page {
 
     /// Adds prose behind `lead`, a line for each break in it; a long line is broken behind its sentences.
     fn push_prose(&mut self, mut kind: Kind, mut lead: &str, text: &str) {
-        let broken = text.replace('。', "。\n");
-        let text = if text.len() > LONG_LINE { &broken } else { text };
+        let text = if text.len() > LONG_LINE { text.replace('。', "。\n") } else { text.to_owned() };
         let bare = text.trim_end_matches(ENDS);
         let is_expected = is_command(bare) && (self.is_chinese || danger::is_dangerous(bare));
         let (plain, command) = match whole_span(bare).or(is_expected.then_some(bare)) {
             Some(code) => (code.to_owned() + text.strip_prefix(bare).unwrap_or_default(), Some(code.to_owned())),
-            None => inline(text),
+            None => inline(&text),
         };
         let command = command.filter(|_| !plain.trim().contains('\n'));
         for part in plain.split('\n').map(str::trim_end).filter(|part| !part.trim().is_empty()) {
@@ -327,10 +326,9 @@ fn opened_fence(line: &str) -> Option<(&str, &str, &str)> {
     let at = line.find("```").or_else(|| line.find("~~~").filter(|at| *at <= indentation(line)))?;
     let (before, text) = line.split_at_checked(at)?;
     let info = text.trim_start_matches(['`', '~']);
-    let is_first =
-        before.trim().is_empty() || before.trim_end().ends_with(['：', ':']) || is_bullet_alone(before.trim());
-    let is_fence = is_first && !before.contains('`') && !info.contains('`');
-    Some((before, text.strip_suffix(info)?, info)).filter(|_| is_fence)
+    let lead = before.trim();
+    let is_first = lead.is_empty() || lead.ends_with(['：', ':']) || is_bullet_alone(lead);
+    Some((before, text.strip_suffix(info)?, info)).filter(|_| is_first && !before.contains('`') && !info.contains('`'))
 }
 
 /// The texts around a mark without the signs next to it, if there are some.

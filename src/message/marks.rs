@@ -22,15 +22,14 @@ pub(crate) fn trim(lines: &mut Vec<Line>) {
     };
     let is_verdict = |line: &Line| line.kind != Kind::Command && line.text.starts_with(SECTIONS[0]);
     // What stands further down has a reason.
-    let verdict = lines.iter().take(4).position(is_verdict);
-    let openings = verdict.filter(|at| lines.iter().take(*at).all(is_opening));
+    let openings = lines.iter().take(4).position(is_verdict).filter(|at| lines.iter().take(*at).all(is_opening));
     lines.drain(..openings.unwrap_or_default());
 }
 
 /// Adds the marks: one of a kind for each block of commands, and the invented names once in each step.
 pub(crate) fn mark(lines: Vec<Line>, invented: &Invented) -> Vec<Line> {
     let mut marker =
-        Marker { invented, lines: Vec::new(), anchor: None, in_steps: true, is_flagged: false, named: BTreeSet::new() };
+        Marker { invented, lines: Vec::new(), anchor: None, in_steps: None, is_flagged: false, named: BTreeSet::new() };
     lines.into_iter().for_each(|line| marker.take(line));
     for line in &mut marker.lines {
         let danger = line.is_flagged.then(|| danger::MARK.to_owned());
@@ -47,7 +46,8 @@ struct Marker<'a> {
     lines: Vec<Line>,
     /// The line of prose that stands above the next command.
     anchor: Option<usize>,
-    in_steps: bool,
+    /// What the section is, where its name says so; a title within the steps says nothing.
+    in_steps: Option<bool>,
     /// The model flagged the step, and no command of it has come.
     is_flagged: bool,
     /// The invented names that the step's marks have.
@@ -61,7 +61,11 @@ impl Marker<'_> {
         }
         if matches!(line.kind, Kind::Title | Kind::Section) {
             let name = line.text.split(['：', ':']).next().unwrap_or_default();
-            self.in_steps = !NO_STEPS.iter().any(|word| name.contains(word));
+            let is_steps = !NO_STEPS.iter().any(|word| name.contains(word));
+            let is_section = !name.starts_with('【');
+            if is_section || self.in_steps != Some(true) {
+                self.in_steps = (is_section || !is_steps).then_some(is_steps);
+            }
         }
         if line.kind != Kind::Text {
             self.named.clear();
@@ -75,9 +79,8 @@ impl Marker<'_> {
         }
         let command = line.command.take().or_else(|| command_at_end(&line.text)).unwrap_or_default();
         let (before, _) = line.text.rsplit_once(&command).unwrap_or_default();
-        let is_marked =
-            line.is_flagged || danger::is_dangerous(&command) || !self.invented.names_in(&command).is_empty();
-        if command.is_empty() || !self.in_steps || !is_marked || danger::is_forbidden(before) {
+        let marked = line.is_flagged || danger::is_dangerous(&command) || !self.invented.names_in(&command).is_empty();
+        if command.is_empty() || self.in_steps == Some(false) || !marked || danger::is_forbidden(before) {
             return self.take_prose(line);
         }
         line.text.truncate(before.trim_end().len());
@@ -90,7 +93,7 @@ impl Marker<'_> {
 
     fn take_prose(&mut self, mut line: Line) {
         line.invented = self.new_names(&line.text);
-        line.is_flagged |= self.in_steps && danger::is_dangerous_in_prose(&line.text);
+        line.is_flagged |= self.in_steps != Some(false) && danger::is_dangerous_in_prose(&line.text);
         // A mark behind a command without a fence would be pasted with it.
         self.anchor = Some(self.lines.len()).filter(|_| line.kind != Kind::Text || !markdown::is_command(&line.text));
         self.lines.push(line);
