@@ -278,7 +278,8 @@ impl Page {
 
     /// Adds prose behind `lead`, a line for each break in it; a long line is broken behind its sentences.
     fn push_prose(&mut self, mut kind: Kind, mut lead: &str, text: &str) {
-        let text = if text.len() > LONG_LINE { text.replace('。', "。\n") } else { text.to_owned() };
+        let text =
+            if text.len() > LONG_LINE { text.replace('。', "。\n").replace('；', "；\n") } else { text.to_owned() };
         let bare = text.trim_end_matches(ENDS);
         let is_expected = is_command(bare) && (self.is_chinese || danger::is_dangerous(bare));
         let (plain, command) = match whole_span(bare).or(is_expected.then_some(bare)) {
@@ -480,8 +481,7 @@ fn heading(text: &str) -> Option<&str> {
     let bold = text.strip_prefix("**").and_then(|text| text.strip_suffix("**").or(text.strip_suffix("**：")));
     let bold = bold.filter(|bold| text.len() <= MAX_HEADING && !bold.contains("**"));
     let rest = text.trim_start_matches('#');
-    let is_heading =
-        matches!(text.len() - rest.len(), 1..=6) && rest.chars().next().is_none_or(|c| c == ' ' || is_ideograph(c));
+    let is_heading = matches!(text.len() - rest.len(), 1..=6) && !rest.starts_with(|c| c != ' ' && !is_ideograph(c));
     let title = is_heading.then(|| rest.trim_matches(['#', ' ']).trim_start_matches("**").trim_end_matches("**"));
     bold.map(str::trim).or(title)
 }
