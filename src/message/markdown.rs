@@ -24,7 +24,7 @@ const MAX_LEVEL: usize = 3;
 /// JSON above this many bytes is shown as it is: each name's place is looked for in the whole text.
 const MAX_JSON: usize = 32 << 10;
 /// The end of a fence or a here-document is looked for in so many lines; it keeps the time linear in the answer.
-const MAX_BLOCK: usize = 500;
+const MAX_BLOCK: usize = 200;
 
 /// What models call the sections that the prompt asks for.
 const MORE_TITLES: [&str; 4] = ["原因分析", "处理建议", "排查步骤", "建议"];

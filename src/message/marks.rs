@@ -69,9 +69,8 @@ impl Marker<'_> {
         }
         if line.kind != Kind::Text {
             self.named.clear();
-            self.is_flagged = false;
         }
-        self.is_flagged |= line.is_flagged;
+        self.is_flagged = line.is_flagged || (self.is_flagged && line.kind == Kind::Text);
         if line.kind == Kind::Title {
             // The name of a section is no step.
             self.anchor = line.text.starts_with('【').then_some(self.lines.len());
@@ -121,11 +120,13 @@ impl Marker<'_> {
     }
 }
 
-/// The dangerous command that ends a line of prose: 卡死时 kill -9 42.
+/// The dangerous command that a line of prose is, or ends in: 卡死时 kill -9 42.
 fn command_at_end(text: &str) -> Option<String> {
-    let (_, command) = text.trim_end_matches(ENDS).rsplit_once(|c: char| !c.is_ascii())?;
-    let command = command.trim_start();
-    (command.contains(' ') && danger::is_dangerous(command)).then(|| command.to_owned())
+    let text = text.trim_end_matches(ENDS);
+    let command = text.rsplit(|c: char| !c.is_ascii()).next()?.trim_start();
+    // A sentence of English may forbid the command.
+    let is_apart = command.len() < text.len() || markdown::is_command(text);
+    (is_apart && command.contains(' ') && danger::is_dangerous(command)).then(|| command.to_owned())
 }
 
 /// The lines in blocks that a cut leaves whole where it can: a step with its commands, a title with what follows it. A
