@@ -335,8 +335,8 @@ fn opened_fence(line: &str) -> Option<(&str, &str, &str)> {
 /// The texts around a mark without the signs next to it, if there are some.
 fn without_signs<'a, 'b>(before: &'a str, behind: &'b str) -> Option<(&'a str, &'b str)> {
     let before = before.trim_end_matches([' ', '\u{fe0f}']);
-    let signs = FLAG_SIGNS.iter().filter_map(|signs| signs.split_once(' '));
-    let (open, close) = { signs }.find(|(open, _)| before.ends_with(open))?;
+    let mut signs = FLAG_SIGNS.iter().filter_map(|signs| signs.split_once(' '));
+    let (open, close) = signs.find(|(open, _)| before.ends_with(open))?;
     // 风险：高危端口暴露 is a sentence.
     let is_word = open.ends_with('：') && behind.starts_with(char::is_alphanumeric);
     Some((before.strip_suffix(open).filter(|_| !is_word)?, behind.trim_start().strip_prefix(close)?))
@@ -588,14 +588,12 @@ fn inline(text: &str) -> (String, Option<String>) {
         let (signs, after) = here.split_at_checked(run).unwrap_or_default();
         let shown = match sign {
             '`' => span(here).map(|(inner, length)| (code.insert(inner).to_string(), length)),
-            '*' if run > 1 => {
-                let is_bold = |(bold, behind): &(&str, &str)| {
-                    bold.trim() == *bold
-                        && !plain.ends_with(joins)
-                        && !behind.trim_start_matches('*').starts_with(joins)
+            '*' if run > 1 && !plain.ends_with(joins) => {
+                let is_bold = |(bold, end): &(&str, &str)| {
+                    bold.trim() == *bold && !end.trim_start_matches('*').starts_with(joins)
                 };
-                let ends = window(after).match_indices(signs).filter_map(|(at, _)| after.split_at_checked(at));
-                { ends }.find(is_bold).map(|(bold, _)| (inline(bold).0, bold.len() + 2 * run))
+                let mut ends = window(after).match_indices(signs).filter_map(|(at, _)| after.split_at_checked(at));
+                ends.find(is_bold).map(|(bold, _)| (inline(bold).0, bold.len() + 2 * run))
             }
             '<' => tag(here, plain.is_empty() || plain.ends_with('\n')),
             '&' => {
@@ -678,10 +676,9 @@ fn json_steps(value: &Value, text: &str, is_outer: bool) -> String {
 /// The items of a list, without names, or the fields of an object in the order they were written.
 fn items<'a>(value: &'a Value, text: &str) -> Vec<(&'a str, &'a Value)> {
     let list = value.as_array().into_iter().flatten().map(|item| ("", item));
-    let fields = value.as_object().into_iter().flatten().map(|(name, value)| (name.as_str(), value));
-    let mut items: Vec<_> = list.chain(fields).collect();
-    items.sort_by_cached_key(|(name, _)| text.find(&format!("\"{name}\"")));
-    items
+    let mut fields: Vec<_> = value.as_object().into_iter().flatten().collect();
+    fields.sort_by_cached_key(|(name, _)| text.find(&format!("\"{name}\"")));
+    list.chain(fields.into_iter().map(|(name, value)| (name.as_str(), value))).collect()
 }
 
 /// A value in words; `separator` stands between those of a list.
