@@ -151,9 +151,10 @@ impl Page {
         let is_bare = |line: &&'a str| inner(line).trim().trim_start_matches(['`', '~']).is_empty();
         let is_closed = lines.clone().take(MAX_BLOCK).find(is_fence).is_some_and(|line| is_bare(&line));
         let is_prose = |line: &str| {
-            let words = line.trim_start_matches(|c: char| c.is_ascii_digit() || " .)、#*【".contains(c));
-            let may_end = words.starts_with(is_ideograph) && !line.trim_start().starts_with("# ");
-            may_end && indentation(line) <= indent && (!is_closed || section(line.trim_start()).is_some())
+            let text = line.trim_start();
+            let words = text.trim_start_matches(|c: char| c.is_ascii_digit() || " .)、#*【".contains(c));
+            let may_end = words.starts_with(is_ideograph) && (!text.starts_with('#') || text.starts_with("##"));
+            may_end && indentation(line) <= indent && (!is_closed || section(text).is_some())
         };
         while let Some(line) = lines.next_if(|line| !is_fence(line) && !is_prose(inner(line))) {
             self.push_command(strip_indent(inner(line), indent));
