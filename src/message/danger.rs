@@ -36,10 +36,6 @@ pub(crate) fn is_dangerous(command: &str) -> bool {
 /// it in its clause. Takes time in proportion to the line.
 #[must_use]
 pub(crate) fn is_dangerous_in_prose(line: &str) -> bool {
-    const FORBIDDING: &[&str] = &[
-        "不要", "不得", "不应", "不宜", "不建议", "不可执行", "不可直接", "不能执行", "不能直接", "勿", "禁止", "严禁",
-        "避免", " not ", "n't ", "ever ", "void ",
-    ];
     let reader = Reader { depth: MAX_DEPTH, is_prose: true, is_english: line.is_ascii() };
     line.split(['，', '。', '；', '！', '？']).flat_map(|clause| clause.split(". ")).any(|clause| {
         let forbidden = FORBIDDING.iter().filter_map(|word| clause.find(word)).min();
@@ -78,6 +74,19 @@ static LISTS: LazyLock<HashMap<&str, Vec<&str>>> = LazyLock::new(|| table::lists
 /// Whether `word` is in a list of the table, if there is one of that name, in any case.
 fn is_in(list: &str, word: &str) -> bool {
     LISTS.get(list).is_some_and(|list| list.iter().any(|one| one.eq_ignore_ascii_case(word)))
+}
+
+/// What forbids, or asks for what was done, in front of a command.
+const FORBIDDING: [&str; 22] = [
+    "不要", "不得", "不应", "不宜", "不建议", "不可执行", "不可直接", "不能执行", "不能直接", "勿", "禁止", "严禁",
+    "避免", "切忌", "有没有", "没有人", "误执行", "执行过", " not ", "n't ", "ever ", "void ",
+];
+
+/// Whether the clause that ends the text, in front of a command, forbids it.
+pub(crate) fn is_forbidden(text: &str) -> bool {
+    let clause = text.rsplit(['，', '。', '；', '！', '？', '）']).next().unwrap_or_default();
+    let clause = clause.rsplit(". ").next().unwrap_or_default();
+    FORBIDDING.iter().any(|word| clause.contains(word))
 }
 
 struct Command {
