@@ -58,7 +58,7 @@ pub(crate) fn targets(alerts: &[&Alert], common: &[Pair<'_>]) -> Targets {
     if let [name] = names[..] {
         let several = differences(alerts, common);
         let is_exporter =
-            alerts.iter().all(|alert| target_label(alert).is_none_or(|label| is_about_scrape(alert, label)));
+            alerts.iter().all(|alert| target_label(alert).is_none_or(|label| alert.is_about_scrape(label)));
         let is_worth_it = !name.is_empty() && (!is_exporter || several.is_empty());
         let one = is_worth_it.then(|| name.clone());
         return Targets { one, several };
@@ -89,11 +89,11 @@ fn named(alerts: &[&Alert], common: &[Pair<'_>]) -> Vec<(String, String)> {
                 && !value.is_empty()
                 && !is_common(name)
                 && !alert.label(label).contains(value.as_str())
-                && !is_about_scrape(alert, name)
+                && !alert.is_about_scrape(name)
         };
         let details = alert.labels.iter().filter(is_own);
         let detail = details.filter_map(|(name, value)| Some((place(&DETAILS, name)?, value))).min();
-        let is_apart = NAMESPACED.contains(&label) && !is_common("namespace") && !is_about_scrape(alert, "namespace");
+        let is_apart = NAMESPACED.contains(&label) && !is_common("namespace") && !alert.is_about_scrape("namespace");
         let namespace = if is_apart { alert.label("namespace") } else { "" };
         let value = if label == "instance" && has_one_port { host(value) } else { value };
         let name = if namespace.is_empty() { short(value) } else { format!("{}/{}", short(namespace), short(value)) };
@@ -124,8 +124,7 @@ fn differences(alerts: &[&Alert], common: &[Pair<'_>]) -> Vec<String> {
     let target = target_label(first);
     let mut labels: Vec<(&String, &String)> =
         first.labels.iter().filter(|(name, _)| differs(name) && target != Some(name.as_str())).collect();
-    labels
-        .retain(|(name, value)| **value != MASK && !IN_HEAD.contains(&name.as_str()) && !is_about_scrape(first, name));
+    labels.retain(|(name, value)| **value != MASK && !IN_HEAD.contains(&name.as_str()) && !first.is_about_scrape(name));
     // Ids are the last to be shown, and shown all the same where nothing else differs.
     labels.sort_by_key(|(name, value)| (is_noise(name, value), place(&DETAILS, name).unwrap_or(DETAILS.len())));
     let Some((label, _)) = labels.first() else { return Vec::new() };
@@ -161,7 +160,7 @@ pub(crate) fn shown_labels(common: &[Pair<'_>], alerts: &[&Alert], title: &str) 
     let Some(first) = alerts.first() else { return String::new() };
     let mut labels: Vec<&Pair<'_>> = common
         .iter()
-        .filter(|(name, value)| !(is_noise(name, value) || is_about_scrape(first, name) || title.contains(value)))
+        .filter(|(name, value)| !(is_noise(name, value) || first.is_about_scrape(name) || title.contains(value)))
         .collect();
     labels.sort_by_key(|(name, _)| place(&COMMON, name).unwrap_or(COMMON.len()));
     let label = |(name, value): &Pair<'_>| format!("{}={}", text::short_line(name, 32), text::short_line(value, 40));
@@ -187,32 +186,7 @@ fn is_noise(name: &str, value: &str) -> bool {
 /// The label that names the target; an exporter's own only when there is no other.
 fn target_label(alert: &Alert) -> Option<&'static str> {
     let named = || TARGETS.into_iter().filter(|name| !alert.label(name).is_empty());
-    named().find(|name| !is_about_scrape(alert, name)).or_else(|| named().next())
-}
-
-/// Whether a label is about how the value was scraped and not about its target, such as the address of kube-state-metrics.
-fn is_about_scrape(alert: &Alert, name: &str) -> bool {
-    let is_exporter = |name: &str| {
-        let value = alert.label(name);
-        value.contains("exporter") || value.contains("kube-state-metrics")
-    };
-    // Where the scrape has such a label itself, the exporter's own data is in `exported_…`.
-    let is_exported = |name: &str| !alert.label(&format!("exported_{name}")).is_empty();
-    if matches!(name, "instance" | "pod" | "container" | "service" | "job")
-        && (is_exported("namespace") || is_exported(name))
-    {
-        return true;
-    }
-    match name {
-        "endpoint" | "metrics_path" | "prometheus" | "prometheus_replica" | "replica" => true,
-        "instance" => {
-            is_exporter("instance")
-                || ["job", "service", "container"].iter().any(|name| alert.label(name).contains("kube-state-metrics"))
-        }
-        "pod" | "container" | "service" | "job" => is_exporter(name),
-        "namespace" => is_exporter("pod") || is_exported("namespace"),
-        _ => false,
-    }
+    named().find(|name| !alert.is_about_scrape(name)).or_else(|| named().next())
 }
 
 #[cfg(test)]
