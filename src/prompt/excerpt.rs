@@ -211,7 +211,7 @@ impl Subject<'_> {
     /// A label's value as JSON.
     fn label(&self, name: &str, value: &str, cap: usize) -> String {
         let alias = self.aliases.of_label(name, value);
-        alias.map_or_else(|| self.text(value, cap), |alias| quote(&shorten(alias, cap)))
+        alias.map_or_else(|| self.text(value, cap), |alias| quote(&shorten(&alias, cap)))
     }
 
     /// Any other value as JSON. Aliases are put in before the value is cut and quoted, which could change the words that
