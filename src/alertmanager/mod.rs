@@ -39,10 +39,18 @@ const SPEAKS_FOR_OTHERS: [&str; 9] = [
     "cloudwatch", "pushgateway",
 ];
 /// Labels that name such objects: with one of them the instance is an exporter, unless both have one value.
-const OBJECTS: [&str; 6] = ["topic", "consumergroup", "ceph_daemon", "index", "addr", "target"];
+pub(crate) const OBJECTS: [&str; 6] = ["topic", "consumergroup", "ceph_daemon", "index", "addr", "target"];
 /// The port of node_exporter, whose job may be named after what runs on its machine.
 /// <https://github.com/prometheus/prometheus/wiki/Default-port-allocations>
 const NODE_EXPORTER: &str = ":9100";
+
+/// Labels that name what is ill, the best first.
+const TARGETS: [&str; 29] = [
+    "persistentvolumeclaim", "horizontalpodautoscaler", "exported_instance", "exported_pod", "ceph_daemon", "addr",
+    "instance", "pod", "node", "host", "hostname", "nodename", "server", "target", "device", "deployment", "daemonset",
+    "statefulset", "cronjob", "container", "job_name", "topic", "index", "queue", "ingress", "service", "domain",
+    "name", "exported_job",
+];
 
 /// Labels or annotations, sorted by name.
 pub type Labels = BTreeMap<String, String>;
@@ -235,6 +243,12 @@ impl Alert {
         is_other && !instance.ends_with(NODE_EXPORTER)
     }
 
+    /// The label that names what is ill, and its value; an exporter's own only when there is no other.
+    pub(crate) fn target(&self) -> Option<Pair<'_>> {
+        let named = || TARGETS.map(|name| (name, self.label(name))).into_iter().filter(|(_, value)| !value.is_empty());
+        named().find(|(name, _)| !self.is_about_scrape(name)).or_else(|| named().next())
+    }
+
     /// What it is known by.
     pub(crate) fn identity(&self) -> Identity {
         let start = self.starts_at.map_or(0, Timestamp::as_millisecond);
@@ -317,6 +331,13 @@ impl Notification {
         let texts = self.receiver.len() + self.group_key.len() + self.external_url.len();
         size_of::<Self>() + content + pairs_weight(&self.group_labels) + ids + texts
     }
+}
+
+/// The alerts of these notifications whose content is kept, the worst first.
+pub(crate) fn worst_first<'a>(notifications: &[&'a Notification]) -> Vec<&'a Alert> {
+    let mut alerts: Vec<&Alert> = notifications.iter().flat_map(|notification| &notification.alerts).collect();
+    alerts.sort_by_key(|alert| alert.rank());
+    alerts
 }
 
 /// The rank of a severity's word.
