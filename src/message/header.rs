@@ -146,12 +146,12 @@ impl<'a> Alerts<'a> {
         let Targets { several, label, .. } = &self.targets;
         let (shown, is_cut) = fill(several, bytes);
         // How many targets the alerts have whose content is not kept is not known.
-        let more = match (is_cut, self.count() > self.alerts.len()) {
-            (_, true) => " 等".into(),
-            (true, false) => format!(" 等 {} 个", several.len()),
-            (false, false) => String::new(),
+        let shown = match (is_cut, self.count() > self.alerts.len()) {
+            (_, true) => and_more(&shown, ""),
+            (true, false) => and_more(&shown, &format!(" {} 个", several.len())),
+            (false, false) => shown,
         };
-        (!several.is_empty()).then(|| format!("对象：{label}{shown}{more}"))
+        (!several.is_empty()).then(|| format!("对象：{label}{shown}"))
     }
 
     /// `触发：02:44，截至 03:19 已持续 35 分钟`, `触发：03:02，1 小时内第 2 次（上次 02:31 至 02:44）`.
@@ -333,8 +333,8 @@ pub(crate) fn alert_texts(notifications: &[&Notification], bytes: usize) -> Stri
         // Most summaries name it themselves.
         let is_named = targets.iter().all(|target| summary.contains(target.split('（').next().unwrap_or_default()));
         let (shown, is_cut) = fill(&targets, 120);
-        let more = if is_cut { format!(" 等 {} 个", targets.len()) } else { String::new() };
-        let targets = if is_named { String::new() } else { format!("{label}{shown}{more}") };
+        let shown = if is_cut { and_more(&shown, &format!(" {} 个", targets.len())) } else { shown };
+        let targets = if is_named { String::new() } else { label + &shown };
         let name = shown_name(name, MAX_VALUE);
         let needs_name = summary.is_empty() || (has_names && !summary.contains(&*name));
         let place = [Some(name).filter(|_| needs_name), Some(targets).filter(|targets| !targets.is_empty())];
@@ -432,7 +432,7 @@ impl AlertKind<'_> {
         let (label, places) = if names_groups { (String::new(), groups) } else { targets(&self.alerts, &[]).in_row() };
         let (shown, is_cut) = fill(&places, width);
         let is_partial = is_cut || (!names_groups && self.count > self.alerts.len() && !shown.is_empty());
-        let places = format!("{label}{shown}{}", if is_partial { " 等" } else { "" });
+        let places = label + &if is_partial { and_more(&shown, "") } else { shown };
         let since = self.since.map_or_else(String::new, |since| format!("{} 起", clock.time(since)));
         let facts = [places, since].into_iter().filter(|fact| !fact.is_empty()).collect::<Vec<_>>().join("，");
         let colon = if facts.is_empty() { "" } else { "：" };
@@ -511,6 +511,12 @@ fn fill(values: &[String], bytes: usize) -> (String, bool) {
     (text, false)
 }
 
+/// `db-1、db-2 等 30 个`, `db-1（/data）等`: a full-width bracket has its blank.
+fn and_more(shown: &str, number: &str) -> String {
+    let gap = if shown.ends_with('）') { "" } else { " " };
+    format!("{shown}{gap}等{number}")
+}
+
 /// What stands before the number that a name ends with: `worker-` of worker-04, "" of others.
 fn numbered(name: &str) -> &str {
     let beginning = name.trim_end_matches(|c: char| c.is_ascii_digit());
@@ -586,6 +592,17 @@ mod tests {
             ),
         ] {
             assert_eq!(head(json, None), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn targets_that_do_not_fit_are_counted() {
+        let disk =
+            |number| format!(r#"{{"labels":{{"alertname":"A","instance":"10.0.0.{number}","device":"sd{number}"}}}}"#);
+        let json = format!(r#"{{"alerts":[{}]}}"#, (0..30).map(disk).collect::<Vec<_>>().join(","));
+        for (label, expected) in [("device", "、10.0.0.8（sd8）等 30 个"), ("id", "、10.0.0.16 等 30 个")] {
+            let head = head(&json.replace("device", label), None);
+            assert!(head.contains(expected), "{head}");
         }
     }
 

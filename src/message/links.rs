@@ -40,8 +40,8 @@ pub(crate) fn links(notifications: &[&Notification], is_app: bool) -> Vec<String
         let annotations = alerts.iter().flat_map(|alert| names.split(' ').map(|name| alert.annotation(name)));
         let url = annotations.filter_map(usable).next().or_else(|| match word {
             "图表" => alerts.iter().find_map(|alert| usable(&alert.generator_url)),
-            "静默" => silence(notifications.first()?),
-            "详情" => page(notifications.first()?, is_digest),
+            "静默" => notifications.iter().find_map(|one| silence(one)),
+            "详情" => notifications.iter().find_map(|one| page(one, is_digest)),
             _ => None,
         });
         let url = url.filter(|url| (in_digest || !is_digest) && (is_app || url.len() <= MAX_PLAIN))?;
@@ -157,7 +157,10 @@ mod tests {
     #[test]
     fn digest_links_nothing_of_one_group() {
         let group = notification("http://am.corp:9093", r#""alertname":"A""#, r#""silenceURL":"https://g.corp/s""#, "");
-        assert_eq!(links(&[&group, &group], true), [r#"<a href="http://am.corp:9093/#/alerts">详情</a>"#]);
+        let local = notification("http://localhost:9093", r#""alertname":"B""#, "", "");
+        for members in [[&group, &group], [&local, &group]] {
+            assert_eq!(links(&members, true), [r#"<a href="http://am.corp:9093/#/alerts">详情</a>"#]);
+        }
     }
 
     #[test]
