@@ -10,6 +10,8 @@ use crate::redact::MASK;
 
 /// At most this many common labels are named.
 const MAX_LABELS: usize = 4;
+/// At most this many details of one target, such as its mount points.
+const MAX_DETAILS: usize = 3;
 /// A value of at least this many hexadecimal digits is a hash or an id.
 const HASH_DIGITS: usize = 16;
 
@@ -64,20 +66,14 @@ pub(crate) fn targets(alerts: &[&Alert], common: &[Pair<'_>]) -> Targets {
     let mut names: Vec<&String> = named.iter().map(|(name, _)| name).collect();
     names.dedup();
     if let [name] = names[..] {
-        let (label, several) = differences(alerts, common);
+        let (label, several) = differences(alerts);
         let is_exporter =
             alerts.iter().all(|alert| alert.target().is_none_or(|(label, _)| alert.is_about_scrape(label)));
         let is_worth_it = !name.is_empty() && (!is_exporter || several.is_empty());
         let one = is_worth_it.then(|| name.clone());
         return Targets { one, several, label };
     }
-    let mut several = Vec::new();
-    for (name, detail) in named.iter().filter(|(name, _)| !name.is_empty()) {
-        let target = with_detail(name, detail);
-        if !several.contains(&target) {
-            several.push(target);
-        }
-    }
+    let several = with_details(&named);
     // An exporter's objects are hardly known by their names alone.
     let labels: BTreeSet<&str> = alerts.iter().filter_map(|alert| Some(alert.target()?.0)).collect();
     let label = labels.first().filter(|label| labels.len() == 1 && OBJECTS.contains(label));
@@ -112,9 +108,22 @@ fn named(alerts: &[&Alert], common: &[Pair<'_>]) -> Vec<(String, String)> {
     named.collect()
 }
 
-/// `db-1（/data）`
-fn with_detail(name: &str, detail: &str) -> String {
-    if detail.is_empty() { name.to_owned() } else { format!("{name}（{detail}）") }
+/// Each name once, with its details: `db-1（/data、/var）`, `order-paid（settle、report、refund 等 10 个）`.
+fn with_details(named: &[(String, String)]) -> Vec<String> {
+    let (mut seen, mut places, mut details) = (BTreeSet::new(), BTreeMap::new(), Vec::<(&str, Vec<&str>)>::new());
+    for (name, detail) in named.iter().filter(|named| !named.0.is_empty() && seen.insert(*named)) {
+        let place = *places.entry(name).or_insert(details.len());
+        if place == details.len() {
+            details.push((name, Vec::new()));
+        }
+        details[place].1.extend(Some(detail.as_str()).filter(|detail| !detail.is_empty()));
+    }
+    let with_details = |(name, details): (&str, Vec<&str>)| match details.len() {
+        0 => name.to_owned(),
+        1..=MAX_DETAILS => format!("{name}（{}）", details.join("、")),
+        count => format!("{name}（{} 等 {count} 个）", details[..MAX_DETAILS].join("、")),
+    };
+    details.into_iter().map(with_details).collect()
 }
 
 /// An instance without its port: `db-2:9104` is db-2. An address with a scheme stays.
@@ -124,15 +133,15 @@ fn host(instance: &str) -> &str {
 
 /// The label by which alerts of one target differ, `topic=`, and its value in each; where that does not tell all of them
 /// apart, with another label's: `order-paid（settle）`. Empty for one alert.
-fn differences(alerts: &[&Alert], common: &[Pair<'_>]) -> (String, Vec<String>) {
+fn differences(alerts: &[&Alert]) -> (String, Vec<String>) {
     let Some(first) = alerts.first().filter(|_| alerts.len() > 1) else { return Default::default() };
     let target = first.target().map(|(label, _)| label);
     let is_own = |(name, value): &Pair<'_>| {
         *value != MASK
             && target != Some(name)
             && !IN_HEAD.contains(name)
-            && !common.iter().any(|(common, _)| common == name)
             && !first.is_about_scrape(name)
+            && alerts.iter().any(|alert| alert.label(name) != *value)
     };
     let mut labels: Vec<Pair<'_>> =
         first.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).filter(is_own).collect();
@@ -143,19 +152,14 @@ fn differences(alerts: &[&Alert], common: &[Pair<'_>]) -> (String, Vec<String>) 
         let values = alerts.iter().map(|alert| (alert.label(label), alert.label(other)));
         values.collect::<BTreeSet<_>>().len()
     };
-    let others =
-        labels.iter().filter(|(name, value)| !is_noise(name, value)).map(|(name, _)| (told_apart(name), *name));
+    // There may be thousands of labels.
+    let others = labels.iter().take(DETAILS.len()).filter(|(name, value)| !is_noise(name, value));
+    let others = others.map(|(name, _)| (told_apart(name), *name));
     let other = others.rev().max_by_key(|(count, _)| *count).filter(|(count, _)| *count > told_apart(label));
-    let mut values: Vec<String> = Vec::new();
-    for alert in alerts {
-        let [value, other] =
-            [label, other.map_or("", |(_, name)| name)].map(|name| text::short_line(alert.label(name), MAX_VALUE));
-        let value = with_detail(&value, &other);
-        if !(value.is_empty() || values.contains(&value)) {
-            values.push(value);
-        }
-    }
-    (format!("{}=", text::short_line(label, 32)), values)
+    let short = |alert: &Alert, name| text::short_line(alert.label(name), MAX_VALUE);
+    let other = other.map_or("", |(_, name)| name);
+    let values: Vec<_> = alerts.iter().map(|alert| (short(alert, label), short(alert, other))).collect();
+    (format!("{}=", text::short_line(label, 32)), with_details(&values))
 }
 
 /// Where `name` stands among `names`, which are few.
@@ -336,7 +340,7 @@ mod tests {
                     r#""instance":"10.20.7.2:9308","topic":"ship","consumergroup":"report""#.into(),
                 ],
                 None,
-                vec!["topic=paid（settle）", "paid（report）", "ship（report）"],
+                vec!["topic=paid（settle、report）", "ship（report）"],
             ),
             (
                 "mounts of devices",
@@ -346,7 +350,7 @@ mod tests {
                     r#""instance":"db:9100","mountpoint":"/b","device":"sdb""#.into(),
                 ],
                 Some("db"),
-                vec!["mountpoint=/a（sda）", "/a（sdb）", "/b（sdb）"],
+                vec!["mountpoint=/a（sda、sdb）", "/b（sdb）"],
             ),
             (
                 "one target, two alerts",
@@ -363,5 +367,15 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn label_that_is_shared_is_no_difference_in_a_digest() {
+        let json = r#"{"alerts":[{"labels":{"instance":"db","env":"prod","x":"1"}},{"labels":{"instance":"db","env":"prod","x":"2"}},
+            {"labels":{"instance":"other"}}]}"#;
+        let notification = Notification::decode(json.as_bytes()).unwrap();
+        let alerts: Vec<&Alert> = notification.alerts.iter().take(2).collect();
+        let (label, several) = targets(&alerts, &[]).in_row();
+        assert_eq!((&*label, several), ("db x=", vec!["1".into(), "2".into()]));
     }
 }
