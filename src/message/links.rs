@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
+use super::target::DETAILS;
 use super::text;
 use crate::alertmanager::{Notification, Pair, worst_first};
 use crate::percent;
@@ -62,13 +63,15 @@ fn anchor(word: &str, url: &str) -> String {
     format!("<a href=\"{url}\">{word}</a>")
 }
 
-/// Alertmanager's form for a silence of the group's labels, and of the alert and its target where the group has but one: a
-/// group by namespace would silence all that is in it.
+/// Alertmanager's form for a silence of the group's labels, and of the alert, its target and its details where the group has
+/// but one: a group by namespace would silence all that is in it, and a machine every disk of it.
 fn silence(notification: &Notification) -> Option<String> {
-    let target = notification.alerts.first()?.target().map(|(label, _)| label);
+    let first = notification.alerts.first()?;
+    let target = first.target().map(|(label, _)| label);
+    let is_own = |name| name == "alertname" || DETAILS.contains(&name) && !first.is_about_scrape(name);
     let mut labels = group_labels(notification);
     let shared = notification.shared_labels();
-    labels.extend(shared.into_iter().filter(|(name, _)| *name == "alertname" || target == Some(name)));
+    labels.extend(shared.into_iter().filter(|(name, _)| target == Some(name) || is_own(name)));
     usable(&format!("{}/#/silences/new?filter={}", root(notification), filter(&labels)?))
 }
 
@@ -198,6 +201,12 @@ mod tests {
         let namespace = r#""namespace":"monitoring""#;
         for (group, alerts, silence, page) in [
             (r#""alertname":"A""#, alert("A", "a:1"), r#"{alertname="A",instance="a:1"}"#, r#"{alertname="A"}"#),
+            (
+                r#""alertname":"A""#,
+                alert("A", r#"a:1","mountpoint":"/data","job":"node","env":"prod"#),
+                r#"{alertname="A",instance="a:1",mountpoint="/data"}"#,
+                r#"{alertname="A"}"#,
+            ),
             (
                 r#""alertname":"A""#,
                 alert("A", "a:1") + "," + &alert("A", "b:1"),

@@ -318,7 +318,7 @@ PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY;
 rm -rf /data/backup/old
 4. 监控见 面板 https://grafana.corp/d/9，备机 10.9.9.9 〔告警中未出现：grafana.corp、10.9.9.9〕
 
-<a href=\"https://wiki.corp/disk\">手册</a> <a href=\"http://alertmanager.prod:9093/#/silences/new?filter=%7Balertname%3D%22NodeDiskWillFill%22%7D\">静默</a> <a href=\"http://alertmanager.prod:9093/#/alerts\">详情</a>
+<a href=\"https://wiki.corp/disk\">手册</a> <a href=\"http://alertmanager.prod:9093/#/silences/new?filter=%7Balertname%3D%22NodeDiskWillFill%22%2Cmountpoint%3D%22%2Fdata%22%7D\">静默</a> <a href=\"http://alertmanager.prod:9093/#/alerts\">详情</a>
 deepseek 告警解析与处理建议 #3f9a2c";
         assert_eq!(check(&input(&[&node], ANSWER)), [expected]);
     }

@@ -21,7 +21,7 @@ const NAMESPACED: [&str; 9] = [
     "statefulset", "container", "job_name",
 ];
 /// Labels by which two alerts of one target differ, the best first; any other label comes behind them.
-const DETAILS: [&str; 12] = [
+pub(super) const DETAILS: [&str; 12] = [
     "mountpoint", "pod", "device", "container", "topic", "consumergroup", "queue", "database", "index", "target",
     "hostname", "name",
 ];
