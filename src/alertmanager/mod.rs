@@ -234,12 +234,13 @@ impl Alert {
     /// Whether its instance is an exporter of other objects, by its job or by the label that names one.
     fn speaks_for_others(&self) -> bool {
         let [instance, job] = ["instance", "job"].map(|name| self.label(name));
-        let is_object = |name: &&str| !["", instance].contains(&self.label(name));
+        // The `index` of a card in a machine is a number.
+        let is_name = |value: &str| value != instance && value.contains(|c: char| !c.is_ascii_digit());
         // A probe of a website has its address as the instance.
         let is_probed = instance.contains("://") && job.contains("blackbox");
         let is_known = SPEAKS_FOR_OTHERS.iter().any(|word| job.contains(word) || instance.contains(word));
         let is_kube = ["service", "container"].iter().any(|name| self.label(name).contains("kube-state-metrics"));
-        let is_other = is_known && !is_probed || is_kube || OBJECTS.iter().any(is_object);
+        let is_other = is_known && !is_probed || is_kube || OBJECTS.iter().any(|name| is_name(self.label(name)));
         is_other && !instance.ends_with(NODE_EXPORTER)
     }
 

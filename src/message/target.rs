@@ -250,6 +250,7 @@ mod tests {
             ("a disk of Ceph", r#""instance":"10.20.12.5:9283","ceph_daemon":"osd.12","job":"ceph""#.into(), "osd.12", ""),
             ("a topic", r#""instance":"10.20.7.2:9308","job":"kafka","topic":"paid","env":"prod""#.into(), "paid", "env=prod"),
             ("an index", r#""instance":"10.20.8.1:9114","job":"es","index":"logs""#.into(), "logs", ""),
+            ("a card of a machine", r#""instance":"gpu-9:9445","index":"0""#.into(), "gpu-9", "index=0"),
             ("a redis", r#""instance":"10.20.5.250:9121","job":"r","addr":"10.20.5.3:6379""#.into(), "10.20.5.3:6379", ""),
             ("a probe", r#""instance":"10.20.1.9:9115","job":"b","target":"https://a.cn/x""#.into(), "https://a.cn/x", ""),
             ("a pool of Ceph", r#""instance":"10.20.12.5:9283","job":"ceph","name":"rbd""#.into(), "rbd", ""),
