@@ -93,7 +93,11 @@ impl Aliases {
     /// `answer` with the real names in place of the aliases.
     #[must_use]
     pub fn reveal<'t>(&self, answer: &'t str) -> Cow<'t, str> {
-        self.names.replace(answer, |revealed, index, _| revealed.push_str(&self.entries[index].value))
+        self.names.replace(answer, |revealed, index, _| {
+            let value = &self.entries[index].value;
+            // Behind a scheme of the model's own the alias of a whole URL stands for its host.
+            revealed.push_str(if revealed.ends_with("://") { percent::host(value) } else { value });
+        })
     }
 }
 
@@ -254,6 +258,7 @@ mod tests {
         assert_eq!(aliases.of_label("instance", url).unwrap(), "instance-1");
         let text = format!("curl {url} ping shop.example shop.example:22");
         assert_eq!(aliases.hide(&text), "curl instance-1 ping instance-2 instance-2:22");
+        assert_eq!(aliases.reveal("curl https://instance-1/x"), "curl https://shop.example/x");
         assert_eq!(aliases.reveal(&aliases.hide(&text)), text);
     }
 
