@@ -47,8 +47,6 @@ const OR_MISSING: &str = "|";
 const MAX_NAMES: usize = 10;
 /// Alerts that always fire: <https://runbooks.prometheus-operator.dev/runbooks/general/watchdog/>.
 const ALWAYS_FIRING: [&str; 2] = ["Watchdog", "InfoInhibitor"];
-/// Words in the label `job` or `instance` of exporters that speak for many objects: that machine is not what is ill.
-const SPEAKS_FOR_OTHERS: &str = "kube-state-metrics blackbox snmp ceph kafka elasticsearch cloudwatch pushgateway";
 
 /// How Prometheus is reached.
 #[derive(Debug)]
@@ -331,8 +329,8 @@ fn count_targets(answer: &[Series]) -> (u64, u64) {
 
 /// Where else to look for what fires, in words and as a matcher: the same machine, else the same cluster.
 fn place(alerts: &[&Alert]) -> Option<(&'static str, String)> {
-    let [instance, node, cluster, job] = ["instance", "node", "cluster", "job"].map(|name| shared_label(alerts, name));
-    let is_for_others = SPEAKS_FOR_OTHERS.split(' ').any(|word| job.contains(word) || instance.contains(word));
+    let [instance, node, cluster] = ["instance", "node", "cluster"].map(|name| shared_label(alerts, name));
+    let is_for_others = alerts.iter().any(|alert| alert.is_about_scrape("instance")) || instance.contains("://");
     let host = instance.trim_end_matches(|c: char| c.is_ascii_digit()).strip_suffix(':');
     // An address of IPv6 without brackets has no port.
     let host = host.filter(|host| !host.ends_with(':')).unwrap_or(instance);
