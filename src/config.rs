@@ -65,20 +65,12 @@ pub static VARIABLES: LazyLock<Vec<Variable>> = LazyLock::new(|| {
     variables
 });
 
-/// Names that people give to variables of ours which are called otherwise.
-const ALSO_CALLED: [(&str, &str); 12] = [
-    ("DEEPSEEK_TOKEN", "DEEPSEEK_API_KEY"),
-    ("DEEPSEEK_SECRET", "DEEPSEEK_API_KEY"),
-    ("DEEPSEEK_HOST", "DEEPSEEK_BASE_URL"),
-    ("DEEPSEEK_ENDPOINT", "DEEPSEEK_BASE_URL"),
-    ("DEEPSEEK_API_URL", "DEEPSEEK_BASE_URL"),
-    ("DEEPSEEK_TEMPERATURE", "DEEPSEEK_EXTRA"),
-    ("DEEPSEEK_TIMEOUT", "JOB_TIMEOUT"),
-    ("DEEPSEEK_PROMPT", "PROMPT_FILE"),
-    ("WEBHOOK_PASSWORD", "WEBHOOK_TOKEN"),
-    ("WECHAT_APP_ID", "WECHAT_AGENT_ID"),
-    ("WECHAT_CORP_SECRET", "WECHAT_API_SECRET"),
-    ("WECHAT_WEBHOOK_URL", "WECHAT_ROBOT_KEY"),
+/// Names that people give to variables of ours, and what these are called.
+const ALSO_CALLED: [&str; 12] = [
+    "DEEPSEEK_TOKEN DEEPSEEK_API_KEY", "DEEPSEEK_SECRET DEEPSEEK_API_KEY", "DEEPSEEK_HOST DEEPSEEK_BASE_URL",
+    "DEEPSEEK_ENDPOINT DEEPSEEK_BASE_URL", "DEEPSEEK_API_URL DEEPSEEK_BASE_URL", "DEEPSEEK_TEMPERATURE DEEPSEEK_EXTRA",
+    "DEEPSEEK_TIMEOUT JOB_TIMEOUT", "DEEPSEEK_PROMPT PROMPT_FILE", "WEBHOOK_PASSWORD WEBHOOK_TOKEN",
+    "WECHAT_APP_ID WECHAT_AGENT_ID", "WECHAT_CORP_SECRET WECHAT_API_SECRET", "WECHAT_WEBHOOK_URL WECHAT_ROBOT_KEY",
 ];
 
 /// An unknown name that is no variable of ours is a warning when it is so much like one, in thousandths.
@@ -90,6 +82,9 @@ const OWN_PREFIXES: [&str; 4] = ["DEEPSEEK_", "WECHAT_", "WEBHOOK_", "PROMETHEUS
 
 /// The names of a WeCom app's variables begin so. A group robot takes none of them.
 const APP_ONLY: [&str; 4] = ["WECHAT_CORP_ID", "WECHAT_API_SECRET", "WECHAT_AGENT_ID", "WECHAT_TO_"];
+
+/// What the example files have where a person must write a value. It is in no id, key or address.
+const PLACEHOLDER: &str = "REPLACE-ME";
 
 /// Most bytes of a file that a variable names: a prompt or a certificate bundle is far below it.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -133,13 +128,17 @@ impl Config {
 
     /// The effective configuration without its secrets, in logfmt.
     pub(crate) fn summary(&self) -> String {
-        let pipeline::Settings { deepseek, wecom, rate, .. } = &self.pipeline;
+        let pipeline::Settings { deepseek, wecom, rate, daily_token_budget: budget, .. } = &self.pipeline;
         let (version, model, recipients) = (env!("CARGO_PKG_VERSION"), &deepseek.model.model, wecom.audience());
         let sender = if matches!(wecom.account, wecom::Account::App { .. }) { "app" } else { "robot" };
         let (endpoint, digest_at, workers) = (&deepseek.base_url, self.digest_at, self.workers);
+        let facts = self.pipeline.prometheus.as_ref().map_or("none", |settings| &settings.base_url);
+        let budget = if *budget > 0 { format!(" daily_token_budget={budget}") } else { String::new() };
+        let is_delivered = self.pipeline.on_analysis_failure == OnAnalysisFailure::Deliver;
+        let plain = if is_delivered { " on_analysis_failure=deliver" } else { "" };
         format!(
             "version={version} model={model:?} endpoint={endpoint} sender={sender} recipients={recipients:?} \
-             rate={rate} digest_at={digest_at} workers={workers} job_timeout={:?}",
+             facts={facts} rate={rate} digest_at={digest_at} workers={workers} job_timeout={:?}{budget}{plain}",
             self.job_timeout
         )
     }
@@ -299,8 +298,8 @@ impl Raw {
         let names = ["WECHAT_TO_USER", "WECHAT_TO_PARTY", "WECHAT_TO_TAG"];
         let [touser, toparty, totag] = names.map(|name| self.vars.get(name).cloned().unwrap_or_default());
         let mut recipients = wecom::Recipients { touser, toparty, totag };
-        if let Err(fault) = recipients.check() {
-            self.fault(&names.join(", "), fault);
+        if let Err((list, fault)) = recipients.check() {
+            self.fault(&list.to_uppercase().replace("TO", "WECHAT_TO_"), fault);
         }
         if recipients == wecom::Recipients::default() {
             recipients.touser = wecom::EVERYONE.to_owned();
@@ -323,10 +322,8 @@ impl Raw {
     }
 
     fn rate(&mut self, account: &wecom::Account) -> u32 {
-        let (default, limit) = match account {
-            wecom::Account::App { .. } => (20, wecom::APP_LIMIT),
-            wecom::Account::Robot { .. } => (12, wecom::ROBOT_LIMIT),
-        };
+        let is_app = matches!(account, wecom::Account::App { .. });
+        let (default, limit) = if is_app { (20, wecom::APP_LIMIT) } else { (12, wecom::ROBOT_LIMIT) };
         let rate = self.optional("WECHAT_RATE", number(0..=1_000_000)).unwrap_or(default);
         let burst = wecom::BURST;
         if rate == 0 || rate + burst > limit {
@@ -385,7 +382,8 @@ impl Raw {
 
     /// The value of a variable, when it is set and valid.
     fn optional<T, E: Display>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
-        parse(self.vars.get(name)?).map_err(|fault| self.fault(name, fault)).ok()
+        let value = self.vars.get(name).filter(|value| !value.contains(PLACEHOLDER))?;
+        parse(value).map_err(|fault| self.fault(name, fault)).ok()
     }
 
     /// A secret by `NAME` or `NAME_FILE`.
@@ -412,7 +410,10 @@ impl Raw {
     fn check_names(&mut self) {
         let files = VARIABLES.iter().filter(|row| row.is_secret).map(|row| format!("{}_FILE", row.name));
         let known: BTreeSet<String> = VARIABLES.iter().map(|row| row.name.clone()).chain(files).collect();
-        let names = known.iter().map(|name| (name.as_str(), name.as_str())).chain(ALSO_CALLED);
+        let names = known
+            .iter()
+            .map(|name| (name.as_str(), name.as_str()))
+            .chain(ALSO_CALLED.iter().filter_map(|pair| pair.split_once(' ')));
         for name in self.vars.keys().filter(|name| !known.contains(*name) && !is_from_kubernetes(name)) {
             let nearest = names.clone().map(|(alike, meant)| (likeness(name, alike), meant)).max();
             let (likeness, meant) = nearest.unwrap_or_default();
@@ -423,6 +424,9 @@ impl Raw {
                 self.warnings.push(fault);
             }
         }
+        let left = self.vars.iter().filter(|(name, value)| known.contains(*name) && value.contains(PLACEHOLDER));
+        let fault = |name| format!("{name}: still holds {PLACEHOLDER}; write its value, or leave it out");
+        self.faults.extend(left.map(|(name, _)| fault(name)));
     }
 }
 
@@ -472,6 +476,8 @@ fn number<T: FromStr + PartialOrd + Display>(range: RangeInclusive<T>) -> impl F
 /// A duration as Prometheus writes it (`1h30m`, `500ms`); `4 min` is read as well.
 fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Duration, String> {
     move |text| {
+        // `0` is the one number that needs no unit.
+        let text = if text == "0" { "0s" } else { text };
         let span = text.parse::<Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
         let duration = span.and_then(Duration::try_from).ok().filter(|duration| range.contains(duration));
         duration.ok_or_else(|| {
@@ -586,6 +592,7 @@ mod tests {
         assert_eq!(config.pipeline.wecom.recipients.touser, "@all");
         assert_eq!((config.workers, config.queue_size, config.pipeline.rate), (8, 256, 20));
         assert_eq!(config.job_timeout, Duration::from_secs(240));
+        assert_eq!(config.pipeline.prompt.zone, crate::logger::DEFAULT_ZONE, "before it is known");
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     }
 
@@ -606,11 +613,21 @@ mod tests {
             ("PROMPT_FILE", "/nonexistent.txt", "/nonexistent.txt"),
             ("WECHAT_AGENT_ID", "app", "whole number from 1"),
             ("WECHAT_ROBOT_KEY", "k", "unset one or the other"),
-            ("WECHAT_TO_USER", "a|\nx", "line break"),
-            ("WECHAT_TO_PARTY", "1|\nx", "line break"),
+            ("WECHAT_TO_USER", "a|\nx", r"'\n'"),
+            ("WECHAT_TO_PARTY", "1|\nx", r"'\n'"),
+            ("WECHAT_TO_USER", "zhangsan,lisi", "WECHAT_TO_USER: has ','; "),
+            ("WECHAT_TO_USER", "zhangsan||lisi", "WECHAT_TO_USER: has an empty entry"),
+            ("WECHAT_TO_TAG", "1,2", "WECHAT_TO_TAG: has ','; "),
+            ("WECHAT_TO_USER", "REPLACE-ME", "still holds REPLACE-ME"),
+            ("WECHAT_CORP_ID", "REPLACE-ME", "still holds REPLACE-ME"),
+            ("WECHAT_AGENT_ID", "REPLACE-ME", "has 1 fault(s)"),
+            ("DEEPSEEK_BASE_URL", "https://REPLACE-ME/v1", "still holds REPLACE-ME"),
+            ("WEBHOOK_TOKEN", "REPLACE-ME", "still holds REPLACE-ME"),
+            ("WEBHOOK_TOKEN_FILE", "/REPLACE-ME", "still holds REPLACE-ME"),
             ("WORKERS", "0", "from 1"),
             ("JOB_TIMEOUT", "4", "4m"),
             ("JOB_TIMEOUT", "0s", "between"),
+            ("JOB_TIMEOUT", "0", "between"),
             ("ON_ANALYSIS_FAILURE", "drop", "retry"),
             ("TIME_ZONE", "Asia/Shanghai", "+08:00"),
             ("WECHAT_TOUSER", "a", "did you mean WECHAT_TO_USER?"),
@@ -714,6 +731,17 @@ mod tests {
             assert!(summary.contains(text), "{text} is not in {summary}");
         }
         assert!(!summary.contains("t0ken") && !summary.contains("sk-1"), "{summary}");
+        assert!(summary.contains(" facts=none ") && !summary.contains("on_analysis_failure"), "{summary}");
+        let more = [
+            ("PROMETHEUS_URL", "http://prometheus:9090/"),
+            ("PROMETHEUS_TOKEN", "reader:s3cret"),
+            ("ON_ANALYSIS_FAILURE", "deliver"),
+            ("DAILY_TOKEN_BUDGET", "1000"),
+        ];
+        let summary = read(&more).unwrap().summary();
+        for text in [" facts=http://prometheus:9090 ", " on_analysis_failure=deliver", " daily_token_budget=1000"] {
+            assert!(summary.contains(text) && !summary.contains("s3cret"), "{text} is not in {summary}");
+        }
         for everyone in [&[][..], &[("WECHAT_TO_USER", "@all")], &[("WECHAT_TO_PARTY", "2|1")]] {
             assert!(read(everyone).unwrap().summary().contains("EVERYONE"), "{everyone:?}");
         }
@@ -788,6 +816,7 @@ mod tests {
             ("1d", 86_400_000),
             ("1m500ms", 60_500),
             ("4 min", 240_000),
+            ("0", 0),
         ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }

@@ -23,6 +23,9 @@ const LOG_ADDRESSES: [&str; 3] = ["ureq", "rustls", "webpki"];
 /// What is logged unless `RUST_LOG` says otherwise.
 const DEFAULT: &str = "info";
 
+/// The default of `TIME_ZONE`, until its value is known.
+pub(crate) const DEFAULT_ZONE: Offset = jiff::tz::offset(8);
+
 /// Lines that wait to be written, of [`LINE_BYTES`] at most: 4 MiB.
 const LINES: usize = 1024;
 
@@ -51,7 +54,7 @@ static IS_JOURNAL: LazyLock<bool> = LazyLock::new(|| {
     stderr.is_ok_and(|stderr| named == format!("{}:{}", stderr.st_dev(), stderr.st_ino()))
 });
 
-/// `TIME_ZONE`. UTC until it is known.
+/// `TIME_ZONE`.
 static ZONE: OnceLock<Offset> = OnceLock::new();
 
 /// Times in the log have this offset from now on.
@@ -62,7 +65,7 @@ pub(crate) fn set_zone(zone: Offset) {
 
 /// A time as the log shows it: RFC 3339 in milliseconds with the offset of `TIME_ZONE`.
 pub(crate) fn time(time: Timestamp) -> String {
-    format!("{:.3}", time.display_with_offset(ZONE.get().copied().unwrap_or(Offset::UTC)))
+    format!("{:.3}", time.display_with_offset(ZONE.get().copied().unwrap_or(DEFAULT_ZONE)))
 }
 
 /// What a line begins with: the priority for journald (sd-daemon(3)), else the time; and the level.
@@ -146,11 +149,8 @@ fn is_harmless(metadata: &Metadata<'_>) -> bool {
     metadata.level() <= Level::Warn || !LOG_ADDRESSES.iter().any(|package| metadata.target().starts_with(package))
 }
 
-/// Logs from now on, and logs panics as lines too.
-///
-/// A `RUST_LOG` that hides even this service's errors (env_logger takes a word that is no level for a package's name) is
-/// not followed: why the service does not start must be logged. Then the log is at its default, and says so.
-pub fn init() {
+/// Logs from now on what `filter`, the value of `RUST_LOG`, lets through, and logs panics as lines too.
+pub fn init(filter: &str) {
     let (sender, lines) = sync_channel::<Vec<u8>>(LINES);
     let write = move || {
         for line in lines {
@@ -161,21 +161,11 @@ pub fn init() {
     if thread::Builder::new().name("log".into()).spawn(write).is_ok() {
         let _ = QUEUE.set(sender);
     }
-    let asked = std::env::var("RUST_LOG").ok().filter(|asked| !asked.is_empty()).unwrap_or_else(|| DEFAULT.into());
-    let mut logger = Builder::new().parse_filters(&asked).build();
-    let own_error = Metadata::builder().target(env!("CARGO_CRATE_NAME")).level(Level::Error).build();
-    let hides_errors = !logger.enabled(&own_error);
-    if hides_errors {
-        logger = Builder::new().parse_filters(DEFAULT).build();
-    }
+    // A later level replaces the first one; a word that is none, which env_logger takes for a package's name, does not.
+    let logger = Builder::new().parse_filters(&format!("{DEFAULT},{filter}")).build();
     log::set_max_level(logger.filter());
     // It fails in a second call, which there is none of in a process.
     let _ = log::set_boxed_logger(Box::new(Filtered(logger)));
-    if hides_errors {
-        log::warn!(
-            "RUST_LOG={asked:?} would hide even errors, so it is {DEFAULT}; write error, warn, info, debug or trace"
-        );
-    }
     std::panic::set_hook(Box::new(|panic| {
         let text = panic.payload_as_str().unwrap_or("no text");
         let place = panic.location().map(ToString::to_string).unwrap_or_default();

@@ -1,5 +1,7 @@
 //! Arguments to commands, and exit codes.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -14,7 +16,6 @@ const EXIT_USAGE: u8 = 64;
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 fn main() -> ExitCode {
-    logger::init();
     let code = run().unwrap_or_else(|(fault, code)| {
         logger::write_lines(&fault);
         code
@@ -33,18 +34,22 @@ fn run() -> Result<u8, (String, u8)> {
         return Ok(0);
     }
     let everyone = words.iter().position(|word| *word == "--all").map(|at| words.remove(at)).is_some();
-    let env_file = match words.iter().position(|word| *word == "--env-file") {
-        Some(at) if at + 1 < words.len() => words.drain(at..at + 2).nth(1),
-        _ => None,
-    };
-    let more = env_file.map(cli::read_env_file).transpose().map_err(|fault| (fault, service::EXIT_CONFIG))?;
-    let vars = vars().chain(more.unwrap_or_default());
-    let result = match (words.as_slice(), everyone, env_file) {
-        ([], false, None) => Config::read(vars).map(service::run),
-        (["check"], false, _) => Config::read(vars).map(cli::check),
-        (["test"], _, _) => Config::read(vars).map(|config| cli::test(config, everyone)),
-        (["prompt", file], false, _) => Config::read_prompt(vars).map(|settings| cli::prompt(settings, file)),
-        (["health"], false, _) => Config::read_listen(vars).map(cli::health),
+    let mut vars = vars();
+    if let Some(at) = words.iter().position(|word| *word == "--env-file" || word.starts_with("--env-file=")) {
+        let file = match words.remove(at).split_once('=') {
+            Some((_, file)) => Some(file),
+            None => (at < words.len()).then(|| words.remove(at)),
+        };
+        let file = file.ok_or(("--env-file needs a file; --help shows the usage".into(), EXIT_USAGE))?;
+        vars.extend(cli::read_env_file(file).map_err(|fault| (fault, service::EXIT_CONFIG))?);
+    }
+    logger::init(vars.get("RUST_LOG").map_or("", String::as_str));
+    let result = match (words.as_slice(), everyone) {
+        ([], false) => Config::read(vars).map(service::run),
+        (["check"], false) => Config::read(vars).map(cli::check),
+        (["test"], _) => Config::read(vars).map(|config| cli::test(config, everyone)),
+        (["prompt", file], false) => Config::read_prompt(vars).map(|settings| cli::prompt(settings, file)),
+        (["health"], false) => Config::read_listen(vars).map(cli::health),
         _ => {
             let fault = format!("unknown arguments: {}; --help shows the usage", arguments.join(" "));
             return Err((fault, EXIT_USAGE));
@@ -54,6 +59,7 @@ fn run() -> Result<u8, (String, u8)> {
 }
 
 /// The environment. What is not UTF-8 is kept as far as it goes, so that the check of its variable can refuse it.
-fn vars() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+fn vars() -> BTreeMap<String, String> {
+    let lossy = |text: OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect()
 }

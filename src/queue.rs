@@ -61,7 +61,7 @@ pub(crate) const DIGEST_MEMBERS: usize = 50;
 
 /// A job's short id, `#3f9a2c`: in the message, the log line and the answer, kept across the job's retries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct JobId(u32);
+pub(crate) struct JobId(pub(crate) u32);
 
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -259,8 +259,8 @@ struct Record {
 /// A job that runs.
 #[derive(Debug)]
 pub(crate) struct Job {
-    key: DedupKey,
-    serial: u64,
+    pub(crate) key: DedupKey,
+    pub(crate) serial: u64,
     pub(crate) id: JobId,
     /// When its first post came.
     pub(crate) accepted: Instant,

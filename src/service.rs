@@ -37,8 +37,8 @@ pub const EXIT_CONFIG: u8 = 78;
 const SPARE_CONNECTIONS: usize = 64;
 /// Connections of the metrics' address: a Prometheus or two, a kubelet, a person.
 const METRICS_CONNECTIONS: usize = 32;
-/// Bytes of memory for the notifications that are being read: about 16 large ones at once, and fewer huge ones.
-const BODY_MEMORY: usize = 10 * 1024 * 1024;
+/// Bytes of memory for the notifications that are being read: about 8 large ones at once, and fewer huge ones.
+const BODY_MEMORY: usize = 5 * 1024 * 1024;
 /// Bytes of memory in which the bounds of all modules fit together (SECURITY.md has the sum).
 const MEMORY: u64 = 64 * 1024 * 1024;
 /// File descriptors beside the connections': listeners, log, pipes, secret files.

@@ -329,7 +329,7 @@ fn parse_recipients(query: &str) -> Result<Recipients, String> {
             ));
         }
     }
-    recipients.check()?;
+    recipients.check().map_err(|(list, fault)| format!("{list} {fault}"))?;
     Ok(recipients)
 }
 
@@ -365,7 +365,7 @@ mod tests {
             ("touser=a&touser=b", "twice"),
             ("touser=%zz", "letters"),
             ("touser=%ff", "letters"),
-            ("touser=%0a", "control character"),
+            ("touser=%0a", r"'\n'"),
         ] {
             let error = parse_recipients(query).unwrap_err();
             assert!(error.contains(expected), "{query}: {error}");

@@ -122,7 +122,9 @@ pub(crate) fn log_line(level: Level, outcome: &Outcome, fields: &str) {
     }
     // A success has nothing to add to its reason.
     if row.outcome != "success" {
-        line.push_str(&format!(" message={:?}", outcome.message));
+        // The answer has the id in its text, the line has it in `id`.
+        let text = outcome.message.split_once(": ").filter(|(id, _)| id.starts_with('#'));
+        line.push_str(&format!(" message={:?}", text.map_or(&*outcome.message, |(_, text)| text)));
     }
     log::log!(target: FIELDS, level, "{line}");
 }

@@ -21,9 +21,9 @@ use super::{Alert, Identity, Kind, Labels, Notification, NotificationReason, fin
 const MAX_ALERTS: usize = 100_000;
 /// Bytes of a small alert as Alertmanager writes it.
 const LEAST_ALERT: usize = 400;
-/// Bytes in memory of the alerts whose content is kept, 50 to 150 of them: more than a prompt or a message can show. One
+/// Bytes in memory of the alerts whose content is kept, 35 to 100 of them: more than a prompt or a message can show. One
 /// alert is kept whatever it has.
-const CONTENT_BYTES: usize = 192 * 1024;
+const CONTENT_BYTES: usize = 128 * 1024;
 /// Bytes of the severities and names that are counted.
 const KINDS_BYTES: usize = 32 * 1024;
 /// Names of muted alerts that are kept for the log.

@@ -15,7 +15,7 @@ use crate::pipeline;
 use crate::prometheus::Prometheus;
 use crate::prompt::ChatMessage;
 use crate::upstream::{self, CallError, Received};
-use crate::wecom::{self, WeCom};
+use crate::wecom::{self, EVERYONE, WeCom};
 
 /// A clock that is off by more makes certificates and times in messages wrong.
 const MAX_SKEW: Duration = Duration::from_secs(60);
@@ -140,15 +140,11 @@ fn check_deepseek(steps: &mut Steps, mut settings: deepseek::Settings) {
     let started = begin("DeepSeek connection", "asking for the list of models");
     let answer = deepseek.models(started + STEP);
     let Some(received) = steps.connection("DeepSeek", "DEEPSEEK_BASE_URL", started, answer) else { return };
+    // Not every endpoint lists its models. The completion decides.
     let list: Value = serde_json::from_slice(&received.body).unwrap_or_default();
-    let models = list["data"].as_array().into_iter().flatten().filter_map(|model| model["id"].as_str());
-    let (models, model) = (models.collect::<Vec<_>>(), deepseek.model());
-    if models.contains(&model) {
-        steps.end("DeepSeek key and model", Ok(format!("the key is good and {model} is listed")));
-    } else if models.is_empty() {
-        // Not every endpoint lists its models, or not to every key. The completion decides.
-        note("DeepSeek models", format!("the endpoint lists no models (status {})", received.status));
-    } else {
+    let models: Vec<_> = list["data"].as_array().into_iter().flatten().filter_map(|row| row["id"].as_str()).collect();
+    let model = deepseek.model();
+    if !models.is_empty() && !models.contains(&model) {
         let (count, shown) = (models.len(), models.get(..SHOWN_MODELS).unwrap_or(&models).join(", "));
         note("DeepSeek model", format!("{model} is not among the {count} models, like {shown}; set DEEPSEEK_MODEL"));
     }
@@ -175,15 +171,26 @@ fn check_wecom(steps: &mut Steps, settings: wecom::Settings) {
         note("WeCom robot", hint.into());
         return;
     };
+    let touser = wecom.default_recipients().touser.as_str();
     let ended = agent.map_err(|failure| failure.message).and_then(|agent| {
-        let count = |list| agent.pointer(list).and_then(Value::as_array).map_or(0, Vec::len);
-        let [users, parties, tags] = ["/allow_userinfos/user", "/allow_partys/partyid", "/allow_tags/tagid"].map(count);
+        let list = |path| agent.pointer(path).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let members = list("/allow_userinfos/user");
+        let [users, parties, tags] =
+            [members.len(), list("/allow_partys/partyid").len(), list("/allow_tags/tagid").len()];
+        // Who is in a department or has a tag is not told. The case of userids does not count.
+        let is_outside = |id: &&str| {
+            let is_it = |member: &Value| member["userid"].as_str().is_some_and(|own| own.eq_ignore_ascii_case(id));
+            parties + tags == 0 && !id.is_empty() && *id != EVERYONE && !members.iter().any(is_it)
+        };
+        let outside = touser.split('|').filter(is_outside).collect::<Vec<_>>().join(", ");
         let name = agent["name"].as_str().unwrap_or_default();
         if agent["close"] == 1 {
             Err(format!("{name:?} is switched off (停用); switch it on in WeCom's console"))
         } else if users + parties + tags == 0 {
             let hint = "add its readers to the app's 可见范围, else messages end in 81013";
             Err(format!("{name:?} has an empty visible range; {hint}"))
+        } else if !outside.is_empty() {
+            Err(format!("{name:?} is not visible to {outside}; add them to its 可见范围, or mend WECHAT_TO_USER"))
         } else {
             let range = format!("{users} member(s), {parties} department(s), {tags} tag(s)");
             Ok(format!("{name:?}, visible range: {range}"))

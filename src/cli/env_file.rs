@@ -8,62 +8,44 @@ use crate::upstream;
 /// Bytes of such a file.
 const MAX_BYTES: u64 = 1024 * 1024;
 
-/// Reads `NAME=value` lines by systemd's rules (systemd.exec(5)): comments begin with `#` or `;`, quotes hold blanks and
-/// line breaks, a backslash escapes. What docker takes is among them, but for a backslash outside quotes, which it keeps.
+/// Reads `NAME=value` lines: comments begin with `#` or `;`, quotes may stand around a value, and between double ones a
+/// backslash escapes `"`, `\`, `$` and a backtick (systemd.exec(5)).
 ///
 /// # Errors
-/// One line that names the file and the line.
+/// One line that names the file and the line. A value over several lines is one, too.
 pub fn read_env_file(path: &str) -> Result<Vec<(String, String)>, String> {
     let text = upstream::read_text(Path::new(path), MAX_BYTES).map_err(|fault| format!("--env-file: {fault}"))?;
     parse(&text).map_err(|line| {
-        format!("--env-file {path}, line {line}: is not NAME=value (without `export`), or a quote is not closed")
+        let rule = "is not NAME=value in one line (without `export`), or a quote is not closed";
+        format!("--env-file {path}, line {line}: {rule}")
     })
 }
 
+/// The variables, or the number of the first line that is none.
 fn parse(text: &str) -> Result<Vec<(String, String)>, usize> {
-    let is_name = |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    let (mut vars, mut rest) = (Vec::new(), text.trim_start_matches('\u{feff}').trim_start());
-    while !rest.is_empty() {
-        if rest.starts_with(['#', ';']) {
-            rest = rest.split_once(['\n', '\r']).map_or("", |(_, rest)| rest.trim_start());
-            continue;
-        }
-        let begin = text.len() - rest.len();
-        let line = || text.bytes().take(begin).filter(|byte| *byte == b'\n').count() + 1;
-        let (name, value) = rest.split_once('=').ok_or_else(line)?;
-        let name = Some(name.trim_end()).filter(is_name).ok_or_else(line)?;
-        let (value, after) = parse_value(value).ok_or_else(line)?;
-        vars.push((name.to_owned(), value));
-        rest = after.trim_start();
-    }
-    Ok(vars)
+    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim).zip(1..);
+    let meant = lines.filter(|(line, _)| !(line.is_empty() || line.starts_with(['#', ';'])));
+    meant.map(|(line, number)| variable(line).ok_or(number)).collect()
 }
 
-/// The value at the beginning of `text`, and what follows it; `None` where a quote is not closed.
-fn parse_value(text: &str) -> Option<(String, &str)> {
-    // `kept` is the value's length without trailing blanks. A quote counts until something stands outside of quotes.
-    let (mut value, mut kept, mut quote, mut is_bare) = (String::new(), 0, None, false);
-    let mut chars = text.chars();
+/// The variable of a line; `None` where a quote ends elsewhere than the line, or a backslash at the end continues it.
+fn variable(line: &str) -> Option<(String, String)> {
+    let (name, text) = line.split_once('=').map(|(name, text)| (name.trim_end(), text.trim_start()))?;
+    let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let quote = text.chars().next().filter(|c| "\"'".contains(*c));
+    let text = quote.map_or(Some(text), |quote| text.strip_prefix(quote)?.strip_suffix(quote))?;
+    let (mut value, mut chars) = (String::new(), text.chars());
     while let Some(c) = chars.next() {
-        match c {
-            '\n' | '\r' if quote.is_none() => break,
-            _ if quote == Some(c) => quote = None,
-            '"' | '\'' if quote.is_none() && !is_bare => quote = Some(c),
-            _ if quote.is_none() && c.is_whitespace() => value.extend(is_bare.then_some(c)),
-            _ => {
-                let escaped = if c == '\\' && quote != Some('\'') { chars.next().or(Some('\n')) } else { None };
-                match escaped {
-                    Some('\n') => {}
-                    Some(escaped) if quote.is_some() && !"\"\\`$".contains(escaped) => value.extend([c, escaped]),
-                    _ => value.push(escaped.unwrap_or(c)),
-                }
-                is_bare |= quote.is_none();
-                kept = value.len();
-            }
+        let escaped = if quote == Some('"') && c == '\\' { Some(chars.next()?) } else { None };
+        match escaped {
+            Some(escaped) if "\"\\$`".contains(escaped) => value.push(escaped),
+            Some(other) => value.extend([c, other]),
+            None if quote == Some(c) => return None,
+            None => value.push(c),
         }
     }
-    value.truncate(kept);
-    quote.is_none().then_some((value, chars.as_str()))
+    let is_whole = quote.is_some() || !value.ends_with('\\');
+    (is_name && is_whole).then(|| (name.to_owned(), value))
 }
 
 #[cfg(test)]
@@ -80,7 +62,9 @@ mod tests {
 
     #[test]
     fn fault_names_its_line() {
-        for (text, line) in [("export A=1", 1), ("A=1\n\n# b\nnonsense\nB=2", 4), ("A='x\n", 1), ("A=1\r\nB C=2", 2)] {
+        for (text, line) in
+            [("export A=1", 1), ("A=1\n\n# b\nnonsense\nB=2", 4), ("B=1\nA='x\ny'", 2), ("A=1\r\nB C=2", 2)]
+        {
             assert_eq!(parse(text).unwrap_err(), line, "{text:?}");
         }
     }

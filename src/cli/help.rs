@@ -13,7 +13,7 @@ pub fn help(arguments: &[&str]) -> Option<String> {
             Some(concat!("wechat-with-deepseek ", env!("CARGO_PKG_VERSION"), "\n").into())
         }
         ["help" | "--help" | "-h"] => Some(HELP.replace("@variables\n", TABLE)),
-        [name, .., "--help" | "-h"] | ["help", name] => {
+        [name, .., "--help" | "-h"] | ["help" | "--help" | "-h", name] => {
             let (usages, _) = HELP.split_once("\n\n--env-file")?;
             let mut usages = usages.split("\n  wechat-with-deepseek ").skip(1);
             let usage = usages.find(|usage| usage.split_whitespace().next() == Some(*name))?;
@@ -54,7 +54,7 @@ mod tests {
             ("version", "\n"),
         ] {
             let usage = format!("Usage: wechat-with-deepseek {name} {arguments}").replace(" \n", "\n");
-            for asked in [["help", name], [name, "--help"], [name, "-h"]] {
+            for asked in [["help", name], ["--help", name], [name, "--help"], [name, "-h"]] {
                 let help = help(&asked).unwrap();
                 assert!(help.starts_with(&usage) && help.lines().count() == 2, "{asked:?}: {help}");
             }

@@ -22,10 +22,11 @@ use ureq::Agent;
 use crate::alertmanager::Notification;
 use crate::config::Config;
 use crate::deepseek::ModelSettings;
+use crate::logger;
 use crate::metrics::Metrics;
 use crate::pipeline::{OnAnalysisFailure, Pipeline, PromptSettings, Report};
 use crate::prometheus::{self, Prometheus};
-use crate::queue::{self, Queue, Submission};
+use crate::queue::{Job, JobId};
 use crate::redact;
 use crate::webhook::MAX_BODY_BYTES;
 
@@ -47,6 +48,7 @@ pub(crate) fn say(line: impl Display) {
 /// the first time, byte for byte. Asks Prometheus alone, if it is set up. Exit code 0 or 1.
 #[must_use]
 pub fn prompt(settings: (ModelSettings, PromptSettings, Option<prometheus::Settings>), file: &str) -> u8 {
+    logger::set_zone(settings.1.zone);
     match request(settings, file) {
         Ok(request) => {
             let mut stdout = std::io::stdout().lock();
@@ -130,16 +132,15 @@ fn send_test(mut config: Config, everyone: bool) -> Result<String, String> {
     pipeline.wecom().ready(started + STEP).map_err(|failure| failure.outcome.message)?;
     say(format!("ok    WeCom: ready, {} ms", started.elapsed().as_millis()));
 
-    let posted = TEST_NOTIFICATION.replace("STARTS_AT", &Timestamp::now().to_string());
-    let notification = Notification::decode(posted.as_bytes())?;
+    let (now, accepted) = (Timestamp::now(), Instant::now());
+    let notification = Notification::decode(TEST_NOTIFICATION.replace("STARTS_AT", &now.to_string()).as_bytes())?;
     let (key, group) = (notification.dedup_key(""), notification.group_id(""));
     let recipients = Arc::new(pipeline.wecom().default_recipients().clone());
-    let queue = Queue::new(queue::Limits { queue_size: 1, workers: 1, digest_at: 0, keep_draft: Duration::ZERO });
-    let submission = Submission { key, group, digest_key: "".into(), is_urgent: false, notification, recipients };
-    let _ticket = queue.submit(submission, Instant::now());
-    let lease = queue.take().ok_or("the queue is closed")?;
+    // Another one each time, or WeCom would take the next test's message for this one.
+    let id = JobId(now.subsec_nanosecond().unsigned_abs() & 0xff_ffff);
+    let job = Job { key, serial: 0, id, accepted, group, notification, recipients, draft: None, is_stale: false };
     say(format!("…     DeepSeek explains the test alert, and WeCom gets it: {job_timeout:?} at most (JOB_TIMEOUT)"));
-    let report = pipeline.run(lease.jobs(), Instant::now() + job_timeout, false);
+    let report = pipeline.run(&[job], accepted + job_timeout, false);
 
     let Report { outcome, draft, partial, model, wecom, .. } = report;
     if let Some(draft) = draft {

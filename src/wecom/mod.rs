@@ -116,10 +116,10 @@ impl Recipients {
     /// Checks the lists against WeCom's bounds.
     ///
     /// # Errors
-    /// One line that says which list is wrong and how.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// The list that is wrong, and how.
+    pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
         if self.touser != EVERYONE && self.touser.split('|').any(|user| user.eq_ignore_ascii_case(EVERYONE)) {
-            return Err("touser mixes @all with others; @all is everyone already".into());
+            return Err(("touser", "mixes @all with others; @all is everyone already".into()));
         }
         for (name, list) in self.lists().into_iter().filter(|(_, list)| !list.is_empty()) {
             let (most, is_in_id, ids): (_, fn(u8) -> bool, _) = if name == "touser" {
@@ -128,14 +128,13 @@ impl Recipients {
             } else {
                 (MAX_PARTIES, |byte| byte.is_ascii_digit(), "ids: digits")
             };
-            if !list.split('|').all(|id| !id.is_empty() && id.bytes().all(is_in_id)) {
-                return Err(format!(
-                    "{name} takes {ids}, as in 通讯录, several as a|b; it holds a space, a comma, a line break or another \
-                     control character, an empty entry, or what is in no id"
-                ));
+            let odd = list.chars().find(|c| *c != '|' && !u8::try_from(*c).is_ok_and(is_in_id));
+            if odd.is_some() || list.split('|').any(str::is_empty) {
+                let found = odd.map_or("an empty entry".into(), |odd| format!("{odd:?}"));
+                return Err((name, format!("has {found}; it takes {ids}, as in 通讯录, several as a|b")));
             }
             if list.split('|').count() > most {
-                return Err(format!("{name} names more than {most}, which is WeCom's limit for one message"));
+                return Err((name, format!("names more than {most}, which is WeCom's limit for one message")));
             }
         }
         Ok(())
@@ -482,6 +481,6 @@ mod tests {
         let most = Recipients { touser: vec!["u"; 1000].join("|"), ..Recipients::default() };
         assert!(most.check().is_ok());
         let more = Recipients { touser: vec!["u"; 1001].join("|"), ..Recipients::default() };
-        assert!(more.check().unwrap_err().contains("1000"));
+        assert!(more.check().unwrap_err().1.contains("1000"));
     }
 }

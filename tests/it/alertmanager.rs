@@ -119,7 +119,8 @@ fn a_model_slower_than_the_group_interval_is_asked_once() {
 #[test]
 fn alert_that_fires_again_beside_another_one_is_told_where_recoveries_are_sent() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
-    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    // As if each post came long after the one before.
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("DEDUPE_WINDOW", "1s").start();
     let Some(settings) = Alertmanager::posting_to(&sidecar.url()) else { return };
     let settings = settings.group_by(&["cluster"]).intervals("500ms", "1s", "1h").sending_resolved();
     let alertmanager = settings.start();
@@ -130,6 +131,7 @@ fn alert_that_fires_again_beside_another_one_is_told_where_recoveries_are_sent()
     alertmanager.fire(&stays, &ANNOTATIONS);
     alertmanager.fire(&again, &ANNOTATIONS);
     wecom.wait_delivered(1, PATIENCE);
+    thread::sleep(Duration::from_millis(1500));
     alertmanager.resolve(&again);
     sidecar.wait_log("remembered");
     assert_eq!((deepseek.calls(), wecom.delivered_count()), (1, 1), "the recovery costs neither message nor token");

@@ -60,8 +60,8 @@ fn check_prints_ok_for_every_step() {
     let finished = Sidecar::with(&deepseek, &wecom).arg("check").run();
     assert_eq!(finished.code, 0, "{finished:?}");
     for step in [
-        "configuration", "DeepSeek route", "DeepSeek connection", "DeepSeek clock", "DeepSeek key and model",
-        "DeepSeek completion", "WeCom route", "WeCom connection", "WeCom clock", "WeCom app",
+        "configuration", "DeepSeek route", "DeepSeek connection", "DeepSeek clock", "DeepSeek completion",
+        "WeCom route", "WeCom connection", "WeCom clock", "WeCom app",
     ] {
         let ok = finished.stdout.lines().any(|line| line.starts_with("ok") && line.contains(step));
         assert!(ok, "{step} is not ok in\n{}", finished.stdout);
@@ -149,6 +149,11 @@ fn check_names_what_is_wrong_at_wecom_and_the_way_out() {
             "allow_userinfos": { "user": [] }, "allow_partys": { "partyid": [] }, "allow_tags": { "tagid": [] } });
         wecom.reply(Api::AgentGet, Reply::Instead(Answer::json(200, &answer)));
     };
+    const ZHANGSAN: fn(&DeepSeek, &WeCom) = |_, wecom| {
+        let answer = json!({ "errcode": 0, "errmsg": "ok", "agentid": 1_000_002, "name": "告警助手", "close": 0,
+            "allow_userinfos": { "user": [{ "userid": "zhangsan" }] } });
+        wecom.reply(Api::AgentGet, Reply::Instead(Answer::json(200, &answer)));
+    };
     const CLOSED: fn(&DeepSeek, &WeCom) = |_, wecom| {
         let answer = json!({ "errcode": 0, "errmsg": "ok", "agentid": 1_000_002, "name": "告警助手", "close": 1,
             "allow_userinfos": { "user": [{ "userid": "zhangsan" }] } });
@@ -180,6 +185,20 @@ fn check_names_what_is_wrong_at_wecom_and_the_way_out() {
             ..row("the same at gettoken", 1, ("FAIL  WeCom app", &["60020", "add 203.0.113.7 to", "企业可信IP"]))
         },
         Row { set: NOBODY, ..row("nobody sees the app", 1, ("FAIL  WeCom app", &["可见范围", "81013"])) },
+        Row {
+            set: ZHANGSAN,
+            variables: &[("WECHAT_TO_USER", "ZhangSan|wangwu")],
+            ..row("a member who does not see the app", 1, ("FAIL  WeCom app", &["to wangwu;", "WECHAT_TO_USER"]))
+        },
+        Row {
+            set: ZHANGSAN,
+            variables: &[("WECHAT_TO_USER", "ZhangSan")],
+            ..row("a member who sees it", 0, ("ok    WeCom app", &["1 member(s)"]))
+        },
+        Row {
+            variables: &[("WECHAT_TO_USER", "wangwu")],
+            ..row("a member of a department, perhaps", 0, ("ok    WeCom app", &["1 department(s)"]))
+        },
         Row { set: CLOSED, ..row("the app is switched off", 1, ("FAIL  WeCom app", &["停用"])) },
         Row { set: LATE, ..row("a clock that is off", 1, ("FAIL  WeCom clock", &["ahead", "NTP"])) },
         Row {
@@ -282,6 +301,17 @@ fn commands_read_a_file_that_a_shell_would_run() {
     let finished = Builder::bare().arg("check").arg("--env-file").arg("/nonexistent/env").run();
     assert!(finished.code == 78 && finished.stderr.contains("/nonexistent/env"), "{finished:?}");
     assert_eq!(Builder::bare().arg("check").arg("--env-file").run().code, 64);
+
+    // The service takes it too, in either spelling, with RUST_LOG in it.
+    let file = TempFile::new("WECHAT_TO_USER=zhangsan|lisi\nRUST_LOG=debug\n");
+    let equals = format!("--env-file={}", file.path());
+    for arguments in [["--env-file", file.path()].as_slice(), &[&equals]] {
+        let builder = Sidecar::with(&deepseek, &wecom).env("RUST_LOG", "error");
+        let sidecar = arguments.iter().fold(builder, |builder, word| builder.arg(word)).start();
+        sidecar.wait_log("recipients=\"touser=zhangsan|lisi\"");
+        assert_eq!(sidecar.post(&notification("DiskWillFill").build()).status, 200);
+        sidecar.wait_log("level=DEBUG");
+    }
 }
 
 #[test]

@@ -58,8 +58,15 @@ fn examples_for_containers_start_or_name_the_placeholder() {
     };
     drop(read("robot.env").start());
     let finished = read("app.env").run();
-    assert_eq!((finished.code, lines_about(&finished, "WECHAT_AGENT_ID").len()), (EX_CONFIG, 1), "{finished:?}");
-    drop(read("app.env").env("WECHAT_CORP_ID", "ww0123456789abcdef").env("WECHAT_AGENT_ID", "1000002").start());
+    assert_eq!(finished.code, EX_CONFIG, "{finished:?}");
+    let values = [("WECHAT_CORP_ID", "ww0123456789abcdef"), ("WECHAT_AGENT_ID", "1000002"), ("WECHAT_TO_USER", "a|b")];
+    for (name, _) in values {
+        assert!(lines_about(&finished, name)[0].contains("REPLACE-ME"), "{finished:?}");
+        let others = values.into_iter().filter(|(other, _)| *other != name).collect::<Vec<_>>();
+        let finished = with(read("app.env"), &others).arg("check").run();
+        assert_eq!((finished.code, lines_about(&finished, name).len()), (EX_CONFIG, 1), "{finished:?}");
+    }
+    drop(with(read("app.env"), &values).start());
 }
 
 #[test]
@@ -273,6 +280,10 @@ fn root_is_a_page_for_a_browser() {
     }
     let posted = sidecar.post_to("/", &notification("DiskWillFill").build());
     assert!(posted.status == 404 && posted.message().contains("/handle_alert"), "{}", posted.text);
+    assert!(
+        page.text.contains("<link rel=\"icon\" href=\"data:,\">"),
+        "or a browser asks for /favicon.ico, and gets 404"
+    );
     sidecar.wait_log("reason=not_found");
     assert_eq!(sidecar.log().matches("level=WARN").count(), 1, "the page is no warning: {}", sidecar.log());
 }
@@ -337,7 +348,7 @@ fn help_and_version_need_no_configuration() {
             assert!(help.stdout.contains(name), "{name} is not in {}", help.stdout);
         }
     }
-    for command in [["check", "--help"], ["help", "check"]] {
+    for command in [["check", "--help"], ["help", "check"], ["--help", "check"]] {
         let help = Builder::default().arg(command[0]).arg(command[1]).run();
         assert_eq!((help.code, help.stderr.as_str()), (0, ""), "{help:?}");
         assert!(help.stdout.contains("Usage: wechat-with-deepseek check"), "{help:?}");
