@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::Offset;
 
-use super::target::{Targets, common_labels, shown_labels, targets};
+use super::target::{Targets, common_labels, name_among, shown_labels, targets};
 use super::{Occasion, Reused, text};
 use crate::alertmanager::{Alert, Kind as Omitted, Notification};
 use crate::prometheus::Facts;
@@ -212,12 +212,14 @@ pub(crate) fn header(
 /// `依据：当前 93.4（阈值 85），1 小时前 61，仍在上升；24 小时内第 4 次`: as many pieces as fit into about `bytes`. Of several alerts it
 /// names the one that the figure is of.
 pub(crate) fn facts_line(facts: &Facts, notifications: &[&Notification], bytes: usize) -> String {
-    let mut pieces = facts.pieces.clone();
+    let mut pieces = facts.pieces();
     if let (Some(figure), Some(value)) = (&facts.figure, pieces.first_mut()) {
-        let alert = &figure.alert;
-        let mut others = notifications.iter().flat_map(|one| &one.alerts).filter(|other| *other != alert).peekable();
-        let target = targets(&[alert], &common_labels(notifications)).one.filter(|_| others.peek().is_some());
-        let name = others.any(|other| other.name() != alert.name()).then(|| text::short_line(alert.name(), MAX_VALUE));
+        let alerts: Vec<&Alert> = notifications.iter().flat_map(|one| &one.alerts).collect();
+        let name = alerts.iter().any(|other| other.name() != figure.alert.name());
+        let name = name.then(|| text::short_line(figure.alert.name(), MAX_VALUE));
+        let target = name_among(&figure.alert, &alerts, &common_labels(notifications));
+        let Some(target) = target else { return String::new() };
+        let target = Some(target).filter(|target| !target.is_empty());
         // 最高 10.20.3.38 98.6%, DiskFull 10.20.3.38 当前 98.6%.
         let words = match figure.extreme {
             Some(word) => [name, Some(word.into()), target],

@@ -1,7 +1,8 @@
 //! What Prometheus, or what speaks its API, knows about alerts that fire: measured figures, never a guess.
 //!
 //! <https://prometheus.io/docs/prometheus/latest/querying/api/>. A few bounded queries before a model is asked. A failure
-//! costs a fact, never the job. A wrong figure is worse than none: in doubt there is none.
+//! costs a fact, never the job. A wrong figure is worse than none: in doubt there is none, and none at all unless the series
+//! `ALERTS` of the alert began there when the alert did.
 
 mod expression;
 mod figure;
@@ -23,8 +24,8 @@ use expression::Comparison;
 
 /// Time for one query.
 const QUERY: Duration = Duration::from_secs(2);
-/// The same for Prometheus; and what has VictoriaMetrics take the times as they are, which others ignore. It would shift
-/// those of more than 50 points, and leave out the last half minute.
+/// `timeout` is Prometheus' own for the same. `nocache` and `latency_offset` are VictoriaMetrics', which without them shifts
+/// the times of more than 50 points, and leaves out the last half minute.
 /// <https://github.com/VictoriaMetrics/VictoriaMetrics/issues/563>
 const OPTIONS: &str = "timeout=2s&nocache=1&latency_offset=1ms";
 /// Time for all queries of a job.
@@ -35,14 +36,25 @@ const MAX_ANSWER_BYTES: u64 = 256 * 1024;
 const MAX_SERIES: usize = 1000;
 /// Bytes of a query: the longest expression, and the labels of one series.
 const MAX_QUERY_BYTES: usize = 12 * 1024;
-/// Seconds between the points of a history, of an hour for figures and of a day for activations.
+/// Seconds between the points of a history.
 const STEP: i64 = 60;
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
+/// Time within which [`Facts::activations`] are counted.
+pub(crate) const ACTIVATIONS_WITHIN: Duration = Duration::from_secs(DAY.unsigned_abs());
+/// Seconds between evaluations of a rule: a longer time between two samples is a pause.
+const LONGEST_INTERVAL: f64 = 15.0 * 60.0;
+/// Evaluations by which an alert may begin elsewhere, in the other Prometheus of a pair, and the most seconds of one.
+const TOLERANCE: f64 = 2.0;
+const USUAL_INTERVAL: f64 = 60.0;
+/// Seconds between the points at which pauses are looked for a second time.
+const GRID: i64 = 15;
 /// Alerts of a job, the worst first, of which the first whose rule compares something is asked about.
 const MAX_TRIED: usize = 50;
 /// The suffix by which a matcher takes a missing label too: Prometheus does not know its own `external_labels`.
 const OR_MISSING: &str = "|";
+/// Labels that tell apart what one API knows of several clusters.
+const AREAS: [&str; 7] = ["cluster", "dc", "idc", "datacenter", "region", "env", "environment"];
 /// Names of other alerts in a prompt.
 const MAX_NAMES: usize = 10;
 /// Alerts that always fire: <https://runbooks.prometheus-operator.dev/runbooks/general/watchdog/>.
@@ -76,20 +88,64 @@ pub struct Facts {
     pub error: String,
     /// The value that an alert's expression compares.
     pub figure: Option<Figure>,
-    /// That value with its unit; "" when there is none.
-    pub(crate) value: String,
+    /// How often the alert began to fire within 24 hours, this time included.
+    pub activations: Option<usize>,
+    /// A job, how many targets it has, and how many of them are down.
+    pub targets: Option<(String, u64, u64)>,
+    /// Where, 同机 or 同集群, and the names of the other alerts that fire there.
+    pub others: Option<(&'static str, Vec<String>)>,
+}
+
+impl Facts {
+    /// The value of the figure with its unit, or "".
+    pub(crate) fn value(&self) -> String {
+        self.figure.as_ref().map(|figure| figure.written(figure.now)).unwrap_or_default()
+    }
+
     /// The pieces of the message's line, each with the sign that joins it to those before it; they may be left out from the
     /// end. The figure comes first, and behind the words that say whose it is.
-    pub pieces: Vec<String>,
-    /// The list for the prompt, and its last item, the names of other alerts: they are no part of the notification.
-    pub(crate) list: Vec<String>,
-    pub(crate) names: String,
+    #[must_use]
+    pub fn pieces(&self) -> Vec<String> {
+        let mut pieces = self.figure.as_ref().map(Figure::pieces).unwrap_or_default();
+        pieces.extend(self.activations.map(|count| format!("；24 小时内第 {count} 次")));
+        let targets = self.targets.iter().filter(|(_, _, down)| *down > 0);
+        pieces.extend(targets.map(|(job, count, down)| format!("；{job} 目标 {count} 个有 {down} 个抓取失败")));
+        let others = self.others.iter().filter(|(_, names)| !names.is_empty());
+        pieces.extend(others.map(|(place, names)| format!("；{place}另有 {} 种告警", names.len())));
+        pieces
+    }
+
+    /// The list for the prompt.
+    pub(crate) fn list(&self) -> Vec<String> {
+        let targets = |(job, count, down): &(_, _, _)| format!("job {job} 的目标共 {count} 个，抓取失败 {down} 个");
+        let others = |(place, names): &(_, Vec<_>)| format!("{place}正在触发的其他告警 {} 种", names.len());
+        let facts = [
+            self.figure.as_ref().map(Figure::sentence),
+            self.activations.map(|count| format!("24 小时内第 {count} 次触发")),
+            self.targets.as_ref().map(targets),
+            self.others.as_ref().map(others),
+        ];
+        facts.into_iter().flatten().collect()
+    }
+
+    /// The last item of the list, the names of other alerts: they are no part of the notification. "" for none.
+    pub(crate) fn names(&self) -> String {
+        let names = self.others.iter().flat_map(|(_, names)| names).take(MAX_NAMES);
+        let shown: Vec<String> = names.map(|name| upstream::quote(name, &[])).collect();
+        if shown.is_empty() { String::new() } else { format!("其名称：{}", shown.join("、")) }
+    }
 }
 
 /// The answer to a query. <https://prometheus.io/docs/prometheus/latest/querying/api/#format-overview>
 #[derive(Deserialize)]
 struct Answer {
     data: Data,
+    /// Such as Thanos' `partial response`.
+    #[serde(default)]
+    warnings: Vec<String>,
+    /// VictoriaMetrics' word for it.
+    #[serde(default, rename = "isPartial")]
+    is_partial: bool,
 }
 
 #[derive(Deserialize)]
@@ -108,6 +164,15 @@ struct Series {
 
 /// A time in seconds, and a value as Prometheus writes it.
 type Point = (f64, String);
+
+/// When an alert began to fire, by its series `ALERTS`.
+struct Run {
+    /// The labels of the series: those that this API knows.
+    labels: Labels,
+    begin: f64,
+    /// How often it began within a day before that; `None` when that cannot be told.
+    before: Option<usize>,
+}
 
 /// The queries of one job.
 struct Queries<'p> {
@@ -129,26 +194,19 @@ impl Prometheus {
     }
 
     /// Asks about the alerts of a job at the time `now`: at most four queries, one after the other, until `deadline` and for
-    /// five seconds at most. It never fails: what cannot be had is left out.
+    /// five seconds at most. It never fails: what cannot be had is left out. `known` is how often the alerts are known to
+    /// have begun within a day; a lower figure is none.
     #[must_use]
-    pub fn facts(&self, notifications: &[&Notification], now: Timestamp, deadline: Instant) -> Facts {
+    pub fn facts(&self, notifications: &[&Notification], known: usize, now: Timestamp, deadline: Instant) -> Facts {
         let started = Instant::now();
         let Ok(permit) = self.breaker.acquire(started) else { return Facts { label: "skipped", ..Facts::default() } };
         let mut queries = self.queries(now, deadline.min(started + ALL_QUERIES));
-        let mut alerts: Vec<&Alert> = notifications.iter().flat_map(|one| &one.alerts).collect();
-        alerts.sort_by_key(|alert| alert.rank());
-        let figure = queries.figure(&alerts);
-        // What is said of one alert is said of the one that has the figure, or of the only one.
-        let concerned = figure.as_ref().map_or_else(|| alerts.clone(), |figure| vec![&figure.alert]);
-        if let [alert] = concerned.as_slice() {
-            queries.activations(alert);
-        }
-        queries.surroundings(&alerts, &concerned);
+        queries.facts_about(notifications);
         let Queries { has_answer, mut facts, .. } = queries;
-        facts.figure = figure;
+        facts.activations = facts.activations.filter(|count| *count >= known);
         facts.label = match (has_answer, facts.error.is_empty()) {
             (false, false) => "unreachable",
-            _ if facts.list.is_empty() => "none",
+            _ if facts.list().is_empty() => "none",
             (_, false) => "partial",
             (_, true) => "ok",
         };
@@ -166,7 +224,7 @@ impl Prometheus {
     /// Why there is no answer.
     pub(crate) fn check(&self, deadline: Instant) -> Result<String, String> {
         let mut queries = self.queries(Timestamp::now(), deadline);
-        let answer = queries.ask("count_values(\"up\", up)", None).ok_or(queries.facts.error)?;
+        let answer = queries.ask("count_values(\"up\", up)").ok_or(queries.facts.error)?;
         let (count, down) = count_targets(&answer);
         Ok(format!("it has {count} targets, {down} of them down"))
     }
@@ -178,13 +236,17 @@ impl Prometheus {
 }
 
 impl Queries<'_> {
-    /// The value of a query at the time of the job, or its values from so many seconds before until then. None when it
-    /// fails, or when asking is over.
-    fn ask(&mut self, query: &str, length: Option<i64>) -> Option<Vec<Series>> {
+    /// The answer to a query at the time of the job. None when it fails, or when asking is over.
+    fn ask(&mut self, query: &str) -> Option<Vec<Series>> {
+        self.ask_at(query, &format!("query?time={}", self.now))
+    }
+
+    /// The answer to a query at the times that `api` says.
+    fn ask_at(&mut self, query: &str, api: &str) -> Option<Vec<Series>> {
         if query.len() > MAX_QUERY_BYTES || Instant::now() >= self.deadline {
             return None;
         }
-        let answer = self.call(query, length);
+        let answer = self.call(query, api);
         self.has_answer |= answer.is_ok();
         answer.map_err(|error| self.facts.error = error).ok()
     }
@@ -193,14 +255,9 @@ impl Queries<'_> {
     ///
     /// # Errors
     /// What is wrong, in words without a secret.
-    fn call(&mut self, query: &str, length: Option<i64>) -> Result<Vec<Series>, String> {
+    fn call(&mut self, query: &str, api: &str) -> Result<Vec<Series>, String> {
         let Prometheus { client, settings: Settings { base_url, token: credential, .. }, .. } = self.prometheus;
-        let (end, query) = (self.now, percent::encode(query));
-        let api = match length {
-            None => format!("query?time={end}"),
-            Some(length) => format!("query_range?start={}&end={end}&step={STEP}", end - length as f64),
-        };
-        let url = &Secret::new(format!("{base_url}/api/v1/{api}&query={query}&{OPTIONS}"));
+        let url = &Secret::new(format!("{base_url}/api/v1/{api}&query={}&{OPTIONS}", percent::encode(query)));
         let token = credential.as_ref().map(Credential::get);
         let header = token.as_ref().map(authorization);
         let (authorization, deadline) = (header.as_ref(), self.deadline.min(Instant::now() + QUERY));
@@ -219,8 +276,12 @@ impl Queries<'_> {
         if text.matches("\"metric\"").count() > MAX_SERIES {
             return Err(format!("more than {MAX_SERIES} series"));
         }
-        if let (200, Ok(Answer { data })) = (received.status, serde_json::from_str(&text)) {
-            return Ok(data.result);
+        let answer = Some(&text).filter(|_| received.status == 200).and_then(|text| serde_json::from_str(text).ok());
+        if let Some(Answer { data, warnings, is_partial }) = answer {
+            // Prometheus 2.48 to 2.53 have hints among the warnings.
+            let is_whole = !is_partial && warnings.iter().all(|warning| warning.starts_with("PromQL info"));
+            self.has_answer = true;
+            return if is_whole { Ok(data.result) } else { Err(format!("a partial answer: {}", warnings.join(", "))) };
         }
         // Prometheus' own time-out, and what is no Prometheus. Another error is of this query alone.
         if text.contains("\"timeout\"") || !text.contains("\"errorType\"") {
@@ -231,74 +292,171 @@ impl Queries<'_> {
         Err(format!("answered {} and no result of a query: {quoted}", received.status))
     }
 
-    /// The figure of the first of these alerts whose rule compares something, and its history.
-    fn figure(&mut self, alerts: &[&Alert]) -> Option<Figure> {
+    /// Asks for all facts: the value now, whether the alert is known here, the value's history, and what is around it.
+    fn facts_about(&mut self, notifications: &[&Notification]) -> Option<()> {
+        let mut alerts: Vec<&Alert> = notifications.iter().flat_map(|one| &one.alerts).collect();
+        alerts.sort_by_key(|alert| alert.rank());
+        let is_whole = notifications.iter().all(|one| one.omitted.is_empty() && one.truncated_alerts == 0);
+        let found = self.figure(&alerts, is_whole);
+        let subject = found.as_ref().map_or_else(|| alerts.first().copied(), |(figure, _)| Some(&figure.alert))?;
+        let run = self.run(subject)?;
+        // What is said of one alert is said of the one that has the figure, or of the only one.
+        let concerned = if found.is_some() { &[subject] } else { &alerts[..] };
+        let figure = found.as_ref().map(|(figure, comparison)| self.with_history(figure.clone(), comparison));
+        self.surroundings(&alerts, concerned, &run, figure)
+    }
+
+    /// The figure of the first of these alerts whose rule compares something.
+    fn figure(&mut self, alerts: &[&Alert], is_whole: bool) -> Option<(Figure, Comparison)> {
         let mut rules = alerts.iter().take(MAX_TRIED).filter_map(|alert| Some((alert.name(), alert.expression()?)));
         let (name, comparison, expression) =
             rules.find_map(|(name, expression)| Some((name, Comparison::of(&expression)?, expression)))?;
-        let answer = self.ask(&expression, None)?;
+        let answer = self.ask(&expression)?;
         let is_same = |alert: &&Alert| alert.name() == name && alert.expression().as_ref() == Some(&expression);
         let alerts: Vec<&Alert> = alerts.iter().copied().filter(is_same).collect();
-        let mut figure = figure::worst(&alerts, &answer, &comparison)?;
-        if figure.series.keys().all(|name| is_plain_name(name)) {
-            let on: Vec<&str> = figure.series.keys().map(String::as_str).collect();
+        let figure = figure::worst(&alerts, &answer, &comparison, is_whole)?;
+        Some((figure, comparison))
+    }
+
+    /// The figure with the last hour of its left side, if it can be had.
+    fn with_history(&mut self, mut figure: Figure, comparison: &Comparison) -> Figure {
+        let names: Vec<&str> = figure.series.keys().map(String::as_str).collect();
+        if names.iter().all(|name| is_plain_name(name)) {
             // A vector of one element with the series' labels, so that only that series comes back.
             let one = figure.series.iter().fold("vector(1)".to_owned(), |vector, (name, value)| {
                 format!(r#"label_replace({vector}, "{name}", {}, "", "")"#, quote(&value.replace('$', "$$")))
             });
-            let query = format!("(\n{}\n) and on({}) {one}", comparison.left, on.join(","));
-            if let Some([Series { values, .. }]) = self.ask(&query, Some(HOUR)).as_deref() {
+            let query = format!("(\n{}\n) and on({}) {one}", comparison.left, names.join(","));
+            let (begin, end) = (self.now - HOUR as f64, self.now);
+            let answer = self.ask_at(&query, &format!("query_range?start={begin}&end={end}&step={STEP}"));
+            if let Some([Series { values, .. }]) = answer.as_deref() {
                 figure.add_history(values, comparison.has_trend);
             }
         }
-        figure.describe(&mut self.facts);
-        Some(figure)
+        figure
     }
 
-    /// How often an alert began to fire within a day: the runs of its `ALERTS` series but for one that began earlier.
-    fn activations(&mut self, alert: &Alert) -> Option<()> {
-        let labels = alert.labels.iter().filter(|(name, value)| is_plain_name(name) && !value.contains(redact::MASK));
+    /// When the alert began to fire, by the samples of its series `ALERTS`. None unless it began when Alertmanager says:
+    /// another Prometheus has evaluated the rule.
+    fn run(&mut self, alert: &Alert) -> Option<Run> {
+        let starts_at = alert.starts_at?.as_millisecond() as f64 / 1000.0;
+        let name = Some(alert.name()).filter(|name| !name.is_empty())?;
+        let is_asked = |(label, value): &(&String, &String)| {
+            *label != "alertname" && is_plain_name(label) && !value.contains(redact::MASK)
+        };
+        let labels = alert.labels.iter().filter(is_asked);
         let matchers: String = labels.map(|(name, value)| format!(",{}", matcher(name, value, OR_MISSING))).collect();
-        let query = format!(r#"ALERTS{{alertstate="firing"{matchers}}}"#);
-        let answer = self.ask(&query, Some(DAY))?;
-        let [Series { values, .. }] = answer.as_slice() else { return None };
-        values.last().filter(|(time, _)| (time - self.now).abs() < 0.01)?;
-        let mut before = self.now - (DAY + STEP) as f64;
-        let begins = |(time, _): &&Point| time - mem::replace(&mut before, *time) > 1.5 * STEP as f64;
-        let count = Some(values.iter().filter(begins).count()).filter(|count| *count > 0)?;
-        self.facts.pieces.push(format!("；24 小时内第 {count} 次"));
-        self.facts.list.push(format!("24 小时内第 {count} 次触发"));
-        Some(())
+        let query = format!(r#"ALERTS{{alertname={},alertstate="firing"{matchers}}}[1d]"#, quote(name));
+        // Later samples say nothing about the begin.
+        let end = self.now.min(starts_at + HOUR as f64);
+        let answer = self.ask_at(&query, &format!("query?time={end}"))?;
+        let mut series = only(answer.into_iter().filter(|series| is_of(&series.metric, alert)))?;
+        series.metric.remove("__name__");
+        let times: Vec<f64> = series.values.iter().map(|(time, _)| *time).collect();
+        let interval = times.windows(2).map(|pair| pair[1] - pair[0]).reduce(f64::min);
+        let pause = 1.5 * interval.unwrap_or(0.0).min(LONGEST_INTERVAL);
+        let mut last = end - DAY as f64;
+        let is_begin = |time: &f64| time - mem::replace(&mut last, *time) > pause;
+        let mut begins: Vec<f64> = times.into_iter().filter(is_begin).collect();
+        let begin = begins.pop()?;
+        let tolerance = TOLERANCE * interval.unwrap_or(USUAL_INTERVAL).min(USUAL_INTERVAL);
+        let is_known = interval.is_none_or(|interval| interval <= LONGEST_INTERVAL);
+        let before = begins.iter().filter(|time| **time > self.now - DAY as f64).count();
+        let run = Run { labels: series.metric, begin, before: Some(before).filter(|_| is_known) };
+        Some(run).filter(|_| (begin - starts_at).abs() <= tolerance)
     }
 
-    /// How many targets of the job of the `concerned` alerts answer, and what else fires where they are: one query for both.
-    fn surroundings(&mut self, alerts: &[&Alert], concerned: &[&Alert]) -> Option<()> {
-        let [job, cluster] = ["job", "cluster"].map(|name| shared_label(concerned, name));
-        let cluster =
-            if cluster.is_empty() { String::new() } else { format!(",{}", matcher("cluster", cluster, OR_MISSING)) };
-        let place = place(concerned);
-        let mut query = format!(r#"count_values("up", up{{job={}{cluster}}})"#, quote(job));
-        if let Some((_, matcher)) = &place {
-            query += &format!(r#" or count by (alertname) (ALERTS{{alertstate="firing",{matcher}{cluster}}})"#);
+    /// What is around the `concerned` alerts, in one query: how many targets of their job answer, what else fires where they
+    /// are, how often the only one began to fire, counted anew, and whether the figure may be that of several clusters.
+    fn surroundings(
+        &mut self,
+        alerts: &[&Alert],
+        concerned: &[&Alert],
+        run: &Run,
+        figure: Option<Figure>,
+    ) -> Option<()> {
+        let (job, place, areas) = (shared_label(concerned, "job"), place(concerned, run), areas(concerned, run));
+        let targets = areas.as_ref().map(|areas| format!(r#"count_values("up", up{{job={}{areas}}})"#, quote(job)));
+        let others = areas.as_ref().zip(place.as_ref()).map(|(areas, (_, matcher, unless))| {
+            format!(r#"count by (alertname) (ALERTS{{alertstate="firing",{matcher}{areas}}}{unless})"#)
+        });
+        let again = run.query(self.now).filter(|_| concerned.len() == 1);
+        let before = again.as_ref().and(run.before);
+        // What this API knows of the alert and the figure has not: of these labels it may be the sum of all values.
+        let is_kept = |name: &str| figure.as_ref().is_none_or(|figure| figure.series.contains_key(name));
+        let is_lost = |name: &str| !is_kept(name) && !["alertname", "alertstate"].contains(&name);
+        let lost: Vec<_> = run.labels.iter().filter(|(name, _)| is_lost(name) && is_plain_name(name)).collect();
+        let elsewhere = lost
+            .iter()
+            .map(|(name, value)| format!(r#"count by ({name}) (up{{{name}!="",{name}!={}}})"#, quote(value)));
+        let queries: Vec<String> = [targets, others, again].into_iter().flatten().chain(elsewhere).collect();
+        let answer = self.ask(&queries.join(" or "));
+        let is_elsewhere = |series: &Series| {
+            !series.metric.contains_key("alertstate") && lost.iter().any(|(name, _)| series.metric.contains_key(*name))
+        };
+        let is_sum = !lost.is_empty() && answer.as_ref().is_none_or(|answer| answer.iter().any(is_elsewhere));
+        if is_sum && alerts.len() > 1 {
+            // Nothing names the alert that the others are of.
+            return None;
         }
-        let answer = self.ask(&query, None)?;
+        self.facts.figure = figure.filter(|_| !is_sum);
+        let answer = answer?;
+        let counted = answer.iter().find(|series| series.metric == run.labels);
+        let counted = counted.map_or(Some(0), |series| series.value.1.parse().ok());
+        self.facts.activations = before.filter(|before| Some(*before) == counted).map(|before| before + 1);
         let (count, down) = count_targets(&answer);
-        self.facts.list.extend((count > 0).then(|| format!("job {job} 的目标共 {count} 个，抓取失败 {down} 个")));
-        self.facts.pieces.extend((down > 0).then(|| format!("；{job} 目标 {count} 个有 {down} 个抓取失败")));
-        let firing = answer.iter().filter_map(|series| series.metric.get("alertname"));
+        self.facts.targets = (count > 0).then(|| (job.to_owned(), count, down));
+        let firing = answer.iter().filter(|series| !series.metric.contains_key("alertstate"));
+        let firing = firing.filter_map(|series| series.metric.get("alertname"));
         let firing = firing.filter(|name| !ALWAYS_FIRING.contains(&name.as_str()));
         let (own, others): (Vec<&String>, Vec<&String>) =
             firing.partition(|name| alerts.iter().any(|alert| alert.name() == *name));
         // Where the alert itself is not seen, others may be hidden as well.
-        let (place, _) = place.filter(|_| !own.is_empty())?;
-        self.facts.list.push(format!("{place}正在触发的其他告警 {} 种", others.len()));
-        if !others.is_empty() {
-            self.facts.pieces.push(format!("；{place}另有 {} 种告警", others.len()));
-            let shown: Vec<String> = others.iter().take(MAX_NAMES).map(|name| upstream::quote(name, &[])).collect();
-            self.facts.names = format!("其名称：{}", shown.join("、"));
-        }
+        let (place, ..) = place.filter(|_| !own.is_empty())?;
+        self.facts.others = Some((place, others.into_iter().cloned().collect()));
         Some(())
     }
+}
+
+impl Run {
+    /// Counts how often it began before, by the pauses that end a series: the samples alone would not tell a pause from an
+    /// evaluation that was missed, nor this from a rule that is evaluated every ten minutes. None after a day.
+    fn query(&self, now: f64) -> Option<String> {
+        let labels = self.labels.iter().filter(|(name, _)| is_plain_name(name));
+        let labels: Vec<String> = labels.map(|(name, value)| format!("{name}={}", quote(value))).collect();
+        let series = format!("ALERTS{{{}}}", labels.join(","));
+        // The last points may miss the begin of this time.
+        let until = (now - self.begin).round() as i64 + GRID;
+        let length = Some(DAY - until).filter(|length| *length > 0)?;
+        let begins = format!("{series} unless {series} offset {GRID}s");
+        Some(format!("count_over_time(({begins})[{length}s:{GRID}s] offset {until}s)"))
+    }
+}
+
+/// Whether all labels of a series are the alert's.
+fn is_of(metric: &Labels, alert: &Alert) -> bool {
+    metric.iter().all(|(name, value)| {
+        matches!(name.as_str(), "__name__" | "alertstate") || alert.labels.get(name) == Some(value)
+    })
+}
+
+/// The item, if there is exactly one.
+fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
+    let item = items.next()?;
+    items.next().is_none().then_some(item)
+}
+
+/// Matchers for the clusters of the alerts, as far as this API knows them. None for alerts of several.
+fn areas(alerts: &[&Alert], run: &Run) -> Option<String> {
+    let area = |name| {
+        let value = only_value(alerts, name)?;
+        Some(if run.labels.contains_key(name) {
+            format!(",{}", matcher(name, value, OR_MISSING))
+        } else {
+            String::new()
+        })
+    };
+    AREAS.into_iter().map(area).collect()
 }
 
 /// The value of the header `Authorization`.
@@ -327,23 +485,36 @@ fn count_targets(answer: &[Series]) -> (u64, u64) {
     (count("0") + count("1"), count("0"))
 }
 
-/// Where else to look for what fires, in words and as a matcher: the same machine, else the same cluster.
-fn place(alerts: &[&Alert]) -> Option<(&'static str, String)> {
+/// Where else to look for what fires, in words, as a matcher, and as what excludes all: the same machine, else the same
+/// cluster.
+fn place(alerts: &[&Alert], run: &Run) -> Option<(&'static str, String, &'static str)> {
     let [instance, node, cluster] = ["instance", "node", "cluster"].map(|name| shared_label(alerts, name));
     let is_for_others = alerts.iter().any(|alert| alert.is_about_scrape("instance")) || instance.contains("://");
     let host = instance.trim_end_matches(|c: char| c.is_ascii_digit()).strip_suffix(':');
     // An address of IPv6 without brackets has no port.
     let host = host.filter(|host| !host.ends_with(':')).unwrap_or(instance);
-    let machine = || ("同机", matcher("instance", host, "(:[0-9]+)?"));
-    let machine = (!host.is_empty() && !is_for_others).then(machine);
-    let node = (!node.is_empty()).then(|| ("同机", matcher("node", node, OR_MISSING)));
-    machine.or(node).or_else(|| (!cluster.is_empty()).then(|| ("同集群", matcher("cluster", cluster, OR_MISSING))))
+    if !host.is_empty() && !is_for_others {
+        Some(("同机", matcher("instance", host, "(:[0-9]+)?"), ""))
+    } else if !node.is_empty() {
+        Some(("同机", format!("node={}", quote(node)), ""))
+    } else if run.labels.contains_key("cluster") {
+        Some(("同集群", format!("cluster={}", quote(cluster)), "")).filter(|_| !cluster.is_empty())
+    } else {
+        // Added on the way to Alertmanager: it is that of all, unless some have one of their own.
+        let unless = r#" unless on() {__name__=~"up|ALERTS",cluster!=""}"#;
+        (!cluster.is_empty()).then(|| ("同集群", r#"cluster="""#.to_owned(), unless))
+    }
+}
+
+/// The value that all alerts have in this label, if they have one.
+fn only_value<'a>(alerts: &[&'a Alert], name: &str) -> Option<&'a str> {
+    let value = alerts.first()?.label(name);
+    alerts.iter().all(|alert| alert.label(name) == value).then_some(value)
 }
 
 /// The value that all alerts have in this label, or "".
 fn shared_label<'a>(alerts: &[&'a Alert], name: &str) -> &'a str {
-    let value = alerts.first().map_or("", |alert| alert.label(name));
-    if alerts.iter().all(|alert| alert.label(name) == value) { value } else { "" }
+    only_value(alerts, name).unwrap_or_default()
 }
 
 /// Matches a label's value with a suffix, by RE2. <https://github.com/google/re2/wiki/Syntax>
@@ -384,35 +555,38 @@ mod tests {
 
     #[test]
     fn place_is_the_machine_unless_an_exporter_speaks_for_others() {
-        let alert = |labels: serde_json::Value| -> Alert {
-            {
-                let body = serde_json::json!({ "alerts": [{ "labels": labels }] }).to_string();
-                Notification::decode(body.as_bytes()).unwrap().alerts.remove(0)
-            }
+        let alert = |labels: &[(&str, &str)]| Alert {
+            labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            ..Alert::default()
         };
+        let run = |alert: &Alert| Run { labels: alert.labels.clone(), begin: 0.0, before: None };
         for (labels, expected) in [
             (
-                serde_json::json!({"instance": "10.0.0.5:9100", "node": "n", "cluster": "c"}),
+                &[("instance", "10.0.0.5:9100"), ("node", "n"), ("cluster", "c")][..],
                 r#"同机 instance=~"10\\.0\\.0\\.5(:[0-9]+)?""#,
             ),
-            (serde_json::json!({"instance": "db-1"}), r#"同机 instance=~"db-1(:[0-9]+)?""#),
-            (serde_json::json!({"instance": "[::1]:9100"}), r#"同机 instance=~"\\[::1\\](:[0-9]+)?""#),
-            (
-                serde_json::json!({"instance": "10.1.0.9:8080", "job": "kube-state-metrics", "node": "n"}),
-                r#"同机 node=~"n|""#,
-            ),
-            (serde_json::json!({"instance": "kafka-exporter:9308", "cluster": "c"}), r#"同集群 cluster=~"c|""#),
-            (serde_json::json!({"instance": "fe80::1"}), r#"同机 instance=~"fe80::1(:[0-9]+)?""#),
-            (serde_json::json!({"job": "a"}), ""),
+            (&[("instance", "db-1")], r#"同机 instance=~"db-1(:[0-9]+)?""#),
+            (&[("instance", "[::1]:9100")], r#"同机 instance=~"\\[::1\\](:[0-9]+)?""#),
+            (&[("instance", "10.1.0.9:8080"), ("job", "kube-state-metrics"), ("node", "n")], r#"同机 node="n""#),
+            (&[("instance", "kafka-exporter:9308"), ("cluster", "c")], r#"同集群 cluster="c""#),
+            (&[("instance", "fe80::1")], r#"同机 instance=~"fe80::1(:[0-9]+)?""#),
+            (&[("job", "a")], ""),
         ] {
             let alert = alert(labels);
-            let found = place(&[&alert]).map_or(String::new(), |(place, matcher)| format!("{place} {matcher}"));
+            let found = place(&[&alert], &run(&alert))
+                .map_or(String::new(), |(place, matcher, _)| format!("{place} {matcher}"));
             assert_eq!(found, expected);
         }
-        let (one, other) = (
-            alert(serde_json::json!({"instance": "a:1", "cluster": "c"})),
-            alert(serde_json::json!({"instance": "b:1", "cluster": "c"})),
-        );
-        assert_eq!(place(&[&one, &other]).map(|(place, _)| place), Some("同集群"));
+        let (one, other) =
+            (alert(&[("instance", "a:1"), ("cluster", "c")]), alert(&[("instance", "b:1"), ("cluster", "c")]));
+        assert_eq!(place(&[&one, &other], &run(&one)).map(|(place, ..)| place), Some("同集群"));
+        // Added on the way to Alertmanager.
+        let unknown = Run { labels: Labels::new(), begin: 0.0, before: None };
+        let unless = r#" unless on() {__name__=~"up|ALERTS",cluster!=""}"#;
+        assert_eq!(place(&[&one, &other], &unknown), Some(("同集群", r#"cluster="""#.to_owned(), unless)));
+        assert_eq!(areas(&[&one, &other], &unknown).as_deref(), Some(""));
+        assert_eq!(areas(&[&one, &other], &run(&one)).as_deref(), Some(r#",cluster=~"c|""#));
+        let elsewhere = alert(&[("cluster", "d")]);
+        assert_eq!(areas(&[&one, &elsewhere], &unknown), None);
     }
 }

@@ -24,6 +24,8 @@ use crate::support::standins::{DeepSeek, WeCom, says};
 
 /// The time of the corpus' queries.
 const NOW: i64 = 1_764_444_000;
+/// How many seconds before that its alerts began.
+const BEGAN: i64 = 1200;
 /// Seconds between the samples of the corpus.
 const SAMPLE: usize = 30;
 
@@ -99,6 +101,17 @@ fn history(rules: &[Rule]) -> String {
             let _ = writeln!(text, "{series} {value} {}", NOW as f64 + at * 60.0);
         }
     }
+    for rule in rules {
+        let labels: String = rule.labels.iter().map(|(name, value)| format!(",{name}={value:?}")).collect();
+        for ago in (0..=BEGAN).rev().step_by(SAMPLE) {
+            let at = NOW - ago;
+            let _ = writeln!(
+                text,
+                r#"ALERTS{{alertname={:?},alertstate="firing",severity="critical"{labels}}} 1 {at}"#,
+                rule.name,
+            );
+        }
+    }
     text.push_str("# EOF\n");
     text
 }
@@ -124,7 +137,7 @@ fn figures_of_real_rules_are_right_or_absent() {
         let notification = notification(&rule.expression, &labels);
         let now = Timestamp::from_second(NOW).unwrap();
         let started = Instant::now();
-        let facts = client.facts(&[&notification], now, started + Duration::from_secs(20));
+        let facts = client.facts(&[&notification], 0, now, started + Duration::from_secs(20));
         times.push(started.elapsed());
         let found = facts
             .figure
@@ -230,6 +243,7 @@ fn asked(name: &str) -> Value {
     labels["job"] = "node".into();
     labels["node"] = "n$1\"}".into();
     notification["alerts"][0]["generatorURL"] = "http://p:9090/graph?g0.expr=node_load1+%3E+5&g0.tab=1".into();
+    notification["alerts"][0]["startsAt"] = (Timestamp::now() - Duration::from_secs(600)).to_string().into();
     notification
 }
 
@@ -275,13 +289,13 @@ fn job_ends_as_without_a_prometheus_that_is_no_good() {
             1,
             0,
         ),
-        ("a gigabyte", server(move |stream, _| endless(stream, &" ".repeat(65_536))), "unreachable", 3, 0),
-        ("a million series", server(move |stream, _| endless(stream, &series.repeat(1000))), "unreachable", 3, 0),
+        ("a gigabyte", server(move |stream, _| endless(stream, &" ".repeat(65_536))), "unreachable", 2, 0),
+        ("a million series", server(move |stream, _| endless(stream, &series.repeat(1000))), "unreachable", 2, 0),
         (
             "many small series",
             server(move |stream, _| send(stream, 200, "application/json", &many)),
             "unreachable",
-            3,
+            2,
             0,
         ),
         ("deep JSON", server(move |stream, _| send(stream, 200, "application/json", &deep)), "unreachable", 1, 0),
@@ -303,18 +317,18 @@ fn job_ends_as_without_a_prometheus_that_is_no_good() {
             "refuses queries",
             server(move |stream, _| send(stream, 400, "application/json", unknown)),
             "unreachable",
-            3,
+            2,
             0,
         ),
-        ("knows nothing", server(|stream, _| empty(stream)), "none", 3, 0),
-        ("not a number", server(move |stream, _| send(stream, 200, "application/json", strange)), "none", 3, 0),
+        ("knows nothing", server(|stream, _| empty(stream)), "none", 2, 0),
+        ("not a number", server(move |stream, _| send(stream, 200, "application/json", strange)), "none", 2, 0),
         (
             "slow",
-            server(|stream, _| {
+            server(|stream, head| {
                 thread::sleep(Duration::from_millis(1800));
-                empty(stream)
+                known(stream, head)
             }),
-            // The third one is cut at five seconds.
+            // The third one is cut at five seconds, and so no label of the alert is known to be of one cluster.
             "none",
             3,
             4,
@@ -325,11 +339,37 @@ fn job_ends_as_without_a_prometheus_that_is_no_good() {
                 if head.contains("/query_range") {
                     thread::sleep(Duration::from_secs(20));
                 }
-                empty(stream)
+                known(stream, head)
+            }),
+            "none",
+            3,
+            2,
+        ),
+        (
+            "knows a part",
+            server(|stream, _| {
+                let result = r#"[{"metric":{"instance":"10.0.0.5:9100"},"value":[1,"6"]}]"#;
+                let warning = r#""warnings":["No StoreAPIs matched: partial response"]"#;
+                send(
+                    stream,
+                    200,
+                    "application/json",
+                    &format!(r#"{{"status":"success",{warning},"data":{{"result":{result}}}}}"#),
+                )
             }),
             "none",
             2,
+            0,
+        ),
+        (
+            "says that it is partial",
+            server(|stream, _| {
+                let result = r#"[{"metric":{"instance":"10.0.0.5:9100"},"value":[1,"6"]}]"#;
+                send(stream, 200, "application/json", &format!(r#"{{"isPartial":true,"data":{{"result":{result}}}}}"#))
+            }),
+            "none",
             2,
+            0,
         ),
     ];
     each(
@@ -370,10 +410,12 @@ fn parameter(head: &str, name: &str) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// Answers as a Prometheus that knows the alert of [`asked`]: its load went from 2 to 6 within the hour, on another machine
+/// Answers as a Prometheus that knows the alert of [`asked`], which began ten minutes ago: its load went from 2 to 6 within the hour, on another machine
 /// it is 9; another alert fires there; of three targets all are up.
 fn known(stream: &TcpStream, head: &str) -> io::Result<()> {
-    let (query, end) = (parameter(head, "query"), parameter(head, "end").parse::<f64>().unwrap_or(0.0));
+    let [query, time, end] = ["query", "time", "end"].map(|name| parameter(head, name));
+    let end: f64 = if time.is_empty() { end } else { time }.parse().unwrap();
+    let instance = if query.contains(r"10\\.0\\.0\\.6") { "10.0.0.6:9100" } else { "10.0.0.5:9100" };
     let points = |count: usize, value: &dyn Fn(f64) -> f64| -> Vec<Value> {
         let times = (0..count).rev().map(|back| back as f64 * 60.0);
         times.map(|back| json!([end - back, value(back).to_string()])).collect()
@@ -382,7 +424,10 @@ fn known(stream: &TcpStream, head: &str) -> io::Result<()> {
     let result = if query == "node_load1 > 5" {
         json!([load("10.0.0.5:9100", "6"), load("10.0.0.6:9100", "9"), load("10.0.0.7:9100", "99")])
     } else if query.starts_with("ALERTS") {
-        json!([{"metric": {}, "values": points(10, &|_| 1.0)}])
+        let name = query.split('"').nth(1).unwrap();
+        let labels = json!({"__name__": "ALERTS", "alertname": name, "alertstate": "firing", "instance": instance,
+            "job": "node", "node": "n$1\"}", "severity": "critical"});
+        json!([{"metric": labels, "values": points(11, &|_| 1.0)}])
     } else if head.contains("/query_range") {
         let now = if query.contains("10.0.0.6") { 9.0 } else { 6.0 };
         json!([{"metric": {}, "values": points(61, &|back| now - 4.0 * back / 3600.0)}])
@@ -407,11 +452,14 @@ fn queries_are_few_quoted_and_have_a_timeout() {
     assert!(text.lines().any(|own| own == line), "{text}");
     let heads = lock(&server.heads).clone();
     let queries: Vec<String> = heads.iter().map(|head| parameter(head, "query")).collect();
+    let alert = r#"ALERTS{alertname="HighLoad",alertstate="firing",instance="10.0.0.5:9100",job="node",node="n$1\"}",severity="critical"}"#;
     let expected = [
         "node_load1 > 5",
+        r#"ALERTS{alertname="HighLoad",alertstate="firing",instance=~"10\\.0\\.0\\.5:9100|",job=~"node|",node=~"n\\$1\"\\}|",severity=~"critical|"}[1d]"#,
         "(\nnode_load1\n) and on(instance) label_replace(vector(1), \"instance\", \"10.0.0.5:9100\", \"\", \"\")",
-        r#"ALERTS{alertstate="firing",alertname=~"HighLoad|",instance=~"10\\.0\\.0\\.5:9100|",job=~"node|",node=~"n\\$1\"\\}|",severity=~"critical|"}"#,
-        r#"count_values("up", up{job="node"}) or count by (alertname) (ALERTS{alertstate="firing",instance=~"10\\.0\\.0\\.5(:[0-9]+)?"})"#,
+        &format!(
+            r#"count_values("up", up{{job="node"}}) or count by (alertname) (ALERTS{{alertstate="firing",instance=~"10\\.0\\.0\\.5(:[0-9]+)?"}}) or count_over_time(({alert} unless {alert} offset 15s)[85785s:15s] offset 615s) or count by (job) (up{{job!="",job!="node"}}) or count by (node) (up{{node!="",node!="n$1\"}}"}}) or count by (severity) (up{{severity!="",severity!="critical"}})"#
+        ),
     ];
     assert_eq!(queries, expected);
     for head in &heads {
@@ -422,7 +470,7 @@ fn queries_are_few_quoted_and_have_a_timeout() {
 
 #[test]
 fn what_one_query_lacks_does_not_cost_the_others() {
-    let server = server(|stream, head| match parameter(head, "query").starts_with("ALERTS") {
+    let server = server(|stream, head| match head.contains("/query_range") {
         true => send(
             stream, 422, "application/json", r#"{"status":"error","errorType":"execution","error":"too many samples"}"#,
         ),
@@ -432,7 +480,7 @@ fn what_one_query_lacks_does_not_cost_the_others() {
     let sidecar = builder.start();
     assert_eq!(sidecar.post(&asked("HighLoad")).status, 200);
     let text = &wecom.delivered()[0].text;
-    assert!(text.lines().any(|own| own == "依据：当前 6（阈值 5），1 小时前 2，仍在上升；同机另有 1 种告警"), "{text}");
+    assert!(text.lines().any(|own| own == "依据：当前 6（阈值 5）；24 小时内第 1 次；同机另有 1 种告警"), "{text}");
     let line = sidecar.wait_log(" facts=partial");
     assert!(line.contains("422") && line.contains("too many samples"), "{line}");
 }
