@@ -1,6 +1,6 @@
 //! Facts from a real Prometheus, where one is installed, and from servers that only look like one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -48,8 +48,14 @@ fn client(url: &str) -> Client {
 
 /// A notification of one alert with this expression.
 fn notification(expression: &str, labels: &Value) -> Notification {
+    began_before(BEGAN as f64, expression, labels)
+}
+
+/// The same of one that began so many seconds before.
+fn began_before(seconds: f64, expression: &str, labels: &Value) -> Notification {
     let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    let alert = json!({"labels": labels, "startsAt": "2025-11-29T19:00:00Z", "fingerprint": "f",
+    let starts_at = Timestamp::from_second(NOW - seconds as i64).unwrap().to_string();
+    let alert = json!({"labels": labels, "startsAt": starts_at, "fingerprint": "f",
         "generatorURL": format!("http://p:9090/graph?g0.expr={encoded}&g0.tab=1")});
     Notification::decode(json!({ "alerts": [alert] }).to_string().as_bytes()).unwrap()
 }
@@ -89,7 +95,28 @@ fn history(rules: &[Rule]) -> String {
             all.insert(series.clone(), knots);
         }
     }
-    for (series, knots) in all {
+    all.iter().for_each(|(series, knots)| write_samples(&mut text, series, knots));
+    for rule in rules {
+        let labels: String = rule.labels.iter().map(|(name, value)| format!(",{name}={value:?}")).collect();
+        let series = format!(r#"ALERTS{{alertname={:?},alertstate="firing",severity="critical"{labels}}}"#, rule.name);
+        write_samples(&mut text, &series, &json!([[-BEGAN / 60, 1], [0, 1]]));
+    }
+    text.push_str("# EOF\n");
+    text
+}
+
+/// The samples of a series: between knots one every half minute, or those of `runs`, from and to so many minutes before and
+/// every so many seconds, which have the value 1.
+fn write_samples(text: &mut String, series: &str, samples: &Value) {
+    if let Some(runs) = samples["runs"].as_array() {
+        for run in runs {
+            let [from, to, every] = [0, 1, 2].map(|at| run[at].as_f64());
+            let (from, to) = ((from.unwrap() * 60.0) as i64, (to.unwrap() * 60.0) as i64);
+            let every = every.or(samples["every"].as_f64()).unwrap() as usize;
+            (from..=to).step_by(every).for_each(|at| writeln!(text, "{series} 1 {}", NOW + at).unwrap());
+        }
+    } else {
+        let knots = samples;
         let (base, knots) = if knots[0].is_string() { (NOW as f64, &knots[1]) } else { (0.0, knots) };
         let knots: Vec<(f64, f64)> = serde_json::from_value(knots.clone()).unwrap();
         let (first, last) = (knots[0].0, knots[knots.len() - 1].0);
@@ -101,19 +128,6 @@ fn history(rules: &[Rule]) -> String {
             let _ = writeln!(text, "{series} {value} {}", NOW as f64 + at * 60.0);
         }
     }
-    for rule in rules {
-        let labels: String = rule.labels.iter().map(|(name, value)| format!(",{name}={value:?}")).collect();
-        for ago in (0..=BEGAN).rev().step_by(SAMPLE) {
-            let at = NOW - ago;
-            let _ = writeln!(
-                text,
-                r#"ALERTS{{alertname={:?},alertstate="firing",severity="critical"{labels}}} 1 {at}"#,
-                rule.name,
-            );
-        }
-    }
-    text.push_str("# EOF\n");
-    text
 }
 
 /// The figures of each real rule are those that were computed by hand from its series, or there are none.
@@ -167,6 +181,56 @@ fn figures_of_real_rules_are_right_or_absent() {
     // `cargo test --test it prometheus::figures -- --nocapture` shows it.
     let _ = writeln!(io::stderr(), "facts of {} rules: median {median:.1?}, longest {longest:.1?}", times.len());
     assert!(median < Duration::from_millis(50), "asking a local Prometheus takes {median:?}");
+}
+
+/// An alert, where its labels and series are known, and what is said of it.
+#[derive(serde::Deserialize)]
+struct Scene {
+    /// Rows of one world share a Prometheus.
+    world: String,
+    case: String,
+    expression: String,
+    labels: BTreeMap<String, String>,
+    /// Labels that are added on the way to Alertmanager.
+    external: BTreeMap<String, String>,
+    /// How many minutes before it began by Alertmanager.
+    began: f64,
+    /// As [`write_samples`] takes them.
+    series: BTreeMap<String, Value>,
+    /// The pieces of the message's line.
+    expected: String,
+}
+
+#[test]
+fn facts_are_those_of_the_alert_or_none() {
+    if !is_installed() {
+        return;
+    }
+    let rows = include_str!("cases/rows/prometheus-facts.jsonl").lines();
+    let scenes: Vec<Scene> = rows.map(|row| serde_json::from_str(row).expect(row)).collect();
+    let worlds: BTreeSet<&String> = scenes.iter().map(|scene| &scene.world).collect();
+    let mut wrong = Vec::new();
+    for world in worlds {
+        let scenes = || scenes.iter().filter(|scene| scene.world == *world);
+        let series: BTreeMap<&String, &Value> = scenes().flat_map(|scene| &scene.series).collect();
+        let mut text = String::new();
+        series.into_iter().for_each(|(series, samples)| write_samples(&mut text, series, samples));
+        text.push_str("# EOF\n");
+        let directory = TempDir::new();
+        let prometheus = Prometheus::start(directory.path(), &text).expect("a Prometheus");
+        for scene in scenes() {
+            let labels: BTreeMap<_, _> = scene.labels.iter().chain(&scene.external).collect();
+            let notification = began_before(scene.began * 60.0, &scene.expression, &json!(labels));
+            let now = Timestamp::from_second(NOW).unwrap();
+            let deadline = Instant::now() + Duration::from_secs(20);
+            let facts = client(&prometheus.url()).facts(&[&notification], 0, now, deadline);
+            let found = facts.pieces().concat();
+            if found != scene.expected || !facts.error.is_empty() {
+                wrong.push(format!("{world}: {}: {found} and not {}, {facts:?}", scene.case, scene.expected));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
