@@ -572,6 +572,7 @@ fn numbered(name: &str) -> &str {
 mod tests {
     use super::*;
     use crate::message::Firing;
+    use crate::prometheus::Figure;
 
     fn clock() -> Clock {
         Clock { now: "2026-11-23T11:00:00Z".parse().unwrap(), zone: Offset::constant(8) }
@@ -674,6 +675,46 @@ mod tests {
         let introduced = Reused { value: "1843 秒", occasion: Occasion::Repeat, ..reused };
         assert_eq!(introduction(clock(), introduced), "以下是 15:33 的分析（#2b7710），当时 1843 秒：");
         assert_eq!(introduction(clock(), reused), "沿用 15:33 的分析（#2b7710）：");
+    }
+
+    #[test]
+    fn line_of_facts_names_the_series_it_speaks_of() {
+        let (mount, topic) = (
+            r#""alertname":"A","instance":"db:9100","job":"node","mountpoint""#,
+            r#""alertname":"A","instance":"kafka-exporter:9308","job":"kafka","topic""#,
+        );
+        for (alerts, extreme, expected) in [
+            (vec![format!(r#"{mount}:"/a""#)], None, "当前 97"),
+            (vec![format!(r#"{mount}:"/a""#), format!(r#"{mount}:"/b""#)], Some("最高"), "最高 db（/a） 97"),
+            (
+                vec![format!(r#"{topic}:"paid""#), format!(r#"{topic}:"refund""#)],
+                None,
+                "kafka-exporter（paid） 当前 97",
+            ),
+            (
+                vec![
+                    r#""alertname":"A","instance":"k","partition":"3""#.into(),
+                    r#""alertname":"A","instance":"k","partition":"4""#.into(),
+                ],
+                None,
+                "k（partition=3） 当前 97",
+            ),
+            (
+                vec![r#""alertname":"A","instance":"k""#.into(), r#""alertname":"B","instance":"k""#.into()],
+                None,
+                "A k 当前 97",
+            ),
+            (vec![r#""alertname":"A""#.into(), r#""alertname":"B""#.into()], None, "A 当前 97"),
+            // Nothing tells them apart that may be shown.
+            (vec![r#""alertname":"A","key":"***""#.into(), r#""alertname":"A","other":"1""#.into()], None, ""),
+        ] {
+            let alerts: Vec<String> = alerts.iter().map(|labels| format!(r#"{{"labels":{{{labels}}}}}"#)).collect();
+            let group = notification(&format!(r#"{{"alerts":[{}]}}"#, alerts.join(",")));
+            let figure = Figure { alert: group.alerts[0].clone(), extreme, now: 97.0, ..Figure::default() };
+            let facts = Facts { figure: Some(figure), ..Facts::default() };
+            let line = facts_line(&facts, &[&group], 500);
+            assert_eq!(line.trim_start_matches("依据："), expected);
+        }
     }
 
     #[test]

@@ -243,7 +243,7 @@ impl Queries<'_> {
 
     /// The answer to a query at the times that `api` says.
     fn ask_at(&mut self, query: &str, api: &str) -> Option<Vec<Series>> {
-        if query.len() > MAX_QUERY_BYTES || Instant::now() >= self.deadline {
+        if query.is_empty() || query.len() > MAX_QUERY_BYTES || Instant::now() >= self.deadline {
             return None;
         }
         let answer = self.call(query, api);

@@ -627,7 +627,8 @@ fn repeat_asks_anew_and_what_is_remembered_or_joined_does_not() {
     repeat["notification_reason"] = "repeat interval elapsed".into();
     assert_eq!(sidecar.post(&repeat).status, 200);
     assert_eq!((deepseek.calls(), lock(&server.heads).len(), wecom.delivered_count()), (1, 8, 2));
-    assert!(wecom.delivered()[1].text.contains("依据：当前 6（阈值 5），1 小时前 2"), "{}", wecom.delivered()[1].text);
+    let text = &wecom.delivered()[1].text;
+    assert!(text.contains("依据：当前 6（阈值 5），1 小时前 2") && text.contains("，当时 6："), "{text}");
 }
 
 #[test]
@@ -644,6 +645,21 @@ fn of_several_alerts_the_line_names_the_worst() {
     assert!(text.contains("依据：最高 10.0.0.6 9（阈值 5），1 小时前 5，仍在上升；"), "{text}");
     let prompt = deepseek.requests()[0].user();
     assert!(prompt.contains("HighLoad instance=10.0.0.6:9100：各条中最高，当前 9（阈值 5）"), "{prompt}");
+    // Of two it would not say whose the value was.
+    alert["notification_reason"] = "repeat interval elapsed".into();
+    assert_eq!(sidecar.post(&alert).status, 200);
+    let text = &wecom.delivered()[1].text;
+    assert!(text.contains("的分析（#") && !text.contains("当时"), "{text}");
+    // What was cut away may be higher.
+    let mut cut = alert;
+    cut["truncatedAlerts"] = 7.into();
+    cut["groupKey"] = "cut".into();
+    for (number, alert) in cut["alerts"].as_array_mut().unwrap().iter_mut().enumerate() {
+        alert["fingerprint"] = format!("c{number}").into();
+    }
+    assert_eq!(sidecar.post(&cut).status, 200);
+    let text = &wecom.delivered()[2].text;
+    assert!(text.contains("依据：10.0.0.6 当前 9（阈值 5），1 小时前 5，仍在上升；"), "{text}");
 }
 
 #[test]
