@@ -2,7 +2,6 @@
 //!
 //! <https://prometheus.io/docs/prometheus/latest/querying/operators/#binary-operator-precedence>
 
-use std::collections::BTreeSet;
 use std::mem;
 
 /// An expression longer than this many bytes is not asked: it goes into an address, percent-coded.
@@ -14,8 +13,10 @@ const NO_FIGURES: &str = "predict_linear deriv holt_winters double_exponential_s
 const SHORT_RANGES: &str = "30s 1m 2m 3m 5m";
 /// What a metric's name ends in, and its unit. <https://prometheus.io/docs/practices/naming/#base-units>
 const UNITS: [(&str, &str); 4] = [("_bytes", "B"), ("_seconds", " 秒"), ("_percent", "%"), ("_ratio", "ratio")];
-/// What leaves a value its unit: aggregations, which may list labels, differences, and the time as a number.
-const KEEP_UNITS: &str = "sum min max avg by without time timestamp ( ) + -";
+/// Words before a list of labels.
+const LISTS: &str = "by without on ignoring group_left group_right";
+/// What leaves a value its unit: aggregations, differences, and the time as a number.
+const KEEP_UNITS: &str = "sum min max avg time timestamp ( ) + -";
 
 /// The comparison that decides whether an alert fires.
 #[derive(Debug, PartialEq)]
@@ -69,7 +70,7 @@ impl Comparison {
         let is_short = |range: &str| SHORT_RANGES.split(' ').any(|short| range.split([']', ':']).next() == Some(short));
         let has_trend = left.split('[').skip(1).all(is_short);
         let is_past = |sign: &String| sign == "offset" || sign == "@" || sign.ends_with("_over_time") && !has_trend;
-        if is_state || is_guard || !has_figures || metrics(&signs).next().is_none() || signs.iter().any(is_past) {
+        if is_state || is_guard || !has_figures || metrics(&signs).is_empty() || signs.iter().any(is_past) {
             return None;
         }
         Some(Self { left: left.to_owned(), threshold, is_above, has_trend, unit: unit(&signs) })
@@ -87,47 +88,48 @@ fn has_condition(text: &str) -> bool {
     })
 }
 
-/// The words and signs of a text in lower case, without quotes, label matchers and ranges.
+/// The words and signs of a text in lower case, without quotes, label matchers, ranges and lists of labels.
 fn signs(text: &str) -> Option<Vec<String>> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || "_:.".contains(c);
     let apart = |c: char| if is_word(c) { c.to_string() } else { format!(" {c} ") };
     let spaced: String = outside(text, b")")?.chars().map(apart).collect();
-    Some(spaced.split_whitespace().map(str::to_owned).collect())
+    let mut rest = spaced.split_whitespace().peekable();
+    let mut signs = Vec::new();
+    while let Some(sign) = rest.next() {
+        if !LISTS.split(' ').any(|word| word == sign) {
+            signs.push(sign.to_owned());
+        } else if rest.peek() == Some(&"(") {
+            rest.find(|sign| *sign == ")");
+        }
+    }
+    Some(signs)
 }
 
-/// The names of metrics, and of labels in lists.
-fn metrics(signs: &[String]) -> impl Iterator<Item = &str> {
-    let is_name = |sign: &str| sign.starts_with(|c: char| c.is_ascii_alphabetic() || "_:".contains(c));
+/// The names of metrics: what is no function, number or sign.
+fn metrics(signs: &[String]) -> Vec<&str> {
     let next = signs.iter().skip(1).map(String::as_str).chain([""]);
-    let names = signs.iter().map(String::as_str).zip(next).filter(|(_, next)| !["(", "by", "without"].contains(next));
-    names.map(|(sign, _)| sign).filter(move |sign| is_name(sign) && !["inf", "nan"].contains(sign))
+    let is_metric = |sign: &str, next: &str| {
+        let is_name = sign.starts_with(|c: char| c.is_ascii_alphabetic() || "_:".contains(c));
+        is_name && next != "(" && !["inf", "nan"].contains(&sign)
+    };
+    let signs = signs.iter().map(String::as_str).zip(next);
+    signs.filter(|(sign, next)| is_metric(sign, next)).map(|(sign, _)| sign).collect()
 }
 
 /// The unit of what is compared.
 fn unit(signs: &[String]) -> &'static str {
-    let keeps = |sign: &str| KEEP_UNITS.split(' ').any(|known| known == sign);
-    let metrics: BTreeSet<&str> = metrics(signs).collect();
-    let mut names = Vec::new();
-    let mut rest = signs.iter().map(String::as_str);
-    while let Some(sign) = rest.next() {
-        if ["by", "without"].contains(&sign) {
-            // The list of labels.
-            rest.by_ref().find(|sign| *sign == ")");
-        } else if !keeps(sign) {
-            names.push(sign);
-        }
-    }
-    // A number or another function would make it something else.
-    if !names.iter().all(|name| metrics.contains(name)) {
+    let keeps = |sign: &&str| KEEP_UNITS.split(' ').any(|known| known == *sign);
+    let names: Vec<&str> = signs.iter().map(String::as_str).filter(|sign| !keeps(sign)).collect();
+    if names != metrics(signs) {
+        // A number or another function makes it something else.
         return "";
     }
     if signs.iter().any(|sign| sign == "time") {
         return "time";
     }
-    let is_of_all = |(suffix, _): &&(&str, &str)| !names.is_empty() && names.iter().all(|name| name.ends_with(suffix));
     // A sum of shares is none.
     let kept = if signs.len() == 1 { &UNITS[..] } else { &UNITS[..2] };
-    kept.iter().find(is_of_all).map_or("", |(_, unit)| unit)
+    kept.iter().find(|(suffix, _)| names.iter().all(|name| name.ends_with(suffix))).map_or("", |(_, unit)| unit)
 }
 
 /// What stands in parentheses around all of `text`, unlike those of `(a) > (b)`.
@@ -212,7 +214,7 @@ mod tests {
             ("a_bytes / b_bytes", ""),
             ("a_bytes * 8", ""),
             ("a_bytes - 5", ""),
-            ("a_bytes - on(b) b_bytes", ""),
+            ("a_bytes - on(b) group_left b_bytes", "B"),
             ("quantile(0.9, a_bytes)", ""),
             ("a_bytes - b", ""),
             ("(cert_expiry - time()) / 86400", ""),

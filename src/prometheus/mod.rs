@@ -169,7 +169,7 @@ type Point = (f64, String);
 struct Run {
     /// The labels of the series: those that this API knows.
     labels: Labels,
-    begin: f64,
+    starts_at: f64,
     /// How often it began within a day before that; `None` when that cannot be told.
     before: Option<usize>,
 }
@@ -362,7 +362,7 @@ impl Queries<'_> {
         let tolerance = TOLERANCE * interval.unwrap_or(USUAL_INTERVAL).min(USUAL_INTERVAL);
         let is_known = interval.is_none_or(|interval| interval <= LONGEST_INTERVAL);
         let before = begins.iter().filter(|time| **time > self.now - DAY as f64).count();
-        let run = Run { labels: series.metric, begin, before: Some(before).filter(|_| is_known) };
+        let run = Run { labels: series.metric, starts_at, before: Some(before).filter(|_| is_known) };
         Some(run).filter(|_| (begin - starts_at).abs() <= tolerance)
     }
 
@@ -426,7 +426,7 @@ impl Run {
         let labels: Vec<String> = labels.map(|(name, value)| format!("{name}={}", quote(value))).collect();
         let series = format!("ALERTS{{{}}}", labels.join(","));
         // The last points may miss the begin of this time.
-        let until = (now - self.begin).round() as i64 + GRID;
+        let until = (now - self.starts_at).round() as i64 + GRID;
         let length = Some(DAY - until).filter(|length| *length > 0)?;
         let begins = format!("{series} unless {series} offset {GRID}s");
         Some(format!("count_over_time(({begins})[{length}s:{GRID}s] offset {until}s)"))
@@ -559,7 +559,7 @@ mod tests {
             labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             ..Alert::default()
         };
-        let run = |alert: &Alert| Run { labels: alert.labels.clone(), begin: 0.0, before: None };
+        let run = |alert: &Alert| Run { labels: alert.labels.clone(), starts_at: 0.0, before: None };
         for (labels, expected) in [
             (
                 &[("instance", "10.0.0.5:9100"), ("node", "n"), ("cluster", "c")][..],
@@ -581,7 +581,7 @@ mod tests {
             (alert(&[("instance", "a:1"), ("cluster", "c")]), alert(&[("instance", "b:1"), ("cluster", "c")]));
         assert_eq!(place(&[&one, &other], &run(&one)).map(|(place, ..)| place), Some("同集群"));
         // Added on the way to Alertmanager.
-        let unknown = Run { labels: Labels::new(), begin: 0.0, before: None };
+        let unknown = Run { labels: Labels::new(), starts_at: 0.0, before: None };
         let unless = r#" unless on() {__name__=~"up|ALERTS",cluster!=""}"#;
         assert_eq!(place(&[&one, &other], &unknown), Some(("同集群", r#"cluster="""#.to_owned(), unless)));
         assert_eq!(areas(&[&one, &other], &unknown).as_deref(), Some(""));

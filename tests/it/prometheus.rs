@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use wechat_with_deepseek::alertmanager::Notification;
-use wechat_with_deepseek::prometheus::{Prometheus as Client, Settings};
+use wechat_with_deepseek::prometheus::{Facts, Prometheus as Client, Settings};
 
 use crate::harness::{
     AUTHORITY, Alertmanager, Builder, PATIENCE, Relay, Sidecar, TempDir, TempFile, each, hold, read_head,
@@ -223,7 +223,12 @@ fn facts_are_those_of_the_alert_or_none() {
             let notification = began_before(scene.began * 60.0, &scene.expression, &json!(labels));
             let now = Timestamp::from_second(NOW).unwrap();
             let deadline = Instant::now() + Duration::from_secs(20);
-            let facts = client(&prometheus.url()).facts(&[&notification], 0, now, deadline);
+            let client = client(&prometheus.url());
+            let facts = client.facts(&[&notification], 0, now, deadline);
+            if let Some(count) = facts.activations {
+                let more = client.facts(&[&notification], count + 1, now, deadline);
+                assert_eq!(more, Facts { activations: None, ..facts.clone() }, "more of them are known");
+            }
             let found = facts.pieces().concat();
             if found != scene.expected || !facts.error.is_empty() {
                 wrong.push(format!("{world}: {}: {found} and not {}, {facts:?}", scene.case, scene.expected));
@@ -516,13 +521,18 @@ fn queries_are_few_quoted_and_have_a_timeout() {
     assert!(text.lines().any(|own| own == line), "{text}");
     let heads = lock(&server.heads).clone();
     let queries: Vec<String> = heads.iter().map(|head| parameter(head, "query")).collect();
+    let until = queries[3].split(" offset ").nth(2).and_then(|rest| rest.split('s').next()).unwrap();
+    let until: i64 = until.parse().unwrap();
+    // The time of the post, and what it has waited.
+    assert!((615..630).contains(&until), "{until}");
+    let length = 24 * 3600 - until;
     let alert = r#"ALERTS{alertname="HighLoad",alertstate="firing",instance="10.0.0.5:9100",job="node",node="n$1\"}",severity="critical"}"#;
     let expected = [
         "node_load1 > 5",
         r#"ALERTS{alertname="HighLoad",alertstate="firing",instance=~"10\\.0\\.0\\.5:9100|",job=~"node|",node=~"n\\$1\"\\}|",severity=~"critical|"}[1d]"#,
         "(\nnode_load1\n) and on(instance) label_replace(vector(1), \"instance\", \"10.0.0.5:9100\", \"\", \"\")",
         &format!(
-            r#"count_values("up", up{{job="node"}}) or count by (alertname) (ALERTS{{alertstate="firing",instance=~"10\\.0\\.0\\.5(:[0-9]+)?"}}) or count_over_time(({alert} unless {alert} offset 15s)[85785s:15s] offset 615s) or count by (job) (up{{job!="",job!="node"}}) or count by (node) (up{{node!="",node!="n$1\"}}"}}) or count by (severity) (up{{severity!="",severity!="critical"}})"#
+            r#"count_values("up", up{{job="node"}}) or count by (alertname) (ALERTS{{alertstate="firing",instance=~"10\\.0\\.0\\.5(:[0-9]+)?"}}) or count_over_time(({alert} unless {alert} offset 15s)[{length}s:15s] offset {until}s) or count by (job) (up{{job!="",job!="node"}}) or count by (node) (up{{node!="",node!="n$1\"}}"}}) or count by (severity) (up{{severity!="",severity!="critical"}})"#
         ),
     ];
     assert_eq!(queries, expected);
