@@ -154,7 +154,7 @@ struct Data {
 }
 
 /// A series with its value, or its values over time.
-#[derive(Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 struct Series {
     metric: Labels,
@@ -165,13 +165,12 @@ struct Series {
 /// A time in seconds, and a value as Prometheus writes it.
 type Point = (f64, String);
 
-/// When an alert began to fire, by its series `ALERTS`.
+/// A firing alert's series `ALERTS`.
 struct Run {
-    /// The labels of the series: those that this API knows.
+    /// Its labels: those of the alert that this API knows.
     labels: Labels,
-    starts_at: f64,
-    /// How often it began within a day before that; `None` when that cannot be told.
-    before: Option<usize>,
+    /// How often it began within a day before this time, and a query that says so too; `None` when that cannot be told.
+    before: Option<(usize, String)>,
 }
 
 /// The queries of one job.
@@ -336,34 +335,42 @@ impl Queries<'_> {
         figure
     }
 
-    /// When the alert began to fire, by the samples of its series `ALERTS`. None unless it began when Alertmanager says:
-    /// another Prometheus has evaluated the rule.
+    /// The alert's series `ALERTS`, by its samples. None unless it began when Alertmanager says: another Prometheus has evaluated
+    /// the rule.
     fn run(&mut self, alert: &Alert) -> Option<Run> {
         let starts_at = alert.starts_at?.as_millisecond() as f64 / 1000.0;
         let name = Some(alert.name()).filter(|name| !name.is_empty())?;
-        let is_asked = |(label, value): &(&String, &String)| {
-            *label != "alertname" && is_plain_name(label) && !value.contains(redact::MASK)
-        };
-        let labels = alert.labels.iter().filter(is_asked);
-        let matchers: String = labels.map(|(name, value)| format!(",{}", matcher(name, value, OR_MISSING))).collect();
+        let labels = alert.labels.iter().filter(|(name, value)| *name != "alertname" && !value.contains(redact::MASK));
+        let matchers = labels.filter(|(name, _)| is_plain_name(name));
+        let matchers: String = matchers.map(|(name, value)| format!(",{}", matcher(name, value, OR_MISSING))).collect();
         let query = format!(r#"ALERTS{{alertname={},alertstate="firing"{matchers}}}[1d]"#, quote(name));
         // Later samples say nothing about the begin.
         let end = self.now.min(starts_at + HOUR as f64);
         let answer = self.ask_at(&query, &format!("query?time={end}"))?;
-        let mut series = only(answer.into_iter().filter(|series| is_of(&series.metric, alert)))?;
-        series.metric.remove("__name__");
-        let times: Vec<f64> = series.values.iter().map(|(time, _)| *time).collect();
-        let interval = times.windows(2).map(|pair| pair[1] - pair[0]).reduce(f64::min);
+        let Series { metric: mut labels, values, .. } =
+            only(answer.into_iter().filter(|series| is_of(&series.metric, alert)))?;
+        labels.remove("__name__");
+        let interval = values.windows(2).map(|pair| pair[1].0 - pair[0].0).reduce(f64::min);
         let pause = 1.5 * interval.unwrap_or(0.0).min(LONGEST_INTERVAL);
         let mut last = end - DAY as f64;
         let is_begin = |time: &f64| time - mem::replace(&mut last, *time) > pause;
-        let mut begins: Vec<f64> = times.into_iter().filter(is_begin).collect();
-        let begin = begins.pop()?;
+        let mut begins: Vec<f64> = values.iter().map(|(time, _)| *time).filter(is_begin).collect();
         let tolerance = TOLERANCE * interval.unwrap_or(USUAL_INTERVAL).min(USUAL_INTERVAL);
+        begins.pop().filter(|begin| (begin - starts_at).abs() <= tolerance)?;
+        // The samples alone do not tell a pause from an evaluation that was missed. A series ends at a pause and goes on over
+        // what was missed, but a rule that is evaluated every ten minutes has pauses then. What both say is so.
         let is_known = interval.is_none_or(|interval| interval <= LONGEST_INTERVAL);
-        let before = begins.iter().filter(|time| **time > self.now - DAY as f64).count();
-        let run = Run { labels: series.metric, starts_at, before: Some(before).filter(|_| is_known) };
-        Some(run).filter(|_| (begin - starts_at).abs() <= tolerance)
+        let plain = labels.iter().filter(|(name, _)| is_plain_name(name));
+        let matchers: Vec<String> = plain.map(|(name, value)| format!("{name}={}", quote(value))).collect();
+        let series = format!("ALERTS{{{}}}", matchers.join(","));
+        // The last points may miss the begin of this time.
+        let until = (self.now - starts_at).round() as i64 + GRID;
+        let before = (is_known && until < DAY).then(|| {
+            let count = begins.iter().filter(|time| **time > self.now - DAY as f64).count();
+            let (begins, length) = (format!("{series} unless {series} offset {GRID}s"), DAY - until);
+            (count, format!("count_over_time(({begins})[{length}s:{GRID}s] offset {until}s)"))
+        });
+        Some(Run { labels, before })
     }
 
     /// What is around the `concerned` alerts, in one query: how many targets of their job answer, what else fires where they
@@ -375,88 +382,62 @@ impl Queries<'_> {
         run: &Run,
         figure: Option<Figure>,
     ) -> Option<()> {
-        let (job, place, areas) = (shared_label(concerned, "job"), place(concerned, run), areas(concerned, run));
-        let targets = areas.as_ref().map(|areas| format!(r#"count_values("up", up{{job={}{areas}}})"#, quote(job)));
-        let others = areas.as_ref().zip(place.as_ref()).map(|(areas, (_, matcher, unless))| {
-            format!(r#"count by (alertname) (ALERTS{{alertstate="firing",{matcher}{areas}}}{unless})"#)
-        });
-        let again = run.query(self.now).filter(|_| concerned.len() == 1);
-        let before = again.as_ref().and(run.before);
-        // What this API knows of the alert and the figure has not: of these labels it may be the sum of all values.
-        let is_kept = |name: &str| figure.as_ref().is_none_or(|figure| figure.series.contains_key(name));
-        let is_lost = |name: &str| !is_kept(name) && !["alertname", "alertstate"].contains(&name);
-        let lost: Vec<_> = run.labels.iter().filter(|(name, _)| is_lost(name) && is_plain_name(name)).collect();
-        let elsewhere = lost
-            .iter()
-            .map(|(name, value)| format!(r#"count by ({name}) (up{{{name}!="",{name}!={}}})"#, quote(value)));
-        let queries: Vec<String> = [targets, others, again].into_iter().flatten().chain(elsewhere).collect();
-        let answer = self.ask(&queries.join(" or "));
-        let is_elsewhere = |series: &Series| {
-            !series.metric.contains_key("alertstate") && lost.iter().any(|(name, _)| series.metric.contains_key(*name))
+        let job = shared(concerned, "job").unwrap_or_default();
+        let areas = areas(concerned, run);
+        let place = areas.as_ref().and_then(|areas| place(concerned, run, areas));
+        let before = run.before.as_ref().filter(|_| concerned.len() == 1);
+        // What this API knows of the alert and the figure has not: of such a label it may be the sum of all values.
+        let is_lost = |name: &str| {
+            let has_it =
+                |figure: &Figure| figure.series.contains_key(name) || ["alertname", "alertstate"].contains(&name);
+            is_plain_name(name) && !figure.as_ref().is_none_or(has_it)
         };
-        let is_sum = !lost.is_empty() && answer.as_ref().is_none_or(|answer| answer.iter().any(is_elsewhere));
+        let lost: Vec<_> = run.labels.iter().filter(|(name, _)| is_lost(name)).collect();
+        let mut queries: Vec<String> = Vec::new();
+        queries.extend(areas.map(|areas| format!(r#"count_values("up", up{{job={}{areas}}})"#, quote(job))));
+        queries.extend(place.iter().map(|(_, query)| query.clone()));
+        queries.extend(before.map(|(_, query)| query.clone()));
+        let other =
+            |name: &str, value: &str| format!(r#"count by ({name}) (up{{{name}!="",{name}!={}}})"#, quote(value));
+        queries.extend(lost.iter().map(|(name, value)| other(name, value)));
+        let answer = self.ask(&queries.join(" or "));
+        let (own, others): (Vec<Series>, Vec<Series>) =
+            answer.iter().flatten().cloned().partition(|series| series.metric.contains_key("alertstate"));
+        let is_sum = !lost.is_empty()
+            && (answer.is_none()
+                || others.iter().any(|series| lost.iter().any(|(name, _)| series.metric.contains_key(*name))));
         if is_sum && alerts.len() > 1 {
             // Nothing names the alert that the others are of.
             return None;
         }
         self.facts.figure = figure.filter(|_| !is_sum);
-        let answer = answer?;
-        let counted = answer.iter().find(|series| series.metric == run.labels);
-        let counted = counted.map_or(Some(0), |series| series.value.1.parse().ok());
-        self.facts.activations = before.filter(|before| Some(*before) == counted).map(|before| before + 1);
-        let (count, down) = count_targets(&answer);
+        answer?;
+        let counted = own.iter().find(|series| series.metric == run.labels).map_or("0", |series| &series.value.1);
+        let before = before.filter(|(before, _)| before.to_string() == counted);
+        self.facts.activations = before.map(|(before, _)| before + 1);
+        let (count, down) = count_targets(&others);
         self.facts.targets = (count > 0).then(|| (job.to_owned(), count, down));
-        let firing = answer.iter().filter(|series| !series.metric.contains_key("alertstate"));
-        let firing = firing.filter_map(|series| series.metric.get("alertname"));
+        let firing = others.into_iter().filter_map(|mut series| series.metric.remove("alertname"));
         let firing = firing.filter(|name| !ALWAYS_FIRING.contains(&name.as_str()));
-        let (own, others): (Vec<&String>, Vec<&String>) =
-            firing.partition(|name| alerts.iter().any(|alert| alert.name() == *name));
+        let (own, others): (Vec<String>, Vec<String>) =
+            firing.partition(|name| alerts.iter().any(|alert| alert.name() == name));
         // Where the alert itself is not seen, others may be hidden as well.
-        let (place, ..) = place.filter(|_| !own.is_empty())?;
-        self.facts.others = Some((place, others.into_iter().cloned().collect()));
+        self.facts.others = place.filter(|_| !own.is_empty()).map(|(place, _)| (place, others));
         Some(())
-    }
-}
-
-impl Run {
-    /// Counts how often it began before, by the pauses that end a series: the samples alone would not tell a pause from an
-    /// evaluation that was missed, nor this from a rule that is evaluated every ten minutes. None after a day.
-    fn query(&self, now: f64) -> Option<String> {
-        let labels = self.labels.iter().filter(|(name, _)| is_plain_name(name));
-        let labels: Vec<String> = labels.map(|(name, value)| format!("{name}={}", quote(value))).collect();
-        let series = format!("ALERTS{{{}}}", labels.join(","));
-        // The last points may miss the begin of this time.
-        let until = (now - self.starts_at).round() as i64 + GRID;
-        let length = Some(DAY - until).filter(|length| *length > 0)?;
-        let begins = format!("{series} unless {series} offset {GRID}s");
-        Some(format!("count_over_time(({begins})[{length}s:{GRID}s] offset {until}s)"))
     }
 }
 
 /// Whether all labels of a series are the alert's.
 fn is_of(metric: &Labels, alert: &Alert) -> bool {
-    metric.iter().all(|(name, value)| {
-        matches!(name.as_str(), "__name__" | "alertstate") || alert.labels.get(name) == Some(value)
-    })
+    let is_own =
+        |name: &str, value| ["__name__", "alertstate"].contains(&name) || alert.labels.get(name) == Some(value);
+    metric.iter().all(|(name, value)| is_own(name, value))
 }
 
 /// The item, if there is exactly one.
 fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
     let item = items.next()?;
     items.next().is_none().then_some(item)
-}
-
-/// Matchers for the clusters of the alerts, as far as this API knows them. None for alerts of several.
-fn areas(alerts: &[&Alert], run: &Run) -> Option<String> {
-    let area = |name| {
-        let value = only_value(alerts, name)?;
-        Some(if run.labels.contains_key(name) {
-            format!(",{}", matcher(name, value, OR_MISSING))
-        } else {
-            String::new()
-        })
-    };
-    AREAS.into_iter().map(area).collect()
 }
 
 /// The value of the header `Authorization`.
@@ -485,36 +466,43 @@ fn count_targets(answer: &[Series]) -> (u64, u64) {
     (count("0") + count("1"), count("0"))
 }
 
-/// Where else to look for what fires, in words, as a matcher, and as what excludes all: the same machine, else the same
-/// cluster.
-fn place(alerts: &[&Alert], run: &Run) -> Option<(&'static str, String, &'static str)> {
-    let [instance, node, cluster] = ["instance", "node", "cluster"].map(|name| shared_label(alerts, name));
+/// Matchers for the cluster of the alerts, as far as this API knows it. None for alerts of several.
+fn areas(alerts: &[&Alert], run: &Run) -> Option<String> {
+    let area = |name| {
+        let value = shared(alerts, name)?;
+        let is_known = run.labels.contains_key(name);
+        Some(if is_known { format!(",{}", matcher(name, value, OR_MISSING)) } else { String::new() })
+    };
+    AREAS.into_iter().map(area).collect()
+}
+
+/// Where else to look for what fires, in words, and the query for it: the same machine, else the same cluster.
+fn place(alerts: &[&Alert], run: &Run, areas: &str) -> Option<(&'static str, String)> {
+    let [instance, node, cluster] =
+        ["instance", "node", "cluster"].map(|name| shared(alerts, name).unwrap_or_default());
     let is_for_others = alerts.iter().any(|alert| alert.is_about_scrape("instance")) || instance.contains("://");
     let host = instance.trim_end_matches(|c: char| c.is_ascii_digit()).strip_suffix(':');
     // An address of IPv6 without brackets has no port.
     let host = host.filter(|host| !host.ends_with(':')).unwrap_or(instance);
-    if !host.is_empty() && !is_for_others {
-        Some(("同机", matcher("instance", host, "(:[0-9]+)?"), ""))
+    let (place, matcher, unless) = if !host.is_empty() && !is_for_others {
+        ("同机", matcher("instance", host, "(:[0-9]+)?"), "")
     } else if !node.is_empty() {
-        Some(("同机", format!("node={}", quote(node)), ""))
+        ("同机", format!("node={}", quote(node)), "")
+    } else if cluster.is_empty() {
+        return None;
     } else if run.labels.contains_key("cluster") {
-        Some(("同集群", format!("cluster={}", quote(cluster)), "")).filter(|_| !cluster.is_empty())
+        ("同集群", format!("cluster={}", quote(cluster)), "")
     } else {
         // Added on the way to Alertmanager: it is that of all, unless some have one of their own.
-        let unless = r#" unless on() {__name__=~"up|ALERTS",cluster!=""}"#;
-        (!cluster.is_empty()).then(|| ("同集群", r#"cluster="""#.to_owned(), unless))
-    }
+        ("同集群", r#"cluster="""#.to_owned(), r#" unless on() {__name__=~"up|ALERTS",cluster!=""}"#)
+    };
+    Some((place, format!(r#"count by (alertname) (ALERTS{{alertstate="firing",{matcher}{areas}}}{unless})"#)))
 }
 
-/// The value that all alerts have in this label, if they have one.
-fn only_value<'a>(alerts: &[&'a Alert], name: &str) -> Option<&'a str> {
+/// The value that all alerts have in this label.
+fn shared<'a>(alerts: &[&'a Alert], name: &str) -> Option<&'a str> {
     let value = alerts.first()?.label(name);
     alerts.iter().all(|alert| alert.label(name) == value).then_some(value)
-}
-
-/// The value that all alerts have in this label, or "".
-fn shared_label<'a>(alerts: &[&'a Alert], name: &str) -> &'a str {
-    only_value(alerts, name).unwrap_or_default()
 }
 
 /// Matches a label's value with a suffix, by RE2. <https://github.com/google/re2/wiki/Syntax>
@@ -559,7 +547,7 @@ mod tests {
             labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             ..Alert::default()
         };
-        let run = |alert: &Alert| Run { labels: alert.labels.clone(), starts_at: 0.0, before: None };
+        let run = |alert: &Alert| Run { labels: alert.labels.clone(), before: None };
         for (labels, expected) in [
             (
                 &[("instance", "10.0.0.5:9100"), ("node", "n"), ("cluster", "c")][..],
@@ -573,17 +561,19 @@ mod tests {
             (&[("job", "a")], ""),
         ] {
             let alert = alert(labels);
-            let found = place(&[&alert], &run(&alert))
-                .map_or(String::new(), |(place, matcher, _)| format!("{place} {matcher}"));
+            let found = place(&[&alert], &run(&alert), "").map_or(String::new(), |(place, query)| {
+                let matcher = query.strip_prefix(r#"count by (alertname) (ALERTS{alertstate="firing","#).unwrap();
+                format!("{place} {}", matcher.strip_suffix("})").unwrap())
+            });
             assert_eq!(found, expected);
         }
         let (one, other) =
             (alert(&[("instance", "a:1"), ("cluster", "c")]), alert(&[("instance", "b:1"), ("cluster", "c")]));
-        assert_eq!(place(&[&one, &other], &run(&one)).map(|(place, ..)| place), Some("同集群"));
+        assert_eq!(place(&[&one, &other], &run(&one), "").map(|(place, _)| place), Some("同集群"));
         // Added on the way to Alertmanager.
-        let unknown = Run { labels: Labels::new(), starts_at: 0.0, before: None };
-        let unless = r#" unless on() {__name__=~"up|ALERTS",cluster!=""}"#;
-        assert_eq!(place(&[&one, &other], &unknown), Some(("同集群", r#"cluster="""#.to_owned(), unless)));
+        let unknown = Run { labels: Labels::new(), before: None };
+        let query = place(&[&one, &other], &unknown, "").unwrap().1;
+        assert!(query.ends_with(r#",cluster=""} unless on() {__name__=~"up|ALERTS",cluster!=""})"#), "{query}");
         assert_eq!(areas(&[&one, &other], &unknown).as_deref(), Some(""));
         assert_eq!(areas(&[&one, &other], &run(&one)).as_deref(), Some(r#",cluster=~"c|""#));
         let elsewhere = alert(&[("cluster", "d")]);
