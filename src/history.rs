@@ -23,13 +23,13 @@ const GROUPS: usize = 4096;
 /// Bytes of what is remembered. A group of 30,000 alerts takes 1.4 MiB.
 const BYTES: usize = 6 * 1024 * 1024;
 /// Bytes of an alert in its group.
-const ALERT_BYTES: usize = size_of::<(u64, State)>();
+const ALERT_BYTES: usize = size_of::<(u64, AlertState)>();
 /// Bytes of a group beside its id and its alerts, and of an analysis beside its text.
 const OVERHEAD: usize = 256;
 /// From this time within `FLAP_WINDOW` on an alert that fires gets one line instead of its analysis.
 const LINE_FROM: u16 = 3;
 /// After such a line, what fires again is held back for so long. Alertmanager posts it at each `group_interval` (5 minutes
-/// by default), so what stays is told two or three posts later.
+/// by default), so what stays is sent two or three posts later.
 const HOLD: Duration = Duration::from_secs(15 * 60);
 
 #[derive(Debug)]
@@ -70,14 +70,14 @@ pub(crate) struct Explained {
 struct Group {
     /// Sorted by fingerprint: those that fired last, and those that recovered and whose analysis still serves. A map would
     /// take twice the memory.
-    alerts: Vec<(u64, State)>,
+    alerts: Vec<(u64, AlertState)>,
     /// When a line about alerts that fire again and again was delivered last.
     lined: Option<Instant>,
 }
 
 /// What is remembered of an alert.
 #[derive(Debug)]
-struct State {
+struct AlertState {
     start: i64,
     /// When it last stood in a message that reached the phone, since it fires.
     delivered: Option<Instant>,
@@ -111,13 +111,9 @@ pub(crate) enum Delivered {
     Unexplained,
 }
 
-/// What is known of what fires in a notification.
+/// What is known of what fires in a notification that is to be sent.
 #[derive(Debug)]
 pub(crate) enum Recall {
-    /// There is nothing to do: all of it was delivered a moment ago, or the post only reports a recovery beside it.
-    Delivered,
-    /// It comes and goes, and a line said so a moment ago: it is held back until it stays.
-    Held,
     /// There is an analysis of it. `occasion` is why it is sent again, `None` when its message did not arrive; where it is
     /// `in_brief`, one line will do.
     Explained { explained: Arc<Explained>, occasion: Option<Occasion>, in_brief: bool },
@@ -126,18 +122,7 @@ pub(crate) enum Recall {
     Unexplained { joined: HashSet<String> },
 }
 
-impl Recall {
-    /// How a post ends of which there is nothing to tell now.
-    pub(crate) fn outcome(&self) -> Option<Outcome> {
-        match self {
-            Self::Delivered => Some(Outcome::new(Reason::Remembered, "delivered already")),
-            Self::Held => Some(Outcome::new(Reason::Flapping, "it fires again and again; held back until it stays")),
-            Self::Explained { .. } | Self::Unexplained { .. } => None,
-        }
-    }
-}
-
-impl State {
+impl AlertState {
     fn new(start: i64, delivered: Option<Instant>, explained: Option<Arc<Explained>>) -> Self {
         Self { start, delivered, explained, flapping: None }
     }
@@ -176,19 +161,19 @@ impl State {
 
 impl Group {
     /// The state of an alert that fires, as far as it is known.
-    fn state(&self, alert: &Identity) -> Option<&State> {
+    fn state(&self, alert: &Identity) -> Option<&AlertState> {
         let place = self.alerts.binary_search_by_key(&alert.fingerprint, |(fingerprint, _)| *fingerprint).ok()?;
         Some(&self.alerts[place].1).filter(|state| state.fires_since(alert.start))
     }
 
     /// The state of an alert, whether or not it fires.
-    fn state_mut(&mut self, alert: &Identity) -> Option<&mut State> {
+    fn state_mut(&mut self, alert: &Identity) -> Option<&mut AlertState> {
         let place = self.alerts.binary_search_by_key(&alert.fingerprint, |(fingerprint, _)| *fingerprint).ok()?;
         Some(&mut self.alerts[place].1)
     }
 
     /// Adds alerts that are not in the group. Of two with one fingerprint the one that started last stays.
-    fn add(&mut self, alerts: Vec<(u64, State)>) {
+    fn add(&mut self, alerts: Vec<(u64, AlertState)>) {
         self.alerts.extend(alerts);
         self.alerts.sort_by_key(|(fingerprint, state)| (*fingerprint, Reverse(state.start)));
         self.alerts.dedup_by_key(|(fingerprint, _)| *fingerprint);
@@ -209,12 +194,13 @@ impl Group {
 
     /// What is done with what has fired again within the window since it was explained; `None` when some of what was not
     /// delivered has not.
-    fn again(&mut self, firing: &[Identity], flap_window: Duration, now: Instant) -> Option<Recall> {
+    fn again(&mut self, firing: &[Identity], flap_window: Duration, now: Instant) -> Option<Result<Recall, Outcome>> {
         // Whether it is within the window was judged when they fired.
         let explained = self.explained(firing)?;
-        let mut untold = firing.iter().filter_map(|alert| self.state(alert)).filter(|state| state.delivered.is_none());
-        let most = untold.clone().max_by_key(|state| state.times())?;
-        if untold.any(|state| state.times() < 2) {
+        let mut undelivered =
+            firing.iter().filter_map(|alert| self.state(alert)).filter(|state| state.delivered.is_none());
+        let most = undelivered.clone().max_by_key(|state| state.times())?;
+        if undelivered.any(|state| state.times() < 2) {
             return None;
         }
         let Flapping { last, is_held, .. } = **most.flapping.as_ref()?;
@@ -225,11 +211,11 @@ impl Group {
                     flapping.is_held = true;
                 }
             }
-            return Some(Recall::Held);
+            return Some(Err(Outcome::new(Reason::Flapping, "it fires again and again; held back until it stays")));
         }
         let in_brief = count >= LINE_FROM && !is_held && explained.is_delivered.load(Ordering::Relaxed);
         let occasion = Some(Occasion::Again { count, window: flap_window, last });
-        Some(Recall::Explained { explained, occasion, in_brief })
+        Some(Ok(Recall::Explained { explained, occasion, in_brief }))
     }
 
     /// Forgets what does not fire now, and has no analysis that would serve when it does.
@@ -308,9 +294,13 @@ impl History {
     }
 
     /// What is known of a post. Call it after [`Self::note`].
-    pub(crate) fn recall(&self, id: &GroupId, notification: &Notification, now: Instant) -> Recall {
+    ///
+    /// # Errors
+    /// How it ends when there is nothing to send now: all of it was delivered a moment ago, or the post only reports a
+    /// recovery beside it; or it comes and goes, and a line said so a moment ago.
+    pub(crate) fn recall(&self, id: &GroupId, notification: &Notification, now: Instant) -> Result<Recall, Outcome> {
         let mut groups = self.lock();
-        let Some(group) = groups.get_mut(id) else { return Recall::Unexplained { joined: HashSet::new() } };
+        let Some(group) = groups.get_mut(id) else { return Ok(Recall::Unexplained { joined: HashSet::new() }) };
         let firing = &notification.firing;
         // What was delivered the longest ago decides.
         let oldest = firing.iter().map(|alert| group.delivered(alert)).min().flatten();
@@ -324,7 +314,7 @@ impl History {
         };
         let is_recovery = reports_recovery && oldest.is_some();
         if is_recovery || (is_fresh && reason != NotificationReason::Repeat) {
-            return Recall::Delivered;
+            return Err(Outcome::new(Reason::Remembered, "delivered already"));
         }
         if let Some(recall) = group.again(firing, self.times.flap_window, now) {
             return recall;
@@ -335,7 +325,7 @@ impl History {
         };
         if let Some(explained) = group.explained(firing).filter(serves) {
             let occasion = oldest.map(|_| Occasion::Repeat);
-            return Recall::Explained { explained: Arc::clone(explained), occasion, in_brief: false };
+            return Ok(Recall::Explained { explained: Arc::clone(explained), occasion, in_brief: false });
         }
         // What was explained in a message that did not arrive is as new as what joined since.
         let is_known = |alert: &Alert| {
@@ -344,7 +334,7 @@ impl History {
         };
         let (known, joined): (Vec<_>, Vec<_>) = notification.alerts.iter().partition(|alert| is_known(alert));
         let joined = if known.is_empty() { Vec::new() } else { joined };
-        Recall::Unexplained { joined: joined.into_iter().map(|alert| alert.fingerprint.clone()).collect() }
+        Ok(Recall::Unexplained { joined: joined.into_iter().map(|alert| alert.fingerprint.clone()).collect() })
     }
 
     /// Remembers an analysis of what fires now.
@@ -355,7 +345,7 @@ impl History {
         let mut new = Vec::new();
         for alert in firing {
             // What was delivered before stays so, also when the message about the alerts that joined does not arrive.
-            let state = State::new(alert.start, group.delivered(alert), Some(Arc::clone(explained)));
+            let state = AlertState::new(alert.start, group.delivered(alert), Some(Arc::clone(explained)));
             match group.state_mut(alert) {
                 Some(known) => *known = state,
                 None => new.push((alert.fingerprint, state)),
@@ -388,7 +378,7 @@ impl History {
                     }
                 }
                 None if how == Delivered::Unexplained => {
-                    new.push((alert.fingerprint, State::new(alert.start, Some(now), None)));
+                    new.push((alert.fingerprint, AlertState::new(alert.start, Some(now), None)));
                 }
                 // It has recovered since, or fires again.
                 Some(_) | None => {}
@@ -501,14 +491,14 @@ mod tests {
             let now = self.2 + after;
             self.note(notification, Timestamp::UNIX_EPOCH, now);
             match self.0.recall(&self.1, notification, now) {
-                Recall::Delivered => Seen::Delivered,
-                Recall::Held => Seen::Held,
-                Recall::Explained { occasion, in_brief, .. } => Seen::Explained(occasion, in_brief),
-                Recall::Unexplained { joined } => Seen::Unexplained(joined),
+                Err(outcome) if outcome.reason == Reason::Flapping => Seen::Held,
+                Err(_) => Seen::Delivered,
+                Ok(Recall::Explained { occasion, in_brief, .. }) => Seen::Explained(occasion, in_brief),
+                Ok(Recall::Unexplained { joined }) => Seen::Unexplained(joined),
             }
         }
 
-        /// Alert "a" fires since `minute` of the hour, is posted, and is delivered as it comes to be told.
+        /// Alert "a" fires since `minute` of the hour, is posted, and is delivered as it is sent.
         fn fires(&self, minute: u32) -> Seen {
             let after = minute * MINUTE;
             let notification = post(&["a"], &[], &format!("2026-11-23T03:{minute:02}:00Z"), "");
@@ -622,7 +612,7 @@ mod tests {
     }
 
     #[test]
-    fn flapping_alert_is_told_twice_then_in_brief_then_held_until_it_stays() {
+    fn flapping_alert_is_sent_twice_then_in_brief_then_held_until_it_stays() {
         let group = OneGroup::new();
         assert_eq!(group.fires(0), unexplained(&[]));
         group.recovers(0, 1);
@@ -644,7 +634,7 @@ mod tests {
         assert_eq!(
             again(&group.seen(&stays, 19 * MINUTE)),
             Some((5, false)),
-            "it stays, and is told with its analysis"
+            "it stays, and is sent with its analysis"
         );
         group.0.mark_delivered(&group.1, &stays.firing, Delivered::Explained, group.2 + 19 * MINUTE);
         group.recovers(8, 20);

@@ -2,7 +2,6 @@
 //!
 //! A notice is owed until WeCom has taken it: one that fails is tried again with the next job.
 
-use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::lock::unpoisoned;
@@ -32,6 +31,7 @@ struct State {
     /// Who gets the notice that it works again: those that got the one that it does not. `None` while it works.
     stopped: Option<Arc<Recipients>>,
     owed: Option<Notice>,
+    /// While one is being sent, no other worker sends it too.
     is_sending: bool,
 }
 
@@ -53,7 +53,7 @@ impl Notices {
         }
     }
 
-    /// DeepSeek works. Where nobody was told that it did not, nobody is told that it does.
+    /// DeepSeek works. Where nobody was sent a notice that it did not, nobody is sent one that it does.
     pub(crate) fn works(&self, id: &str) {
         let mut state = self.lock();
         let Some(recipients) = state.stopped.take() else { return };
@@ -74,23 +74,24 @@ impl Notices {
 
     /// How the sending of a notice ended: one that WeCom took, or refuses for its recipients or its text, is settled; every
     /// other one is still owed, which this returns.
-    pub(crate) fn settle(&self, notice: &Notice, result: &Result<(), Outcome>) -> bool {
+    pub(crate) fn settle<T>(&self, notice: &Notice, result: &Result<T, Outcome>) -> bool {
         let mut state = self.lock();
-        let was_sending = mem::replace(&mut state.is_sending, false);
-        let is_this = state.owed.as_ref().is_some_and(|owed| owed.text == notice.text);
+        state.is_sending = false;
         let is_settled = match result {
-            Ok(()) => true,
+            Ok(_) => true,
             Err(outcome) => matches!(outcome.reason, Reason::Recipients | Reason::Message),
         };
-        // Where DeepSeek works again by now, an unsent notice that it does not takes the other one with it.
-        if (is_this && is_settled) || (!is_this && !is_settled && was_sending) {
+        let is_this = state.owed.as_ref().is_some_and(|owed| owed.text == notice.text);
+        // Where DeepSeek works again by now, an unsent notice that it does not takes the all-clear with it.
+        if if is_settled { is_this } else { !is_this && state.stopped.is_none() } {
             state.owed = None;
         }
         state.owed.is_some() && !is_settled
     }
 
-    pub(crate) fn is_sending(&self) -> bool {
-        self.lock().is_sending
+    /// Notes that the sending of a notice panicked: it is still owed.
+    pub(crate) fn gave_up(&self) {
+        self.lock().is_sending = false;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -157,6 +158,15 @@ mod tests {
         let notice = sending.due().unwrap();
         sending.works("#000002");
         assert!(!sending.settle(&notice, &fails(Reason::Transient)) && sending.due().is_none());
+
+        let again = notices("sre");
+        stop(&again);
+        let notice = again.due().unwrap();
+        again.works("#000002");
+        let route = Arc::default();
+        again.stopped(&Outcome::new(FAILURE, "402"), "#000003", &route);
+        assert!(again.settle(&notice, &fails(Reason::Transient)), "it has stopped anew meanwhile");
+        assert!(again.due().unwrap().text.contains("#000003"));
 
         let sent = notices("sre");
         stop(&sent);

@@ -4,69 +4,6 @@ use std::time::Instant;
 
 use log::Level;
 
-/// Why a notification ended as it did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// WeCom took every part (errcode 0).
-    Delivered,
-    /// WeCom took the plain alert, since no analysis was to be had (`ON_ANALYSIS_FAILURE=deliver`).
-    DeliveredPlain,
-    /// WeCom took the plain alert, since the day's tokens are spent (`DAILY_TOKEN_BUDGET`).
-    DeliveredOverBudget,
-    /// WeCom took the remembered analysis of a firing set that still fires.
-    DeliveredAgain,
-    /// WeCom took one line about what fires again and again, which names the message with its analysis.
-    DeliveredBrief,
-    /// Delivered within `DEDUPE_WINDOW` already: nothing was sent.
-    Remembered,
-    /// Nothing fires in the notification.
-    NothingFiring,
-    /// Not a notification: not JSON, or not of its shape, or a bad query.
-    NotANotification,
-    /// The webhook token is missing or wrong.
-    Unauthorized,
-    /// A browser posts, or something on a page of another site.
-    Forbidden,
-    /// No such path.
-    NotFound,
-    /// The path is right, the method is not.
-    MethodNotAllowed,
-    /// The body is above the limit.
-    TooLarge,
-    /// Something is configured wrongly: model, base URL, trusted IP, agentid.
-    Configuration,
-    /// A key or secret is refused.
-    Credentials,
-    /// DeepSeek's balance is empty.
-    Balance,
-    /// WeCom knows none of the recipients.
-    Recipients,
-    /// DeepSeek refuses this very prompt.
-    Prompt,
-    /// WeCom refuses this very message.
-    Message,
-    /// WeCom answered an errcode that is in no table.
-    UnknownErrcode,
-    /// DeepSeek or WeCom limits our rate.
-    RateLimited,
-    /// Our own rate limiter has no permit within the job's deadline.
-    Paced,
-    /// It comes and goes (`FLAP_WINDOW`), and is held back until it stays.
-    Flapping,
-    /// An upstream failed in a way that passes.
-    Transient,
-    /// The job's deadline passed.
-    Timeout,
-    /// The queue, or its memory, is full.
-    QueueFull,
-    /// The service is stopping.
-    Draining,
-    /// Waited too long without being posted again.
-    Stale,
-    /// A panic; it was caught and logged.
-    Panicked,
-}
-
 /// What a [`Reason`] means in HTTP, in the metrics and in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
@@ -82,42 +19,84 @@ pub struct Row {
     pub level: Level,
 }
 
-const fn row(reason: Reason, status: u16, outcome: &'static str, label: &'static str, level: Level) -> Row {
-    Row { reason, status, outcome, label, level }
+/// Declares [`Reason`] and its table: a reason, its status, outcome, label and level.
+macro_rules! reasons {
+    ($(#[doc = $doc:literal] $reason:ident $status:literal $outcome:literal $label:literal $level:ident)*) => {
+        /// Why a notification ended as it did.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Reason { $(#[doc = $doc] $reason),* }
+
+        /// The one table: a row each, in the order of [`Reason`].
+        pub(crate) static ROWS: &[Row] = &[$(Row {
+            reason: Reason::$reason,
+            status: $status,
+            outcome: $outcome,
+            label: $label,
+            level: Level::$level,
+        }),*];
+    };
 }
 
-/// The one table: a row each, in the order of [`Reason`].
-pub(crate) static ROWS: [Row; 29] = [
-    row(Reason::Delivered, 200, "success", "delivered", Level::Info),
-    row(Reason::DeliveredPlain, 200, "success", "delivered_plain", Level::Warn),
-    row(Reason::DeliveredOverBudget, 200, "success", "delivered_over_budget", Level::Warn),
-    row(Reason::DeliveredAgain, 200, "success", "delivered_again", Level::Info),
-    row(Reason::DeliveredBrief, 200, "success", "delivered_brief", Level::Info),
-    row(Reason::Remembered, 200, "success", "remembered", Level::Info),
-    row(Reason::NothingFiring, 200, "ignored", "nothing_firing", Level::Info),
-    row(Reason::NotANotification, 400, "failed", "not_a_notification", Level::Warn),
-    row(Reason::Unauthorized, 401, "failed", "unauthorized", Level::Warn),
-    row(Reason::Forbidden, 403, "failed", "forbidden", Level::Warn),
-    row(Reason::NotFound, 404, "failed", "not_found", Level::Warn),
-    row(Reason::MethodNotAllowed, 405, "failed", "method_not_allowed", Level::Warn),
-    row(Reason::TooLarge, 413, "failed", "too_large", Level::Warn),
-    row(Reason::Configuration, 422, "failed", "configuration", Level::Error),
-    row(Reason::Credentials, 422, "failed", "credentials", Level::Error),
-    row(Reason::Balance, 422, "failed", "balance", Level::Error),
-    row(Reason::Recipients, 422, "failed", "recipients", Level::Error),
-    row(Reason::Prompt, 422, "failed", "prompt", Level::Error),
-    row(Reason::Message, 422, "failed", "message", Level::Error),
-    row(Reason::UnknownErrcode, 422, "failed", "unknown_errcode", Level::Error),
-    row(Reason::RateLimited, 429, "failed", "rate_limited", Level::Warn),
-    row(Reason::Paced, 429, "failed", "paced", Level::Warn),
-    row(Reason::Flapping, 429, "failed", "flapping", Level::Info),
-    row(Reason::Transient, 503, "failed", "transient", Level::Warn),
-    row(Reason::Timeout, 503, "failed", "timeout", Level::Warn),
-    row(Reason::QueueFull, 503, "failed", "queue_full", Level::Warn),
-    row(Reason::Draining, 503, "failed", "draining", Level::Warn),
-    row(Reason::Stale, 503, "failed", "stale", Level::Warn),
-    row(Reason::Panicked, 503, "failed", "panicked", Level::Error),
-];
+reasons! {
+    /// WeCom took every part (errcode 0).
+    Delivered 200 "success" "delivered" Info
+    /// WeCom took the plain alert, since no analysis was to be had (`ON_ANALYSIS_FAILURE=deliver`).
+    DeliveredPlain 200 "success" "delivered_plain" Warn
+    /// WeCom took the plain alert, since the day's tokens are spent (`DAILY_TOKEN_BUDGET`).
+    DeliveredOverBudget 200 "success" "delivered_over_budget" Warn
+    /// WeCom took the remembered analysis of a firing set that still fires.
+    DeliveredAgain 200 "success" "delivered_again" Info
+    /// WeCom took one line about what fires again and again, which names the message with its analysis.
+    DeliveredBrief 200 "success" "delivered_brief" Info
+    /// Delivered within `DEDUPE_WINDOW` already: nothing was sent.
+    Remembered 200 "success" "remembered" Info
+    /// Nothing fires in the notification.
+    NothingFiring 200 "ignored" "nothing_firing" Info
+    /// Not a notification: not JSON, or not of its shape, or a bad query.
+    NotANotification 400 "failed" "not_a_notification" Warn
+    /// The webhook token is missing or wrong.
+    Unauthorized 401 "failed" "unauthorized" Warn
+    /// A browser posts, or something on a page of another site.
+    Forbidden 403 "failed" "forbidden" Warn
+    /// No such path.
+    NotFound 404 "failed" "not_found" Warn
+    /// The path is right, the method is not.
+    MethodNotAllowed 405 "failed" "method_not_allowed" Warn
+    /// The body is above the limit.
+    TooLarge 413 "failed" "too_large" Warn
+    /// Something is configured wrongly: model, base URL, trusted IP, agentid.
+    Configuration 422 "failed" "configuration" Error
+    /// A key or secret is refused.
+    Credentials 422 "failed" "credentials" Error
+    /// DeepSeek's balance is empty.
+    Balance 422 "failed" "balance" Error
+    /// WeCom knows none of the recipients.
+    Recipients 422 "failed" "recipients" Error
+    /// DeepSeek refuses this very prompt.
+    Prompt 422 "failed" "prompt" Error
+    /// WeCom refuses this very message.
+    Message 422 "failed" "message" Error
+    /// WeCom answered an errcode that is in no table.
+    UnknownErrcode 422 "failed" "unknown_errcode" Error
+    /// DeepSeek or WeCom limits our rate.
+    RateLimited 429 "failed" "rate_limited" Warn
+    /// Our own rate limiter has no permit within the job's deadline.
+    Paced 429 "failed" "paced" Warn
+    /// It comes and goes (`FLAP_WINDOW`), and is held back until it stays.
+    Flapping 429 "failed" "flapping" Info
+    /// An upstream failed in a way that passes.
+    Transient 503 "failed" "transient" Warn
+    /// The job's deadline passed.
+    Timeout 503 "failed" "timeout" Warn
+    /// The queue, or its memory, is full.
+    QueueFull 503 "failed" "queue_full" Warn
+    /// The service is stopping.
+    Draining 503 "failed" "draining" Warn
+    /// Waited too long without being posted again.
+    Stale 503 "failed" "stale" Warn
+    /// A panic; it was caught and logged.
+    Panicked 503 "failed" "panicked" Error
+}
 
 impl Reason {
     #[must_use]
@@ -181,7 +160,7 @@ mod tests {
 
     #[test]
     fn success_is_two_hundred() {
-        for row in &ROWS {
+        for row in ROWS {
             assert_eq!(row.status == 200, row.outcome != "failed", "{row:?}");
             assert!(!(300..400).contains(&row.status), "Alertmanager follows a redirect without the body");
         }

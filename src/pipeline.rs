@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::slice;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use crate::history::{Delivered, Explained, History, Recall, Times};
 use crate::lock::unpoisoned;
 use crate::message::{self, Content, MessageInput, Occasion, Reused, notice};
 use crate::metrics::{Counter, Metrics, Sample};
-use crate::notices::{Notice, Notices};
+use crate::notices::Notices;
 use crate::outcome::{Outcome, Reason};
 use crate::prometheus::{self, Facts, Prometheus};
 use crate::prompt::{self, Aliases, ChatMessage, Subject};
@@ -31,7 +32,7 @@ const REFUSED_PROMPT: Duration = Duration::from_secs(60 * 60);
 const DELIVERY: Duration = Duration::from_secs(20);
 /// Kept back of it for sending when a message waits for the rate limiter; a quarter of a short job's.
 const SENDING: Duration = Duration::from_secs(5);
-/// Time for a notice: it is sent after its job was answered, and a drain waits for it.
+/// Time for a notice: its worker sends it when its job is answered, and a drain waits for it.
 const NOTICE: Duration = Duration::from_secs(20);
 
 /// What is done when no analysis can be had.
@@ -103,14 +104,12 @@ impl PromptSettings {
 pub(crate) struct Report {
     pub(crate) outcome: Outcome,
     /// The rendered message and how much of it WeCom took; `None` when none was rendered.
-    pub(crate) draft: Option<Draft>,
+    pub(crate) draft: Option<Arc<Draft>>,
     /// Recipients that did not get it though others did; "" when all did.
     pub(crate) partial: String,
     pub(crate) model: ModelUse,
     pub(crate) wecom: WeComUse,
     pub(crate) facts: Facts,
-    /// What a person should get to know besides.
-    pub(crate) notice: Option<Notice>,
 }
 
 /// What asking DeepSeek took.
@@ -146,12 +145,16 @@ impl<T> Modelled<T> {
     }
 }
 
-/// How far [`Pipeline::deliver`] came.
+/// How a message was sent: the recipients that were not reached, "" for none.
 struct Sending {
-    draft: Draft,
-    partial: String,
-    result: Result<(), Outcome>,
+    result: Result<String, Outcome>,
     wecom: WeComUse,
+}
+
+impl Sending {
+    fn knows_nobody(&self) -> bool {
+        self.result.as_ref().is_err_and(|outcome| outcome.reason == Reason::Recipients)
+    }
 }
 
 /// Everything between a leased job and its outcome.
@@ -211,35 +214,39 @@ impl Pipeline {
     }
 
     /// What is known of a post of what fires.
-    pub(crate) fn recall(&self, group: &GroupId, notification: &Notification) -> Recall {
+    ///
+    /// # Errors
+    /// How it ends, when there is nothing to send now.
+    pub(crate) fn recall(&self, group: &GroupId, notification: &Notification) -> Result<Recall, Outcome> {
         self.history.recall(group, notification, Instant::now())
     }
 
     /// How a member of a digest ends when all of it was delivered since it was posted.
     pub(crate) fn delivered_meanwhile(&self, job: &Job) -> Option<Finish> {
-        let outcome = Outcome::new(Reason::Remembered, format!("{}: delivered already", job.id));
-        let remember_for = Some(self.dedupe_window);
-        let finish = Finish { outcome, remember_for, draft: None, members: None, digestible: true };
-        matches!(self.recall(&job.group, &job.notification), Recall::Delivered).then_some(finish)
+        let outcome = self.recall(&job.group, &job.notification).err()?;
+        let is_delivered = outcome.reason == Reason::Remembered;
+        let outcome = with_id(outcome, slice::from_ref(job));
+        is_delivered.then_some(Finish {
+            outcome,
+            remember_for: Some(self.dedupe_window),
+            draft: None,
+            digestible: true,
+        })
     }
 
     /// Runs a job, or a digest of several, until `deadline` at the latest, plus the time of computing. When `is_busy`, no
     /// facts are asked for.
     pub(crate) fn run(&self, jobs: &[Job], deadline: Instant, is_busy: bool) -> Report {
-        let report = self.run_jobs(jobs, deadline, is_busy);
-        Report { notice: self.notices.due(), ..report }
-    }
-
-    fn run_jobs(&self, jobs: &[Job], deadline: Instant, is_busy: bool) -> Report {
+        // Also with a draft: a newer message of the group may have delivered all of it meanwhile.
         let recall = match jobs {
             [job] => self.recall(&job.group, &job.notification),
-            _ => Recall::Unexplained { joined: HashSet::new() },
+            _ => Ok(Recall::Unexplained { joined: HashSet::new() }),
         };
-        // Also with a draft: a newer message of the group may have delivered all of it meanwhile.
-        if let Some(outcome) = recall.outcome() {
-            return Report::new(jobs, outcome);
-        }
-        // The members of a digest have the same one, or none.
+        let recall = match recall {
+            Ok(recall) => recall,
+            Err(outcome) => return Report::new(jobs, outcome),
+        };
+        // Members of a digest have none: what has one is run alone.
         let kept = jobs.first().and_then(|job| job.draft.clone());
         // WeCom is checked before the model is paid for.
         let (ready, wecom) = self.prepare(kept.is_some(), deadline);
@@ -255,10 +262,12 @@ impl Pipeline {
             Ok(draft) => draft,
             Err(outcome) => return Report { wecom, model, facts, ..Report::new(jobs, outcome) },
         };
-        let reason = draft.reason;
-        let Sending { draft, partial, result, wecom: sending } = self.deliver(jobs, draft, deadline);
-        let outcome = result.map_or_else(|outcome| outcome, |()| Outcome::new(reason, reason.row().label));
+        let Sending { result, wecom: sending } = self.deliver(jobs, &draft, deadline);
         let wecom = WeComUse { took: wecom.took + sending.took, errcode: sending.errcode.or(wecom.errcode) };
+        let (outcome, partial) = match result {
+            Ok(partial) => (Outcome::new(draft.reason, draft.reason.row().label), partial),
+            Err(outcome) => (outcome, String::new()),
+        };
         Report { draft: Some(draft), partial, model, wecom, facts, ..Report::new(jobs, outcome) }
     }
 
@@ -269,26 +278,25 @@ impl Pipeline {
         let (breaker, now) = (&self.wecom.send_breaker, Instant::now());
         let checked = if has_draft { breaker.check(now).map(|()| None) } else { breaker.reserve_probe(now) };
         let Ok(reservation) = checked else { return (checked, WeComUse::default()) };
-        let started = Instant::now();
         let ready = self.wecom.ready(deadline);
         let errcode = ready.as_ref().err().and_then(|failure| failure.errcode);
-        let wecom = WeComUse { took: started.elapsed(), errcode };
+        let wecom = WeComUse { took: now.elapsed(), errcode };
         (ready.map(|()| reservation).map_err(|failure| failure.outcome), wecom)
     }
 
     /// Has the alerts explained and the message rendered.
-    fn write(&self, jobs: &[Job], recall: Recall, deadline: Instant, is_busy: bool) -> Modelled<Draft> {
+    fn write(&self, jobs: &[Job], recall: Recall, deadline: Instant, is_busy: bool) -> Modelled<Arc<Draft>> {
         let (Modelled { result, model, facts }, occasion, in_brief) = match recall {
             Recall::Explained { explained, occasion, in_brief } => {
                 let facts = if in_brief { Facts::default() } else { self.facts(jobs, occasion, deadline, is_busy) };
                 (Modelled { facts, ..Modelled::without_call(Ok(explained)) }, occasion, in_brief)
             }
             Recall::Unexplained { joined } => (self.analyse(jobs, &joined, deadline, is_busy), None, false),
-            Recall::Delivered | Recall::Held => {
-                return Modelled::without_call(Err(Outcome::new(Reason::Remembered, "")));
-            }
         };
-        let plain = |why, reason| self.render(jobs, Content::Plain { why }, &facts, None, reason);
+        let plain = |why, reason| {
+            let content = Content::Plain { why: notice::why_plain(why) };
+            Ok(self.render(jobs, content, &facts, None, reason))
+        };
         let result = match result {
             Ok(explained) => {
                 let Explained { analysis: Analysis { text, cut }, id, at, value, .. } = &*explained;
@@ -300,13 +308,11 @@ impl Pipeline {
                 let reused = occasion.map(|occasion| Reused { id, at: *at, value, occasion });
                 Ok(self.render(jobs, content, &facts, reused, reason))
             }
-            Err(Outcome { reason: reason @ Reason::DeliveredOverBudget, .. }) => {
-                Ok(plain(notice::why_plain(reason), reason))
-            }
+            Err(Outcome { reason: reason @ Reason::DeliveredOverBudget, .. }) => plain(reason, reason),
             // Each member of a refused digest is explained alone, and only the one to blame is sent plain.
             Err(outcome) if outcome.reason == Reason::Prompt && jobs.len() > 1 => Err(outcome),
             Err(outcome) if self.on_analysis_failure == OnAnalysisFailure::Deliver => {
-                Ok(plain(notice::why_plain(outcome.reason), Reason::DeliveredPlain))
+                plain(outcome.reason, Reason::DeliveredPlain)
             }
             Err(outcome) => Err(outcome),
         };
@@ -337,7 +343,7 @@ impl Pipeline {
         facts: &Facts,
         reused: Option<Reused<'_>>,
         reason: Reason,
-    ) -> Draft {
+    ) -> Arc<Draft> {
         let input = MessageInput {
             id: &id(jobs),
             notifications: &notifications(jobs),
@@ -349,8 +355,7 @@ impl Pipeline {
             zone: self.prompt.zone,
             part_bytes: wecom::TEXT_BYTES,
         };
-        let members = jobs.iter().map(Job::member).collect();
-        Draft { parts: message::render(&input).into(), taken: 0, reason, members, to_default: false }
+        Draft::new(message::render(&input), reason, jobs)
     }
 
     /// Asks DeepSeek. Without a call when the day's tokens are spent and nothing urgent fires, or the breaker is open.
@@ -399,15 +404,10 @@ impl Pipeline {
                 analysis.text = revealed;
             }
             let alerts = jobs.iter().map(|job| job.notification.firing.len()).sum();
-            let explained = Arc::new(Explained::new(
-                analysis,
-                id(jobs),
-                alerts,
-                // Of several alerts it would not say whose it was.
-                if alerts == 1 { facts.value() } else { String::new() },
-                Timestamp::now(),
-                Instant::now(),
-            ));
+            // Of several alerts it would not say whose it was.
+            let value = if alerts == 1 { facts.value() } else { String::new() };
+            let explained = Explained::new(analysis, id(jobs), alerts, value, Timestamp::now(), Instant::now());
+            let explained = Arc::new(explained);
             if let [job] = jobs {
                 self.history.remember(&job.group, &job.notification.firing, &explained, Instant::now());
             }
@@ -461,24 +461,31 @@ impl Pipeline {
         outcome.reason == Reason::Prompt && self.deepseek_breaker.open_reason() != Some(Reason::Configuration)
     }
 
-    fn deliver(&self, jobs: &[Job], draft: Draft, deadline: Instant) -> Sending {
+    fn deliver(&self, jobs: &[Job], draft: &Draft, deadline: Instant) -> Sending {
         let named = jobs.first().map(|job| Arc::clone(&job.recipients)).unwrap_or_default();
-        let default = self.wecom.default_recipients();
+        let is_default = *named == *self.wecom.default_recipients();
         let mut sending = self.send(draft, &named, deadline);
-        let unknown = sending.result.as_ref().is_err_and(|outcome| outcome.reason == Reason::Recipients);
-        if unknown && *named != *default && !sending.draft.to_default && sending.draft.taken == 0 {
-            sending = self.send(redirected(sending.draft, &named, &id(jobs)), &named, deadline);
+        if sending.knows_nobody() && !is_default && redirect(draft, &named, &id(jobs)) {
+            sending = self.send(draft, &named, deadline);
         }
-        if sending.result.is_ok() {
-            let Draft { reason, members, .. } = &sending.draft;
-            let how = if *reason == Reason::DeliveredBrief {
+        let mut progress = draft.progress();
+        if sending.knows_nobody() && progress.taken == 0 {
+            // The default recipients are as unknown: the next try begins with those that are named.
+            progress.redirected = None;
+        }
+        if let Ok(partial) = &mut sending.result {
+            if progress.redirected.is_some() {
+                *partial = named.to_string();
+            }
+            self.metrics.add(Counter::PartialRecipients, usize::from(!partial.is_empty()));
+            let how = if draft.reason == Reason::DeliveredBrief {
                 Delivered::InBrief
-            } else if reason.is_analysed() && members.len() == 1 {
+            } else if draft.reason.is_analysed() && !draft.is_digest {
                 Delivered::Explained
             } else {
                 Delivered::Unexplained
             };
-            for member in &**members {
+            for member in &progress.members {
                 self.history.mark_delivered(&member.group, &member.firing, how, Instant::now());
             }
         }
@@ -486,42 +493,36 @@ impl Pipeline {
     }
 
     /// Sends the parts that WeCom has not taken yet, one after the other.
-    fn send(&self, mut draft: Draft, recipients: &Recipients, deadline: Instant) -> Sending {
+    fn send(&self, draft: &Draft, recipients: &Recipients, deadline: Instant) -> Sending {
         let started = Instant::now();
-        let (mut partial, mut errcode) = (String::new(), None);
-        let (_rate_permit, permit) = match self.send_permits(draft.parts.len() - draft.taken, deadline) {
+        let progress = draft.progress();
+        let (parts, taken) = (Arc::clone(progress.parts()), progress.taken);
+        let recipients = if progress.redirected.is_some() { self.wecom.default_recipients() } else { recipients };
+        drop(progress);
+        let ended = |result, errcode| Sending { result, wecom: WeComUse { took: started.elapsed(), errcode } };
+        let (_rate_permit, permit) = match self.send_permits(parts.len() - taken, deadline) {
             Ok(permits) => permits,
-            Err(outcome) => {
-                let wecom = WeComUse { took: started.elapsed(), errcode };
-                return Sending { draft, partial, result: Err(outcome), wecom };
-            }
+            Err(outcome) => return ended(Err(outcome), None),
         };
-        let nobody = Recipients::default();
-        let recipients = if draft.to_default { self.wecom.default_recipients() } else { recipients };
-        let mut result = Ok(());
-        while let (Ok(()), Some(part)) = (&result, draft.parts.get(draft.taken)) {
+        let (nobody, mut partial, mut errcode) = (Recipients::default(), String::new(), None);
+        for (index, part) in parts.iter().enumerate().skip(taken) {
             // A robot mentions members once, not with each part.
-            let are_named = draft.taken == 0 || self.wecom.is_app();
+            let are_named = index == 0 || self.wecom.is_app();
             match self.wecom.send(part, if are_named { recipients } else { &nobody }, deadline) {
                 Ok(not_reached) => {
-                    errcode = Some(0);
-                    draft.taken += 1;
-                    partial = not_reached;
+                    (errcode, partial) = (Some(0), not_reached);
+                    draft.progress().taken += 1;
                     self.metrics.add(Counter::PartsSent, 1);
                 }
                 Err(Failure { outcome, severity, errcode: refusal }) => {
-                    errcode = refusal.or(errcode);
                     permit.failed(&outcome, severity, Instant::now());
-                    result = Err(outcome);
+                    return ended(Err(outcome), refusal.or(errcode));
                 }
             }
         }
-        if result.is_ok() {
-            let _is_closed = permit.succeeded();
-            self.metrics.add(Counter::MessagesSent, 1);
-            self.metrics.add(Counter::PartialRecipients, usize::from(!partial.is_empty()));
-        }
-        Sending { draft, partial, result, wecom: WeComUse { took: started.elapsed(), errcode } }
+        let _is_closed = permit.succeeded();
+        self.metrics.add(Counter::MessagesSent, 1);
+        ended(Ok(partial), errcode)
     }
 
     /// Waits for the rate limiter, and then passes the breaker. In this order: the one probe of an open breaker keeps all
@@ -535,36 +536,30 @@ impl Pipeline {
         Ok((rate_permit, self.wecom.send_breaker.acquire(Instant::now())?))
     }
 
-    /// Whether a notice is being sent, for which a drain waits.
-    pub(crate) fn sends_a_notice(&self) -> bool {
-        self.notices.is_sending()
-    }
-
-    /// Notes that the sending of a notice panicked: it is still owed.
-    pub(crate) fn notice_failed(&self, notice: &Notice) {
-        self.notices.settle(notice, &Err(Outcome::new(Reason::Panicked, "")));
-    }
-
-    /// Sends a notice. Call it when the job is answered. Returns what the log should say when it was not sent.
-    pub(crate) fn send_notice(&self, notice: &Notice) -> Option<(Level, String)> {
-        let parts = Arc::new([notice.text.clone()]);
-        let draft = Draft { parts, taken: 0, reason: Reason::Delivered, members: Arc::default(), to_default: false };
-        let result = self.send(draft, &notice.recipients, Instant::now() + NOTICE).result;
-        let is_owed = self.notices.settle(notice, &result);
-        let (level, next) = if is_owed {
-            (Level::Warn, "tried again with the next notification")
-        } else {
-            (Level::Error, "not tried again")
+    /// Sends the notice that is owed, if there is one. Call it when the job is answered. Returns what the log should say
+    /// when it was not sent.
+    pub(crate) fn send_notice(&self) -> Option<(Level, String)> {
+        let notice = self.notices.due()?;
+        let draft = Draft::new(vec![notice.text.clone()], Reason::Delivered, &[]);
+        let result = self.send(&draft, &notice.recipients, Instant::now() + NOTICE).result;
+        let (level, next) = match self.notices.settle(&notice, &result) {
+            true => (Level::Warn, "tried again with the next notification"),
+            false => (Level::Error, "not tried again"),
         };
         let outcome = result.err()?;
         Some((level, format!("{}, and this notice could not be sent ({next}): {}", notice.about, outcome.message)))
+    }
+
+    pub(crate) fn notices(&self) -> &Notices {
+        &self.notices
     }
 
     /// How the queue ends the jobs of a report.
     pub(crate) fn finish(&self, report: &Report, jobs: &[Job]) -> Finish {
         let mut outcome = report.outcome.clone();
         let reason = outcome.reason;
-        let is_digest = jobs.len() > 1;
+        // One job may go on with the message of a digest.
+        let is_digest = report.draft.as_ref().map_or(jobs.len() > 1, |draft| draft.is_digest);
         let remember_for = if reason.is_success() {
             Some(self.dedupe_window)
         } else if reason == Reason::Prompt && !is_digest {
@@ -577,13 +572,15 @@ impl Pipeline {
         if !digestible {
             outcome.reason = Reason::Transient;
         }
-        // A plain message is not kept when WeCom surely did not take it: by the next try there may be an analysis. Nor is a
-        // digest that WeCom refuses for what it is.
+        // A plain message is not kept when WeCom surely did not take it: by the next try there may be an analysis.
         let is_refused = report.wecom.errcode.is_some_and(|errcode| errcode != 0) || reason == Reason::Paced;
-        let is_kept = |draft: &Draft| digestible && (draft.reason.is_analysed() || draft.taken > 0 || !is_refused);
-        let members = report.draft.as_ref().map(|draft| Arc::clone(&draft.members));
+        let is_kept = |draft: &Arc<Draft>| {
+            let mut progress = draft.progress();
+            progress.is_refused |= !digestible;
+            !progress.is_refused && (draft.reason.is_analysed() || progress.taken > 0 || !is_refused)
+        };
         let draft = report.draft.clone().filter(|draft| !reason.is_success() && is_kept(draft));
-        Finish { outcome, remember_for, draft, members, digestible }
+        Finish { outcome, remember_for, draft, digestible }
     }
 
     pub(crate) fn wecom(&self) -> &WeCom {
@@ -622,21 +619,31 @@ impl Pipeline {
 impl Report {
     /// The end of these jobs, in which neither upstream took part.
     pub(crate) fn new(jobs: &[Job], outcome: Outcome) -> Self {
-        let outcome = Outcome { message: format!("{}: {}", id(jobs), outcome.message), ..outcome };
+        let outcome = with_id(outcome, jobs);
         let (model, wecom) = (ModelUse::default(), WeComUse::default());
-        Self { outcome, draft: None, partial: String::new(), model, wecom, facts: Facts::default(), notice: None }
+        Self { outcome, draft: None, partial: String::new(), model, wecom, facts: Facts::default() }
     }
 }
 
-/// The message for the default recipients, when WeCom knows none of those that the receiver's URL names.
-fn redirected(draft: Draft, named: &Recipients, id: &str) -> Draft {
+fn with_id(outcome: Outcome, jobs: &[Job]) -> Outcome {
+    Outcome { message: format!("{}: {}", id(jobs), outcome.message), ..outcome }
+}
+
+/// Turns a message to the default recipients, when WeCom knows none of those that the receiver's URL names. Returns
+/// whether it was: not one that was before, or that somebody has begun to read.
+fn redirect(draft: &Draft, named: &Recipients, id: &str) -> bool {
+    let mut progress = draft.progress();
+    if progress.redirected.is_some() || progress.taken > 0 {
+        return false;
+    }
     let note = format!("（企业微信中没有 {named}，或不在应用可见范围，改发默认收件人 {id}）");
-    let mut parts = draft.parts.to_vec();
+    let mut parts = progress.parts().to_vec();
     match parts.last_mut().filter(|last| last.len() + note.len() < wecom::TEXT_BYTES) {
         Some(last) => last.extend(["\n", &note]),
         None => parts.push(note),
     }
-    Draft { parts: parts.into(), to_default: true, ..draft }
+    progress.redirected = Some(parts.into());
+    true
 }
 
 fn notifications(jobs: &[Job]) -> Vec<&Notification> {

@@ -6,28 +6,28 @@
 //!
 //! # The states of an alert
 //!
-//! An alert is known by its fingerprint and start, per group and recipients. What runs is this module's, what was told is
+//! An alert is known by its fingerprint and start, per group and recipients. What runs is this module's, what was delivered is
 //! `history`'s.
 //!
 //! | state | a post in which it fires | a post in which it has recovered | its job succeeds | its job fails |
 //! |---|---|---|---|---|
 //! | new: nobody knows it | waits | nothing | | |
 //! | waits, or runs | joins the job | the waiting job ends as ignored when nothing else of it fires | delivered | the draft is kept, of a digest for each member; explained when there is an analysis, else new |
-//! | explained: its message did not arrive | waits; the draft is sent on, or the analysis, without a model call | recovered | delivered | as it was |
-//! | delivered | answered 200 within `DEDUPE_WINDOW` or beside a recovery; later a repeat, with the same analysis | recovered: it may be told again | | |
+//! | explained: its message did not arrive | waits; the draft is sent on, or the analysis, without a model call | recovered: it is not of the draft any more | delivered | as it was |
+//! | delivered | answered 200 within `DEDUPE_WINDOW` or beside a recovery; later a repeat, with the same analysis | recovered: it may be sent again | | |
 //! | recovered | fires again | nothing | | |
 //! | fires again | within `FLAP_WINDOW` of its analysis: the 2nd time with its text, then as one line, within 15 minutes of such a line held; else new | recovered | delivered | as it was |
-//! | held | answered 429; told with its analysis when the 15 minutes are over | recovered | | |
+//! | held | answered 429; sent with its analysis when the 15 minutes are over | recovered | | |
 //!
 //! An alert that joins those of an analysis makes the whole group new, with those that joined marked in the prompt.
 //!
 //! One lock, held for microseconds. Only `take` and `wait_until_idle` block.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
@@ -100,16 +100,14 @@ pub(crate) struct Ticket {
     /// Where the outcome arrives.
     pub(crate) outcome: Receiver<Outcome>,
     pub(crate) id: JobId,
-    _is_waiting: Arc<()>,
-    /// The place, and a sign that the client is there.
-    slot: RefCell<Option<[Arc<()>; 2]>>,
+    is_connected: Arc<AtomicBool>,
 }
 
 impl Ticket {
     /// Stops counting against the bound on waiting posts, since its client has most likely gone. If it has not, it gets
     /// its outcome all the same.
     pub(crate) fn release_slot(&self) {
-        self.slot.take();
+        self.is_connected.store(false, Ordering::Relaxed);
     }
 }
 
@@ -117,29 +115,42 @@ impl Ticket {
 #[derive(Debug)]
 struct Waiter {
     outcome: SyncSender<Outcome>,
-    is_waiting: Weak<()>,
-    is_connected: Weak<()>,
+    /// Its [`Ticket`]'s.
+    is_connected: Weak<AtomicBool>,
 }
 
 impl Waiter {
     fn is_waiting(&self) -> bool {
-        self.is_waiting.strong_count() > 0
+        self.is_connected.strong_count() > 0
+    }
+
+    fn is_connected(&self) -> bool {
+        self.is_connected.upgrade().is_some_and(|it| it.load(Ordering::Relaxed))
     }
 }
 
-/// A rendered message on its way to WeCom. A job that failed keeps it for its next try; a digest's belongs to each of its
-/// members, and whichever is posted first finishes it for all.
-#[derive(Debug, Clone)]
+/// A rendered message on its way to WeCom. A job that failed keeps it for its next try. The members of a digest share it:
+/// whichever is posted first goes on with it for all.
+#[derive(Debug)]
 pub(crate) struct Draft {
-    pub(crate) parts: Arc<[String]>,
+    /// How the job ends when WeCom took all of it.
+    pub(crate) reason: Reason,
+    pub(crate) is_digest: bool,
+    progress: Mutex<Progress>,
+}
+
+/// How far a [`Draft`] has come.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    parts: Arc<[String]>,
+    /// The parts for the default recipients, who get them when WeCom knows none of those that the job names.
+    pub(crate) redirected: Option<Arc<[String]>>,
     /// How many parts WeCom took.
     pub(crate) taken: usize,
-    /// How the job ends when WeCom took all of them.
-    pub(crate) reason: Reason,
-    /// The jobs that it is about, at least one.
-    pub(crate) members: Arc<[Member]>,
-    /// Whether it goes to the default recipients, since WeCom knows none of those that the job names.
-    pub(crate) to_default: bool,
+    /// Set when WeCom refuses the message for what it is.
+    pub(crate) is_refused: bool,
+    /// The jobs that it is about, without the alerts that have recovered since.
+    pub(crate) members: Vec<Member>,
 }
 
 /// A job that a message is about.
@@ -150,13 +161,52 @@ pub(crate) struct Member {
     pub(crate) firing: Arc<[Identity]>,
 }
 
+impl Progress {
+    /// The parts as they are sent.
+    pub(crate) fn parts(&self) -> &Arc<[String]> {
+        self.redirected.as_ref().unwrap_or(&self.parts)
+    }
+}
+
 impl Draft {
-    fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.parts, &other.parts)
+    pub(crate) fn new(parts: Vec<String>, reason: Reason, jobs: &[Job]) -> Arc<Self> {
+        let member = |job: &Job| Member {
+            key: job.key.clone(),
+            group: job.group.clone(),
+            firing: Arc::clone(&job.notification.firing),
+        };
+        let members = jobs.iter().map(member).collect();
+        let progress = Progress { parts: parts.into(), redirected: None, taken: 0, is_refused: false, members };
+        let progress = Mutex::new(progress);
+        Arc::new(Self { reason, is_digest: jobs.len() > 1, progress })
     }
 
-    fn is_digest(&self) -> bool {
-        self.members.len() > 1
+    /// It is held for moments, also by those who hold the queue's lock.
+    pub(crate) fn progress(&self) -> MutexGuard<'_, Progress> {
+        unpoisoned(self.progress.lock())
+    }
+
+    /// Whether a next try can go on with it.
+    fn is_open(&self) -> bool {
+        let progress = self.progress();
+        !progress.is_refused && progress.taken < progress.parts().len()
+    }
+
+    /// Takes alerts of a group that have recovered out of it. Returns whether there were any.
+    fn forget(&self, group: &GroupId, recovered: &[Identity]) -> bool {
+        let recovered: HashSet<_> = recovered.iter().collect();
+        let mut has_any = false;
+        self.progress().members.retain_mut(|member| {
+            if member.group != *group {
+                return true;
+            }
+            let left: Arc<[_]> = member.firing.iter().filter(|alert| !recovered.contains(alert)).copied().collect();
+            let has_fewer = left.len() < member.firing.len();
+            has_any |= has_fewer;
+            member.firing = left;
+            !has_fewer || !member.firing.is_empty()
+        });
+        has_any
     }
 }
 
@@ -168,9 +218,7 @@ pub(crate) struct Finish {
     /// For how long the same notification gets the same outcome at once; `None`: its next post is tried again.
     pub(crate) remember_for: Option<Duration>,
     /// What its next try goes on with.
-    pub(crate) draft: Option<Draft>,
-    /// The jobs that end in the same way with it: the members of the digest that it finished, or got further with.
-    pub(crate) members: Option<Arc<[Member]>>,
+    pub(crate) draft: Option<Arc<Draft>>,
     /// Whether its next try may share a digest. One with a draft never does: it has a message of its own.
     pub(crate) digestible: bool,
 }
@@ -202,8 +250,6 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct Queue {
     limits: Limits,
-    /// Every waiting post holds a clone, so that their number is the count of references.
-    slots: Arc<()>,
     state: Mutex<State>,
     /// A job waits, and a lease is free.
     work: Condvar,
@@ -234,14 +280,13 @@ struct Entry {
     digest_key: Arc<str>,
     is_urgent: bool,
     bytes: usize,
-    accepted: Instant,
     last_posted: Instant,
     waiters: Vec<Waiter>,
     firing: Arc<[Identity]>,
     /// Which of these have recovered since.
     recovered: HashSet<Identity>,
-    /// `None` while the job runs.
-    content: Option<(Notification, Arc<Recipients>)>,
+    /// `None` while it runs.
+    job: Option<Job>,
 }
 
 /// What is remembered of a finished job.
@@ -251,16 +296,15 @@ struct Record {
     group: GroupId,
     /// The outcome and until when the same notification is answered with it.
     outcome: Option<(Outcome, Instant)>,
-    draft: Option<Draft>,
+    draft: Option<Arc<Draft>>,
     draft_until: Instant,
     digestible: bool,
 }
 
-/// A job that runs.
+/// A job, for who runs it.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) key: DedupKey,
-    pub(crate) serial: u64,
     pub(crate) id: JobId,
     /// When its first post came.
     pub(crate) accepted: Instant,
@@ -269,17 +313,9 @@ pub(crate) struct Job {
     pub(crate) notification: Notification,
     pub(crate) recipients: Arc<Recipients>,
     /// What an earlier try left.
-    pub(crate) draft: Option<Draft>,
+    pub(crate) draft: Option<Arc<Draft>>,
     /// It waited for [`STALE`] without being posted again, and is not worth running.
     pub(crate) is_stale: bool,
-}
-
-impl Job {
-    /// What the message about it needs to know of it.
-    pub(crate) fn member(&self) -> Member {
-        let (key, group) = (self.key.clone(), self.group.clone());
-        Member { key, group, firing: Arc::clone(&self.notification.firing) }
-    }
 }
 
 impl Queue {
@@ -296,7 +332,6 @@ impl Queue {
         };
         Self {
             limits,
-            slots: Arc::default(),
             state: Mutex::new(state),
             work: Condvar::new(),
             idle: Condvar::new(),
@@ -310,7 +345,7 @@ impl Queue {
         let bytes = notification.weight();
         let refused = |reason, message: String| Submitted::Answered(Outcome::new(reason, message), None);
         let mut state = self.lock();
-        let parked = self.parked();
+        let parked = state.parked();
         let too_many_posts = (parked >= self.limits.queue_size + self.limits.workers + JOINED)
             .then(|| format!("{parked} posts wait, and no more may (QUEUE_SIZE); post again"));
         if let Some(entry) = state.jobs.get_mut(&key) {
@@ -318,7 +353,7 @@ impl Queue {
             entry.last_posted = now;
             return match too_many_posts {
                 Some(message) => refused(Reason::QueueFull, message),
-                None => Submitted::Waits { ticket: entry.add_waiter(&self.slots), joined: true },
+                None => Submitted::Waits { ticket: entry.add_waiter(), joined: true },
             };
         }
         if let Some((outcome, id)) = state.recall(&key, now) {
@@ -341,21 +376,30 @@ impl Queue {
             return refused(Reason::QueueFull, message);
         }
         state.serial += 1;
+        let id = state.failed_id(&key).unwrap_or_else(|| self.new_id(state.serial));
         let mut entry = Entry {
-            id: state.failed_id(&key).unwrap_or_else(|| self.new_id(state.serial)),
+            id,
             serial: state.serial,
-            group,
+            group: group.clone(),
             digest_key,
             is_urgent,
             bytes,
-            accepted: now,
             last_posted: now,
             waiters: Vec::new(),
             firing: Arc::clone(&notification.firing),
             recovered: HashSet::new(),
-            content: Some((notification, recipients)),
+            job: Some(Job {
+                key: key.clone(),
+                id,
+                accepted: now,
+                group,
+                notification,
+                recipients,
+                draft: None,
+                is_stale: false,
+            }),
         };
-        let ticket = entry.add_waiter(&self.slots);
+        let ticket = entry.add_waiter();
         state.held_bytes += bytes;
         state.jobs.insert(key, entry);
         self.wake_worker(&state);
@@ -371,18 +415,17 @@ impl Queue {
     /// are returned with their groupKeys. `is_news`: what was delivered of the group may be sent again.
     pub(crate) fn recovered(&self, group: &GroupId, recovered: &[Identity], is_news: bool) -> Vec<(JobId, String)> {
         let mut state = self.lock();
-        if is_news {
-            state
-                .remembered
-                .remove_if(|record| record.group == *group && (record.is_success() || record.draft.is_some()));
-        }
+        state.remembered.remove_if(|record| {
+            let is_over = || record.draft.as_ref().is_some_and(|draft| draft.forget(group, recovered));
+            record.group == *group && ((is_news && record.is_success()) || is_over())
+        });
         let mut over = Vec::new();
         for (key, entry) in state.jobs.iter_mut().filter(|(_, entry)| entry.group == *group) {
-            let Entry { firing, recovered: gone, content, .. } = entry;
+            let Entry { firing, recovered: gone, job, .. } = entry;
             gone.extend(recovered.iter().filter(|alert| firing.binary_search(alert).is_ok()));
-            // What runs is told, and may be told again.
-            if let Some((notification, _)) = content.as_ref().filter(|_| gone.len() == firing.len()) {
-                over.push((key.clone(), notification.group_key.clone()));
+            // What runs is sent, and may be sent again.
+            if let Some(job) = job.as_ref().filter(|_| gone.len() == firing.len()) {
+                over.push((key.clone(), job.notification.group_key.clone()));
             }
         }
         let over: Vec<_> = over.into_iter().filter_map(|(key, name)| Some((state.remove(&key)?, name))).collect();
@@ -450,7 +493,7 @@ impl Queue {
 
     pub(crate) fn load(&self) -> Load {
         let state = self.lock();
-        Load { queued: state.queued(), running: state.running, parked: self.parked() }
+        Load { queued: state.queued(), running: state.running, parked: state.parked() }
     }
 
     /// Whether more notifications wait than are explained one by one (`DIGEST_AT`).
@@ -471,40 +514,18 @@ impl Queue {
         ]
     }
 
-    fn parked(&self) -> usize {
-        Arc::strong_count(&self.slots) - 1
-    }
-
     /// Ends a job: its key and its group are free, and its posts are answered. Returns how many posts there were.
     fn end(&self, job: &Job, finish: Finish) -> usize {
-        let now = Instant::now();
         let mut state = self.lock();
-        // A key may have a newer job by now, whose posts wait for that one.
-        if state.jobs.get(&job.key).is_none_or(|entry| entry.serial != job.serial) {
-            return 0;
-        }
         let Some(entry) = state.remove(&job.key) else { return 0 };
-        // What has recovered meanwhile may be told again when it fires.
-        let remember_for = finish.remember_for.filter(|_| entry.recovered.is_empty());
-        let finish = Finish { remember_for, ..finish };
         state.running -= 1;
         state.running_groups.remove(&entry.group);
-        state.remember(&job.key, entry.id, &entry.group, &finish, self.limits.keep_draft, now);
-        let mut answers = vec![(entry, finish.outcome.clone())];
-        for member in finish.members.iter().flat_map(|members| members.iter()).filter(|member| member.key != job.key) {
-            // Those that run end on their own.
-            let Some(record) = state.remembered.get(&member.key).filter(|record| record.shares(job)) else { continue };
-            let id = record.id;
-            state.remember(&member.key, id, &member.group, &finish, self.limits.keep_draft, now);
-            let is_waiting = state.jobs.get(&member.key).is_some_and(|entry| entry.content.is_some());
-            if let Some((outcome, _)) = state.recall(&member.key, now).filter(|_| is_waiting) {
-                answers.extend(state.remove(&member.key).map(|entry| (entry, outcome)));
-            }
-        }
+        let outcome = finish.outcome.clone();
+        state.remember(&job.key, &entry, finish, self.limits.keep_draft, Instant::now());
         // Its group is free, and with it perhaps the group's next job.
         self.wake_worker(&state);
         drop(state);
-        answers.into_iter().map(|(entry, outcome)| answer(entry.waiters, &outcome)).sum()
+        answer(entry.waiters, &outcome)
     }
 
     /// The worker's thread is free again.
@@ -524,7 +545,7 @@ impl Queue {
     }
 
     fn new_id(&self, serial: u64) -> JobId {
-        // 24 bits: enough to tell a screenful of messages apart, short enough to read out on the phone.
+        // 24 bits: enough to distinguish a screenful of messages, short enough to read out on the phone.
         JobId((self.random.hash_one(serial) & 0xff_ffff) as u32)
     }
 
@@ -539,23 +560,18 @@ fn answer(waiters: Vec<Waiter>, outcome: &Outcome) -> usize {
 }
 
 impl Entry {
-    fn add_waiter(&mut self, slots: &Arc<()>) -> Ticket {
+    fn add_waiter(&mut self) -> Ticket {
         // A client that posts and hangs up in a loop leaves nothing behind.
         self.waiters.retain(Waiter::is_waiting);
         // Room for the one answer, so that the sender never blocks.
         let (sender, outcome) = sync_channel(1);
-        let (is_waiting, is_connected) = (Arc::new(()), Arc::new(()));
-        self.waiters.push(Waiter {
-            outcome: sender,
-            is_waiting: Arc::downgrade(&is_waiting),
-            is_connected: Arc::downgrade(&is_connected),
-        });
-        let slot = RefCell::new(Some([Arc::clone(slots), is_connected]));
-        Ticket { outcome, id: self.id, _is_waiting: is_waiting, slot }
+        let is_connected = Arc::new(AtomicBool::new(true));
+        self.waiters.push(Waiter { outcome: sender, is_connected: Arc::downgrade(&is_connected) });
+        Ticket { outcome, id: self.id, is_connected }
     }
 
     fn is_stale(&self, now: Instant) -> bool {
-        let is_connected = self.waiters.iter().any(|waiter| waiter.is_connected.strong_count() > 0);
+        let is_connected = self.waiters.iter().any(Waiter::is_connected);
         now.saturating_duration_since(self.last_posted) > STALE && !is_connected
     }
 }
@@ -564,37 +580,33 @@ impl Record {
     fn is_success(&self) -> bool {
         self.outcome.as_ref().is_some_and(|(outcome, _)| outcome.reason.is_success())
     }
-
-    /// Whether it keeps the draft that this job went on with.
-    fn shares(&self, job: &Job) -> bool {
-        self.draft.as_ref().zip(job.draft.as_ref()).is_some_and(|(own, other)| own.is_same(other))
-    }
 }
 
 impl State {
-    fn remember(
-        &mut self,
-        key: &DedupKey,
-        id: JobId,
-        group: &GroupId,
-        finish: &Finish,
-        keep_draft: Duration,
-        now: Instant,
-    ) {
-        let Finish { outcome, remember_for, draft, members: _, digestible } = finish;
-        let draft_bytes: usize = draft.iter().flat_map(|draft| draft.parts.iter()).map(String::len).sum();
+    fn remember(&mut self, key: &DedupKey, entry: &Entry, finish: Finish, keep_draft: Duration, now: Instant) {
+        let Finish { outcome, remember_for, draft, digestible } = finish;
+        // What has recovered meanwhile may be sent again when it fires.
+        let remember_for = remember_for.filter(|_| entry.recovered.is_empty());
+        let recovered: Vec<_> = entry.recovered.iter().copied().collect();
+        let draft = draft.filter(|draft| !draft.forget(&entry.group, &recovered));
+        let bytes = draft.as_ref().map_or(0, |draft| {
+            draft.progress().parts.iter().map(String::len).sum::<usize>() + size_of_val(&*entry.firing)
+        }) + outcome.message.len()
+            + RECORD_BYTES;
         let record = Record {
-            id,
-            group: group.clone(),
-            outcome: remember_for.map(|window| (outcome.clone(), now + window)),
-            digestible: *digestible && draft.is_none(),
-            draft: draft.clone(),
+            id: entry.id,
+            group: entry.group.clone(),
+            outcome: remember_for.map(|window| (outcome, now + window)),
+            digestible: digestible && draft.is_none(),
+            draft,
             draft_until: now + keep_draft.max(remember_for.unwrap_or_default()),
         };
-        let members = draft.iter().flat_map(|draft| draft.members.iter()).filter(|member| member.key == *key);
-        let firing_bytes: usize = members.map(|member| size_of_val(&*member.firing)).sum();
-        let bytes = draft_bytes + firing_bytes + outcome.message.len() + RECORD_BYTES;
         self.remembered.insert(key.clone(), record, bytes);
+    }
+
+    /// Posts that wait and count against the bound on them.
+    fn parked(&self) -> usize {
+        self.jobs.values().flat_map(|entry| &entry.waiters).filter(|waiter| waiter.is_connected()).count()
     }
 
     fn queued(&self) -> usize {
@@ -621,7 +633,7 @@ impl State {
     }
 
     fn waiting(&self) -> impl Iterator<Item = (&DedupKey, &Entry)> {
-        self.jobs.iter().filter(|(_, entry)| entry.content.is_some())
+        self.jobs.iter().filter(|(_, entry)| entry.job.is_some())
     }
 
     /// The jobs to lease next: a stale one, or the first (urgent before others, then by age) with the members of its
@@ -633,50 +645,41 @@ impl State {
         }
         let order = |(_, entry): &(&DedupKey, &Entry)| (!entry.is_urgent, entry.serial);
         let Some((first, lead)) = startable().min_by_key(order) else { return Vec::new() };
-        let shared = self.digest_draft(first, now);
-        if shared.is_none() && (digest_at == 0 || self.queued() <= digest_at || !self.is_digestible(first)) {
+        let is_digestible = |(key, entry): &(&DedupKey, &Entry)| {
+            entry.digest_key == lead.digest_key && self.remembered.get(key).is_none_or(|record| record.digestible)
+        };
+        if digest_at == 0 || self.queued() <= digest_at || !is_digestible(&(first, lead)) {
             return vec![first.clone()];
         }
-        let is_member = |(key, entry): &(&DedupKey, &Entry)| match shared {
-            Some(draft) => self.digest_draft(key, now).is_some_and(|own| own.is_same(draft)),
-            None => entry.digest_key == lead.digest_key && self.is_digestible(key),
-        };
-        let mut members: Vec<_> = startable().filter(is_member).collect();
+        let mut members: Vec<_> = startable().filter(is_digestible).collect();
         members.sort_unstable_by_key(order);
         let mut groups = HashSet::new();
         members.retain(|(_, entry)| groups.insert(&entry.group));
         members.into_iter().take(DIGEST_MEMBERS).map(|(key, _)| key.clone()).collect()
     }
 
-    /// Whether neither its group runs nor its digest.
+    /// Whether neither its group runs nor another member of the digest whose message it goes on with.
     fn may_start(&self, key: &DedupKey, entry: &Entry, now: Instant) -> bool {
-        let runs = |draft: &Draft| {
-            let others = draft.members.iter().filter(|member| member.key != *key);
-            others.into_iter().any(|other| self.jobs.get(&other.key).is_some_and(|entry| entry.content.is_none()))
-        };
-        !self.running_groups.contains(&entry.group) && !self.digest_draft(key, now).is_some_and(runs)
+        let runs = |member: &Member| self.jobs.get(&member.key).is_some_and(|entry| entry.job.is_none());
+        let digest = self.draft(key, now).filter(|draft| draft.is_digest);
+        let digest_runs = digest.is_some_and(|draft| draft.progress().members.iter().any(runs));
+        !digest_runs && !self.running_groups.contains(&entry.group)
     }
 
-    /// The digest's message that a job goes on with.
-    fn digest_draft(&self, key: &DedupKey, now: Instant) -> Option<&Draft> {
+    /// What the next try of a job goes on with.
+    fn draft(&self, key: &DedupKey, now: Instant) -> Option<&Arc<Draft>> {
         let record = self.remembered.get(key).filter(|record| now < record.draft_until)?;
-        record.draft.as_ref().filter(|draft| draft.is_digest())
-    }
-
-    fn is_digestible(&self, key: &DedupKey) -> bool {
-        self.remembered.get(key).is_none_or(|record| record.digestible)
+        record.draft.as_ref().filter(|draft| draft.is_open())
     }
 
     fn start(&mut self, key: &DedupKey, now: Instant) -> Option<Job> {
-        let record = self.remembered.get(key).filter(|record| now < record.draft_until);
-        let draft = record.and_then(|record| record.draft.clone());
+        let draft = self.draft(key, now).cloned();
         let entry = self.jobs.get_mut(key)?;
         let is_stale = entry.is_stale(now);
-        let (notification, recipients) = entry.content.take()?;
+        let job = entry.job.take()?;
         self.running += 1;
         self.running_groups.insert(entry.group.clone());
-        let (serial, id, accepted, group) = (entry.serial, entry.id, entry.accepted, entry.group.clone());
-        Some(Job { key: key.clone(), serial, id, accepted, group, notification, recipients, draft, is_stale })
+        Some(Job { draft, is_stale, ..job })
     }
 
     fn remove(&mut self, key: &DedupKey) -> Option<Entry> {
@@ -726,7 +729,6 @@ impl Lease<'_> {
             outcome: outcome.clone(),
             remember_for: None,
             draft: job.draft.clone(),
-            members: None,
             digestible: outcome.reason != Reason::Panicked,
         })
     }
@@ -766,9 +768,11 @@ mod tests {
         }
     }
 
-    fn draft(text: &str) -> Draft {
-        let (parts, members) = (Arc::new([text.into()]), Arc::default());
-        Draft { parts, taken: 0, reason: Reason::Delivered, members, to_default: false }
+    /// A message of two parts, of which WeCom took one.
+    fn half_sent(jobs: &[Job]) -> Arc<Draft> {
+        let draft = Draft::new(vec!["taken".into(), "not taken".into()], Reason::Delivered, jobs);
+        draft.progress().taken = 1;
+        draft
     }
 
     /// A notification that takes up [`HELD_BYTES`].
@@ -798,7 +802,7 @@ mod tests {
     }
 
     fn finish(reason: Reason, remember_for: Option<Duration>) -> Finish {
-        Finish { outcome: Outcome::new(reason, ""), remember_for, draft: None, members: None, digestible: true }
+        Finish { outcome: Outcome::new(reason, ""), remember_for, draft: None, digestible: true }
     }
 
     fn names(lease: &Lease<'_>) -> Vec<String> {
@@ -842,52 +846,67 @@ mod tests {
     fn retry_of_a_failed_job_gets_its_id_and_its_draft() {
         let queue = queue(9, 0);
         let id = post(&queue, "a").id;
-        let draft = draft("text");
-        queue.take().unwrap().finish(&Finish { draft: Some(draft), ..finish(Reason::Transient, None) });
+        let mut lease = queue.take().unwrap();
+        let draft = half_sent(lease.jobs());
+        lease.finish(&Finish { draft: Some(Arc::clone(&draft)), ..finish(Reason::Transient, None) });
+        drop(lease);
         assert_eq!(post(&queue, "a").id, id);
-        assert_eq!(*queue.take().unwrap().jobs()[0].draft.as_ref().unwrap().parts, ["text"]);
+        assert!(Arc::ptr_eq(queue.take().unwrap().jobs()[0].draft.as_ref().unwrap(), &draft));
+        draft.progress().taken = 2;
+        post(&queue, "a");
+        assert!(queue.take().unwrap().jobs()[0].draft.is_none(), "nothing of it is left");
     }
 
     /// Posts and takes a digest of `names`, and ends it with a draft of which one part was taken.
-    fn failed_digest(queue: &Queue, names: &[&str]) -> Draft {
-        let posts: Vec<Ticket> = names.iter().map(|name| post(queue, name)).collect();
+    fn failed_digest(queue: &Queue, names: &[&str]) -> Arc<Draft> {
+        let posts: Vec<Ticket> = names.iter().map(|name| wait(queue.submit(firing(name), Instant::now()))).collect();
         let mut lease = queue.take().unwrap();
-        let members = lease.jobs().iter().map(Job::member).collect();
-        let draft = Draft { taken: 1, members, ..draft("digest") };
-        finish_with(&mut lease, Reason::Transient, None, Some(draft.clone()));
+        assert_eq!(lease.jobs().len(), names.len());
+        let draft = half_sent(lease.jobs());
+        lease.finish(&Finish { draft: Some(Arc::clone(&draft)), ..finish(Reason::Transient, None) });
         assert!(posts.iter().all(|post| post.outcome.recv().unwrap().reason == Reason::Transient));
         draft
     }
 
-    fn finish_with(lease: &mut Lease<'_>, reason: Reason, remember_for: Option<Duration>, draft: Option<Draft>) {
-        let of_job = || lease.jobs()[0].draft.as_ref().map(|draft| Arc::clone(&draft.members));
-        let members = draft.as_ref().map(|draft| Arc::clone(&draft.members)).or_else(of_job);
-        lease.finish(&Finish { draft, members, ..finish(reason, remember_for) });
+    /// A notification with one alert that fires.
+    fn firing(name: &str) -> Submission {
+        let body = format!(r#"{{"receiver":"{name}","alerts":[{{"fingerprint":"{name}"}}]}}"#);
+        Submission { notification: Notification::decode(body.as_bytes()).unwrap(), ..submission(name) }
     }
 
     #[test]
-    fn member_of_a_failed_digest_finishes_it_for_all() {
+    fn members_of_a_failed_digest_go_on_with_it_one_at_a_time() {
         let queue = queue(9, 2);
-        let cut = failed_digest(&queue, &["a", "b", "c"]);
-
-        let _b = post(&queue, "b");
-        let mut lease = queue.take().unwrap();
-        assert_eq!((names(&lease), lease.jobs()[0].draft.as_ref().unwrap().taken), (vec!["b".to_owned()], 1));
-        let [a, c] = ["a", "c"].map(|name| post(&queue, name));
+        let draft = failed_digest(&queue, &["a", "b", "c"]);
+        let _posts = ["b", "a", "c"].map(|name| post(&queue, name));
+        let lease = queue.take().unwrap();
+        assert_eq!(names(&lease), ["b"]);
+        assert!(Arc::ptr_eq(lease.jobs()[0].draft.as_ref().unwrap(), &draft));
         assert_eq!(queue.lock().next_keys(2, Instant::now()), [], "its digest runs");
-        finish_with(&mut lease, Reason::Transient, None, Some(Draft { taken: 2, ..cut }));
         drop(lease);
+        draft.progress().is_refused = true;
+        let lease = queue.take().unwrap();
+        assert!(names(&lease) == ["a"] && lease.jobs()[0].draft.is_none(), "alone, with a message of its own");
+    }
 
-        let mut lease = queue.take().unwrap();
-        assert_eq!((names(&lease), lease.jobs()[0].draft.as_ref().unwrap().taken), (vec!["a".into(), "c".into()], 2));
-        let b = post(&queue, "b");
-        finish_with(&mut lease, Reason::Delivered, Some(Duration::from_secs(600)), None);
-        assert!([a, c].iter().all(|post| post.outcome.recv().unwrap().reason == Reason::Delivered));
-        assert_eq!(b.outcome.recv().unwrap().reason, Reason::Remembered, "it was posted while the digest was sent");
-        drop(lease);
-        assert_eq!(queue.load().queued, 0);
-        let again = queue.submit(submission("b"), Instant::now());
-        assert!(matches!(again, Submitted::Answered(outcome, Some(_)) if outcome.reason == Reason::Remembered));
+    #[test]
+    fn recovery_takes_its_alerts_out_of_a_draft() {
+        let queue = queue(9, 2);
+        let draft = failed_digest(&queue, &["a", "b", "c"]);
+        let alert = firing("a").notification.firing[0];
+        let [a, b] = ["a", "b"].map(GroupId::of);
+        queue.recovered(&b, &[alert], false);
+        assert_eq!(
+            draft.progress().members.iter().map(|member| member.firing.len()).sum::<usize>(),
+            3,
+            "of another group"
+        );
+        queue.recovered(&a, &[alert], false);
+        assert_eq!(draft.progress().members.iter().map(|member| member.firing.len()).sum::<usize>(), 2);
+        let _posts = ["a", "b"].map(|name| post(&queue, name));
+        let lease = queue.take().unwrap();
+        assert!(names(&lease) == ["a"] && lease.jobs()[0].draft.is_none(), "it is a new one");
+        assert!(queue.take().unwrap().jobs()[0].draft.is_some());
     }
 
     #[test]
@@ -1021,18 +1040,6 @@ mod tests {
     }
 
     #[test]
-    fn finished_job_does_not_end_a_newer_one_of_its_key() {
-        let queue = queue(9, 0);
-        let _first = post(&queue, "a");
-        let mut lease = queue.take().unwrap();
-        lease.finish(&finish(Reason::Transient, None));
-        let second = post(&queue, "a");
-        let _running = queue.take().unwrap();
-        assert_eq!(queue.end(&lease.jobs()[0], finish(Reason::Delivered, None)), 0);
-        assert!(second.outcome.try_recv().is_err());
-    }
-
-    #[test]
     fn job_that_is_not_posted_again_becomes_stale() {
         let queue = queue(9, 1);
         let long_ago = Instant::now() - STALE - Duration::from_secs(1);
@@ -1051,9 +1058,10 @@ mod tests {
         let queue = queue(9, 0);
         let long_ago = Instant::now() - STALE - Duration::from_secs(1);
         let _first = post(&queue, "a");
-        let parts = Arc::new(["taken".into(), "not taken".into()]);
-        let draft = Some(Draft { parts, taken: 1, ..draft("") });
-        queue.take().unwrap().finish(&Finish { draft, ..finish(Reason::Transient, None) });
+        let mut lease = queue.take().unwrap();
+        let draft = Some(half_sent(lease.jobs()));
+        lease.finish(&Finish { draft, ..finish(Reason::Transient, None) });
+        drop(lease);
         let stale = wait(queue.submit(submission("a"), long_ago));
         stale.release_slot();
         let mut lease = queue.take().unwrap();
@@ -1061,7 +1069,7 @@ mod tests {
         lease.give_up(&Outcome::new(Reason::Stale, ""));
         assert_eq!(stale.outcome.recv().unwrap().reason, Reason::Stale);
         let _again = post(&queue, "a");
-        assert_eq!(queue.take().unwrap().jobs()[0].draft.as_ref().unwrap().taken, 1);
+        assert!(queue.take().unwrap().jobs()[0].draft.is_some());
     }
 
     #[test]

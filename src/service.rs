@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, Scope};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
@@ -22,7 +22,7 @@ use crate::outcome::Reason;
 use crate::pipeline::Pipeline;
 use crate::queue::{self, JOINED, Queue};
 use crate::webhook::Webhook;
-use crate::worker::{Worker, send_notices};
+use crate::worker::Worker;
 
 /// What ran was finished.
 pub const EXIT_DRAINED: u8 = 0;
@@ -45,8 +45,6 @@ const MEMORY: u64 = 64 * 1024 * 1024;
 const SPARE_DESCRIPTORS: u64 = 48;
 /// A failed job's draft is kept for so long at least: a retry comes at every `group_interval`.
 const RETRIED_WITHIN: Duration = Duration::from_secs(60 * 60);
-/// How often a drain looks whether the last notice was sent.
-const NOTICE_CHECK: Duration = Duration::from_millis(20);
 /// Time to write the answers that are due when the service stops.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
@@ -87,8 +85,7 @@ fn serve(config: Config) -> Result<Infallible, String> {
     let metrics_limits = Limits { connections: METRICS_CONNECTIONS, body_memory: 0 };
     let metrics_server = metrics_listen.map(|address| bind("METRICS_ADDR", address, metrics_limits)).transpose()?;
     let is_ready = AtomicBool::new(true);
-    let (notices, due_notices) = channel();
-    let worker = Worker { queue: &queue, pipeline: &pipeline, metrics: &metrics, job_timeout, notices };
+    let worker = Worker { queue: &queue, pipeline: &pipeline, metrics: &metrics, job_timeout };
     let webhook = Webhook {
         queue: &queue,
         pipeline: &pipeline,
@@ -104,7 +101,6 @@ fn serve(config: Config) -> Result<Infallible, String> {
         for number in 0..workers {
             start(scope, format!("worker-{number}"), || worker.run());
         }
-        start(scope, "notices".into(), || send_notices(&pipeline, due_notices));
         start(scope, "accept".into(), || server.serve(|exchange| webhook.answer(exchange)));
         if let Some(server) = &metrics_server {
             log::info!("metrics on http://{}", server.local_addr());
@@ -127,11 +123,6 @@ fn serve(config: Config) -> Result<Infallible, String> {
             );
             // Their posts see the connection end.
             exit(EXIT_CUT_OFF);
-        }
-        // A notice takes no worker's place, and is waited for all the same.
-        let started = Instant::now();
-        while pipeline.sends_a_notice() && started.elapsed() < drain_timeout {
-            thread::sleep(NOTICE_CHECK);
         }
         let unanswered = server.shutdown(LAST_ANSWERS);
         log::info!("drained, {unanswered} clients did not read their answer");

@@ -183,7 +183,7 @@ impl Webhook<'_> {
         let group_field = group_field(&notification.group_key);
         let (receiver, alerts) = (logged(&notification.receiver), notification.alerts.len());
         // In this order: a job of the same key that delivers it in between is known then, and answers with its own id.
-        let answer = self.pipeline.recall(&group, &notification).outcome();
+        let answer = self.pipeline.recall(&group, &notification).err();
         let submitted = match answer.filter(|_| !self.queue.knows(&key)) {
             // Not queued, so that a recovery stands in no digest.
             Some(outcome) => Submitted::Answered(outcome, None),

@@ -1,7 +1,6 @@
 //! Workers: each takes a lease from the queue, runs it through the pipeline, answers its posts, and logs it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -9,7 +8,6 @@ use log::Level;
 
 use crate::logger::{self, FIELDS};
 use crate::metrics::{Counter, Metrics};
-use crate::notices::Notice;
 use crate::outcome::{Held, Outcome, Reason};
 use crate::pipeline::{Pipeline, Report};
 use crate::queue::{Job, Lease, Queue, STALE};
@@ -26,8 +24,6 @@ pub(crate) struct Worker<'q> {
     pub(crate) metrics: &'q Metrics,
     /// `JOB_TIMEOUT`.
     pub(crate) job_timeout: Duration,
-    /// To [`send_notices`].
-    pub(crate) notices: Sender<Notice>,
 }
 
 impl<'q> Worker<'q> {
@@ -47,9 +43,11 @@ impl<'q> Worker<'q> {
             self.give_up(&mut lease, Outcome::new(Reason::Panicked, "an internal fault, see the log"))
         });
         log_finished(&report, lease.jobs(), posts);
-        if let Some(notice) = report.notice {
-            // It fails when the process ends.
-            let _ = self.notices.send(notice);
+        // A panic is logged where it happens.
+        match catch_unwind(AssertUnwindSafe(|| self.pipeline.send_notice())) {
+            Ok(Some((level, message))) => log::log!(level, "{message}"),
+            Ok(None) => {}
+            Err(_) => self.pipeline.notices().gave_up(),
         }
     }
 
@@ -92,18 +90,6 @@ impl<'q> Worker<'q> {
     }
 }
 
-/// Sends notices one after the other, for a thread of its own: no job waits for them.
-pub(crate) fn send_notices(pipeline: &Pipeline, notices: Receiver<Notice>) {
-    for notice in notices {
-        // A panic is logged where it happens; it costs this notice, not the next one.
-        match catch_unwind(AssertUnwindSafe(|| pipeline.send_notice(&notice))) {
-            Ok(Some((level, message))) => log::log!(level, "{message}"),
-            Ok(None) => {}
-            Err(_) => pipeline.notice_failed(&notice),
-        }
-    }
-}
-
 /// Writes the log line of a notification that took no job of its own. `fields` are in logfmt, "" for none.
 pub(crate) fn log_outcome(outcome: &Outcome, fields: &str) {
     log_line(outcome.reason.row().level, outcome, fields);
@@ -132,7 +118,7 @@ pub(crate) fn log_line(level: Level, outcome: &Outcome, fields: &str) {
 /// Logs a job, or a digest: a line for its first member with what it took, and a line for each further member, since a
 /// person looks for its own id or groupKey.
 fn log_finished(report: &Report, jobs: &[Job], posts: usize) {
-    let Report { outcome, draft, partial, model, wecom, facts, notice: _ } = report;
+    let Report { outcome, draft, partial, model, wecom, facts } = report;
     let Some((first, others)) = jobs.split_first() else { return };
     let level = if partial.is_empty() { outcome.reason.row().level } else { Level::Warn };
     let alerts: usize = jobs.iter().map(|job| job.notification.count()).sum();
@@ -141,7 +127,7 @@ fn log_finished(report: &Report, jobs: &[Job], posts: usize) {
          completion_tokens={} wecom_ms={}",
         job_fields(first),
         jobs.len(),
-        draft.as_ref().map_or(0, |draft| draft.parts.len()),
+        draft.as_ref().map_or(0, |draft| draft.progress().parts().len()),
         model.calls,
         model.took.as_millis(),
         model.usage.prompt,

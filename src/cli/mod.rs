@@ -138,7 +138,7 @@ fn send_test(mut config: Config, everyone: bool) -> Result<String, String> {
     let recipients = Arc::new(pipeline.wecom().default_recipients().clone());
     // Another one each time, or WeCom would take the next test's message for this one.
     let id = JobId(now.subsec_nanosecond().unsigned_abs() & 0xff_ffff);
-    let job = Job { key, serial: 0, id, accepted, group, notification, recipients, draft: None, is_stale: false };
+    let job = Job { key, id, accepted, group, notification, recipients, draft: None, is_stale: false };
     say(format!("…     DeepSeek explains the test alert, and WeCom gets it: {job_timeout:?} at most (JOB_TIMEOUT)"));
     let report = pipeline.run(&[job], accepted + job_timeout, false);
 
@@ -146,8 +146,10 @@ fn send_test(mut config: Config, everyone: bool) -> Result<String, String> {
     if let Some(draft) = draft {
         let (took, tokens) = (model.took.as_millis(), model.usage.total());
         say(format!("ok    DeepSeek: {took} ms, {} call(s), {tokens} tokens", model.calls));
-        if draft.taken > 0 {
-            say(format!("ok    WeCom: part {} of {}, {} ms", draft.taken, draft.parts.len(), wecom.took.as_millis()));
+        let progress = draft.progress();
+        if progress.taken > 0 {
+            let (parts, took) = (progress.parts().len(), wecom.took.as_millis());
+            say(format!("ok    WeCom: part {} of {parts}, {took} ms", progress.taken));
         }
     }
     if !partial.is_empty() {

@@ -157,8 +157,8 @@ fn failed_all_clear_is_not_logged_as_a_need_for_a_person() {
 fn what_is_refused_for_its_bytes_does_not_blame_queue_size() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let latch = hold(&deepseek, "Big");
-    let sidecar = Sidecar::with(&deepseek, &wecom).env("WORKERS", "1").start();
-    // Each is held with what fits into 192 KiB.
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("WORKERS", "1").env("QUEUE_SIZE", "500").start();
+    // Each is held with what fits into 128 KiB.
     let big = |number: usize| {
         let instances: Vec<_> = (0..12).map(|instance| instance.to_string()).collect();
         let alert = notification(&format!("Big{number}")).instances(instances.iter().map(String::as_str));
@@ -166,7 +166,7 @@ fn what_is_refused_for_its_bytes_does_not_blame_queue_size() {
     };
     let mut refused = String::new();
     thread::scope(|scope| {
-        for number in 0..120 {
+        for number in 0..200 {
             let body = big(number);
             let sidecar = &sidecar;
             let post = scope.spawn(move || sidecar.post(&body));

@@ -377,10 +377,28 @@ fn recipients_that_wecom_does_not_know_fall_back_to_the_default_ones() {
     assert_eq!(message.touser, "sre");
     assert!(message.text.contains("企业微信中没有 team-of-nobody"), "{}", message.text);
 
+    sidecar.wait_log("partial=\"team-of-nobody\"");
+
     // The default recipients have nobody to fall back to.
     wecom.reply(Api::Send, Reply::Errcode(81_013));
     let reply = sidecar.post(&notification("InodesWillFill").build());
     assert_eq!(reply.status, 422, "{}", reply.text);
+}
+
+/// Fault: the message stayed turned to the default recipients, also when these were as unknown.
+#[test]
+fn named_recipients_are_tried_first_again_when_the_default_ones_are_unknown_too() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    wecom.reply(Api::Send, Reply::Errcode(81_013));
+    let sidecar = Sidecar::with(&deepseek, &wecom).env("WECHAT_TO_USER", "sre").start();
+    let alert = notification("DiskWillFill").build();
+    assert_eq!(sidecar.post_to("/handle_alert?touser=zhangsan", &alert).status, 422);
+    wecom.reply(Api::Send, Reply::Natural);
+    assert_eq!(sidecar.post_to("/handle_alert?touser=zhangsan", &alert).status, 200);
+    let [message] = &wecom.delivered()[..] else { panic!("one message") };
+    assert_eq!(message.touser, "zhangsan");
+    assert!(!message.text.contains("企业微信中没有"), "{}", message.text);
+    assert_eq!(deepseek.calls(), 1);
 }
 
 #[test]
