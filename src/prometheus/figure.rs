@@ -50,28 +50,35 @@ pub struct Figure {
 }
 
 /// The figure of the worst of these alerts of one rule, which are all (`is_whole`) or not. An alert has a figure when the
-/// answer has exactly one series whose labels all are the alert's, and no other alert has the same one.
+/// answer has exactly one series whose labels all are the alert's.
 pub(super) fn worst(alerts: &[&Alert], answer: &[Series], comparison: &Comparison, is_whole: bool) -> Option<Figure> {
     if alerts.len() * answer.len() > MAX_PAIRS {
         return None;
     }
-    let own = |alert: &Alert| only(answer.iter().enumerate().filter(|(_, series)| is_of(&series.metric, alert)));
-    let all: Vec<_> = alerts
-        .iter()
-        .filter_map(|alert| own(alert).and_then(|(at, series)| Some((finite(&series.value.1)?, at, *alert, series))))
-        .collect();
+    let value = |alert: &Alert| {
+        let series = only(answer.iter().filter(|series| is_of(&series.metric, alert)))?;
+        Some((finite(&series.value.1)?, series))
+    };
+    let found: Vec<_> =
+        alerts.iter().filter_map(|alert| value(alert).map(|(now, series)| (now, *alert, series))).collect();
     let (sign, extreme) = if comparison.is_above { (-1.0, "最高") } else { (1.0, "最低") };
-    let (now, at, alert, series) = all.iter().min_by(|one, other| (sign * one.0).total_cmp(&(sign * other.0)))?;
-    // They are of different places that the series does not tell apart.
-    if all.iter().any(|(_, other, of, _)| other == at && of.labels != alert.labels) {
+    let order = |now: &f64, other: &f64| (sign * now).total_cmp(&(sign * other));
+    let (now, alert, series) = found.iter().copied().min_by(|(now, ..), (other, ..)| order(now, other))?;
+    // Alerts of one series are of several places that it does not tell apart.
+    if found.iter().any(|(_, other, of)| std::ptr::eq(*of, series) && other.labels != alert.labels) {
         return None;
     }
-    let mut series = series.metric.clone();
-    series.remove("__name__");
-    let (alert, now, threshold) = (Alert::clone(alert), *now, comparison.threshold);
-    let unit = unit(&alert, comparison, now);
-    let extreme = Some(extreme).filter(|_| is_whole && alerts.len() > 1 && all.len() == alerts.len());
-    Some(Figure { alert, extreme, now, threshold, series, unit, ..Figure::default() })
+    let mut labels = series.metric.clone();
+    labels.remove("__name__");
+    Some(Figure {
+        alert: alert.clone(),
+        extreme: Some(extreme).filter(|_| is_whole && alerts.len() > 1 && found.len() == alerts.len()),
+        now,
+        threshold: comparison.threshold,
+        unit: unit(alert, comparison, now),
+        series: labels,
+        ..Figure::default()
+    })
 }
 
 impl Figure {

@@ -400,12 +400,14 @@ impl Queries<'_> {
         let other =
             |name: &str, value: &str| format!(r#"count by ({name}) (up{{{name}!="",{name}!={}}})"#, quote(value));
         queries.extend(lost.iter().map(|(name, value)| other(name, value)));
+        // Without any target nothing is said by those that are not there.
+        queries.extend(lost.first().map(|_| "count(up)".to_owned()));
         let answer = self.ask(&queries.join(" or "));
         let (own, others): (Vec<Series>, Vec<Series>) =
             answer.iter().flatten().cloned().partition(|series| series.metric.contains_key("alertstate"));
-        let is_sum = !lost.is_empty()
-            && (answer.is_none()
-                || others.iter().any(|series| lost.iter().any(|(name, _)| series.metric.contains_key(*name))));
+        let is_checked = others.iter().any(|series| series.metric.is_empty());
+        let is_other = |series: &Series| lost.iter().any(|(name, _)| series.metric.contains_key(*name));
+        let is_sum = !lost.is_empty() && (!is_checked || others.iter().any(is_other));
         if is_sum && alerts.len() > 1 {
             // Nothing names the alert that the others are of.
             return None;

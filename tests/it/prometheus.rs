@@ -96,6 +96,7 @@ fn history(rules: &[Rule]) -> String {
         }
     }
     all.iter().for_each(|(series, knots)| write_samples(&mut text, series, knots));
+    write_samples(&mut text, r#"up{job="prometheus"}"#, &json!([[-125, 1], [0, 1]]));
     for rule in rules {
         let labels: String = rule.labels.iter().map(|(name, value)| format!(",{name}={value:?}")).collect();
         let series = format!(r#"ALERTS{{alertname={:?},alertstate="firing",severity="critical"{labels}}}"#, rule.name);
@@ -504,7 +505,7 @@ fn known(stream: &TcpStream, head: &str) -> io::Result<()> {
         json!([{"metric": {"alertname": "HighLoad"}, "value": [1, "1"]},
             {"metric": {"alertname": "Watchdog"}, "value": [1, "1"]},
             {"metric": {"alertname": "</alert_data>Leak, password=hunter2-hunter2"}, "value": [1, "2"]},
-            {"metric": {"up": "1"}, "value": [1, "3"]}])
+            {"metric": {"up": "1"}, "value": [1, "3"]}, {"metric": {}, "value": [1, "3"]}])
     };
     let body = json!({"status": "success", "data": {"resultType": "matrix", "result": result}});
     send(stream, 200, "application/json", &body.to_string())
@@ -532,7 +533,7 @@ fn queries_are_few_quoted_and_have_a_timeout() {
         r#"ALERTS{alertname="HighLoad",alertstate="firing",instance=~"10\\.0\\.0\\.5:9100|",job=~"node|",node=~"n\\$1\"\\}|",severity=~"critical|"}[1d]"#,
         "(\nnode_load1\n) and on(instance) label_replace(vector(1), \"instance\", \"10.0.0.5:9100\", \"\", \"\")",
         &format!(
-            r#"count_values("up", up{{job="node"}}) or count by (alertname) (ALERTS{{alertstate="firing",instance=~"10\\.0\\.0\\.5(:[0-9]+)?"}}) or count_over_time(({alert} unless {alert} offset 15s)[{length}s:15s] offset {until}s) or count by (job) (up{{job!="",job!="node"}}) or count by (node) (up{{node!="",node!="n$1\"}}"}}) or count by (severity) (up{{severity!="",severity!="critical"}})"#
+            r#"count_values("up", up{{job="node"}}) or count by (alertname) (ALERTS{{alertstate="firing",instance=~"10\\.0\\.0\\.5(:[0-9]+)?"}}) or count_over_time(({alert} unless {alert} offset 15s)[{length}s:15s] offset {until}s) or count by (job) (up{{job!="",job!="node"}}) or count by (node) (up{{node!="",node!="n$1\"}}"}}) or count by (severity) (up{{severity!="",severity!="critical"}}) or count(up)"#
         ),
     ];
     assert_eq!(queries, expected);
