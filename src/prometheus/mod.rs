@@ -42,9 +42,9 @@ const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 /// Time within which [`Facts::activations`] are counted.
 pub(crate) const ACTIVATIONS_WITHIN: Duration = Duration::from_secs(DAY.unsigned_abs());
-/// Seconds between evaluations of a rule: a longer time between two samples is a pause.
+/// The most seconds between evaluations of a rule: a longer time between two samples is a pause.
 const LONGEST_INTERVAL: f64 = 15.0 * 60.0;
-/// Evaluations by which an alert may begin elsewhere, in the other Prometheus of a pair, and the most seconds of one.
+/// By how many evaluations an alert may begin later here than in the other Prometheus of a pair; the most seconds of one.
 const TOLERANCE: f64 = 2.0;
 const USUAL_INTERVAL: f64 = 60.0;
 /// Seconds between the points at which pauses are looked for a second time.
@@ -154,7 +154,7 @@ struct Data {
 }
 
 /// A series with its value, or its values over time.
-#[derive(Clone, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default)]
 struct Series {
     metric: Labels,
@@ -272,6 +272,8 @@ impl Queries<'_> {
             credential.renew(refused);
         }
         let text = String::from_utf8_lossy(&received.body);
+        let secrets: Vec<&Secret> = token.iter().chain(&header).collect();
+        let quoted = |text: &str| upstream::quote(text, &secrets);
         if text.matches("\"metric\"").count() > MAX_SERIES {
             return Err(format!("more than {MAX_SERIES} series"));
         }
@@ -280,15 +282,15 @@ impl Queries<'_> {
             // Prometheus 2.48 to 2.53 have hints among the warnings.
             let is_whole = !is_partial && warnings.iter().all(|warning| warning.starts_with("PromQL info"));
             self.has_answer = true;
-            return if is_whole { Ok(data.result) } else { Err(format!("a partial answer: {}", warnings.join(", "))) };
+            return is_whole
+                .then_some(data.result)
+                .ok_or_else(|| format!("a partial answer: {}", quoted(&warnings.join(", "))));
         }
         // Prometheus' own time-out, and what is no Prometheus. Another error is of this query alone.
         if text.contains("\"timeout\"") || !text.contains("\"errorType\"") {
             self.deadline = Instant::now();
         }
-        let secrets: Vec<&Secret> = token.iter().chain(&header).collect();
-        let quoted = upstream::quote(&text, &secrets);
-        Err(format!("answered {} and no result of a query: {quoted}", received.status))
+        Err(format!("answered {} and no result of a query: {}", received.status, quoted(&text)))
     }
 
     /// Asks for all facts: the value now, whether the alert is known here, the value's history, and what is around it.
@@ -302,7 +304,8 @@ impl Queries<'_> {
         // What is said of one alert is said of the one that has the figure, or of the only one.
         let concerned = if found.is_some() { &[subject] } else { &alerts[..] };
         let figure = found.as_ref().map(|(figure, comparison)| self.with_history(figure.clone(), comparison));
-        self.surroundings(&alerts, concerned, &run, figure)
+        self.surroundings(&alerts, concerned, &run, figure);
+        Some(())
     }
 
     /// The figure of the first of these alerts whose rule compares something.
@@ -375,24 +378,12 @@ impl Queries<'_> {
 
     /// What is around the `concerned` alerts, in one query: how many targets of their job answer, what else fires where they
     /// are, how often the only one began to fire, counted anew, and whether the figure may be that of several clusters.
-    fn surroundings(
-        &mut self,
-        alerts: &[&Alert],
-        concerned: &[&Alert],
-        run: &Run,
-        figure: Option<Figure>,
-    ) -> Option<()> {
+    fn surroundings(&mut self, alerts: &[&Alert], concerned: &[&Alert], run: &Run, figure: Option<Figure>) {
         let job = shared(concerned, "job").unwrap_or_default();
         let areas = areas(concerned, run);
         let place = areas.as_ref().and_then(|areas| place(concerned, run, areas));
         let before = run.before.as_ref().filter(|_| concerned.len() == 1);
-        // What this API knows of the alert and the figure has not: of such a label it may be the sum of all values.
-        let is_lost = |name: &str| {
-            let has_it =
-                |figure: &Figure| figure.series.contains_key(name) || ["alertname", "alertstate"].contains(&name);
-            is_plain_name(name) && !figure.as_ref().is_none_or(has_it)
-        };
-        let lost: Vec<_> = run.labels.iter().filter(|(name, _)| is_lost(name)).collect();
+        let lost = figure.as_ref().map(|figure| run.lost_by(figure)).unwrap_or_default();
         let mut queries: Vec<String> = Vec::new();
         queries.extend(areas.map(|areas| format!(r#"count_values("up", up{{job={}{areas}}})"#, quote(job))));
         queries.extend(place.iter().map(|(_, query)| query.clone()));
@@ -403,17 +394,17 @@ impl Queries<'_> {
         // Without any target nothing is said by those that are not there.
         queries.extend(lost.first().map(|_| "count(up)".to_owned()));
         let answer = self.ask(&queries.join(" or "));
+        let is_answered = answer.is_some();
         let (own, others): (Vec<Series>, Vec<Series>) =
-            answer.iter().flatten().cloned().partition(|series| series.metric.contains_key("alertstate"));
+            answer.into_iter().flatten().partition(|series| series.metric.contains_key("alertstate"));
         let is_checked = others.iter().any(|series| series.metric.is_empty());
         let is_other = |series: &Series| lost.iter().any(|(name, _)| series.metric.contains_key(*name));
         let is_sum = !lost.is_empty() && (!is_checked || others.iter().any(is_other));
-        if is_sum && alerts.len() > 1 {
-            // Nothing names the alert that the others are of.
-            return None;
-        }
         self.facts.figure = figure.filter(|_| !is_sum);
-        answer?;
+        // Without the figure nothing would name one of several alerts.
+        if !is_answered || is_sum && alerts.len() > 1 {
+            return;
+        }
         let counted = own.iter().find(|series| series.metric == run.labels).map_or("0", |series| &series.value.1);
         let before = before.filter(|(before, _)| before.to_string() == counted);
         self.facts.activations = before.map(|(before, _)| before + 1);
@@ -425,7 +416,15 @@ impl Queries<'_> {
             firing.partition(|name| alerts.iter().any(|alert| alert.name() == name));
         // Where the alert itself is not seen, others may be hidden as well.
         self.facts.others = place.filter(|_| !own.is_empty()).map(|(place, _)| (place, others));
-        Some(())
+    }
+}
+
+impl Run {
+    /// The labels that this API knows of the alert and the figure has not, which may be the sum of all values of one.
+    fn lost_by(&self, figure: &Figure) -> Vec<(&String, &String)> {
+        let is_kept =
+            |name: &String| figure.series.contains_key(name) || ["alertname", "alertstate"].contains(&name.as_str());
+        self.labels.iter().filter(|(name, _)| !is_kept(name) && is_plain_name(name)).collect()
     }
 }
 
