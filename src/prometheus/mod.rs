@@ -314,9 +314,10 @@ impl Queries<'_> {
         let (name, comparison, expression) =
             rules.find_map(|(name, expression)| Some((name, Comparison::of(&expression)?, expression)))?;
         let answer = self.ask(&expression)?;
-        let is_same = |alert: &&Alert| alert.name() == name && alert.expression().as_ref() == Some(&expression);
-        let alerts: Vec<&Alert> = alerts.iter().copied().filter(is_same).collect();
-        let figure = figure::worst(&alerts, &answer, &comparison, is_whole)?;
+        let named: Vec<&Alert> = alerts.iter().copied().filter(|alert| alert.name() == name).collect();
+        let is_same = |alert: &&Alert| alert.expression().as_ref() == Some(&expression);
+        let alerts: Vec<&Alert> = named.iter().copied().filter(is_same).collect();
+        let figure = figure::worst(&alerts, &answer, &comparison, is_whole && alerts.len() == named.len())?;
         Some((figure, comparison))
     }
 

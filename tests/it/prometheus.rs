@@ -661,6 +661,18 @@ fn of_several_alerts_the_line_names_the_worst() {
     assert_eq!(sidecar.post(&alert).status, 200);
     let text = &wecom.delivered()[1].text;
     assert!(text.contains("的分析（#") && !text.contains("当时"), "{text}");
+    // Another rule of that name compares something else.
+    let mut rules = alert.clone();
+    rules["groupKey"] = "rules".into();
+    let mut third = rules["alerts"][0].clone();
+    (third["labels"]["instance"], third["generatorURL"]) = ("10.0.0.8:9100".into(), "".into());
+    rules["alerts"].as_array_mut().unwrap().push(third);
+    for (number, alert) in rules["alerts"].as_array_mut().unwrap().iter_mut().enumerate() {
+        alert["fingerprint"] = format!("r{number}").into();
+    }
+    assert_eq!(sidecar.post(&rules).status, 200);
+    let text = &wecom.delivered()[2].text;
+    assert!(text.contains("依据：10.0.0.6 当前 9（阈值 5）"), "{text}");
     // What was cut away may be higher.
     let mut cut = alert;
     cut["truncatedAlerts"] = 7.into();
@@ -669,7 +681,7 @@ fn of_several_alerts_the_line_names_the_worst() {
         alert["fingerprint"] = format!("c{number}").into();
     }
     assert_eq!(sidecar.post(&cut).status, 200);
-    let text = &wecom.delivered()[2].text;
+    let text = &wecom.delivered()[3].text;
     assert!(text.contains("依据：10.0.0.6 当前 9（阈值 5），1 小时前 5，仍在上升；"), "{text}");
 }
 
