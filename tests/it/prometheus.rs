@@ -643,6 +643,23 @@ fn repeat_asks_anew_and_what_is_remembered_or_joined_does_not() {
 }
 
 #[test]
+fn activations_below_those_that_the_sidecar_has_seen_are_left_out() {
+    let server = server(known);
+    let (_deepseek, wecom, builder) = sidecar(&server.url());
+    let sidecar = builder.start();
+    let mut alert = asked("HighLoad");
+    assert_eq!(sidecar.post(&alert).status, 200);
+    assert!(wecom.delivered()[0].text.contains("；24 小时内第 1 次；"), "{}", wecom.delivered()[0].text);
+    let mut resolved = alert.clone();
+    (resolved["status"], resolved["alerts"][0]["status"]) = ("resolved".into(), "resolved".into());
+    assert_eq!(sidecar.post(&resolved).status, 200);
+    alert["alerts"][0]["startsAt"] = (Timestamp::now() - Duration::from_secs(570)).to_string().into();
+    assert_eq!(sidecar.post(&alert).status, 200);
+    let text = &wecom.delivered()[1].text;
+    assert!(text.contains("1 小时内第 2 次") && text.contains("依据：当前 6") && !text.contains("24 小时内"), "{text}");
+}
+
+#[test]
 fn of_several_alerts_the_line_names_the_worst() {
     let server = server(known);
     let (deepseek, wecom, builder) = sidecar(&server.url());
