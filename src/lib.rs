@@ -45,6 +45,7 @@ mod lock;
 mod outcome;
 mod percent;
 pub mod secret;
+mod table;
 
 /// The rows of a table below `tests/it/cases/rows`: a JSON array on each line.
 #[cfg(test)]

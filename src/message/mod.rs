@@ -209,16 +209,26 @@ fn body(input: &MessageInput<'_>, part_bytes: usize) -> Vec<String> {
         Content::Analysis { text, cut } => {
             let mut lines = markdown::lines(text);
             marks::trim(&mut lines);
-            if marks::has_headings_only(&lines) {
+            if lines.iter().all(|line| line.kind == Kind::Title) {
                 return alert_texts("模型没有返回有效内容。");
-            }
-            if cut {
-                lines.push(Line::new(Kind::Text, "（回答过长，后文缺失）"));
             }
             let measured = input.facts.list().join("\n") + &input.facts.names();
             let answer: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
             let invented = Invented::new(&answer.join("\n"), input.notifications, &measured);
-            let mut blocks = marks::blocks(&marks::mark(lines, &invented));
+            let mut lines = marks::mark(lines, &invented);
+            if cut {
+                let note = "（回答过长，后文缺失）";
+                // Of the last command only the begin may have come: `rm -rf /data` was to end in `/tmp`.
+                let is_begun = |last: &&mut Line| {
+                    let line = last.text.rsplit('\n').next().unwrap_or_default();
+                    last.kind == Kind::Command && text.trim_end().ends_with(line)
+                };
+                match lines.last_mut().filter(is_begun) {
+                    Some(last) => last.text.replace_range(last.text.rfind('\n').map_or(0, |at| at + 1).., note),
+                    None => lines.push(Line::new(Kind::Text, note)),
+                }
+            }
+            let mut blocks = marks::blocks(&lines);
             if let Some(reused) = input.reused {
                 let clock = Clock { now: input.now, zone: input.zone };
                 blocks.insert(0, header::introduction(clock, reused));
@@ -400,6 +410,24 @@ deepseek 告警解析与处理建议 #3f9a2c";
             ..input(&[&node], "")
         });
         assert!(cut[0].contains("结论：磁盘\n（回答过长，后文缺失）\n\n<a href"), "{}", cut[0]);
+    }
+
+    #[test]
+    fn command_that_may_have_been_cut_is_left_out() {
+        let node = node();
+        let begin = "结论：满\n\n处理步骤：\n1. 看：\n```\ndf -h\n";
+        for (end, shown) in [
+            ("rm -rf /data", "1. 看： ⚠️高危\ndf -h\n（"),
+            ("```\n2. 清理：\nrm -rf /data", "df -h\n2. 清理： ⚠️高危\n（"),
+            ("```\n2. 清理：`rm -rf /data", "df -h\n2. 清理： ⚠️高危\n（"),
+            ("```\n2. 清理：`rm -rf /data/tmp`", "2. 清理： ⚠️高危\nrm -rf /data/tmp\n（"),
+            ("rm -rf /data/tmp\n```", "1. 看： ⚠️高危\ndf -h\nrm -rf /data/tmp\n（"),
+        ] {
+            let text = format!("{begin}{end}");
+            let parts =
+                check(&MessageInput { content: Content::Analysis { text: &text, cut: true }, ..input(&[&node], "") });
+            assert!(parts[0].contains(&format!("{shown}回答过长，后文缺失）")), "{}", parts[0]);
+        }
     }
 
     #[test]

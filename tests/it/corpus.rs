@@ -151,6 +151,8 @@ impl Answer {
                 None => commands.extend(line.split('`').skip(1).step_by(2).map(str::to_owned)),
             }
         }
+        // Of the last command of a cut answer only the begin came.
+        commands.truncate(commands.len() - usize::from(self.is("cut") && in_fence));
         // A backslash keeps a pipe out of a table's grid.
         commands.iter().map(|command| command.replace("\\|", "|").trim().to_owned()).filter(|c| !c.is_empty()).collect()
     }
