@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::Offset;
 
-use super::target::{Targets, common_labels, shown_labels, targets};
+use super::target::{Targets, common_labels, name_among, shown_labels, targets};
 use super::{Occasion, Reused, text};
 use crate::alertmanager::{Alert, Notification, Pair, worst_first};
 use crate::prometheus::Facts;
@@ -217,12 +217,14 @@ pub(crate) fn header(
 /// `依据：当前 93.4（阈值 85），1 小时前 61，仍在上升；24 小时内第 4 次`: as many pieces as fit into about `bytes`. Of several alerts it
 /// names the one that the figure is of.
 pub(crate) fn facts_line(facts: &Facts, notifications: &[&Notification], bytes: usize) -> String {
-    let mut pieces = facts.pieces.clone();
+    let mut pieces = facts.pieces();
     if let (Some(figure), Some(value)) = (&facts.figure, pieces.first_mut()) {
-        let alert = &figure.alert;
-        let mut others = notifications.iter().flat_map(|one| &one.alerts).filter(|other| *other != alert).peekable();
-        let target = targets(&[alert], &common_labels(notifications)).one.filter(|_| others.peek().is_some());
-        let name = others.any(|other| other.name() != alert.name()).then(|| text::short_line(alert.name(), MAX_VALUE));
+        let alerts: Vec<&Alert> = notifications.iter().flat_map(|one| &one.alerts).collect();
+        let name = alerts.iter().any(|other| other.name() != figure.alert.name());
+        let name = name.then(|| text::short_line(figure.alert.name(), MAX_VALUE));
+        let target = name_among(&figure.alert, &alerts, &common_labels(notifications));
+        let Some(target) = target else { return String::new() };
+        let target = Some(target).filter(|target| !target.is_empty());
         // 最高 10.20.3.38 98.6%, DiskFull 10.20.3.38 当前 98.6%.
         let words = match figure.extreme {
             Some(word) => [name, Some(word.into()), target],
@@ -528,6 +530,7 @@ fn numbered(name: &str) -> &str {
 mod tests {
     use super::*;
     use crate::message::Firing;
+    use crate::prometheus::Figure;
 
     fn clock() -> Clock {
         Clock { now: "2026-11-23T11:00:00Z".parse().unwrap(), zone: Offset::constant(8) }
@@ -645,6 +648,42 @@ mod tests {
         let introduced = Reused { value: "1843 秒", occasion: Occasion::Repeat, ..reused };
         assert_eq!(introduction(clock(), introduced), "以下是 15:33 的分析（#2b7710），当时 1843 秒：");
         assert_eq!(introduction(clock(), reused), "沿用 15:33 的分析（#2b7710）：");
+    }
+
+    #[test]
+    fn line_of_facts_names_the_series_it_speaks_of() {
+        let (mount, topic) = (
+            r#""alertname":"A","instance":"db:9100","job":"node","mountpoint""#,
+            r#""alertname":"A","instance":"kafka-exporter:9308","job":"kafka","topic""#,
+        );
+        for (alerts, extreme, expected) in [
+            (vec![format!(r#"{mount}:"/a""#)], None, "当前 97"),
+            (vec![format!(r#"{mount}:"/a""#), format!(r#"{mount}:"/b""#)], Some("最高"), "最高 db（/a） 97"),
+            (vec![format!(r#"{topic}:"paid""#), format!(r#"{topic}:"refund""#)], None, "paid 当前 97"),
+            (
+                vec![
+                    r#""alertname":"A","instance":"k","partition":"3""#.into(),
+                    r#""alertname":"A","instance":"k","partition":"4""#.into(),
+                ],
+                None,
+                "k（partition=3） 当前 97",
+            ),
+            (
+                vec![r#""alertname":"A","instance":"k""#.into(), r#""alertname":"B","instance":"k""#.into()],
+                None,
+                "A k 当前 97",
+            ),
+            (vec![r#""alertname":"A""#.into(), r#""alertname":"B""#.into()], None, "A 当前 97"),
+            // Nothing tells them apart that may be shown.
+            (vec![r#""alertname":"A","key":"***""#.into(), r#""alertname":"A","other":"1""#.into()], None, ""),
+        ] {
+            let alerts: Vec<String> = alerts.iter().map(|labels| format!(r#"{{"labels":{{{labels}}}}}"#)).collect();
+            let group = notification(&format!(r#"{{"alerts":[{}]}}"#, alerts.join(",")));
+            let figure = Figure { alert: group.alerts[0].clone(), extreme, now: 97.0, ..Figure::default() };
+            let facts = Facts { figure: Some(figure), ..Facts::default() };
+            let line = facts_line(&facts, &[&group], 500);
+            assert_eq!(line.trim_start_matches("依据："), expected);
+        }
     }
 
     #[test]

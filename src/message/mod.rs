@@ -198,7 +198,7 @@ fn body(input: &MessageInput<'_>, part_bytes: usize) -> Vec<String> {
             if lines.iter().all(|line| line.kind == Kind::Title) {
                 return alert_texts("模型没有返回有效内容。");
             }
-            let measured = input.facts.list.join("\n") + &input.facts.names;
+            let measured = input.facts.list().join("\n") + &input.facts.names();
             let answer: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
             let invented = Invented::new(&answer.join("\n"), input.notifications, &measured);
             let mut lines = marks::mark(lines, &invented);
@@ -227,6 +227,7 @@ fn body(input: &MessageInput<'_>, part_bytes: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prometheus::Figure;
     use std::sync::LazyLock;
 
     fn notification(json: &str) -> Notification {
@@ -252,11 +253,18 @@ mod tests {
     #[test]
     fn facts_stand_below_the_labels_and_fall_off_from_the_end() {
         let node = node();
-        let pieces =
-            ["93.4%（阈值 85%）", "，1 小时前 61%", "，仍在上升", "；24 小时内第 4 次"].map(str::to_owned).to_vec();
-        let facts = Facts { pieces, ..Facts::default() };
+        let figure = Figure {
+            alert: node.alerts[0].clone(),
+            now: 93.4,
+            threshold: Some(85.0),
+            unit: "%",
+            hour_ago: Some(61.0),
+            trend: Some("仍在上升"),
+            ..Figure::default()
+        };
+        let facts = Facts { figure: Some(figure), activations: Some(4), ..Facts::default() };
         let whole = render(&MessageInput { facts: &facts, ..input(&[&node], ANSWER) }).concat();
-        let line = "依据：93.4%（阈值 85%），1 小时前 61%，仍在上升；24 小时内第 4 次";
+        let line = "依据：db-2 当前 93.4%（阈值 85%），1 小时前 61%，仍在上升；24 小时内第 4 次";
         assert!(whole.contains(&format!("cluster=prod-bj，mountpoint=/data\n{line}\n\n")), "{whole}");
         let mut last = line.len();
         for part_bytes in (MIN_PART_BYTES..2048).rev().step_by(64) {

@@ -108,6 +108,30 @@ fn named(alerts: &[&Alert], common: &[Pair<'_>]) -> Vec<(String, String)> {
     named.collect()
 }
 
+/// What tells an alert apart from those of its rule among these: `db-2`, `db-2（/data）`, `db-2（partition=3）`. "" for
+/// the only one, none where that cannot be told.
+pub(crate) fn name_among(alert: &Alert, alerts: &[&Alert], common: &[Pair<'_>]) -> Option<String> {
+    if alerts.len() == 1 {
+        return Some(String::new());
+    }
+    let named = named(alerts, common);
+    let (name, detail) = alerts.iter().zip(&named).find(|(other, _)| **other == alert)?.1;
+    let is_twin = |other: &Alert, names: &(String, String)| {
+        other.name() == alert.name() && other.labels != alert.labels && (&names.0, &names.1) == (name, detail)
+    };
+    let twins: Vec<&Alert> =
+        alerts.iter().zip(&named).filter(|(other, names)| is_twin(other, names)).map(|(twin, _)| *twin).collect();
+    let is_own =
+        |(label, value): &(&String, &String)| **value != MASK && twins.iter().all(|twin| twin.label(label) != *value);
+    let detail = if twins.is_empty() {
+        detail.clone()
+    } else {
+        let (label, value) = alert.labels.iter().find(is_own)?;
+        format!("{}={}", text::short_line(label, 32), text::short_line(value, MAX_VALUE))
+    };
+    Some(if detail.is_empty() { name.clone() } else { format!("{name}（{detail}）") })
+}
+
 /// Each name once, with its details: `db-1（/data、/var）`, `order-paid（settle、report、refund 等 10 个）`.
 fn with_details(named: &[(String, String)]) -> Vec<String> {
     let (mut seen, mut places, mut details) = (BTreeSet::new(), BTreeMap::new(), Vec::<(&str, Vec<&str>)>::new());

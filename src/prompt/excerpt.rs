@@ -75,9 +75,9 @@ impl Subject<'_> {
     /// What was measured.
     fn measured(&self, bound: usize) -> String {
         // Alerts that are not in the notification have no aliases.
-        let names = Some(&self.facts.names).filter(|names| !names.is_empty() && !self.aliases.hides("alertname"));
+        let names = Some(self.facts.names()).filter(|names| !names.is_empty() && !self.aliases.hides("alertname"));
         let mut list = Members::new(bound);
-        for fact in self.facts.list.iter().chain(names) {
+        for fact in self.facts.list().iter().chain(&names) {
             list.item(&self.text(fact, LONGEST_TEXT));
         }
         list.list()
