@@ -46,6 +46,7 @@ mod mend;
 mod outcome;
 mod percent;
 pub mod secret;
+mod table;
 
 /// The rows of a table below `tests/it/cases/rows`: a JSON array on each line.
 #[cfg(test)]

@@ -1,4 +1,16 @@
-//! Percent-coding of addresses, RFC 3986 section 2.1.
+//! Addresses: their host, and percent-coding (RFC 3986 section 2.1).
+
+/// The host of `host:port`, `[v6]:port` or a URL, without brackets. An address of IPv6 without brackets has no port.
+pub(crate) fn host(address: &str) -> &str {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    match (host.strip_prefix('['), host.rsplit_once(':')) {
+        (Some(bracketed), _) => bracketed.split(']').next().unwrap_or_default(),
+        (None, Some((name, port))) if !name.contains(':') && port.parse::<u16>().is_ok() => name,
+        (None, _) => host,
+    }
+}
 
 /// A byte as it stands in a query value: unreserved characters are not encoded.
 pub(crate) fn encode_byte(byte: u8) -> String {
@@ -36,6 +48,24 @@ pub(crate) fn decode_form(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn host_is_found_in_addresses_and_urls() {
+        for (address, expected) in [
+            ("10.0.0.5:9100", "10.0.0.5"),
+            ("db", "db"),
+            ("[fe80::1]:9100", "fe80::1"),
+            ("[fe80::1]", "fe80::1"),
+            ("fe80::1", "fe80::1"),
+            ("https://u:p@shop.example:8443/health?x", "shop.example"),
+            ("https://[::1]?a", "::1"),
+            ("/dev/sda1", ""),
+            ("a:port", "a:port"),
+            ("数据库-主库:9100", "数据库-主库"),
+        ] {
+            assert_eq!(host(address), expected, "{address}");
+        }
+    }
 
     #[test]
     fn an_encoded_value_adds_nothing_to_the_query_and_decodes_to_itself() {

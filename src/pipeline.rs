@@ -15,7 +15,7 @@ use crate::budget::Budget;
 use crate::deepseek::{self, Analysis, DeepSeek, Usage};
 use crate::history::{Delivered, Explained, History, Recall, Times};
 use crate::lock::unpoisoned;
-use crate::message::{self, Content, MessageInput, Reused, notice};
+use crate::message::{self, Content, MessageInput, Occasion, Reused, notice};
 use crate::metrics::{Counter, Metrics, Sample};
 use crate::notices::Notices;
 use crate::outcome::{Outcome, Reason};
@@ -288,7 +288,7 @@ impl Pipeline {
     fn write(&self, jobs: &[Job], recall: Recall, deadline: Instant, is_busy: bool) -> Modelled<Arc<Draft>> {
         let (Modelled { result, model, facts }, occasion, in_brief) = match recall {
             Recall::Explained { explained, occasion, in_brief } => {
-                let facts = if in_brief { Facts::default() } else { self.facts(jobs, deadline, is_busy) };
+                let facts = if in_brief { Facts::default() } else { self.facts(jobs, occasion, deadline, is_busy) };
                 (Modelled { facts, ..Modelled::without_call(Ok(explained)) }, occasion, in_brief)
             }
             Recall::Unexplained { joined } => (self.analyse(jobs, &joined, deadline, is_busy), None, false),
@@ -320,13 +320,19 @@ impl Pipeline {
     }
 
     /// What Prometheus knows about the jobs' alerts. It takes five seconds at most, and a quarter of what is left.
-    fn facts(&self, jobs: &[Job], deadline: Instant, is_busy: bool) -> Facts {
+    fn facts(&self, jobs: &[Job], occasion: Option<Occasion>, deadline: Instant, is_busy: bool) -> Facts {
+        let known = match occasion {
+            Some(Occasion::Again { count, window, .. }) if window <= prometheus::ACTIVATIONS_WITHIN => {
+                usize::from(count)
+            }
+            _ => 0,
+        };
         let now = Instant::now();
         let until = now + deadline.saturating_duration_since(now) / 4;
         match &self.prometheus {
             None => Facts::default(),
             Some(_) if is_busy => Facts { label: "skipped", ..Facts::default() },
-            Some(prometheus) => prometheus.facts(&notifications(jobs), Timestamp::now(), until),
+            Some(prometheus) => prometheus.facts(&notifications(jobs), known, Timestamp::now(), until),
         }
     }
 
@@ -371,7 +377,7 @@ impl Pipeline {
             Ok(permit) => permit,
             Err(outcome) => return Modelled::without_call(Err(outcome)),
         };
-        let facts = self.facts(jobs, deadline, is_busy);
+        let facts = self.facts(jobs, None, deadline, is_busy);
         let (messages, aliases) = self.prompt.chat(&notifications, joined, &facts);
         let body = self.deepseek.request_body(&messages);
         let started = Instant::now();
@@ -398,7 +404,8 @@ impl Pipeline {
                 analysis.text = revealed;
             }
             let alerts = jobs.iter().map(|job| job.notification.firing.len()).sum();
-            let value = facts.value.clone();
+            // Of several alerts it would not say whose it was.
+            let value = if alerts == 1 { facts.value() } else { String::new() };
             let explained = Explained::new(analysis, id(jobs), alerts, value, Timestamp::now(), Instant::now());
             let explained = Arc::new(explained);
             if let [job] = jobs {

@@ -28,7 +28,7 @@ pub(crate) const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
 /// What a browser shows at `/`.
 const LANDING_PAGE: &str = include_str!("landing.html");
 /// The answer to a notification of nothing but recoveries.
-const NOTHING_FIRING: &str = "告警恢复通知,不做处理";
+const NOTHING_FIRING: &str = "恢复通知，无需处理";
 
 /// What the handlers of requests need.
 #[derive(Debug)]

@@ -37,6 +37,25 @@ const LEAST_URGENT_RANK: usize = 1;
 /// and start.
 const OF_TEXTS: char = '+';
 
+/// Words in the label `job` or `instance` of exporters that speak for other objects than the machine they run on.
+const SPEAKS_FOR_OTHERS: [&str; 9] = [
+    "kube-state-metrics", "blackbox", "snmp", "ceph", "kafka-exporter", "kafka_exporter", "elasticsearch",
+    "cloudwatch", "pushgateway",
+];
+/// Labels that name such objects: with one of them the instance is an exporter, unless both have one value.
+pub(crate) const OBJECTS: [&str; 6] = ["topic", "consumergroup", "ceph_daemon", "index", "addr", "target"];
+/// The port of node_exporter, whose job may be named after what runs on its machine.
+/// <https://github.com/prometheus/prometheus/wiki/Default-port-allocations>
+const NODE_EXPORTER: &str = ":9100";
+
+/// Labels that name what is ill, the best first.
+const TARGETS: [&str; 29] = [
+    "persistentvolumeclaim", "horizontalpodautoscaler", "exported_instance", "exported_pod", "ceph_daemon", "addr",
+    "instance", "pod", "node", "host", "hostname", "nodename", "server", "target", "device", "deployment", "daemonset",
+    "statefulset", "cronjob", "container", "job_name", "topic", "index", "queue", "ingress", "service", "domain",
+    "name", "exported_job",
+];
+
 /// Labels or annotations, sorted by name.
 pub type Labels = BTreeMap<String, String>;
 
@@ -199,6 +218,44 @@ impl Alert {
         })
     }
 
+    /// Whether its label `name` is about how the value was scraped and not about what is ill, such as the address of
+    /// kube-state-metrics. False for an address that is also what is ill.
+    pub(crate) fn is_about_scrape(&self, name: &str) -> bool {
+        let has = |name: &str, word: &str| self.label(name).contains(word);
+        let is_exporter = |name: &str| has(name, "exporter") || has(name, "kube-state-metrics");
+        // Where the scrape has such a label itself, the exporter's own data is in `exported_…`.
+        let is_exported = |name: &str| !self.label(&format!("exported_{name}")).is_empty();
+        match name {
+            "endpoint" | "metrics_path" | "prometheus" | "prometheus_replica" | "replica" => true,
+            "namespace" => is_exporter("pod") || is_exported(name),
+            "instance" | "pod" | "container" | "service" | "job" if is_exported("namespace") || is_exported(name) => {
+                true
+            }
+            "instance" => is_exporter(name) || self.speaks_for_others(),
+            "pod" | "container" | "service" | "job" => is_exporter(name),
+            _ => false,
+        }
+    }
+
+    /// Whether its instance is an exporter of other objects, by its job or by the label that names one.
+    fn speaks_for_others(&self) -> bool {
+        let [instance, job] = ["instance", "job"].map(|name| self.label(name));
+        // The `index` of a card in a machine is a number.
+        let is_name = |value: &str| value != instance && value.contains(|c: char| !c.is_ascii_digit());
+        // A probe of a website has its address as the instance.
+        let is_probed = instance.contains("://") && job.contains("blackbox");
+        let is_known = SPEAKS_FOR_OTHERS.iter().any(|word| job.contains(word) || instance.contains(word));
+        let is_kube = ["service", "container"].iter().any(|name| self.label(name).contains("kube-state-metrics"));
+        let is_other = is_known && !is_probed || is_kube || OBJECTS.iter().any(|name| is_name(self.label(name)));
+        is_other && !instance.ends_with(NODE_EXPORTER)
+    }
+
+    /// The label that names what is ill, and its value; an exporter's own only when there is no other.
+    pub(crate) fn target(&self) -> Option<Pair<'_>> {
+        let named = || TARGETS.map(|name| (name, self.label(name))).into_iter().filter(|(_, value)| !value.is_empty());
+        named().find(|(name, _)| !self.is_about_scrape(name)).or_else(|| named().next())
+    }
+
     /// What it is known by.
     pub(crate) fn identity(&self) -> Identity {
         let start = self.starts_at.map_or(0, Timestamp::as_millisecond);
@@ -291,6 +348,13 @@ impl Notification {
         let texts = self.receiver.len() + self.group_key.len() + self.external_url.len();
         size_of::<Self>() + content + pairs_weight(&self.group_labels) + ids + texts
     }
+}
+
+/// The alerts of these notifications whose content is kept, the worst first.
+pub(crate) fn worst_first<'a>(notifications: &[&'a Notification]) -> Vec<&'a Alert> {
+    let mut alerts: Vec<&Alert> = notifications.iter().flat_map(|notification| &notification.alerts).collect();
+    alerts.sort_by_key(|alert| alert.rank());
+    alerts
 }
 
 /// The rank of a severity's word.
@@ -472,6 +536,32 @@ mod tests {
         let body = br#"{"alerts":[{"startsAt":"2026-11-23 04:27:25"}]}"#;
         let local = Notification::read(&body[..], Timestamp::now(), Offset::constant(8)).unwrap();
         assert_eq!(local.alerts[0].starts_at, Some("2026-11-22T20:27:25Z".parse().unwrap()), "in TIME_ZONE");
+    }
+
+    #[test]
+    fn instance_of_an_exporter_of_other_objects_is_not_what_is_ill() {
+        for (labels, expected) in [
+            (r#""instance":"10.0.0.5:9100","job":"node""#, false),
+            (r#""instance":"10.0.0.5:9100","job":"node-exporter","service":"node-exporter""#, false),
+            (r#""instance":"10.0.0.5:9100","job":"ceph","device":"sda""#, false),
+            (r#""instance":"10.244.6.12:8080","job":"kube-state-metrics","pod":"api-1""#, true),
+            (r#""instance":"10.244.6.12:8080","service":"prometheus-kube-state-metrics""#, true),
+            (r#""instance":"10.20.7.2:9308","job":"kafka-exporter""#, true),
+            (r#""instance":"10.20.7.2:9308","job":"kafka","topic":"paid""#, true),
+            (r#""instance":"broker-1:7071","job":"kafka","name":"G1 Old Generation""#, false),
+            (r#""instance":"http://10.20.8.1:9200","job":"elasticsearch_exporter","index":"logs""#, true),
+            (r#""instance":"10.20.5.250:9121","job":"redis","addr":"10.20.5.3:6379""#, true),
+            (r#""instance":"redis://10.20.5.3:6379","job":"redis","addr":"redis://10.20.5.3:6379""#, false),
+            (r#""instance":"10.2.2.2:9121","job":"redis","db":"db0""#, false),
+            (r#""instance":"10.20.12.5:9283","job":"ceph","pool_id":"1""#, true),
+            (r#""instance":"10.20.1.9:9115","job":"blackbox","target":"https://a.example/x""#, true),
+            (r#""instance":"https://a.example/x","job":"blackbox-http""#, false),
+            (r#""instance":"mysqld-exporter:9104","job":"mysql""#, true),
+            (r#""instance":"10.0.0.1:9402","exported_instance":"db-1""#, true),
+        ] {
+            let alert = parse(&format!(r#"{{"alerts":[{{"labels":{{{labels}}}}}]}}"#)).alerts.remove(0);
+            assert_eq!(alert.is_about_scrape("instance"), expected, "{labels}");
+        }
     }
 
     #[test]

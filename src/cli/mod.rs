@@ -77,7 +77,7 @@ fn request(
     }
     redact::mask(&mut notification);
     let notifications = [&notification];
-    let ask = |settings| Prometheus::new(settings).facts(&notifications, Timestamp::now(), Instant::now() + STEP);
+    let ask = |settings| Prometheus::new(settings).facts(&notifications, 0, Timestamp::now(), Instant::now() + STEP);
     let facts = prometheus.map(ask).unwrap_or_default();
     if !facts.error.is_empty() {
         log::warn!("Prometheus: {}", facts.error);

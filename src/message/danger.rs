@@ -3,8 +3,11 @@
 //! A reader at 3 a.m. copies what is on the phone. What is dangerous is a table, `danger.txt`, whose head explains its rows;
 //! here is how a command is found: behind `sudo`, `ssh` and the like, in loops, here-documents, pipes and quotes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::mem;
 use std::sync::LazyLock;
+
+use crate::table;
 
 /// The mark. It stands at the end of a step's line, never inside or behind a command.
 pub(crate) const MARK: &str = "⚠️高危";
@@ -33,10 +36,6 @@ pub(crate) fn is_dangerous(command: &str) -> bool {
 /// it in its clause. Takes time in proportion to the line.
 #[must_use]
 pub(crate) fn is_dangerous_in_prose(line: &str) -> bool {
-    const FORBIDDING: &[&str] = &[
-        "不要", "不得", "不应", "不宜", "不建议", "不可执行", "不可直接", "不能执行", "不能直接", "勿", "禁止", "严禁",
-        "避免", " not ", "n't ", "ever ", "void ",
-    ];
     let reader = Reader { depth: MAX_DEPTH, is_prose: true, is_english: line.is_ascii() };
     line.split(['，', '。', '；', '！', '？']).flat_map(|clause| clause.split(". ")).any(|clause| {
         let forbidden = FORBIDDING.iter().filter_map(|word| clause.find(word)).min();
@@ -47,55 +46,124 @@ pub(crate) fn is_dangerous_in_prose(line: &str) -> bool {
 /// A row of the table.
 struct Row {
     program: &'static str,
+    /// `;`: the statement goes on over lines.
     is_over_lines: bool,
+    /// `;` or `:`: what is acted on stands before the verb, so that its name may be `log` or `test`.
+    is_object_first: bool,
     elements: Vec<&'static str>,
 }
 
-#[derive(Default)]
-struct Table {
-    /// By the program in lower case.
-    rows: HashMap<String, Vec<Row>>,
-    lists: HashMap<&'static str, HashSet<&'static str>>,
-}
+const TABLE: &str = include_str!("danger.txt");
 
-static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let mut table = Table::default();
-    for line in include_str!("danger.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        let mut words = line.split(' ');
-        let programs = words.next().unwrap_or_default();
-        if programs.starts_with('@') {
-            table.lists.entry(programs).or_default().extend(words);
-            continue;
-        }
-        for program in programs.trim_end_matches(';').split(',') {
-            let row = Row { program, is_over_lines: programs.ends_with(';'), elements: words.clone().collect() };
-            table.rows.entry(program.to_ascii_lowercase()).or_default().push(row);
+/// The rows by their program in lower case.
+static ROWS: LazyLock<HashMap<String, Vec<Row>>> = LazyLock::new(|| {
+    let mut rows = HashMap::<_, Vec<_>>::new();
+    for (programs, elements) in table::rows(TABLE).filter(|(name, _)| !name.starts_with('@')) {
+        let (is_over_lines, is_object_first) = (programs.ends_with(';'), programs.ends_with([';', ':']));
+        for program in programs.trim_end_matches([';', ':']).split(',') {
+            let elements = elements.split_ascii_whitespace().collect();
+            let row = Row { program, is_over_lines, is_object_first, elements };
+            rows.entry(program.to_ascii_lowercase()).or_default().push(row);
         }
     }
-    table
+    rows
 });
 
-/// Whether `word` is in a list of the table, in any case.
+static LISTS: LazyLock<HashMap<&str, Vec<&str>>> = LazyLock::new(|| table::lists(TABLE));
+
+/// Whether `word` is in a list of the table, if there is one of that name, in any case.
 fn is_in(list: &str, word: &str) -> bool {
-    TABLE.lists[list].contains(word.to_ascii_lowercase().as_str())
+    LISTS.get(list).is_some_and(|list| list.iter().any(|one| one.eq_ignore_ascii_case(word)))
+}
+
+/// What forbids, or asks for what was done, in front of a command.
+const FORBIDDING: [&str; 22] = [
+    "不要", "不得", "不应", "不宜", "不建议", "不可执行", "不可直接", "不能执行", "不能直接", "勿", "禁止", "严禁",
+    "避免", "切忌", "有没有", "没有人", "误执行", "执行过", " not ", "n't ", "ever ", "void ",
+];
+
+/// Whether the clause that ends the text, in front of a command, forbids it.
+pub(crate) fn is_forbidden(text: &str) -> bool {
+    let clause = text.rsplit(['，', '。', '；', '！', '？', '）']).next().unwrap_or_default();
+    let clause = clause.rsplit(". ").next().unwrap_or_default();
+    FORBIDDING.iter().any(|word| clause.contains(word))
 }
 
 struct Command {
     /// Without their quotes.
     words: Vec<String>,
-    /// What ends it: `|`, a new line, or `;` for anything else, such as `&&`, a bracket, a blank line.
+    /// What ends it: `|`, a new line, or `;` for anything else, such as `&&` or a bracket.
     end: char,
 }
 
 /// Takes a script apart as a shell would, in one pass. What stands in `$(…)` is a command behind the one around it.
 #[derive(Default)]
-struct Parser {
+struct Parser<'s> {
+    /// What is not read yet, and the character before it.
+    rest: &'s str,
+    before: char,
+    is_prose: bool,
+    /// `# reboot` is a command where lines show their prompts, else a comment.
+    has_prompts: bool,
     commands: Vec<Command>,
     words: Vec<String>,
     word: Option<String>,
+    /// Quotes that nothing closes: they are signs like others.
+    unclosed: String,
 }
 
-impl Parser {
+fn commands(script: &str, is_prose: bool) -> Vec<Command> {
+    let is_root = |line: &str| line.starts_with("# ") || line.trim().is_empty();
+    let mut parser = Parser {
+        rest: script,
+        is_prose,
+        has_prompts: script.lines().any(|line| line.starts_with("$ "))
+            || (script.is_ascii() && script.lines().all(is_root)),
+        ..Parser::default()
+    };
+    while let Some(sign) = parser.rest.chars().next() {
+        let (taken, rest) = parser.rest.split_at(parser.read(sign));
+        parser.before = taken.chars().next_back().unwrap_or(sign);
+        parser.rest = rest;
+    }
+    parser.end_command(';');
+    parser.commands
+}
+
+impl Parser<'_> {
+    /// Reads what begins with `sign`, and returns of how many bytes it is.
+    fn read(&mut self, sign: char) -> usize {
+        let behind = self.rest.get(sign.len_utf8()..).unwrap_or_default();
+        let next = behind.chars().next().unwrap_or('\n');
+        let last_of_word = self.word.as_deref().and_then(|word| word.chars().next_back());
+        match sign {
+            // `db.adminCommand({`: the call goes on.
+            '\n' if self.word.as_deref().is_some_and(opens_call) => self.end_word(),
+            '\n' => self.end_command('\n'),
+            _ if sign.is_whitespace() => self.end_word(),
+            '\\' => return self.escape(next.len_utf8().min(behind.len())),
+            '#' | '-' | '/' if self.begins_comment() => return self.rest.find('\n').unwrap_or(self.rest.len()),
+            '\'' | '"' | '`' if !self.unclosed.contains(sign) => return self.quote(sign, behind),
+            // A list as in a manifest, ["rm", "-rf", "/x"], and a sentence that goes on behind a command.
+            '[' if last_of_word.is_none() && matches!(next, '\'' | '"') => {}
+            ',' | ']' | ')' | '.' | '/' if matches!(self.before, '\'' | '"' | '`') => self.end_word(),
+            '$' if next == '(' => return self.substitute(),
+            '<' if placeholder(self.rest) > 0 => {
+                let placeholder = placeholder(self.rest);
+                self.push(self.rest.get(..placeholder).unwrap_or_default());
+                return placeholder;
+            }
+            // `2>&1`, `&>x`
+            '&' if next == '>' || last_of_word == Some('>') => self.push("&"),
+            '|' if next != '|' => self.end_command('|'),
+            ';' | '&' | '|' => self.end_command(';'),
+            '(' | ')' if self.begins_command() => self.end_command(';'),
+            _ if self.is_prose && !sign.is_ascii() => self.end_command(';'),
+            _ => self.push(sign.encode_utf8(&mut [0; 4])),
+        }
+        sign.len_utf8()
+    }
+
     fn push(&mut self, text: &str) {
         self.word.get_or_insert_default().push_str(text);
     }
@@ -107,88 +175,52 @@ impl Parser {
     fn end_command(&mut self, end: char) {
         self.end_word();
         if !self.words.is_empty() {
-            self.commands.push(Command { words: std::mem::take(&mut self.words), end });
-        } else if let Some(last) = self.commands.last_mut().filter(|last| last.end == '\n') {
-            // A blank line ends a statement.
-            last.end = ';';
+            self.commands.push(Command { words: mem::take(&mut self.words), end });
         }
+    }
+
+    fn begins_command(&self) -> bool {
+        self.word.is_none() && self.words.is_empty()
+    }
+
+    /// A backslash and the character behind it; at a line's end the command goes on.
+    fn escape(&mut self, next_bytes: usize) -> usize {
+        let escaped = self.rest.get(..1 + next_bytes).unwrap_or_default();
+        if matches!(escaped, "\\\n" | "\\") {
+            self.end_word()
+        } else {
+            self.push(escaped)
+        }
+        escaped.len()
+    }
+
+    fn begins_comment(&self) -> bool {
+        let is_sql = self.rest.starts_with("-- ") || self.rest.starts_with("//");
+        (self.rest.starts_with('#') && self.word.is_none() && !(self.has_prompts && self.words.is_empty()))
+            || (is_sql && self.begins_command())
+    }
+
+    /// A quote and what it holds, as a part of the word; `behind` is what follows the quote.
+    fn quote(&mut self, quote: char, behind: &str) -> usize {
+        let mut befores = behind.match_indices(quote).filter_map(|(at, _)| behind.get(..at));
+        let Some(inner) = befores.find(|before| quote == '\'' || !before.ends_with('\\')) else {
+            self.unclosed.push(quote);
+            return 1;
+        };
+        self.push(inner);
+        1 + inner.len() + 1
+    }
+
+    /// `$(`: the result is an operand of the command around it.
+    fn substitute(&mut self) -> usize {
+        self.push("$()");
+        self.end_command(';');
+        "$(".len()
     }
 }
 
-fn commands(script: &str, is_prose: bool) -> Vec<Command> {
-    let mut parser = Parser::default();
-    // `# reboot` is a command where lines show their prompts, else a comment.
-    let has_prompts = script.lines().any(|line| line.starts_with("$ "))
-        || (script.is_ascii() && script.lines().all(|line| line.starts_with("# ") || line.trim().is_empty()));
-    // Quotes that nothing closes are signs.
-    let (mut unclosed, mut at) = (String::new(), 0);
-    while let Some(rest) = script.get(at..).filter(|rest| !rest.is_empty()) {
-        let mut chars = rest.chars();
-        let c = chars.next().unwrap_or_default();
-        let (behind, next) = (chars.as_str(), chars.next().unwrap_or('\n'));
-        let last = parser.word.as_deref().and_then(|word| word.chars().next_back());
-        let begins_line = last.is_none() && parser.words.is_empty();
-        let is_value =
-            || !last.is_some_and(|c| c.is_ascii()) && parser.words.last().is_some_and(|word| is_in("@valued", word));
-        let mut taken = c.len_utf8();
-        match c {
-            '\n' => {
-                parser.end_word();
-                // `db.adminCommand({`: the call goes on.
-                if !parser.words.last().is_some_and(|word| word.contains('(') && word.ends_with(['(', '{', '['])) {
-                    parser.end_command('\n');
-                }
-            }
-            c if c.is_whitespace() => parser.end_word(),
-            '\\' => {
-                taken += next.len_utf8().min(behind.len());
-                if next == '\n' { parser.end_word() } else { parser.push(rest.get(..taken).unwrap_or_default()) }
-            }
-            '#' | '-' | '/'
-                if (c == '#' && last.is_none() && !(has_prompts && begins_line))
-                    || (begins_line && (rest.starts_with("-- ") || rest.starts_with("//"))) =>
-            {
-                taken = rest.find('\n').unwrap_or(rest.len());
-            }
-            '\'' if last.is_some_and(char::is_alphanumeric) && next.is_ascii_alphabetic() => parser.push("'"),
-            '\'' | '"' | '`' if !unclosed.contains(c) => {
-                let inner = closing(behind, c);
-                taken += inner.map_or(0, |inner| inner.len() + 1);
-                inner.map_or_else(|| unclosed.push(c), |inner| parser.push(inner));
-            }
-            // A list as in a manifest, ["rm", "-rf", "/x"], and a sentence that goes on behind a command.
-            '[' if last.is_none() && matches!(next, '\'' | '"') => {}
-            ',' | ']' | ')' | '.' | '/' if script.get(..at).is_some_and(|text| text.ends_with(['\'', '"', '`'])) => {
-                parser.end_word();
-            }
-            // The result of a `$(…)` is an operand of the command around it.
-            '$' if next == '(' => {
-                parser.push("$()");
-                parser.end_command(';');
-                taken += 1;
-            }
-            '<' if placeholder(rest) > 0 => {
-                taken = placeholder(rest);
-                parser.push(rest.get(..taken).unwrap_or_default());
-            }
-            // `2>&1`, `&>x`
-            '&' if next == '>' || last == Some('>') => parser.push("&"),
-            ';' | '&' | '|' => parser.end_command(if c == '|' && next != '|' { '|' } else { ';' }),
-            '(' | ')' if begins_line => parser.end_command(';'),
-            // Chinese text ends a command, but for a name to be filled in: `kubectl -n 命名空间 delete pod x`.
-            c if is_prose && !c.is_ascii() && !is_value() => parser.end_command(';'),
-            c => parser.push(c.encode_utf8(&mut [0; 4])),
-        }
-        at += taken;
-    }
-    parser.end_command(';');
-    parser.commands
-}
-
-/// What stands before the `quote` that closes a text.
-fn closing(text: &str, quote: char) -> Option<&str> {
-    let mut befores = text.match_indices(quote).filter_map(|(at, _)| text.get(..at));
-    befores.find(|before| quote == '\'' || !before.ends_with('\\'))
+fn opens_call(word: &str) -> bool {
+    word.contains('(') && word.ends_with(['(', '{', '['])
 }
 
 /// Length of the placeholder that begins `rest`: `<命名空间>`, `<your namespace>`. 0 when there is none: `< file`.
@@ -198,34 +230,46 @@ fn placeholder(rest: &str) -> usize {
     name.filter(|name| name.starts_with(char::is_alphanumeric) && !name.ends_with(' ')).map_or(0, |name| name.len() + 2)
 }
 
-/// The program that a word calls: `/sbin/reboot`, `\rm`, `mkfs.ext4`, `bin/kafka-topics.sh`, `2.rm`, `pod:kubectl`.
+/// The program that a word calls: `/sbin/reboot`, `\rm`, `mkfs.ext4`, `bin/kafka-topics.sh`, `2.rm`, `pod:kubectl`,
+/// `SW1#reload`.
 fn program(word: &str) -> &str {
     let is_path = word.contains('\\') || word.contains("bin/") || word.starts_with("./") || word.starts_with("/opt/");
     let name = if is_path { word.rsplit(['/', '\\']).next().unwrap_or(word) } else { word };
+    let behind_prompt = name.rsplit(['#', '>', ']']).next();
+    let name = behind_prompt.filter(|name| name.starts_with(|c: char| c.is_ascii_alphabetic())).unwrap_or(name);
     let name = name.trim_start_matches(|c: char| c.is_ascii_digit() || ".):=".contains(c));
     let name = name.rsplit(':').next().and_then(|name| name.split('.').next()).unwrap_or(name);
-    if name.is_empty() { word } else { name.trim_end_matches(')') }
+    if name.is_empty() { word } else { name }
 }
 
 /// Whether a word asks to show what would be done.
 fn is_dry_run(word: &str) -> bool {
-    let word = word.to_ascii_lowercase();
-    let is_dry = ["dry-run", "dryrun", "dry_run"].iter().any(|dry| word.contains(dry));
-    (is_dry && !word.ends_with("false") && !word.ends_with("none")) || is_in("@showing", &word)
+    let letters = word.to_ascii_lowercase().replace(['-', '_'], "");
+    let is_dry = letters.contains("dryrun") && !letters.ends_with("false") && !letters.ends_with("none");
+    is_dry || is_in("@showing", word)
 }
 
-/// Whether a word destroys, or a name begins or ends with one that does: `stop-task`, `kafka-server-stop`, `DeleteInstance`.
-fn destroys(name: &str) -> bool {
+/// The verbs that a name of several words begins and ends with: `stop-task`, `kafka-server-stop`, `DeleteInstance`.
+fn verbs(name: &str) -> impl Iterator<Item = &str> {
     let hump = name.bytes().skip(1).position(|byte| byte.is_ascii_uppercase()).and_then(|at| name.get(..=at));
-    let ends = [name.split_once('-').map(|(end, _)| end), name.rsplit_once('-').map(|(_, end)| end), hump];
-    TABLE.lists["@destroying"].contains(name) || ends.into_iter().flatten().any(|end| is_in("@destroying", end))
+    let begin = name.split_once(['-', '_']).map(|(begin, _)| begin);
+    [begin, name.rsplit_once('-').map(|(_, end)| end), hump].into_iter().flatten()
 }
 
-/// Whether a word says that the command only reads: `get`, `describe-instances`.
+/// Whether a word destroys, or a name of several words does: `queue:purge_all`.
+fn destroys(name: &str) -> bool {
+    let name = name.rsplit(':').next().unwrap_or(name);
+    LISTS["@destroying"].contains(&name) || verbs(name).any(|verb| is_in("@destroying", verb))
+}
+
+/// Whether a word says that the command only reads: `get`, `describe-instances`, `ListBuckets`; but `list.yml` is a file.
 fn only_reads(word: &str) -> bool {
-    let word = word.to_ascii_lowercase();
-    let begins = ["describe", "list", "get-", "show-", "query"].iter().any(|prefix| word.starts_with(prefix));
-    begins || is_in("@verbs", &word) || is_in("@readers", &word)
+    is_in("@verbs", word) || verbs(word).take(1).any(|verb| is_in("@reading", verb))
+}
+
+/// The rows of a program.
+fn rows(name: &str) -> &'static [Row] {
+    ROWS.get(&name.to_ascii_lowercase()).map_or(&[], Vec::as_slice)
 }
 
 /// How a text is read.
@@ -248,78 +292,89 @@ impl Reader {
         self.depth > 0 && Self { depth: self.depth - 1, is_prose: false, ..self }.finds_danger(text)
     }
 
+    /// Whether the command at `at` is dangerous, between those that it is piped to and from.
     fn is_dangerous(self, commands: &[Command], at: usize) -> bool {
         let (before, commands) = commands.split_at(at);
         let Some(Command { words, end }) = commands.first() else { return false };
         if words.iter().any(|word| is_dry_run(word)) {
             return false;
         }
+        let mut programs = self.starts(words);
+        let reader = programs.pop_if(|at| is_in("@readers", program(&words[*at])));
+        // `echo 'FLUSHALL' | redis-cli`
+        let runs = |word: &String| is_in("@interpreters", program(word));
+        let is_run = *end == '|' && commands.get(1).is_some_and(|next| next.words.iter().any(runs));
+        let echo = reader.filter(|&echo| is_run && matches!(program(&words[echo]), "echo" | "printf"));
+        if echo.is_some_and(|echo| self.finds_inside(&words[echo + 1..].join(" "))) {
+            return true;
+        }
         // The programs whose output comes through a pipe.
         let piped = before.iter().rev().take_while(|before| before.end == '|').take(MAX_PIPES);
-        let piped = piped.flat_map(|Command { words, .. }| self.starts(words).into_iter().map(|start| &words[start]));
-        let piped: Vec<_> = piped.map(|word| format!("^{}", program(word))).collect();
-        let mut read_from = words.len();
-        for start in self.starts(words) {
-            let (word, rest) = (&words[start], &words[start + 1..]);
-            let name = program(word);
-            if is_in("@readers", name) {
-                // `echo 'FLUSHALL' | redis-cli`
-                let runs = |word: &String| is_in("@interpreters", program(word));
-                let is_run = *end == '|' && commands[1..].iter().take(1).any(|next| next.words.iter().any(runs));
-                if is_run && matches!(name, "echo" | "printf") && self.finds_inside(&rest.join(" ")) {
-                    return true;
-                }
-                read_from = start;
-                break;
-            }
-            let rows = TABLE.rows.get(&name.to_ascii_lowercase()).map_or([].as_slice(), Vec::as_slice);
-            let is_over_lines = rows.iter().any(|row| row.is_over_lines);
-            let goes_on = |pair: &&[Command]| is_over_lines && pair[0].end == '\n' && pair[1].words[0] != *word;
-            let next = commands.windows(2).take_while(goes_on).flat_map(|pair| &pair[1].words);
-            let args = Args::new(rest.iter().chain(&piped).chain(next).map(String::as_str).take(MAX_ARGS).collect());
-            let is_knowing = rows.iter().flat_map(|row| &row.elements).any(|element| element.starts_with('!'));
-            let destroys = || {
-                (name.contains('-') && destroys(name) && !args.all.is_empty())
-                    || args.words.iter().take(4).any(|word| destroys(word))
-                    || args.all.iter().any(|arg| arg.starts_with('-') && is_in("@destroying", arg))
-            };
-            // No prose, key, assignment or call.
-            let is_lower = word.starts_with(|c: char| c.is_ascii_lowercase() || "/.$".contains(c));
-            let is_plain = (is_lower || word.contains('-')) && !word.contains([':', '=', ',', '(']);
-            let is_called = !self.is_prose || !args.all.is_empty();
-            if (is_called && rows.iter().any(|row| row.matches(name, &args, self.is_english)))
-                || (!self.is_prose && !is_knowing && is_plain && destroys())
-            {
-                return true;
-            }
-        }
+        let of_pipe = |Command { words, .. }: &Command| {
+            self.starts(words).into_iter().map(|at| format!("^{}", program(&words[at]))).collect::<Vec<_>>()
+        };
+        let piped: Vec<_> = piped.flat_map(of_pipe).collect();
         let is_quoted = |word: &&String| word.contains([' ', '\n', ';']);
         let text = squeezed(words);
-        overwrites(words)
-            || words.iter().take(read_from).filter(is_quoted).any(|text| self.finds_inside(text))
-            || (read_from > 0 && text.contains('(') && TABLE.lists["@calls"].iter().any(|call| text.contains(call)))
+        programs.into_iter().any(|at| self.is_dangerous_program(commands, at, &piped))
+            || overwrites(words)
+            || words.iter().take(reader.unwrap_or(words.len())).filter(is_quoted).any(|text| self.finds_inside(text))
+            || (reader != Some(0) && text.contains('(') && LISTS["@calls"].iter().any(|call| text.contains(call)))
     }
 
-    /// Where a program may stand: first, and behind `sudo`, `do`, `--` and the like.
+    /// Whether the program at `at` of the first command destroys: by its rows, or by a word behind it.
+    fn is_dangerous_program(self, commands: &[Command], at: usize, piped: &[String]) -> bool {
+        let (word, rest) = (&commands[0].words[at], &commands[0].words[at + 1..]);
+        let name = program(word);
+        let rows = rows(name);
+        let is_over_lines = rows.iter().any(|row| row.is_over_lines);
+        let goes_on = |pair: &&[Command]| is_over_lines && pair[0].end == '\n' && pair[1].words[0] != *word;
+        let next = commands.windows(2).take_while(goes_on).flat_map(|pair| &pair[1].words);
+        let args = Args::new(rest.iter().chain(piped).chain(next).map(String::as_str).take(MAX_ARGS).collect());
+        let is_called = !self.is_prose || !args.all.is_empty();
+        let has_exceptions = rows.iter().flat_map(|row| &row.elements).any(|element| element.starts_with('!'));
+        // No prose, key, assignment, call or prompt.
+        let is_lower = word.starts_with(|c: char| c.is_ascii_lowercase() || "/.$".contains(c));
+        let is_name = word != "$" && !word.contains([':', '=', ',', '(', '>', '#', ']']);
+        let is_plain = is_name && (is_lower || word.contains('-'));
+        (is_called && rows.iter().any(|row| row.matches(name, &args, self.is_english)))
+            || (!self.is_prose && !has_exceptions && is_plain && !is_in("@wrappers", name) && args.destroy(name))
+    }
+
+    /// Where programs may stand: first, and behind `sudo`, `do`, `--` and the like. One that only reads, such as `cat`, is
+    /// the last, since nothing behind it is run.
     fn starts(self, words: &[String]) -> Vec<usize> {
         let mut starts = Vec::new();
+        let mut is_next = true;
         // Of `ssh -p 22 host reboot` each word may be the program, until one is known.
-        let (mut is_next, mut is_any) = (true, false);
-        for (at, word) in words.iter().enumerate() {
+        let mut wrapper: Option<&str> = None;
+        // The next word is the value of a wrapper's option; the next operand is its host, user or container, whose name may
+        // be `test` or `log`.
+        let (mut is_value, mut is_target) = (false, false);
+        for (at, word) in words.iter().enumerate().take(MAX_ARGS) {
             let name = program(word);
-            let may_start = is_next || is_any;
-            if may_start {
+            let is_option = word.starts_with('-');
+            let is_object = !is_next && (mem::take(&mut is_value) || (!is_option && mem::take(&mut is_target)));
+            let may_start = is_next || wrapper.is_some();
+            let is_known = !rows(name).is_empty();
+            if may_start && !is_option && (!is_object || is_known) {
                 starts.push(at);
-                if is_in("@readers", name) || starts.len() == MAX_ARGS {
-                    break;
-                }
-                is_any &= is_in("@wrappers", name) || !TABLE.rows.contains_key(&name.to_ascii_lowercase());
             }
-            is_any |= (may_start && is_in("@wrappers", name)) || name == "exec";
-            is_next = is_in("@before", word)
+            if may_start && !is_object && is_in("@readers", name) {
+                break;
+            }
+            if (may_start && is_in("@wrappers", name)) || (at > 0 && name == "exec") {
+                wrapper = Some(name);
+                is_target = is_in("@targeted", name);
+            } else if may_start && !is_object && is_known {
+                wrapper = None;
+            }
+            is_value = is_option && wrapper.is_some_and(|wrapper| is_in(&format!("@{wrapper}"), word));
+            is_next = (is_in("@before", word) && !is_value && (at == 0 || word != "-"))
                 || (self.is_prose && is_in("@prose", word))
-                || (at < 3 && word.ends_with(['>', '#', '$', ']', ')']))
-                || (may_start && word.contains('=') && !word.starts_with('-'));
+                // A prompt: `[root@db-1 ~]#`, `mysql>`.
+                || (at < 3 && (word.starts_with('[') || word.ends_with(['>', '#', '$', ']', ')'])))
+                || (may_start && word.contains('=') && !is_option && !is_object);
         }
         starts
     }
@@ -328,8 +383,10 @@ impl Reader {
 /// What stands behind a program.
 struct Args<'a> {
     all: Vec<&'a str>,
-    /// Those that are no options, up to one that only reads.
-    words: Vec<&'a str>,
+    /// Those that are neither an option nor the value of a known one.
+    operands: Vec<&'a str>,
+    /// How many of the operands stand before one that only reads.
+    before_reading: usize,
     /// All, without blanks and quotes, in lower case.
     text: String,
 }
@@ -341,10 +398,31 @@ fn squeezed<T: AsRef<str>>(texts: &[T]) -> String {
 
 impl<'a> Args<'a> {
     fn new(all: Vec<&'a str>) -> Self {
-        let mut is_value = false;
-        let is_word = |arg: &&str| !std::mem::replace(&mut is_value, is_in("@valued", arg)) && !arg.starts_with('-');
-        let words = all.iter().copied().filter(is_word).take_while(|word| !only_reads(word)).collect();
-        Self { words, text: squeezed(&all), all }
+        let (mut operands, mut before_reading) = (Vec::new(), None);
+        let mut option = "";
+        for arg in &all {
+            let before = mem::replace(&mut option, if arg.starts_with('-') && *arg != "--" { arg } else { "" });
+            if arg.starts_with('-') || is_in("@valued", before) {
+                continue;
+            }
+            // Behind an option it may be a value: `--profile test`.
+            if only_reads(arg) && (before.is_empty() || before.contains('=')) {
+                before_reading.get_or_insert(operands.len());
+            }
+            operands.push(*arg);
+        }
+        Self { before_reading: before_reading.unwrap_or(operands.len()), operands, text: squeezed(&all), all }
+    }
+
+    /// Whether one of the first words, the name of the program or an option destroys.
+    fn destroy(&self, name: &str) -> bool {
+        (name.contains(['-', '_']) && destroys(name) && !self.all.is_empty())
+            || self.operands[..self.before_reading].iter().take(4).any(|word| destroys(word))
+            || self.all.iter().filter(|arg| arg.starts_with('-')).any(|arg| {
+                let option = arg.trim_start_matches('-').split('=').next().unwrap_or_default();
+                let end = option.rsplit_once('-').filter(|(begin, _)| *begin != "no").map_or("", |(_, end)| end);
+                is_in("@destroying", arg) || is_in("@ending", end)
+            })
     }
 
     /// Whether an option is given, `-r` also as `-xrf`.
@@ -360,6 +438,7 @@ impl<'a> Args<'a> {
 
 impl Row {
     fn matches(&self, name: &str, args: &Args<'_>, is_english: bool) -> bool {
+        let words = if self.is_object_first { &args.operands } else { &args.operands[..args.before_reading] };
         let mut from = 0;
         let mut holds = |one: &str| {
             let tail = one.get(1..).unwrap_or_default();
@@ -367,6 +446,7 @@ impl Row {
             match one.as_bytes().first() {
                 Some(b'~') => args.text.contains(tail),
                 Some(b'-') => args.have_option(one),
+                Some(b'%') => any(&|arg| has_destroying_path(arg)),
                 Some(b'+') => any(&|arg| !arg.starts_with(['-', '>'])),
                 Some(b'#') => any(&|arg| arg.starts_with(|c: char| c.is_ascii_digit() || "$<%{\\".contains(c))),
                 Some(b'<') => any(&|arg| arg.starts_with('<') && !arg.starts_with("<<") && !arg.ends_with(['>', ')'])),
@@ -374,7 +454,7 @@ impl Row {
                     arg.starts_with(|c: char| c.is_ascii_digit() || "-+/;>&\\".contains(c)) || is_in("@now", arg)
                 }),
                 _ => {
-                    let found = args.words.iter().skip(from).position(|arg| is_same(one, arg));
+                    let found = words.iter().skip(from).position(|arg| is_same(one, arg));
                     from += found.map_or(0, |at| at + 1);
                     found.is_some()
                 }
@@ -386,6 +466,12 @@ impl Row {
                 None => element.split('|').any(&mut holds),
             })
     }
+}
+
+/// Whether a part of a URL's path destroys: `http://es-1:9200/_snapshot/a/b/_restore`.
+fn has_destroying_path(url: &str) -> bool {
+    let path = url.split_once("://").map_or(url, |(_, url)| url).split('?').next().unwrap_or_default();
+    path.split('/').skip(1).any(|part| destroys(part.trim_start_matches('_')))
 }
 
 /// Whether `arg` is the word or the option of a row, or begins with it: `delete*`. A word may be in any case.
@@ -400,17 +486,17 @@ fn is_same(wanted: &str, arg: &str) -> bool {
 
 /// Whether a file that matters is emptied or overwritten by `>`. `>>` only adds.
 fn overwrites(words: &[String]) -> bool {
-    let begins = |list: &str, target: &str| TABLE.lists[list].iter().any(|place| target.starts_with(place));
+    let begins = |list: &str, target: &str| LISTS[list].iter().any(|place| target.starts_with(place));
     words.iter().enumerate().any(|(at, word)| {
         let Some(target) = word.trim_start_matches(['1', '2', '&', ':']).strip_prefix('>') else { return false };
         let next = words.get(at + 1).map_or("", String::as_str);
         let target = if matches!(target, "" | "|") { next } else { target };
-        let is_precious = begins("@places", target) || TABLE.lists["@ends"].iter().any(|end| target.ends_with(end));
-        let is_file = target.ends_with(".log") || target.starts_with('<');
-        let is_file = is_file || (at == 0 && target.starts_with(['/', '~', '$', '.']));
+        let is_precious = begins("@places", target) || LISTS["@ends"].iter().any(|end| target.ends_with(end));
+        let is_path = at == 0 && target.starts_with(['/', '~', '$', '.']);
+        let is_file = is_path || target.ends_with(".log") || target.starts_with('<');
         // What empties a file is short.
         let empties = |word: &String| is_in("@emptying", word) || word.is_empty() || word.contains(' ');
-        let is_emptied = is_file && at <= 6 && words.iter().take(at).all(empties);
+        let is_emptied = is_file && words.iter().take(at).all(empties);
         // `/proc/sys` takes settings, `drop_caches` among them: slow for a while, but nothing is lost.
         (is_precious || is_emptied) && !target.starts_with(['>', '&', '=']) && !begins("@scratch", target)
     })
@@ -459,6 +545,7 @@ mod tests {
                 "+" => "/x",
                 "#" => "1",
                 "=" => "now",
+                "%" => "/stop",
                 _ => one.trim_matches(['~', '*']),
             }
             .to_owned()
@@ -468,24 +555,34 @@ mod tests {
             let words = row.elements.iter().filter(|element| !element.starts_with('!')).map(word);
             std::iter::once(program).chain(words).collect::<Vec<_>>().join(" ")
         };
-        let commands = TABLE.rows.values().flatten().map(row);
+        let commands = ROWS.values().flatten().map(row);
         let unmarked: Vec<_> = commands.filter(|command| !is_dangerous(command)).collect();
         assert!(unmarked.is_empty(), "{unmarked:#?}");
     }
 
-    /// Recall and precision on commands that the table was not written from.
+    /// What `tests/it/cases/README.md` says of the lists that were taken from runbooks. All but the last were mended from.
     #[test]
     #[allow(clippy::print_stdout)]
-    fn unseen_commands_are_marked_with_recall_and_precision() {
-        let rows: Vec<Case> = test_rows(include_str!("../../tests/it/cases/rows/danger-unseen.jsonl"));
-        let (mut found, mut dangerous, mut marked) = (0_u32, 0_u32, 0_u32);
-        for row in &rows {
-            found += u32::from(is_marked(row) && row.2);
-            dangerous += u32::from(row.2);
-            marked += u32::from(is_marked(row));
+    fn commands_of_runbooks_are_marked_with_recall_and_precision() {
+        let unseen: Vec<Case> = test_rows(include_str!("../../tests/it/cases/rows/danger-unseen.jsonl"));
+        let fresh: Vec<Case> = test_rows(include_str!("../../tests/it/cases/rows/danger-fresh.jsonl"));
+        let part = |name: &str| fresh.iter().filter(|row| row.0 == name).collect::<Vec<_>>();
+        for (list, rows, least_found, most_wrong) in [
+            ("unseen", unseen.iter().collect(), 177, 0),
+            ("first", part("first"), 82, 0),
+            ("second", part("second"), 81, 0),
+            ("third", part("third"), 33, 0),
+            ("fourth", part("fourth"), 62, 0),
+            ("fifth", part("fifth"), 57, 1),
+        ] {
+            let count = |holds: &dyn Fn(&Case) -> bool| rows.iter().filter(|row| holds(row)).count();
+            let found = count(&|row| row.2 && is_marked(row));
+            let (dangerous, wrong) = (count(&|row| row.2), count(&|row| !row.2 && is_marked(row)));
+            println!(
+                "{list}: {found} of {dangerous} found, {wrong} of {} harmless ones marked",
+                rows.len() - dangerous
+            );
+            assert!(found >= least_found && wrong <= most_wrong, "{list}: {found} of {dangerous}, {wrong} wrong");
         }
-        let (recall, precision) = (f64::from(found) / f64::from(dangerous), f64::from(found) / f64::from(marked));
-        println!("recall {recall:.3} of {dangerous}, precision {precision:.3}, {} rows", rows.len());
-        assert!(recall >= 0.90 && precision >= 0.97, "recall {recall:.3}, precision {precision:.3}");
     }
 }

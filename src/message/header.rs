@@ -6,9 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::Offset;
 
-use super::target::{Targets, common_labels, shown_labels, targets};
+use super::target::{Targets, common_labels, name_among, shown_labels, targets};
 use super::{Occasion, Reused, text};
-use crate::alertmanager::{Alert, Kind as Omitted, Notification};
+use crate::alertmanager::{Alert, Notification, Pair, worst_first};
 use crate::prometheus::Facts;
 
 /// One name or label value gets at most this many bytes; longer ones are generated, and no help to a reader.
@@ -19,8 +19,10 @@ const UNNAMED: &str = "未命名告警";
 const NO_SEVERITY: &str = "未标级别";
 /// The beginning that names share stands once when it has so many bytes: `bj-worker-04、05`, but `db-1、db-2`.
 const LONG_BEGINNING: usize = 8;
-/// Bytes for the places of a digest's row: the first that lets all rows fit.
-const WIDTHS: [usize; 7] = [4096, 2048, 1024, 420, 220, 130, 72];
+/// Bytes for the places of a digest's row in the head.
+const ROW_PLACES: usize = 420;
+/// Bytes of a row besides its places.
+const ROW_WORDS: usize = 120;
 
 /// The current time, in the zone of the reader.
 #[derive(Debug, Clone, Copy)]
@@ -43,10 +45,11 @@ impl Clock {
         time.strftime(pattern).to_string()
     }
 
-    /// `截至 03:19 已持续 35 分钟`: how long it is since `time`. It stays true when the message waits.
+    /// `截至 03:19 已持续 35 分钟`: how long it is since `time`, by the minutes of the clock, as a reader counts. It stays true
+    /// when the message waits.
     fn lasts(self, time: Timestamp) -> String {
-        let minutes = self.now.as_second().saturating_sub(time.as_second()) / 60;
-        match u64::try_from(minutes) {
+        let [now, begin] = [self.now, time].map(|time| time.as_second().div_euclid(60));
+        match u64::try_from(now - begin) {
             Ok(minutes @ 1..) => format!("截至 {} 已持续 {}", self.time(self.now), duration(minutes)),
             Ok(0) | Err(_) => "刚刚触发".into(),
         }
@@ -75,72 +78,86 @@ pub(crate) struct Header {
     pub(crate) head: String,
     /// The rows of a digest that are not in the head, for the end of the message.
     pub(crate) rest: String,
+    /// The name of the worst alert, by which a further part is known.
+    pub(crate) name: String,
 }
 
-/// The firing alerts of a message, the worst first, and what they share.
+/// The firing alerts of a message, and what they share.
 struct Alerts<'a> {
     notifications: &'a [&'a Notification],
+    /// Those whose content is kept, the worst first.
     alerts: Vec<&'a Alert>,
-    common: Vec<(&'a str, &'a str)>,
+    common: Vec<Pair<'a>>,
+    /// Empty for a digest.
     targets: Targets,
-    count: usize,
+    kinds: Vec<AlertKind<'a>>,
 }
 
 impl<'a> Alerts<'a> {
     fn new(notifications: &'a [&'a Notification]) -> Self {
-        let mut alerts: Vec<&Alert> = notifications.iter().flat_map(|notification| &notification.alerts).collect();
-        alerts.sort_by_key(|alert| alert.rank());
-        let common = common_labels(notifications);
-        let is_digest = notifications.len() > 1;
-        let targets = if is_digest { Targets { one: None, several: Vec::new() } } else { targets(&alerts, &common) };
-        let count = notifications.iter().map(|notification| notification.count()).sum();
-        Self { notifications, alerts, common, targets, count }
+        let (alerts, common) = (worst_first(notifications), common_labels(notifications));
+        let targets = if notifications.len() > 1 { Targets::default() } else { targets(&alerts, &common) };
+        Self { notifications, alerts, common, targets, kinds: kinds(notifications) }
     }
 
-    /// The kinds of alerts without content.
-    fn omitted(&self) -> impl Iterator<Item = &'a Omitted> {
-        self.notifications.iter().flat_map(|notification| &notification.omitted)
+    fn is_digest(&self) -> bool {
+        self.notifications.len() > 1
+    }
+
+    fn count(&self) -> usize {
+        self.kinds.iter().map(|kind| kind.count).sum()
     }
 
     fn since(&self) -> Option<Timestamp> {
-        self.notifications.iter().filter_map(|notification| notification.since()).min()
+        self.kinds.iter().filter_map(|kind| kind.since).min()
     }
 
     /// How often each severity occurs, the worst first.
     fn severities(&self) -> Vec<(&'a str, usize)> {
-        let kept = self.alerts.iter().map(|alert| (alert.rank(), alert.severity(), 1));
-        counted(kept.chain(self.omitted().map(|kind| (kind.rank(), &*kind.severity, kind.alerts))))
+        counted(self.kinds.iter().map(|kind| (kind.rank, kind.severity, kind.count)))
     }
 
     /// How often each name occurs, that of the worst alert first.
     fn names(&self) -> Vec<(&'a str, usize)> {
-        let kept = self.alerts.iter().map(|alert| (alert.rank(), alert.name(), 1));
-        counted(kept.chain(self.omitted().map(|kind| (kind.rank(), &*kind.name, kind.alerts))))
+        counted(self.kinds.iter().map(|kind| (kind.rank, kind.name, kind.count)))
     }
 
     /// What the banner of a locked phone shows, behind `news`: `【critical】NodeDown db-2`, `【critical】NodeDown 30 条`,
     /// `【critical】6 组 11 条告警，NodeDown 等 5 种`.
     fn title(&self, news: &str) -> String {
-        let names = self.names();
-        let worst = names.first().map_or("", |(name, _)| name);
-        let worst = if worst.is_empty() { UNNAMED.into() } else { text::short_line(worst, MAX_VALUE) };
+        let (names, count) = (self.names(), self.count());
+        let worst = shown_name(names.first().map_or("", |(name, _)| name), MAX_VALUE);
         let kinds = if names.len() > 1 { format!(" 等 {} 种", names.len()) } else { String::new() };
-        let severity = self.severities().first().map_or("", |(severity, _)| severity);
-        let severity = text::short_line(severity, 20);
+        let severity = text::short_line(self.severities().first().map_or("", |(severity, _)| severity), 20);
         let severity = if severity.is_empty() { severity } else { format!("【{severity}】") };
-        if self.notifications.len() > 1 {
-            return format!("{severity}{news}{} 组 {} 条告警，{worst}{kinds}", self.notifications.len(), self.count);
+        if self.is_digest() {
+            return format!("{severity}{news}{} 组 {count} 条告警，{worst}{kinds}", self.notifications.len());
         }
         let target = self.targets.one.as_ref().filter(|target| !worst.contains(target.as_str()));
+        // Behind an address the count would be read as a part of it.
+        let gap = if target.is_some() { "，" } else { " " };
         let target = target.map_or_else(String::new, |target| format!(" {target}"));
-        let count = if self.count > 1 { format!(" {} 条", self.count) } else { String::new() };
+        let count = if count > 1 { format!("{gap}{count} 条") } else { String::new() };
         format!("{severity}{news}{worst}{kinds}{target}{count}")
+    }
+
+    /// `对象：db-1（/data）、db-2 等 30 个`, in about `bytes` bytes.
+    fn several(&self, bytes: usize) -> Option<String> {
+        let Targets { several, label, .. } = &self.targets;
+        let (shown, is_cut) = fill(several, bytes);
+        // How many targets the alerts have whose content is not kept is not known.
+        let shown = match (is_cut, self.count() > self.alerts.len()) {
+            (_, true) => and_more(&shown, ""),
+            (true, false) => and_more(&shown, &format!(" {} 个", several.len())),
+            (false, false) => shown,
+        };
+        (!several.is_empty()).then(|| format!("对象：{label}{shown}"))
     }
 
     /// `触发：02:44，截至 03:19 已持续 35 分钟`, `触发：03:02，1 小时内第 2 次（上次 02:31 至 02:44）`.
     fn begun(&self, clock: Clock, reused: Option<Reused<'_>>) -> Option<String> {
         let since = self.since()?;
-        let earliest = if self.count > 1 { "最早 " } else { "" };
+        let earliest = if self.count() > 1 { "最早 " } else { "" };
         let lasts = match reused.map(|reused| reused.occasion) {
             Some(Occasion::Again { count, window, last }) => {
                 let last = last.map_or_else(String::new, |last| {
@@ -167,57 +184,47 @@ pub(crate) fn header(
 ) -> Header {
     let alerts = Alerts::new(notifications);
     let is_repeat = reused.is_some_and(|reused| matches!(reused.occasion, Occasion::Repeat));
-    let title = alerts.title(if is_repeat { "仍未恢复：" } else { "" });
-    let mut lines = vec![title.clone()];
-    let names = alerts.names();
-    if names.len() > 1 && notifications.len() == 1 {
-        lines.push(format!("告警：{}", shown_counts(&names, UNNAMED, 6)));
-    }
-    let severities = alerts.severities();
-    if severities.len() > 1 {
-        lines.push(format!("级别：{}", shown_counts(&severities, NO_SEVERITY, 8)));
-    }
-    let several = &alerts.targets.several;
-    if !several.is_empty() {
-        let (shown, is_cut) = fill(several, head_bytes * 3 / 10);
-        // How many targets the alerts have whose content is not kept is not known.
-        let more = match (is_cut, alerts.omitted().next()) {
-            (_, Some(_)) => " 等".into(),
-            (true, None) => format!(" 等 {} 个", several.len()),
-            (false, None) => String::new(),
-        };
-        lines.push(format!("对象：{shown}{more}"));
-    }
-    lines.extend(alerts.begun(clock, reused));
+    let (names, severities) = (alerts.names(), alerts.severities());
+    let shows_names = names.len() > 1 && !alerts.is_digest();
     let hidden: u64 = notifications.iter().map(|notification| notification.truncated_alerts).sum();
-    if hidden > 0 {
-        lines.push(format!("另有 {hidden} 条因 max_alerts 没有发来"));
-    }
+    let lines = [
+        Some(alerts.title(if is_repeat { "仍未恢复：" } else { "" })),
+        shows_names.then(|| format!("告警：{}", shown_counts(&names, UNNAMED, 6))),
+        (severities.len() > 1).then(|| format!("级别：{}", shown_counts(&severities, NO_SEVERITY, 8))),
+        alerts.several(head_bytes * 3 / 10),
+        alerts.begun(clock, reused),
+        (hidden > 0).then(|| format!("另有 {hidden} 条因 max_alerts 没有发来")),
+    ];
     let facts_bytes = if facts.is_empty() { 0 } else { facts.len() + 1 };
     let mut head = Bounded { text: String::new(), bytes: head_bytes.saturating_sub(facts_bytes) };
-    lines.iter().for_each(|line| head.push(line));
-    let is_digest = notifications.len() > 1;
-    let rest = if is_digest { push_rows(&mut head, notifications, clock, rest_bytes) } else { String::new() };
-    let labels = shown_labels(&alerts.common, &alerts.alerts, &title);
-    let left = head.bytes.saturating_sub(head.text.len() + 10);
-    if !labels.is_empty() && left > 60 && !is_digest {
-        head.push(&text::clip(&format!("标签：{labels}"), left));
+    lines.iter().flatten().for_each(|line| head.push(line));
+    let mut rest = String::new();
+    if alerts.is_digest() {
+        rest = push_rows(&mut head, &alerts, clock, rest_bytes);
+    } else {
+        let labels = shown_labels(&alerts.common, &alerts.alerts, alerts.targets.one.as_deref());
+        let left = head.bytes.saturating_sub(head.text.len() + 10);
+        if !labels.is_empty() && left > 60 {
+            head.push(&text::clip(&format!("标签：{labels}"), left));
+        }
     }
     if !facts.is_empty() {
         head.text.extend(["\n", facts]);
     }
-    Header { head: head.text, rest }
+    Header { head: head.text, rest, name: shown_name(names.first().map_or("", |(name, _)| name), MAX_VALUE) }
 }
 
 /// `依据：当前 93.4（阈值 85），1 小时前 61，仍在上升；24 小时内第 4 次`: as many pieces as fit into about `bytes`. Of several alerts it
 /// names the one that the figure is of.
 pub(crate) fn facts_line(facts: &Facts, notifications: &[&Notification], bytes: usize) -> String {
-    let mut pieces = facts.pieces.clone();
+    let mut pieces = facts.pieces();
     if let (Some(figure), Some(value)) = (&facts.figure, pieces.first_mut()) {
-        let alert = &figure.alert;
-        let mut others = notifications.iter().flat_map(|one| &one.alerts).filter(|other| *other != alert).peekable();
-        let target = targets(&[alert], &common_labels(notifications)).one.filter(|_| others.peek().is_some());
-        let name = others.any(|other| other.name() != alert.name()).then(|| text::short_line(alert.name(), MAX_VALUE));
+        let alerts: Vec<&Alert> = notifications.iter().flat_map(|one| &one.alerts).collect();
+        let name = alerts.iter().any(|other| other.name() != figure.alert.name());
+        let name = name.then(|| text::short_line(figure.alert.name(), MAX_VALUE));
+        let target = name_among(&figure.alert, &alerts, &common_labels(notifications));
+        let Some(target) = target else { return String::new() };
+        let target = Some(target).filter(|target| !target.is_empty());
         // 最高 10.20.3.38 98.6%, DiskFull 10.20.3.38 当前 98.6%.
         let words = match figure.extreme {
             Some(word) => [name, Some(word.into()), target],
@@ -237,7 +244,7 @@ pub(crate) fn facts_line(facts: &Facts, notifications: &[&Notification], bytes: 
 }
 
 /// The whole message about alerts that fire again and again: one line, which names the message with their analysis.
-/// `silence` is a link for it, "" for none.
+/// `silence` is a link for it, "" for none; what is urgent is not to be silenced.
 pub(crate) fn brief(
     notifications: &[&Notification],
     clock: Clock,
@@ -251,9 +258,13 @@ pub(crate) fn brief(
         Occasion::Repeat => String::new(),
     };
     let since = alerts.since().map_or_else(String::new, |since| format!("，最近 {}", clock.time(since)));
-    let silence = if silence.is_empty() { "静默".into() } else { format!(" {silence}") };
+    let advice = match silence {
+        _ if notifications.iter().any(|notification| notification.is_urgent()) => "确认是误报再调整阈值或 for".into(),
+        "" => "可先静默，再调整阈值或 for".into(),
+        link => format!("可先 {link}，再调整阈值或 for"),
+    };
     format!(
-        "{}，{how_often}{since}；分析见 {} 的消息 {}。可先{silence}，天亮后调整阈值或 for。 {id}",
+        "{}，{how_often}{since}；分析见 {} 的消息 {}。{advice}。 {id}",
         text::disarmed(&alerts.title("反复触发：")),
         clock.time(reused.at),
         reused.id
@@ -271,36 +282,36 @@ pub(crate) fn introduction(clock: Clock, reused: Reused<'_>) -> String {
     format!("{begin} {} 的分析（{id}）{value}：", clock.time(at))
 }
 
-/// The name of the worst alert, by which a further part is known.
-pub(crate) fn worst_name(notifications: &[&Notification], bytes: usize) -> String {
-    let name = Alerts::new(notifications).names().first().map_or("", |(name, _)| name);
-    text::short_line(if name.is_empty() { UNNAMED } else { name }, bytes)
-}
-
-/// Adds as many of a digest's rows to the head as fit, and returns the others, at most `rest_bytes` of them.
-fn push_rows(head: &mut Bounded, notifications: &[&Notification], clock: Clock, rest_bytes: usize) -> String {
-    let groups = notifications.len();
-    let kinds = kinds(notifications);
+/// Adds as many of a digest's rows to the head as fit, and returns the others, and those that do not name all of their
+/// groups there, in at most `rest_bytes`.
+fn push_rows(head: &mut Bounded, alerts: &Alerts<'_>, clock: Clock, rest_bytes: usize) -> String {
     // 40 bytes for the line with their number.
-    let left = head.bytes.saturating_sub(40 + head.text.len());
-    let rows = widest(&kinds.iter().collect::<Vec<_>>(), clock, left);
-    let fitting = fitting(&rows, left);
-    rows.iter().take(fitting).for_each(|row| head.push(&row.text));
-    let others: Vec<&Kind<'_>> = (kinds.iter().zip(&rows).enumerate())
-        .filter(|(number, (_, row))| *number >= fitting || row.hides_groups)
-        .map(|(_, (kind, _))| kind)
-        .collect();
+    let mut left = head.bytes.saturating_sub(40 + head.text.len());
+    let mut others = Vec::new();
+    for kind in &alerts.kinds {
+        let (row, hides_groups) = kind.row(clock, ROW_PLACES);
+        // Behind one that does not fit comes none, so that the worst are on top.
+        left = left.saturating_sub(row.len() + 1);
+        if left > 0 {
+            head.text.extend(["\n", &row]);
+        }
+        if left == 0 || hides_groups {
+            others.push(kind);
+        }
+    }
     if others.is_empty() {
         return String::new();
     }
-    head.push(&format!("…… 共 {groups} 组，其余见文末"));
-    let left = rest_bytes.saturating_sub(80);
-    let rows = widest(&others, clock, left);
-    let fitting = self::fitting(&rows, left);
+    head.push(&format!("…… 共 {} 组，其余见文末", alerts.notifications.len()));
+    let width = (rest_bytes / others.len()).saturating_sub(ROW_WORDS);
     let mut rest = "【其余告警】".to_owned();
-    rows.iter().take(fitting).for_each(|row| rest.extend(["\n", &row.text]));
-    if fitting < rows.len() {
-        rest.push_str(&format!("\n…… 另有 {} 种未列出", rows.len() - fitting));
+    for (number, kind) in others.iter().enumerate() {
+        let (row, _) = kind.row(clock, width);
+        if rest.len() + row.len() + 60 > rest_bytes {
+            rest.push_str(&format!("\n…… 另有 {} 种未列出", others.len() - number));
+            break;
+        }
+        rest.extend(["\n", &row]);
     }
     rest
 }
@@ -308,46 +319,35 @@ fn push_rows(head: &mut Bounded, notifications: &[&Notification], clock: Clock, 
 /// The texts of the alerts, for a message without an analysis: each different summary once, with its description and
 /// the alerts that have it. At most about `bytes` bytes.
 pub(crate) fn alert_texts(notifications: &[&Notification], bytes: usize) -> String {
-    let common = common_labels(notifications);
-    let mut alerts: Vec<&Alert> = notifications.iter().flat_map(|notification| &notification.alerts).collect();
-    alerts.sort_by_key(|alert| alert.rank());
-    let mut groups: Vec<((String, String), Vec<&Alert>)> = Vec::new();
-    let mut index: BTreeMap<(String, String), usize> = BTreeMap::new();
-    for alert in alerts {
-        let first = |names: &[&str]| names.iter().map(|name| alert.annotation(name)).find(|text| !text.is_empty());
-        let summary = first(&["summary", "message", "title", "content"]).unwrap_or_default();
-        let description = first(&["description"]).filter(|text| *text != summary).unwrap_or_default();
+    let (alerts, common) = (worst_first(notifications), common_labels(notifications));
+    let mut texts: BTreeMap<(usize, &str, String, String), Vec<&Alert>> = BTreeMap::new();
+    for alert in &alerts {
+        let summaries = ["summary", "message", "title", "content"].map(|name| alert.annotation(name));
+        let summary = summaries.into_iter().find(|text| !text.is_empty()).unwrap_or_default();
+        let description = Some(alert.annotation("description")).filter(|text| *text != summary).unwrap_or_default();
         let description = text::clip(text::clean(description).trim(), 600).into_owned();
-        let texts = (text::short_line(summary, 300), description);
-        let at = *index.entry(texts.clone()).or_insert_with(|| {
-            groups.push((texts, Vec::new()));
-            groups.len() - 1
-        });
-        groups[at].1.push(alert);
+        texts.entry((alert.rank(), alert.name(), text::short_line(summary, 300), description)).or_default().push(alert);
     }
-    let has_names = groups.iter().any(|(_, alerts)| alerts[0].name() != groups[0].1[0].name());
+    let has_names = alerts.iter().any(|alert| alert.name() != alerts[0].name());
     let mut text = String::new();
-    for (number, ((summary, description), alerts)) in groups.iter().enumerate() {
-        let Targets { one, several } = targets(alerts, &common);
-        let targets: Vec<String> = one.into_iter().chain(several).collect();
+    for (number, ((_, name, summary, description), alerts)) in texts.iter().enumerate() {
+        let (label, targets) = targets(alerts, &common).in_row();
         // Most summaries name it themselves.
         let is_named = targets.iter().all(|target| summary.contains(target.split('（').next().unwrap_or_default()));
-        let targets = if is_named { String::new() } else { listed(&targets, 120) };
-        let name = text::short_line(alerts[0].name(), MAX_VALUE);
-        let needs_name = notifications.len() > 1 || summary.is_empty() || (has_names && !summary.contains(&*name));
-        let name = match (needs_name, alerts[0].name()) {
-            (true, "") if summary.is_empty() => UNNAMED.into(),
-            (true, _) => name,
-            (false, _) => String::new(),
-        };
-        let place = [name, targets].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ");
+        let (shown, is_cut) = fill(&targets, 120);
+        let shown = if is_cut { and_more(&shown, &format!(" {} 个", targets.len())) } else { shown };
+        let targets = if is_named { String::new() } else { label + &shown };
+        let name = shown_name(name, MAX_VALUE);
+        let needs_name = summary.is_empty() || (has_names && !summary.contains(&*name));
+        let place = [Some(name).filter(|_| needs_name), Some(targets).filter(|targets| !targets.is_empty())];
+        let place = place.into_iter().flatten().collect::<Vec<_>>().join(" ");
         let summary = if summary.is_empty() { "（规则没有写 summary）" } else { summary };
         let mut row = if place.is_empty() { format!("• {summary}") } else { format!("• {place}：{summary}") };
         for line in description.lines().map(str::trim).filter(|line| !line.is_empty()) {
             row.extend(["\n  ", line]);
         }
         if number > 0 && text.len() + row.len() > bytes {
-            text.push_str(&format!("…… 共 {} 种\n", groups.len()));
+            text.push_str(&format!("…… 共 {} 种\n", texts.len()));
             break;
         }
         text.extend([&*row, "\n"]);
@@ -379,112 +379,72 @@ impl Bounded {
     }
 }
 
-/// The alerts of one severity and name in a digest, and the groups that have them.
-struct Kind<'a> {
+/// The alerts of one severity and name, and the groups that have them.
+struct AlertKind<'a> {
     rank: usize,
     severity: &'a str,
     name: &'a str,
     since: Option<Timestamp>,
+    /// Those whose content is kept.
     alerts: Vec<&'a Alert>,
-    /// How many more have no content.
-    omitted: usize,
+    count: usize,
     groups: Vec<&'a Notification>,
 }
 
-impl<'a> Kind<'a> {
-    fn new((rank, severity, name): (usize, &'a str, &'a str)) -> Self {
-        Self { rank, severity, name, since: None, alerts: Vec::new(), omitted: 0, groups: Vec::new() }
-    }
-
-    fn add_group(&mut self, group: &'a Notification, since: Option<Timestamp>) {
-        self.since = self.since.into_iter().chain(since).min();
-        if self.groups.last().is_none_or(|last| !std::ptr::eq(*last, group)) {
-            self.groups.push(group);
+/// The kinds of alerts, the worst first, then the earliest.
+fn kinds<'a>(notifications: &[&'a Notification]) -> Vec<AlertKind<'a>> {
+    let mut kinds: BTreeMap<(usize, &str, &str), AlertKind<'a>> = BTreeMap::new();
+    for group in notifications {
+        let kept = group
+            .alerts
+            .iter()
+            .map(|alert| (alert.rank(), alert.severity(), alert.name(), alert.starts_at, 1, Some(alert)));
+        let omitted =
+            group.omitted.iter().map(|kind| (kind.rank(), &*kind.severity, &*kind.name, kind.since, kind.alerts, None));
+        for (rank, severity, name, since, count, alert) in kept.chain(omitted) {
+            let new = || AlertKind { rank, severity, name, since, alerts: Vec::new(), count: 0, groups: Vec::new() };
+            let kind = kinds.entry((rank, severity, name)).or_insert_with(new);
+            kind.since = kind.since.into_iter().chain(since).min();
+            kind.alerts.extend(alert);
+            kind.count += count;
+            if kind.groups.last().is_none_or(|last| !std::ptr::eq(*last, *group)) {
+                kind.groups.push(group);
+            }
         }
     }
-}
-
-/// The kinds of alerts of a digest, the worst first, then the earliest.
-fn kinds<'a>(notifications: &[&'a Notification]) -> Vec<Kind<'a>> {
-    let mut kinds: BTreeMap<(usize, &str, &str), Kind<'a>> = BTreeMap::new();
-    for notification in notifications {
-        for alert in &notification.alerts {
-            let key = (alert.rank(), alert.severity(), alert.name());
-            let kind = kinds.entry(key).or_insert_with(|| Kind::new(key));
-            kind.alerts.push(alert);
-            kind.add_group(notification, alert.starts_at);
-        }
-        for omitted in &notification.omitted {
-            let key = (omitted.rank(), &*omitted.severity, &*omitted.name);
-            let kind = kinds.entry(key).or_insert_with(|| Kind::new(key));
-            kind.omitted += omitted.alerts;
-            kind.add_group(notification, omitted.since);
-        }
-    }
-    let mut kinds: Vec<Kind<'a>> = kinds.into_values().collect();
+    let mut kinds: Vec<AlertKind<'a>> = kinds.into_values().collect();
     kinds.sort_by_key(|kind| (kind.rank, kind.since.unwrap_or(Timestamp::MAX)));
     kinds
 }
 
-/// A row of a digest.
-struct Row {
-    text: String,
-    /// Whether it does not name all of its groups.
-    hides_groups: bool,
-}
-
-impl Row {
-    /// `• [critical] DbDown×2：db-1、db-2，18:01 起`, the places in about `width` bytes.
-    fn new(kind: &Kind<'_>, clock: Clock, width: usize) -> Self {
-        let severity = text::short_line(kind.severity, 20);
+impl AlertKind<'_> {
+    /// Its row in a digest, `• [critical] DbDown×2：db-1、db-2，18:01 起`, the places in about `width` bytes; and whether that
+    /// does not name all of its groups.
+    fn row(&self, clock: Clock, width: usize) -> (String, bool) {
+        let severity = text::short_line(self.severity, 20);
         let severity = if severity.is_empty() { severity } else { format!("[{severity}] ") };
-        let name = text::short_line(kind.name, 48);
-        let name = if name.is_empty() { UNNAMED } else { &name };
-        let count = match (kind.alerts.len() + kind.omitted, kind.groups.len()) {
+        let name = shown_name(self.name, 48);
+        let count = match (self.count, self.groups.len()) {
             (1, _) => String::new(),
             (count, 1) => format!("×{count}"),
             (count, groups) => format!("×{count}（{groups} 组）"),
         };
-        let groups = group_names(&kind.groups);
-        let Targets { one, several } = targets(&kind.alerts, &[]);
-        let targets: Vec<String> = if !groups.is_empty() {
-            groups.clone()
-        } else if several.is_empty() {
-            one.into_iter().collect()
-        } else {
-            several
-        };
-        let (shown, is_cut) = fill(&targets, width);
-        let is_partial = is_cut || (groups.is_empty() && kind.omitted > 0 && !shown.is_empty());
-        let targets = if is_partial { format!("{shown} 等") } else { shown };
-        let since = kind.since.map_or(String::new(), |since| format!("{} 起", clock.time(since)));
-        let facts = [targets, since].into_iter().filter(|fact| !fact.is_empty()).collect::<Vec<_>>().join("，");
+        let groups = group_names(&self.groups);
+        let names_groups = !groups.is_empty();
+        let (label, places) = if names_groups { (String::new(), groups) } else { targets(&self.alerts, &[]).in_row() };
+        let (shown, is_cut) = fill(&places, width);
+        let is_partial = is_cut || (!names_groups && self.count > self.alerts.len() && !shown.is_empty());
+        let places = label + &if is_partial { and_more(&shown, "") } else { shown };
+        let since = self.since.map_or_else(String::new, |since| format!("{} 起", clock.time(since)));
+        let facts = [places, since].into_iter().filter(|fact| !fact.is_empty()).collect::<Vec<_>>().join("，");
         let colon = if facts.is_empty() { "" } else { "：" };
-        let text = format!("• {severity}{name}{count}{colon}{facts}");
-        Self { text, hides_groups: is_cut && !groups.is_empty() }
+        (format!("• {severity}{name}{count}{colon}{facts}"), is_cut && names_groups)
     }
 }
 
-/// The rows with as wide places as let all of them fit into `bytes`, else narrow ones.
-fn widest(kinds: &[&Kind<'_>], clock: Clock, bytes: usize) -> Vec<Row> {
-    let mut rows = Vec::new();
-    for width in WIDTHS {
-        rows = kinds.iter().map(|kind| Row::new(kind, clock, width)).collect();
-        if fitting(&rows, bytes) == rows.len() {
-            break;
-        }
-    }
-    rows
-}
-
-/// How many of `rows` fit into `bytes`, line breaks counted.
-fn fitting(rows: &[Row], bytes: usize) -> usize {
-    let mut used = 0;
-    let fits = |row: &&Row| {
-        used += row.text.len() + 1;
-        used <= bytes
-    };
-    rows.iter().take_while(fits).count()
+/// An alert's name in at most `bytes` bytes.
+fn shown_name(name: &str, bytes: usize) -> String {
+    text::short_line(if name.is_empty() { UNNAMED } else { name }, bytes)
 }
 
 /// How groups of the same alert differ, by the labels they are grouped by: `payment`, `order×2`. Empty when these are the
@@ -535,12 +495,6 @@ fn shown_counts(counts: &[(&str, usize)], nothing: &str, most: usize) -> String 
     if counts.len() > most { format!("{names} 等 {} 种", counts.len()) } else { names }
 }
 
-/// As many of `values` as fit into about `bytes`, at least one, and how many there are when not all do.
-fn listed(values: &[String], bytes: usize) -> String {
-    let (text, is_cut) = fill(values, bytes);
-    if is_cut { format!("{text} 等 {} 个", values.len()) } else { text }
-}
-
 /// As many of `values` as fit into about `bytes`, at least one, and whether some did not. Of numbered names in a row the
 /// beginning stands once: `worker-04、05、06`.
 fn fill(values: &[String], bytes: usize) -> (String, bool) {
@@ -559,6 +513,12 @@ fn fill(values: &[String], bytes: usize) -> (String, bool) {
     (text, false)
 }
 
+/// `db-1、db-2 等 30 个`, `db-1（/data）等`: a full-width bracket has its blank.
+fn and_more(shown: &str, number: &str) -> String {
+    let gap = if shown.ends_with('）') { "" } else { " " };
+    format!("{shown}{gap}等{number}")
+}
+
 /// What stands before the number that a name ends with: `worker-` of worker-04, "" of others.
 fn numbered(name: &str) -> &str {
     let beginning = name.trim_end_matches(|c: char| c.is_ascii_digit());
@@ -570,6 +530,7 @@ fn numbered(name: &str) -> &str {
 mod tests {
     use super::*;
     use crate::message::Firing;
+    use crate::prometheus::Figure;
 
     fn clock() -> Clock {
         Clock { now: "2026-11-23T11:00:00Z".parse().unwrap(), zone: Offset::constant(8) }
@@ -593,7 +554,8 @@ mod tests {
     fn times_are_local_and_stay_true() {
         for (start, local, lasts) in [
             ("2026-11-23T08:00:00Z", "16:00", "截至 19:00 已持续 3 小时"),
-            ("2026-11-23T10:59:30Z", "18:59", "刚刚触发"),
+            ("2026-11-23T11:00:30Z", "19:00", "刚刚触发"),
+            ("2026-11-23T10:59:30Z", "18:59", "截至 19:00 已持续 1 分钟"),
             ("2026-11-23T10:55:00.123Z", "18:55", "截至 19:00 已持续 5 分钟"),
             ("2026-11-22T20:30:00+08:00", "11-22 20:30", "截至 19:00 已持续 22 小时 30 分钟"),
             ("2026-11-20T08:00:00Z", "11-20 16:00", "截至 19:00 已持续 3 天 3 小时"),
@@ -636,6 +598,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn targets_that_do_not_fit_are_counted() {
+        let disk =
+            |number| format!(r#"{{"labels":{{"alertname":"A","instance":"10.0.0.{number}","device":"sd{number}"}}}}"#);
+        let json = format!(r#"{{"alerts":[{}]}}"#, (0..30).map(disk).collect::<Vec<_>>().join(","));
+        for (label, expected) in [("device", "、10.0.0.8（sd8）等 30 个"), ("id", "、10.0.0.16 等 30 个")] {
+            let head = head(&json.replace("device", label), None);
+            assert!(head.contains(expected), "{head}");
+        }
+    }
+
     const FIRING: &str = r#"{"alerts":[{"labels":{"alertname":"A","severity":"warning","instance":"a:1"},"startsAt":"2026-11-23T08:00:00Z"}]}"#;
 
     #[test]
@@ -666,12 +639,51 @@ mod tests {
         assert_eq!(
             brief(&[&firing], clock(), reused, "<a href=\"http://am\">静默</a>", "#b81f02"),
             "【warning】反复触发：A a，1 小时 30 分钟内第 3 次，最近 16:00；分析见 15:33 的消息 #2b7710。\
-             可先 <a href=\"http://am\">静默</a>，天亮后调整阈值或 for。 #b81f02"
+             可先 <a href=\"http://am\">静默</a>，再调整阈值或 for。 #b81f02"
         );
-        assert!(brief(&[&firing], clock(), reused, "", "#b81f02").contains("。可先静默，天亮后"));
+        assert!(brief(&[&firing], clock(), reused, "", "#b81f02").contains("。可先静默，再调整"));
+        let urgent = notification(&FIRING.replace("warning", "critical"));
+        let text = brief(&[&urgent], clock(), reused, "<a href=\"http://am\">静默</a>", "#b81f02");
+        assert!(text.contains("。确认是误报再调整阈值或 for。") && !text.contains("静默"), "{text}");
         let introduced = Reused { value: "1843 秒", occasion: Occasion::Repeat, ..reused };
         assert_eq!(introduction(clock(), introduced), "以下是 15:33 的分析（#2b7710），当时 1843 秒：");
         assert_eq!(introduction(clock(), reused), "沿用 15:33 的分析（#2b7710）：");
+    }
+
+    #[test]
+    fn line_of_facts_names_the_series_it_speaks_of() {
+        let (mount, topic) = (
+            r#""alertname":"A","instance":"db:9100","job":"node","mountpoint""#,
+            r#""alertname":"A","instance":"kafka-exporter:9308","job":"kafka","topic""#,
+        );
+        for (alerts, extreme, expected) in [
+            (vec![format!(r#"{mount}:"/a""#)], None, "当前 97"),
+            (vec![format!(r#"{mount}:"/a""#), format!(r#"{mount}:"/b""#)], Some("最高"), "最高 db（/a） 97"),
+            (vec![format!(r#"{topic}:"paid""#), format!(r#"{topic}:"refund""#)], None, "paid 当前 97"),
+            (
+                vec![
+                    r#""alertname":"A","instance":"k","partition":"3""#.into(),
+                    r#""alertname":"A","instance":"k","partition":"4""#.into(),
+                ],
+                None,
+                "k（partition=3） 当前 97",
+            ),
+            (
+                vec![r#""alertname":"A","instance":"k""#.into(), r#""alertname":"B","instance":"k""#.into()],
+                None,
+                "A k 当前 97",
+            ),
+            (vec![r#""alertname":"A""#.into(), r#""alertname":"B""#.into()], None, "A 当前 97"),
+            // Nothing tells them apart that may be shown.
+            (vec![r#""alertname":"A","key":"***""#.into(), r#""alertname":"A","other":"1""#.into()], None, ""),
+        ] {
+            let alerts: Vec<String> = alerts.iter().map(|labels| format!(r#"{{"labels":{{{labels}}}}}"#)).collect();
+            let group = notification(&format!(r#"{{"alerts":[{}]}}"#, alerts.join(",")));
+            let figure = Figure { alert: group.alerts[0].clone(), extreme, now: 97.0, ..Figure::default() };
+            let facts = Facts { figure: Some(figure), ..Facts::default() };
+            let line = facts_line(&facts, &[&group], 500);
+            assert_eq!(line.trim_start_matches("依据："), expected);
+        }
     }
 
     #[test]
@@ -680,6 +692,24 @@ mod tests {
         let facts = "依据：当前 93.4（阈值 85）";
         let Header { head, .. } = header(&[&firing], clock(), None, facts, 200, 600);
         assert!(head.ends_with(&format!("\n{facts}")) && head.len() <= 200, "{head}");
+    }
+
+    #[test]
+    fn texts_name_what_they_do_not_say_themselves() {
+        let alert = |name: &str, labels: &str, summary: &str| {
+            format!(r#"{{"labels":{{"alertname":"{name}",{labels}}},"annotations":{{"summary":"{summary}"}}}}"#)
+        };
+        let alerts = [
+            alert("Disk", r#""instance":"db:9100","mountpoint":"/a""#, "disk full"),
+            alert("Disk", r#""instance":"db:9100","mountpoint":"/b""#, "disk full"),
+            alert("Down", r#""instance":"web-1:9100""#, "web-1 is down"),
+            alert("Lag", r#""topic":"paid""#, ""),
+        ];
+        let json = format!(r#"{{"alerts":[{}]}}"#, alerts.join(","));
+        assert_eq!(
+            alert_texts(&[&notification(&json)], 2048),
+            "• Disk db mountpoint=/a、/b：disk full\n• Down：web-1 is down\n• Lag paid：（规则没有写 summary）"
+        );
     }
 
     #[test]
@@ -695,7 +725,7 @@ mod tests {
         let notification = notification(&json);
         for bytes in [40, 100, 300, 640] {
             for members in [vec![&notification], vec![&notification; 9]] {
-                let Header { head, rest } = header(&members, clock(), None, "", bytes, 3 * bytes);
+                let Header { head, rest, .. } = header(&members, clock(), None, "", bytes, 3 * bytes);
                 assert!(head.len() <= bytes && rest.len() <= bytes * 3, "{bytes}: {head}");
             }
         }

@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 use super::text::clip;
 use crate::alertmanager::Notification;
 use crate::percent::decode_form;
+use crate::table;
 
 /// What a mark begins with.
 pub(crate) const MARK: &str = "〔告警中未出现：";
@@ -114,14 +115,7 @@ fn remove_known(unknown: &mut BTreeSet<String>, text: &str) {
 }
 
 /// The lists of `invented.txt` by their names, and what it tells of programs by theirs.
-static TABLE: LazyLock<HashMap<&str, Vec<&str>>> = LazyLock::new(|| {
-    let mut table = HashMap::<_, Vec<_>>::new();
-    let rows = include_str!("invented.txt").lines().filter(|row| !row.starts_with('#'));
-    for (names, words) in rows.filter_map(|row| row.split_once(' ')) {
-        names.split(',').for_each(|name| table.entry(name).or_default().extend(words.split(' ')));
-    }
-    table
-});
+static TABLE: LazyLock<HashMap<&str, Vec<&str>>> = LazyLock::new(|| table::lists(include_str!("invented.txt")));
 
 /// Whether a list has a word.
 fn has(list: &str, word: &str) -> bool {
@@ -129,13 +123,12 @@ fn has(list: &str, word: &str) -> bool {
 }
 
 /// The names in a text, in their order, harmless ones left out. One may be there twice.
-fn names<'t>(text: &'t str) -> Vec<&'t str> {
-    let mut names = Vec::new();
+fn names(text: &str) -> Vec<&str> {
     let is_of_argument = |c: char| c.is_ascii_graphic() && !r#""'`()[]\;|&"#.contains(c);
-    let other = &TABLE["@program"];
-    // Of a command: what the table tells of its program, and which of its words are hosts.
-    let (mut program, mut takes) = (other, "none");
-    let (mut is_host_next, mut is_skipped) = (false, false);
+    // A command ends at a line's end, a pipe, a semicolon, and at Chinese.
+    let is_end = |c: char| matches!(c, '|' | ';' | '&') || !c.is_ascii();
+    let mut reader = CommandReader::default();
+    reader.begin(&TABLE["@program"]);
     let mut rest = text;
     while let Some(begin) = rest.find(is_of_argument) {
         let (gap, unread) = rest.split_at(begin);
@@ -143,54 +136,118 @@ fn names<'t>(text: &'t str) -> Vec<&'t str> {
         rest = after;
         // Of bold text. Within a word it hides a password.
         let word = word.trim_matches('*');
-        // A command ends at a line's end, a pipe, a semicolon, and at Chinese.
-        let is_end = |c: char| matches!(c, '|' | ';' | '&') || !c.is_ascii();
         if gap.contains(is_end) || (gap.contains('\n') && !gap.contains("\\\n")) {
-            (program, takes, is_host_next, is_skipped) = (other, "none", false, false);
+            reader.begin(&TABLE["@program"]);
         }
-        addresses(text, word, &mut names);
+        if reader.takes != Takes::Packages || !word.contains(['@', '=']) {
+            addresses(text, word, &mut reader.names);
+        }
         let urls = word.split(',').filter_map(|part| part.split_once("://"));
-        names.extend(urls.filter(|url| !has("@schemes-without-host", url.0)).filter_map(|url| host(url.1)));
+        let urls = urls.filter(|url| !has("@schemes-without-host", url.0));
+        reader.names.extend(urls.filter_map(|url| host(url.1)));
+        reader.take_word(word);
+    }
+    reader.names
+}
 
-        let mut add = |list: &'t str| names.extend(list.split(',').filter_map(host).filter(|host| is_specific(host)));
-        let flag = word.split('=').next().unwrap_or_default();
-        let has_host =
-            |flag: &str| has("@host-flags", flag) || program.iter().any(|own| own.strip_suffix('=') == Some(flag));
+/// Which operands of a program are hosts.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Takes {
+    #[default]
+    Nothing,
+    First,
+    BeforePath,
+    BeforePort,
+    /// That depends on the verb that follows.
+    ByVerb,
+    Nodes,
+    /// None, and what looks like an address is a version.
+    Packages,
+}
+
+/// Takes the hosts out of commands, word by word.
+///
+/// | command | its hosts |
+/// |---|---|
+/// | `ssh -p 22 -J ops@jump-1 db-1 uptime` | `jump-1`, of a flag; `db-1`, the first operand |
+/// | `scp a.txt ops@db-1:/tmp` | `db-1`, before a path |
+/// | `curl db-1:9100/metrics` | `db-1`, before a port |
+/// | `kubectl drain node-7 --force`, `kubectl get node/node-7` | `node-7`, by the verb |
+/// | `mongo --host rs0/mongo-1:27017,mongo-2:27017` | `mongo-1` and `mongo-2`, not the replica set |
+/// | `npm i x@1.2.3.4` | none: that is a version |
+#[derive(Default)]
+struct CommandReader<'t> {
+    names: Vec<&'t str>,
+    takes: Takes,
+    /// What the table tells of the program: `-J=` has a host behind it, `-i` another value.
+    flags: &'static [&'static str],
+    /// The flag in front of the word.
+    flag: &'t str,
+}
+
+impl<'t> CommandReader<'t> {
+    /// Begins a command with a program of the table.
+    fn begin(&mut self, program: &'static [&'static str]) {
+        self.flag = "";
+        self.flags = program;
+        self.takes = match program[0] {
+            "first" => Takes::First,
+            "path" => Takes::BeforePath,
+            "port" => Takes::BeforePort,
+            "verb" => Takes::ByVerb,
+            "packages" => Takes::Packages,
+            _ => Takes::Nothing,
+        };
+    }
+
+    fn take_word(&mut self, word: &'t str) {
+        let flag = mem::replace(&mut self.flag, if word.starts_with('-') { word } else { "" });
         let name = word.rsplit('/').next().unwrap_or_default();
-        if mem::take(&mut is_skipped) && !word.starts_with('-') {
-        } else if mem::take(&mut is_host_next) {
-            add(word);
-        } else if let Some(known) = TABLE.get(name) {
-            (program, takes) = (known, known[0]);
-        } else if word.starts_with('-') {
-            is_host_next = has_host(word);
-            is_skipped = program.contains(&word);
-            // `--host=db-1` and `-hdb-1.corp`; but `-hl` is two flags.
-            let glued = word.split_at_checked(2).filter(|(_, value)| value.contains(['-', '.']));
-            let glued = [word.split_once('='), glued].into_iter().flatten().find(|(flag, _)| has_host(flag));
-            glued.map(|(_, value)| add(value)).unwrap_or_default();
-        } else {
-            match (takes, word.split_once(':')) {
-                // `-w 3 db-1`, `ssh into db-1`.
-                ("first", _) if is_amount(word) || matches!(word, "to" | "into") => {}
-                ("first", _) => {
-                    add(word);
-                    takes = "none";
-                }
-                // One letter is a drive of Windows.
-                ("path", Some((host, _))) if host.len() > 1 => add(host),
-                ("port", Some((host, port))) if is_amount(port) => add(host),
-                ("verb", _) if has("@pod-verbs", word) => takes = "none",
-                ("verb" | "nodes", _) if has("@node-verbs", word) => takes = "nodes",
-                ("verb", _) => word.strip_prefix("node/").map(add).unwrap_or_default(),
-                // A taint has a colon, a label an equals sign.
-                ("nodes", None) if flag == word && is_specific(word) => add(name),
-                ("nodes", _) if !is_specific(word) => takes = "none",
-                _ => {}
+        match TABLE.get(name) {
+            _ if self.has_host(flag) => self.add(word),
+            // Another value of that flag.
+            _ if self.flags.contains(&flag) => {}
+            Some(program) => self.begin(program),
+            None if self.flag.is_empty() => self.take_operand(word, name),
+            None => {
+                // `--host=db-1` and `-hdb-1.corp`; but `-hl` is two flags.
+                let glued = word.split_at_checked(2).filter(|(_, value)| value.contains(['-', '.']));
+                let mut glued = [word.split_once('='), glued].into_iter().flatten();
+                glued.find(|(flag, _)| self.has_host(flag)).map(|(_, hosts)| self.add(hosts)).unwrap_or_default();
             }
         }
     }
-    names
+
+    fn has_host(&self, flag: &str) -> bool {
+        has("@host-flags", flag) || self.flags.iter().any(|own| own.strip_suffix('=') == Some(flag))
+    }
+
+    fn take_operand(&mut self, word: &'t str, name: &'t str) {
+        match (self.takes, word.split_once(':')) {
+            // `-w 3 db-1`, `ssh into db-1`.
+            (Takes::First, _) if is_amount(word) || matches!(word, "to" | "into") => {}
+            (Takes::First, _) => {
+                self.add(word);
+                self.takes = Takes::Nothing;
+            }
+            (Takes::BeforePath, Some((host, _))) => self.add(host),
+            (Takes::BeforePort, Some((host, port))) if is_amount(port) => self.add(host),
+            (Takes::ByVerb, _) if has("@pod-verbs", word) => self.takes = Takes::Nothing,
+            (Takes::ByVerb | Takes::Nodes, _) if has("@node-verbs", word) => self.takes = Takes::Nodes,
+            (Takes::ByVerb, _) => word.strip_prefix("node/").map(|node| self.add(node)).unwrap_or_default(),
+            // A taint has a colon.
+            (Takes::Nodes, None) if is_specific(word) => self.add(name),
+            (Takes::Nodes, _) if !is_specific(word) => self.takes = Takes::Nothing,
+            _ => {}
+        }
+    }
+
+    /// Adds a host or a list of hosts, which may stand behind the name of their replica set.
+    fn add(&mut self, list: &'t str) {
+        let behind_set = list.split_once('/').filter(|(set, _)| !set.contains([':', '.', ',']));
+        let hosts = behind_set.map_or(list, |(_, hosts)| hosts);
+        self.names.extend(hosts.split(',').filter_map(host).filter(|host| is_specific(host)));
+    }
 }
 
 /// Whether it begins with a number: the value of a flag such as `-w 3s`, or a port.

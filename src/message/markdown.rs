@@ -4,13 +4,12 @@
 //! can only be a command is one too. WeCom shows no bold, tables or code, so those become plain lines.
 
 use std::iter::Peekable;
-use std::ops::Range;
 use std::str::Split;
 use std::{iter, mem};
 
-use serde::de::IgnoredAny;
-use serde_json::{Deserializer, Value};
+use serde_json::Value;
 
+use super::danger;
 use super::text::{self, is_ideograph};
 use crate::prompt::SECTIONS;
 
@@ -22,20 +21,31 @@ const MAX_HEADING: usize = 90;
 const LONG_LINE: usize = 480;
 /// Lists are indented by two spaces a level, at most this many levels.
 const MAX_LEVEL: usize = 3;
-/// Words in front of a JSON answer of at most this many bytes announce it.
-const MAX_LEAD: usize = 120;
+/// JSON above this many bytes is shown as it is: each name's place is looked for in the whole text.
+const MAX_JSON: usize = 32 << 10;
+/// The end of a fence or a here-document is looked for in so many lines; it keeps the time linear in the answer.
+const MAX_BLOCK: usize = 200;
 
 /// What models call the sections that the prompt asks for.
 const MORE_TITLES: [&str; 4] = ["原因分析", "处理建议", "排查步骤", "建议"];
-/// How a model says that a step interrupts or destroys; 【高危】 is what the prompt asks for.
-const FLAGS: [&str; 6] = ["**【高危】**", "【高危】", "[高危]", "⚠️高危", "⚠️ 高危", "⚠高危"];
+/// What stands around 高危 where a model says that a step interrupts or destroys; 【高危】 is what the prompt asks for.
+const FLAG_SIGNS: [&str; 11] =
+    ["【 】", "[ ]", "（ ）", "( )", "** **", "⚠ ", "危险等级： ", "风险等级： ", "风险： ", "等级： ", "级别： "];
+/// What follows a command at the end of a sentence.
+pub(crate) const ENDS: [char; 3] = ['；', '。', '、'];
 /// What the names of JSON's commands hold.
 const COMMAND_NAMES: [&str; 4] = ["命令", "ommand", "cmd", "CMD"];
-/// Tags that lose their sign wherever they stand in prose.
-const BLOCK_TAGS: &str = "blockquote br details div em font h1 h2 h3 h4 h5 h6 hr li ol p pre strong summary tbody td th \
-    thead tr ul";
-/// Tags that are names of things too, `DESCRIBE <table>`: these lose their sign when they are closed.
+/// What HTML writes for signs.
+const ENTITIES: [(&str, &str); 6] =
+    [("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"), ("&quot;", "\""), ("&#39;", "'"), ("&nbsp;", " ")];
+/// Tags that lose their sign where they are closed, and at the begin of a line.
+const BLOCK_TAGS: &str =
+    "blockquote details div em font h1 h2 h3 h4 h5 h6 li ol p strong summary tbody td th thead tr ul";
+/// Tags that lose their sign only where they are closed: `<table>` may be what is to be filled in.
 const INLINE_TAGS: &str = "a b center code del i kbd mark s small span sub sup table u";
+
+/// The lines that follow.
+type Lines<'a> = Peekable<Split<'a, char>>;
 
 /// What a line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +67,8 @@ pub(crate) enum Kind {
 pub(crate) struct Line {
     pub(crate) kind: Kind,
     pub(crate) text: String,
-    /// Where the command stands that ends a line of prose.
-    pub(crate) command: Option<Range<usize>>,
+    /// The command that ends a line of prose, but for punctuation.
+    pub(crate) command: Option<String>,
     /// A blank line stood above.
     pub(crate) is_parted: bool,
     /// The model said that this interrupts or destroys, or what stands below it does.
@@ -77,8 +87,8 @@ impl Line {
 /// reading order around are gone, in commands too ([`text::clean`]).
 pub(crate) fn lines(answer: &str) -> Vec<Line> {
     let text = text::clean(answer);
-    let text = opened(text.trim());
-    let rewritten = from_json(text).or_else(|| if text.contains('\n') { None } else { unfolded(text) });
+    let text = text.trim();
+    let rewritten = from_json(text).or_else(|| unfolded(text));
     let mut lines = rewritten.as_deref().unwrap_or(text).split('\n').peekable();
     let begins_chinese = |line: &str| line.chars().find(|c| c.is_alphabetic()).is_some_and(is_ideograph);
     let mut page = Page { is_chinese: lines.clone().any(begins_chinese), ..Page::default() };
@@ -88,143 +98,167 @@ pub(crate) fn lines(answer: &str) -> Vec<Line> {
     page.lines
 }
 
-/// What stands inside the one fence around the whole answer: sections are no command.
-fn opened(text: &str) -> &str {
-    let inner = text.strip_prefix("```").and_then(|text| text.strip_suffix("```")?.split_once('\n'));
-    let has_section = |inner: &str| inner.lines().take(8).any(|line| section(line.trim()).is_some());
-    inner.filter(|(info, inner)| info.is_ascii() && has_section(inner)).map_or(text, |(_, inner)| inner)
-}
-
 /// The lines so far, and what the next one depends on.
 #[derive(Default)]
-struct Page<'a> {
+struct Page {
     is_chinese: bool,
     lines: Vec<Line>,
-    fence: Option<Fence<'a>>,
     /// The indentation of the run of command lines outside a fence, and whether its bullets go.
     run: Option<(usize, bool)>,
-    /// The last command line ended in a backslash.
-    goes_on: bool,
     is_parted: bool,
     /// The indentation of the numbered list, the number of its last item as written, and as given.
     number: Option<(usize, u32, u32)>,
 }
 
-impl<'a> Page<'a> {
-    /// Takes a line, and the rows of the table that begins with it.
-    fn take(&mut self, line: &'a str, lines: &mut Peekable<Split<'a, char>>) {
-        let quoted = strip_quote(line);
-        if let Some(fence) = &self.fence {
-            let line = quoted.filter(|_| fence.is_quoted).unwrap_or(line);
-            if line.trim().starts_with(fence.marks) && line.trim().trim_start_matches(['`', '~']).is_empty() {
-                self.fence = None;
-            } else {
-                self.push_command(strip_indent(line, fence.indent));
-            }
-            return;
-        }
+impl Page {
+    /// Takes a line, and those below it that belong to it: of a fence, a table, a command.
+    fn take(&mut self, line: &str, lines: &mut Lines) {
+        let is_quoted = strip_quote(line).is_some();
         let line = unquoted(line).trim_end();
         let text = line.trim_start();
-        if self.goes_on {
-            self.goes_on = line.ends_with('\\');
-            self.push_command(strip_indent(line, self.run.map_or(0, |(indent, _)| indent)));
-        } else if let Some((before, fence)) = opened_fence(line, quoted.is_some()) {
-            if !before.is_empty() {
-                self.take_text(before);
+        if let Some((before, marks, info)) = opened_fence(line) {
+            let indent = if is_bullet_alone(before.trim()) { before.len() } else { indentation(line) };
+            self.take_text(before);
+            (self.run, self.is_parted) = (None, false);
+            // A fence of Markdown holds the answer.
+            if !["markdown", "md"].contains(&info.trim()) {
+                self.take_fence(marks, indent, is_quoted, lines);
             }
-            (self.run, self.is_parted, self.fence) = (None, false, fence);
         } else if text.contains('|') && lines.peek().is_some_and(|next| is_table_rule(unquoted(next))) {
             lines.next();
             let head: Vec<String> = cells(text).iter().map(|cell| inline(cell).0).collect();
             // Below a table that is drawn with its edges, a command may hold a pipe.
-            let has_edges = text.starts_with('|');
-            let is_row = |row: &str| row.contains('|') && (!has_edges || row.trim_start().starts_with('|'));
+            let edge = if text.starts_with('|') { "|" } else { "" };
+            let is_row = |row: &str| row.contains('|') && row.trim_start().starts_with(edge);
             while let Some(row) = lines.next_if(|line| is_row(unquoted(line))) {
                 self.push_row(&head, unquoted(row));
             }
+        } else if text == "---" && self.run.is_some() && lines.peek().is_some_and(|next| is_yaml(next.trim_start())) {
+            self.push_command(text);
         } else if text.is_empty() || is_rule(text) || is_bullet_alone(text) {
             self.is_parted = true;
-        } else if !self.take_command(line) {
+        } else if !self.take_command(line.trim_end_matches(ENDS), lines) {
             self.run = None;
             self.take_text(line);
         }
     }
 
+    /// Takes the lines of a fence and the one that closes it. Models put whole answers into one, and forget to close it: a
+    /// section ends it, and what nothing closes ends above prose.
+    fn take_fence<'a>(&mut self, marks: &str, indent: usize, is_quoted: bool, lines: &mut Lines<'a>) {
+        let inner = |line: &'a str| strip_quote(line).filter(|_| is_quoted).unwrap_or(line);
+        let is_fence = |line: &&'a str| inner(line).trim().starts_with(marks);
+        let is_bare = |line: &&'a str| inner(line).trim().trim_start_matches(['`', '~']).is_empty();
+        let is_closed = lines.clone().take(MAX_BLOCK).find(is_fence).is_some_and(|line| is_bare(&line));
+        let is_prose = |line: &str| {
+            let text = line.trim_start();
+            let words = text.trim_start_matches(|c: char| c.is_ascii_digit() || " .)、#*【".contains(c));
+            let may_end = words.starts_with(is_ideograph) && (!text.starts_with('#') || text.starts_with("##"));
+            may_end && indentation(line) <= indent && (!is_closed || section(text).is_some())
+        };
+        while let Some(line) = lines.next_if(|line| !is_fence(line) && !is_prose(inner(line))) {
+            self.push_command(strip_indent(inner(line), indent));
+        }
+        let _end = lines.next_if(is_bare);
+    }
+
     /// Takes the line when it is a command, and says whether it was one.
-    fn take_command(&mut self, line: &str) -> bool {
+    fn take_command(&mut self, line: &str, lines: &mut Lines) -> bool {
         let text = line.trim_start();
-        let listed = bullet(text);
-        let item = listed.unwrap_or(text);
-        let begun = (indentation(line), listed.is_some() && !is_yaml(item));
+        let item = bullet(text);
+        // The bullets of a run go when its first line has one; those of YAML are its lists.
+        let begun = (indentation(line), item.is_some_and(|item| !is_yaml(item)));
         let (indent, drops_bullets) = self.run.unwrap_or(begun);
-        let span = whole_span(item);
-        let listed = listed.filter(|_| drops_bullets);
-        let command = span.or(listed).unwrap_or_else(|| strip_indent(line, indent));
-        let is_entry = self.run.is_some() && item.starts_with(|c: char| c.is_ascii_lowercase()) && is_yaml(item);
-        let above = self.lines.last();
-        let is_announced = above.is_some_and(|line| line.kind == Kind::Command || line.text.ends_with([':', '：']));
-        let is_bare = bullet(text).is_none() && text.matches('`').count() < 2 && !text.contains("](");
-        let is_expected = self.is_chinese || text.ends_with('\\') || (is_announced && is_bare);
-        if span.is_none() && !is_entry && !(is_expected && is_command(command.trim_start())) {
+        let span = whole_span(item.unwrap_or(text));
+        let command = span.or(item.filter(|_| drops_bullets)).unwrap_or_else(|| strip_indent(line, indent));
+
+        let follows = |line: &Line| line.kind != Kind::Command && line.text.ends_with([':', '：']);
+        let is_announced = || self.run.is_some() || self.lines.last().is_some_and(follows);
+        let is_code = || item.is_none() && text.matches('`').count() < 2 && !text.contains("](");
+        let is_expected = self.is_chinese || text.ends_with('\\') || (is_announced() && is_code());
+        let is_known = span.is_some() || (is_expected && is_command(command.trim_start()));
+        if !is_known && !self.goes_on_with(text, lines) {
             return false;
         }
         self.run = Some((indent, drops_bullets));
-        self.goes_on = command.ends_with('\\');
         self.push_command(command);
+        let end = here_document(command).filter(|end| lines.clone().take(MAX_BLOCK).any(|line| line.trim() == *end));
+        let mut last = command;
+        while (last.ends_with('\\') || end.is_some_and(|end| last.trim() != end))
+            && let Some(next) = lines.next()
+        {
+            last = unquoted(next).trim_end();
+            self.push_command(strip_indent(last, indent));
+        }
         true
     }
 
-    /// Adds a line to the block of commands.
+    /// Whether the run of command lines goes on with the line though Chinese may stand in it: with an entry of YAML or a
+    /// comment. A run may begin with a comment, too.
+    fn goes_on_with(&self, text: &str, lines: &Lines) -> bool {
+        let item = bullet(text).unwrap_or(text);
+        let is_entry = self.run.is_some() && item.starts_with(|c: char| c.is_ascii_lowercase()) && is_yaml(item);
+        let is_comment = || ["# ", "-- "].iter().any(|sign| text.starts_with(sign)) && section(text).is_none();
+        let precedes = || self.is_chinese && lines.clone().next().is_some_and(|next| is_command(next.trim()));
+        is_entry || (is_comment() && ((self.run.is_some() && !self.is_parted) || precedes()))
+    }
+
+    /// Adds a line to the block of commands, without the model's own mark in front of it or behind.
     fn push_command(&mut self, command: &str) {
+        let bare = unflagged(command);
+        let is_flagged = bare.is_some();
+        // In the middle, in quotes or in a comment, it is the command's.
+        let is_end = |bare: &&str| !bare.ends_with('#') && (command.starts_with(bare) || command.ends_with(bare));
+        let command = bare.as_deref().filter(is_end).unwrap_or(command);
         match self.lines.last_mut().filter(|last| last.kind == Kind::Command) {
-            Some(last) => last.text.extend([if mem::take(&mut self.is_parted) { "\n\n" } else { "\n" }, command]),
-            None => self.push(Line::new(Kind::Command, command)),
+            Some(last) => {
+                last.text.extend([if mem::take(&mut self.is_parted) { "\n\n" } else { "\n" }, command]);
+                last.is_flagged |= is_flagged;
+            }
+            None => self.push(Line { is_flagged, ..Line::new(Kind::Command, command) }),
         }
     }
 
     /// Takes a line of prose, in which the model's own mark becomes a flag.
     fn take_text(&mut self, line: &str) {
-        let text = line.trim();
-        let bare = FLAGS.iter().fold(text.to_owned(), |text, flag| text.replace(flag, ""));
-        let is_flagged = bare.len() < text.len();
-        let text = if is_flagged { bare.trim().trim_start_matches(['：', ':', ' ']) } else { text };
-        // GitHub's `> [!WARNING]`.
-        let text = if text.starts_with("[!") && text.ends_with(']') { "注意：" } else { text };
-        let before = self.lines.len();
-        self.take_prose(text, indentation(line));
-        if is_flagged {
-            if self.lines.len() == before {
+        let bare = unflagged(line);
+        let text = bare.as_deref().unwrap_or(line).trim();
+        if bare.is_some() && (text.is_empty() || is_bullet_alone(text)) {
+            if self.lines.last().is_none_or(|last| last.kind == Kind::Title) {
                 self.push(Line::new(Kind::Text, ""));
             }
-            self.lines.last_mut().into_iter().for_each(|line| line.is_flagged = true);
+        } else if tag(text, true).is_some() {
+            inline(text).0.lines().for_each(|line| self.take_prose(line.trim(), 0));
+        } else {
+            self.take_prose(text, indentation(line));
         }
+        self.lines.last_mut().into_iter().for_each(|last| last.is_flagged |= bare.is_some());
     }
 
     fn take_prose(&mut self, text: &str, indent: usize) {
         if text.len() > 2 && text.starts_with('|') && text.ends_with('|') {
             return self.push_row(&[], text);
         }
-        let untagged = text.starts_with('<').then(|| inline(text).0).filter(|plain| section(plain).is_some());
-        let text = untagged.as_deref().unwrap_or(text);
         let title = heading(text);
         if let Some((name, rest)) = section(text) {
             self.number = None;
-            let kind = if rest.is_empty() { Kind::Title } else { Kind::Section };
-            return self.push_prose(kind, &format!("{name}："), rest);
+            if rest.is_empty() {
+                return self.push(Line::new(Kind::Title, format!("{name}：")));
+            }
+            return self.push_prose(Kind::Section, &format!("{name}："), rest);
         }
         let text = title.unwrap_or(text);
         if let Some((number, rest)) = number(text) {
-            let rest = bullet(rest).unwrap_or(rest);
+            let rest = bullet(rest).or(self::number(rest).map(|(_, rest)| rest)).unwrap_or(rest);
             let (kind, lead) = self.numbered(number, indent);
             return self.push_prose(kind, &lead, heading(rest).unwrap_or(rest));
         }
         if title.is_some() && text.len() <= MAX_HEADING {
             self.number = None;
             let (plain, _) = inline(text);
-            let plain = plain.trim().trim_end_matches(['：', ':', '#', ' ']);
+            let plain = plain.trim_matches(['【', '】', '：', ':', '#', ' ']);
             if plain.chars().any(char::is_alphanumeric) {
-                let (open, close) = if plain.starts_with('【') { ("", "") } else { ("【", "】") };
-                self.push(Line::new(Kind::Title, format!("{open}{plain}{close}")));
+                self.push(Line::new(Kind::Title, format!("【{plain}】")));
             }
             return;
         }
@@ -245,22 +279,18 @@ impl<'a> Page<'a> {
 
     /// Adds prose behind `lead`, a line for each break in it; a long line is broken behind its sentences.
     fn push_prose(&mut self, mut kind: Kind, mut lead: &str, text: &str) {
-        if kind == Kind::Title {
-            return self.push(Line::new(kind, lead));
-        }
-        let ends: &[char] = if text.len() > LONG_LINE { &['。', '；'] } else { &[] };
-        for sentence in text.split_inclusive(ends) {
-            let bare = Some(sentence).filter(|_| self.is_chinese && is_command(sentence));
-            let (plain, command) = match whole_span(sentence).or(bare) {
-                Some(code) => (code.to_owned(), Some(0..code.len())),
-                None => inline(sentence),
-            };
-            for part in plain.split('\n').map(str::trim_end).filter(|part| !part.trim().is_empty()) {
-                let command = command.as_ref().filter(|_| !plain.trim().contains('\n'));
-                let command = command.map(|range| range.start + lead.len()..range.end + lead.len());
-                self.push(Line { command, ..Line::new(kind, format!("{lead}{part}")) });
-                (kind, lead) = (Kind::Text, "");
-            }
+        let text =
+            if text.len() > LONG_LINE { text.replace('。', "。\n").replace('；', "；\n") } else { text.to_owned() };
+        let bare = text.trim_end_matches(ENDS);
+        let is_expected = is_command(bare) && (self.is_chinese || danger::is_dangerous(bare));
+        let (plain, command) = match whole_span(bare).or(is_expected.then_some(bare)) {
+            Some(code) => (code.to_owned() + text.strip_prefix(bare).unwrap_or_default(), Some(code.to_owned())),
+            None => inline(&text),
+        };
+        let command = command.filter(|_| !plain.trim().contains('\n'));
+        for part in plain.split('\n').map(str::trim_end).filter(|part| !part.trim().is_empty()) {
+            self.push(Line { command: command.clone(), ..Line::new(kind, format!("{lead}{part}")) });
+            (kind, lead) = (Kind::Text, "");
         }
     }
 
@@ -271,53 +301,65 @@ impl<'a> Page<'a> {
 
     /// Adds a table's row as `• first，column：value`, its commands below it.
     fn push_row(&mut self, head: &[String], row: &str) {
-        let cells = cells(row);
-        let (mut kind, mut lead) = (Kind::Text, if head.is_empty() { "" } else { "• " }.to_owned());
-        let (mut words, mut commands) = (String::new(), Vec::new());
-        for (column, cell) in cells.iter().enumerate().filter(|(_, cell)| !cell.is_empty()) {
-            let text = inline(cell).0.replace('\n', "；");
-            if let Some(command) = whole_span(cell).filter(|code| code.contains(' ')) {
-                commands.push(command);
-            } else if column == 0 && text.parse::<u8>().is_ok() {
-                (kind, lead) = (Kind::Step, format!("{text}. "));
-            } else if words.is_empty() {
-                words = text;
+        let (mut lead, mut words, mut commands) = (String::new(), Vec::new(), Vec::new());
+        for (column, cell) in cells(row).iter().enumerate().filter(|(_, cell)| !cell.is_empty()) {
+            let code = whole_span(cell);
+            let is_apart = |command: &&str| (code.is_some() && command.contains(' ')) || danger::is_dangerous(command);
+            let name = head.get(column).filter(|_| head.len() > 2 && !words.is_empty() && unflagged(cell).is_none());
+            if let Some(command) = code.or(is_command(cell).then_some(cell)).filter(is_apart) {
+                commands.push(command.to_owned());
+            } else if column == 0 && cell.parse::<u8>().is_ok() {
+                lead = format!("{cell}. ");
             } else {
-                match head.get(column).filter(|name| !name.is_empty()) {
-                    Some(name) if head.len() > 2 => words.extend(["，", name, "：", &text]),
-                    name => words.extend([if name.is_some() { "：" } else { "，" }, &text]),
-                }
+                words.push(name.map_or(cell.clone(), |name| format!("{name}：{cell}")));
             }
         }
-        if !words.is_empty() || kind == Kind::Step {
-            let colon = if commands.is_empty() || words.is_empty() { "" } else { "：" };
-            self.push(Line::new(kind, format!("{lead}{words}{colon}").trim_end()));
-        }
-        commands.into_iter().for_each(|command| self.push_command(command));
+        let bullet = if lead.is_empty() && !head.is_empty() && !words.is_empty() { "• " } else { "" };
+        let colon = if commands.is_empty() || words.is_empty() { "" } else { "：" };
+        let words = words.join(if head.len() == 2 { "：" } else { "，" });
+        self.take_text(&format!("{bullet}{lead}{words}{colon}"));
+        commands.iter().for_each(|command| self.push_command(command));
     }
 }
 
-/// A block of code that has begun.
-struct Fence<'a> {
-    /// The signs that close it, or more of them.
-    marks: &'a str,
-    indent: usize,
-    /// A `>` stands in front of each line.
-    is_quoted: bool,
-}
-
-/// What stands in front of the fence that the line opens, and the fence: none for ```` ```markdown ````, in which there
-/// is no code. Models open one behind a list's number or an announcement, too.
-fn opened_fence(line: &str, is_quoted: bool) -> Option<(&str, Option<Fence<'_>>)> {
+/// What stands in front of the fence that the line opens, its signs, and its info string. Models open one behind a list's
+/// number or an announcement, too.
+fn opened_fence(line: &str) -> Option<(&str, &str, &str)> {
     let at = line.find("```").or_else(|| line.find("~~~").filter(|at| *at <= indentation(line)))?;
     let (before, text) = line.split_at_checked(at)?;
     let info = text.trim_start_matches(['`', '~']);
-    if before.contains('`') || info.contains(|c: char| !c.is_ascii_alphanumeric() && !"-_+ ".contains(c)) {
-        return None;
+    let lead = before.trim();
+    let is_first = lead.is_empty() || lead.ends_with(['：', ':']) || is_bullet_alone(lead);
+    Some((before, text.strip_suffix(info)?, info)).filter(|_| is_first && !before.contains('`') && !info.contains('`'))
+}
+
+/// The texts around a mark without the signs next to it, if there are some.
+fn without_signs<'a, 'b>(before: &'a str, behind: &'b str) -> Option<(&'a str, &'b str)> {
+    let before = before.trim_end_matches([' ', '\u{fe0f}']);
+    let mut signs = FLAG_SIGNS.iter().filter_map(|signs| signs.split_once(' '));
+    let (open, close) = signs.find(|(open, _)| before.ends_with(open))?;
+    // 风险：高危端口暴露 is a sentence.
+    let is_word = open.ends_with('：') && behind.starts_with(char::is_alphanumeric);
+    Some((before.strip_suffix(open).filter(|_| !is_word)?, behind.trim_start().strip_prefix(close)?))
+}
+
+/// The line without the model's own mark, if it holds one.
+fn unflagged(line: &str) -> Option<String> {
+    let (before, behind) = line.split_once("高危")?;
+    let (mut plain, mut is_flagged) = (before.to_owned(), false);
+    for piece in behind.split("高危") {
+        let rest = piece.strip_prefix("操作").unwrap_or(piece).trim_start_matches(['！', '!']);
+        let around = iter::successors(Some((plain.as_str(), rest)), |(before, behind)| without_signs(before, behind));
+        let Some((length, rest)) = around.skip(1).last().map(|(before, rest)| (before.len(), rest)) else {
+            plain.extend(["高危", piece]);
+            continue;
+        };
+        is_flagged = true;
+        plain.truncate(length);
+        let goes_on = plain.trim_end().ends_with(|c: char| c.is_alphanumeric() || "`*）".contains(c));
+        plain += if goes_on { rest } else { rest.trim_start_matches(['：', ':', '，', ',', '。', '；', ' ']) };
     }
-    let indent = if is_bullet_alone(before.trim()) { before.len() } else { indentation(line) };
-    let fence = Fence { marks: text.strip_suffix(info)?, indent, is_quoted };
-    Some((before.trim_end(), Some(fence).filter(|_| !["markdown", "md"].contains(&info.trim()))))
+    is_flagged.then(|| plain.trim_end_matches(['，', ',', ' ']).replace(" ：", "："))
 }
 
 /// Width of the white space in front, a tab counted as four.
@@ -330,10 +372,13 @@ fn level(indent: usize) -> String {
     "  ".repeat((indent / 2).min(MAX_LEVEL))
 }
 
-/// The line without up to `indent` spaces in front.
+/// The line without white space of up to `indent` in front.
 fn strip_indent(line: &str, indent: usize) -> &str {
-    let spaces = line.bytes().take(indent).take_while(|byte| *byte == b' ').count();
-    line.get(spaces..).unwrap_or_default()
+    let mut width = 0;
+    line.trim_start_matches(|c| {
+        width += if c == '\t' { 4 } else { 1 };
+        matches!(c, ' ' | '\t') && width <= indent
+    })
 }
 
 /// The line without one `>` in front of it.
@@ -351,23 +396,18 @@ fn unquoted(line: &str) -> &str {
 
 /// Whether the line is nothing but a command, so that each byte of it counts: it begins with an ASCII sign, Chinese
 /// stands in it only as a placeholder, in quotes or in a comment at the end, and it is no other thing that Markdown knows.
-fn is_command(text: &str) -> bool {
-    let others = ["|", "**", "[!", "## ", "### ", "#### ", "http://", "https://"];
-    let is_link = || text.trim_start_matches('!').starts_with('[') && text.contains("](http");
+pub(crate) fn is_command(text: &str) -> bool {
+    let others = ["|", "**", "## ", "### ", "#### ", "http://", "https://"];
+    let is_link = text.trim_start_matches('!').starts_with('[') && text.contains("](http");
     let closed = text.rfind("</").filter(|_| text.ends_with('>')).and_then(|at| text.get(at..));
-    // `Check the disk first.`
-    let is_sentence = text.contains(" the ")
-        || (text.starts_with(|c: char| c.is_ascii_uppercase())
-            && text.ends_with(['.', '!', '?', ':'])
-            && text.contains(' ')
-            && !text.contains(['=', '{', '(']));
-    text.starts_with(|c: char| c.is_ascii())
-        && !others.iter().any(|sign| text.starts_with(sign))
-        && !is_sentence
-        && !is_link()
-        && number(text).is_none()
-        && tag(text).or(closed.and_then(tag)).is_none()
-        && is_foreign_but_for_data(text)
+    let is_tagged = tag(text, true).or(closed.and_then(|closed| tag(closed, false))).is_some();
+    // `MySQL is down.`, `Then restart`, but not `SELECT 1` or `Get-Service`
+    let is_word = |word: &str| word.bytes().skip(1).all(|byte| byte.is_ascii_lowercase());
+    let begins = text.starts_with(|c: char| c.is_ascii_uppercase()) && !text.contains(['=', '{', '(']);
+    let ends = || text.ends_with(['.', '!', '?', ':']) || text.split([' ', ',', ':']).next().is_some_and(is_word);
+    let is_sentence = (begins && ends()) || text.contains(" the ");
+    let is_other = is_link || is_tagged || is_sentence || others.iter().any(|sign| text.starts_with(sign));
+    text.starts_with(|c: char| c.is_ascii()) && !is_other && number(text).is_none() && is_foreign_but_for_data(text)
 }
 
 /// Whether no Chinese stands outside of placeholders, quotes and a comment at the end.
@@ -388,6 +428,13 @@ fn is_foreign_but_for_data(text: &str) -> bool {
     true
 }
 
+/// The word that ends the here-document that the command begins.
+fn here_document(command: &str) -> Option<&str> {
+    let (_, behind) = command.split_once("<<")?;
+    let behind = behind.trim_start_matches(['-', ' ', '\'', '"', '\\']);
+    behind.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().filter(|word| !word.is_empty())
+}
+
 /// `key:`, `key: value`: what a list's item holds in YAML.
 fn is_yaml(item: &str) -> bool {
     let is_key = |key: &str| key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-./\"'".contains(&byte));
@@ -395,21 +442,27 @@ fn is_yaml(item: &str) -> bool {
     !key.is_empty() && is_key(key) && (value.is_empty() || value.starts_with(' '))
 }
 
-/// The item behind a bullet. `* * * * * job` is a line of a crontab.
+/// The item behind a bullet. `* * * * * job` is a line of a crontab, `* soft nofile 65535` of
+/// limits.conf.
 fn bullet(text: &str) -> Option<&str> {
     let item = text.strip_prefix(['-', '*', '+', '•'])?.strip_prefix([' ', '\t'])?.trim_start();
     let field = item.split(' ').next().unwrap_or_default();
-    let is_schedule =
-        text.starts_with('*') && field.bytes().all(|byte| byte.is_ascii_digit() || b"*/,-".contains(&byte));
-    (!is_schedule).then_some(item)
+    let is_field = ["soft", "hard"].contains(&field) || field.bytes().all(|byte| b"0123456789*/,-".contains(&byte));
+    Some(unticked(item)).filter(|_| !(text.starts_with('*') && is_field))
 }
 
 /// The number of a list's item, and what follows it.
 fn number(text: &str) -> Option<(u32, &str)> {
     let digits = text.bytes().take(4).take_while(u8::is_ascii_digit).count();
-    let (number, rest) = text.split_at_checked(digits).filter(|_| digits <= 3)?;
-    let rest = rest.strip_prefix('、').or_else(|| rest.strip_prefix(['.', ')'])?.strip_prefix([' ', '\t']))?;
-    Some((number.parse().ok()?, rest.trim_start()))
+    let (number, end) = text.split_at_checked(digits).filter(|_| digits <= 3)?;
+    let rest =
+        end.strip_prefix(['、', '）', '．']).or_else(|| end.strip_prefix(['.', ')'])?.strip_prefix([' ', '\t']))?;
+    Some((number.parse().ok()?, unticked(rest.trim_start())))
+}
+
+/// The item behind a box to tick.
+fn unticked(item: &str) -> &str {
+    ["[ ] ", "[x] ", "[X] "].iter().find_map(|tick| item.strip_prefix(tick)).unwrap_or(item)
 }
 
 /// An item of a list that nobody filled in.
@@ -417,11 +470,11 @@ fn is_bullet_alone(text: &str) -> bool {
     ["-", "*", "+", "•", ".", ")"].contains(&text.trim_start_matches(|c: char| c.is_ascii_digit()))
 }
 
-/// `---`, `* * *`, `====`, `——`, and the frame of a table that a terminal drew.
+/// `---`, `* * *`, `====`, `——`, the frame of a table that a terminal drew, and GitHub's `[!WARNING]`.
 fn is_rule(text: &str) -> bool {
-    let is_drawn = |signs: &str| text.chars().all(|c| c == ' ' || signs.contains(c));
-    let marks = text.chars().filter(|c| *c != ' ').count();
-    (marks >= 3 && ["+-=", "*", "_"].iter().any(|signs| is_drawn(signs))) || (marks >= 2 && is_drawn("—─━＝"))
+    let marks = text.replace(' ', "");
+    let is_drawn = ["+-=", "*", "_", "—─━＝"].iter().any(|signs| marks.chars().all(|c| signs.contains(c)));
+    (is_drawn && marks.len() >= 3) || (text.starts_with("[!") && text.ends_with(']'))
 }
 
 /// The text of a heading, `## so`, `##结论`, or a line that is all bold.
@@ -429,8 +482,7 @@ fn heading(text: &str) -> Option<&str> {
     let bold = text.strip_prefix("**").and_then(|text| text.strip_suffix("**").or(text.strip_suffix("**：")));
     let bold = bold.filter(|bold| text.len() <= MAX_HEADING && !bold.contains("**"));
     let rest = text.trim_start_matches('#');
-    let is_heading =
-        matches!(text.len() - rest.len(), 1..=6) && rest.chars().next().is_none_or(|c| c == ' ' || is_ideograph(c));
+    let is_heading = matches!(text.len() - rest.len(), 1..=6) && !rest.starts_with(|c| c != ' ' && !is_ideograph(c));
     let title = is_heading.then(|| rest.trim_matches(['#', ' ']).trim_start_matches("**").trim_end_matches("**"));
     bold.map(str::trim).or(title)
 }
@@ -440,8 +492,8 @@ fn section(text: &str) -> Option<(&'static str, &str)> {
     let titled = text.trim_start_matches(|c: char| !c.is_alphanumeric() || matches!(c, '一' | '二' | '三' | '四'));
     let is_heading = text.starts_with('#');
     let titled = number(titled).filter(|_| is_heading).map_or(titled, |(_, rest)| rest);
-    let mut names = SECTIONS.iter().chain(&MORE_TITLES);
-    let (name, rest) = names.find_map(|name| Some((*name, titled.strip_prefix(name)?)))?;
+    let (name, rest) =
+        SECTIONS.iter().chain(&MORE_TITLES).find_map(|name| Some((*name, titled.strip_prefix(name)?)))?;
     let behind = rest.trim_start_matches(['*', ' ', '】', '#']);
     let is_alone = !behind.contains(char::is_alphanumeric);
     let is_titled = rest.trim_start_matches('*').starts_with('】') || (is_heading && rest.starts_with(' '));
@@ -466,7 +518,7 @@ fn cells(row: &str) -> Vec<String> {
         c == '|' && !in_code
     };
     let cells = row.strip_suffix('|').unwrap_or(&row).split(is_edge);
-    cells.map(|cell| cell.trim().replace('\0', "|")).collect()
+    cells.map(|cell| cell.trim().replace('\0', "|").replace("<br>", "；")).collect()
 }
 
 /// As much of the text as a partner of its first sign is looked for in.
@@ -479,10 +531,7 @@ fn span(text: &str) -> Option<(&str, usize)> {
     let near = window(text);
     let inner = near.trim_start_matches('`');
     let ticks = near.strip_suffix(inner).filter(|ticks| !ticks.is_empty())?;
-    let is_run = |code: &str, behind: &str| !code.ends_with('`') && !behind.starts_with('`');
-    let ends = inner.match_indices(ticks).map(|(at, _)| (at, at + ticks.len()));
-    let mut runs = ends.filter_map(|(at, end)| Some((inner.get(..at)?, inner.get(end..)?)));
-    let (code, _) = runs.find(|(code, behind)| is_run(code, behind))?;
+    let (code, _) = inner.split_once(ticks)?;
     // One space next to the ticks is theirs.
     let bare = code.strip_prefix(' ').and_then(|code| code.strip_suffix(' ')).filter(|code| !code.is_empty());
     Some((bare.unwrap_or(code), code.len() + 2 * ticks.len()))
@@ -500,25 +549,25 @@ fn link(text: &str) -> Option<(String, usize)> {
     let (words, rest) = near.trim_start_matches('!').strip_prefix('[')?.split_once("](")?;
     let (target, behind) = rest.split_once(')')?;
     let address = target.split(' ').next().filter(|address| address.starts_with("http"))?;
-    let words = inline(words).0;
     let is_same = address.contains(words.trim_end_matches('/'));
-    let shown = if is_same { address.to_owned() } else { format!("{words} {address}") };
+    let shown = if is_same { address.to_owned() } else { format!("{} {address}", inline(words).0) };
     Some((shown, near.len() - behind.len()))
 }
 
-/// What takes the place of the tag that begins the text, and the bytes of the tag.
-fn tag(text: &str) -> Option<(String, usize)> {
+/// What takes the place of the tag that begins the text, and the bytes of the tag. `<p>` in a sentence is a placeholder.
+fn tag(text: &str, begins_line: bool) -> Option<(String, usize)> {
     let near = window(text);
     let inner = near.strip_prefix('<')?.split_once('>')?.0;
     let opened = inner.strip_prefix('/').unwrap_or(inner);
     let is_closing = opened.len() < inner.len();
     let name = opened.split([' ', '/']).next()?.to_ascii_lowercase();
     let is_in = |names: &str| names.split(' ').any(|known| known == name);
-    let is_closed = || is_closing || inner.contains("=\"") || near.contains(&format!("</{name}>"));
+    let is_closed = is_closing || inner.contains("=\"") || near.contains(&format!("</{name}>"));
+    let is_known = (is_closed && is_in(INLINE_TAGS)) || ((is_closed || begins_line) && is_in(BLOCK_TAGS));
     let shown = match (name.as_str(), is_closing) {
         _ if inner.starts_with("http") && !inner.contains(' ') => inner,
-        _ if !(is_in(BLOCK_TAGS) || (is_in(INLINE_TAGS) && is_closed())) => return None,
-        ("br" | "pre", false) => "\n",
+        ("br" | "hr" | "pre", _) | ("h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "p", true) => "\n",
+        _ if !is_known => return None,
         ("li", false) => "\n• ",
         ("td" | "th", true) => " ",
         ("a", false) => inner.split('"').find(|value| value.starts_with("http")).unwrap_or_default(),
@@ -527,125 +576,118 @@ fn tag(text: &str) -> Option<(String, usize)> {
     Some((shown.to_owned(), inner.len() + 2))
 }
 
-/// Prose without Markdown's signs, and where the command stands that ends it. Backslashes and single `*` and `_` stay.
-fn inline(text: &str) -> (String, Option<Range<usize>>) {
-    let (mut plain, mut code, mut is_bold) = (String::with_capacity(text.len()), None, false);
+/// Prose without Markdown's signs, and the command that ends it. Backslashes and single `*` and `_` stay.
+fn inline(text: &str) -> (String, Option<String>) {
+    let (mut plain, mut code) = (String::with_capacity(text.len()), None);
     let joins = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.');
-    let hugs = |text: &str| !text.is_empty() && !text.ends_with(' ');
-    let is_closed = |near: &str| near.match_indices("**").any(|(at, _)| near.get(..at).is_some_and(hugs));
     let mut rest = text;
-    while let Some(at) = rest.find(['`', '*', '[', '!', '<']) {
+    while let Some(at) = rest.find(['`', '*', '[', '!', '<', '&']) {
         let (before, here) = rest.split_at_checked(at).unwrap_or_default();
         plain.push_str(before);
         let sign = here.chars().next().unwrap_or_default();
         let run = if matches!(sign, '`' | '*') { here.len() - here.trim_start_matches(sign).len() } else { 1 };
         let (signs, after) = here.split_at_checked(run).unwrap_or_default();
         let shown = match sign {
-            '`' => span(here).map(|(inner, length)| {
-                code = Some(plain.len()..plain.len() + inner.len());
-                (inner.to_owned(), length)
-            }),
-            '*' => {
-                let closes = is_bold && hugs(&plain) && !after.starts_with(joins);
-                let opens = !is_bold && !after.starts_with(' ') && !plain.ends_with(joins) && is_closed(window(after));
-                let is_mark = run >= 2 && (closes || opens);
-                is_bold ^= is_mark;
-                is_mark.then(|| (String::new(), run))
+            '`' => span(here).map(|(inner, length)| (code.insert(inner).to_string(), length)),
+            '*' if run > 1 && !plain.ends_with(joins) => {
+                let is_bold = |(bold, end): &(&str, &str)| {
+                    bold.trim() == *bold && !end.trim_start_matches('*').starts_with(joins)
+                };
+                let mut ends = window(after).match_indices(signs).filter_map(|(at, _)| after.split_at_checked(at));
+                ends.find(is_bold).map(|(bold, _)| (inline(bold).0, bold.len() + 2 * run))
             }
-            '<' => tag(here),
+            '<' => tag(here, plain.is_empty() || plain.ends_with('\n')),
+            '&' => {
+                ENTITIES.iter().find(|(name, _)| here.starts_with(name)).map(|(name, to)| ((*to).into(), name.len()))
+            }
             _ => link(here),
         };
         // A run that has no partner is looked at once.
         let (shown, taken) = shown.unwrap_or_else(|| (signs.to_owned(), run));
-        plain.push_str(&shown);
         rest = here.get(taken..).unwrap_or_default();
-        if shown.contains("http") && sign != '`' && rest.starts_with(char::is_alphanumeric) {
-            plain.push(' ');
-        }
+        let joins_link = shown.contains("http") && sign != '`' && rest.starts_with(char::is_alphanumeric);
+        plain.extend([&*shown, if joins_link { " " } else { "" }]);
     }
     plain.push_str(rest);
-    let behind = |range: &Range<usize>| plain.get(range.end..).unwrap_or_default();
-    let command = code.filter(|range| behind(range).trim_matches(['。', '.', '；', ';', '：', ':', ' ']).is_empty());
+    let end = plain.trim_end_matches(['。', '.', '；', ';', '：', ':', ' ']);
+    let command = code.filter(|code| plain.ends_with(code) || end.ends_with(code)).map(str::to_owned);
     (plain, command)
 }
 
 /// An answer in one line, with a line for each of its sections and steps.
 fn unfolded(text: &str) -> Option<String> {
-    let mut lines = String::with_capacity(text.len());
-    let (mut titles, mut expected, mut in_code, mut before) = (0, 1, false, ' ');
-    for (at, c) in text.char_indices() {
-        let rest = text.get(at..).unwrap_or_default();
-        in_code ^= c == '`';
-        if !in_code && (" 。；！？：:;】".contains(before) || (matches!(c, '【' | '*') && before != c)) {
-            let near = rest.get(..rest.floor_char_boundary(40)).unwrap_or_default();
-            let is_title = section(near).is_some() && c != ' ' && !matches!(before, '【' | '*' | '#');
-            // A first step without a second is none.
-            let is_step = number(near).is_some_and(|(step, _)| step == expected)
-                && (expected > 1 || window(rest).contains("2. "));
-            if is_title || is_step {
-                lines.truncate(lines.trim_end().len());
-                lines.push('\n');
-            }
-            titles += usize::from(is_title);
-            expected = if is_title { 1 } else { expected + u32::from(is_step) };
+    // No answer holds the control character: it is cleaned.
+    let marked = text.replace('【', "\0【");
+    let (mut lines, mut rest) = (String::with_capacity(text.len()), marked.as_str());
+    let (mut titles, mut expected, mut in_code) = (0, 1, false);
+    for piece in marked.split_inclusive(['\0', ' ', '。', '；', '！', '？', '：', ':', ';', '】']) {
+        let near = window(rest);
+        let is_title = !in_code && section(near).is_some();
+        // A first step without a second is none.
+        let is_step =
+            |(step, _)| step == expected && (step > 1 || ["2. ", "2、"].iter().any(|next| near.contains(next)));
+        let is_step = !in_code && number(near).is_some_and(is_step);
+        if is_title || is_step {
+            lines.truncate(lines.trim_end().len());
+            lines.push('\n');
         }
-        lines.push(c);
-        before = c;
+        titles += usize::from(is_title);
+        expected = if is_title { 1 } else { expected + u32::from(is_step) };
+        in_code ^= !piece.matches('`').count().is_multiple_of(2);
+        lines.push_str(piece.trim_end_matches('\0'));
+        rest = rest.get(piece.len()..).unwrap_or_default();
     }
-    (titles > 1).then_some(lines)
+    (titles > 1 && !text.contains('\n')).then_some(lines)
 }
 
-/// An answer that is a JSON object or list and nothing else, fenced and announced or not, as Markdown: the outer names
-/// become headings, lists are numbered, in the order they were written, and commands get fences.
+/// An answer that is a JSON object or list and nothing else, or a fence with one, as Markdown: names become headings,
+/// lists are numbered, and commands get fences.
 fn from_json(answer: &str) -> Option<String> {
-    let begin = window(answer).find(['{', '[']).filter(|at| *at <= MAX_LEAD)?;
-    let (lead, text) = answer.split_at_checked(begin)?;
-    let is_fenced = lead.trim_end().trim_end_matches(char::is_alphabetic).ends_with("```");
-    let text = if is_fenced { text.strip_suffix("```")? } else { text };
-    if !(is_fenced || lead.is_empty()) || serde_json::from_str::<IgnoredAny>(text).is_err() {
-        return None;
-    }
-    let mut markdown = String::with_capacity(text.len());
-    // Whether each open bracket is a list's, the name of the value that comes, and the commands of the item.
-    let (mut lists, mut name, mut commands, mut begins_item) = (Vec::new(), String::new(), String::new(), true);
-    let mut rest = text;
-    while let Some(sign) = rest.chars().next() {
-        let is_command = COMMAND_NAMES.iter().any(|word| name.contains(word));
-        if sign == '"' || sign == '-' || sign.is_ascii_alphanumeric() {
-            let mut values = Deserializer::from_str(rest).into_iter::<Value>();
-            let value = values.next()?.ok()?;
-            let word = || value.to_string().replace("true", "是").replace("false", "否").replace("null", "无");
-            let text = value.as_str().map_or_else(word, str::to_owned);
-            rest = rest.get(values.byte_offset()..)?;
-            if rest.trim_start().starts_with(':') {
-                if lists.len() == 1 {
-                    markdown.extend(["\n## ", &text, "\n"]);
-                }
-                name = text;
-            } else if is_command {
-                commands.extend(["\n```\n", &text, "\n```\n"]);
-            } else if lists == [false] {
-                markdown.push_str(&text);
-            } else if mem::take(&mut begins_item) {
-                markdown.extend(["\n1. ", &text]);
-            } else {
-                markdown.extend(["，", &name, "：", &text]);
-            }
-            continue;
+    let (begin, end) = (answer.find(['{', '['])?, answer.rfind(['}', ']'])?);
+    let (lead, text, tail) = (answer.get(..begin)?, answer.get(begin..=end)?, answer.get(end + 1..)?);
+    let is_fenced = lead.len() <= MAX_SPAN && lead.contains("```") && tail.trim() == "```";
+    let is_read = text.len() <= MAX_JSON && (is_fenced || lead.len() + tail.len() == 0);
+    is_read.then(|| Some(json_steps(&serde_json::from_str(text).ok()?, text, true)))?
+}
+
+/// A heading for each outer name, but for a name around all; steps for what stands within: of an object the first text, the
+/// others with their names, and its commands below. The number that a step gives itself is left out.
+fn json_steps(value: &Value, text: &str, is_outer: bool) -> String {
+    let items = items(value, text);
+    let (mut words, is_only) = (Vec::new(), items.len() == 1);
+    let mut below = if items.is_empty() { plain_value(value, "、") + "\n" } else { String::new() };
+    for (name, value) in items {
+        let shown = plain_value(value, "、");
+        let is_inner = !is_outer || name.is_empty();
+        if value.is_object() && (is_inner || is_only) {
+            below.push_str(&json_steps(value, text, !is_inner));
+        } else if name.is_empty() || name.parse::<u8>().is_ok() {
+            below.extend(["1. ", &shown, "\n"]);
+        } else if is_outer {
+            below.extend(["\n## ", name, "\n", &json_steps(value, text, false)]);
+        } else if COMMAND_NAMES.iter().any(|word| name.contains(word)) {
+            below.extend(["```\n", &plain_value(value, "\n"), "\n```\n"]);
+        } else if !words.is_empty() || shown.parse::<u8>().is_err() {
+            words.push(if words.is_empty() { shown } else { format!("{name}：{shown}") });
         }
-        match sign {
-            '{' | '[' => lists.push(sign == '['),
-            // The commands of a list have one name, those of the next object another.
-            '}' | ']' => lists.pop().map_or((), |_| name.clear()),
-            ',' if lists.len() == 1 || (lists.last() == Some(&true) && !is_command) => {
-                markdown.push_str(&mem::take(&mut commands));
-                begins_item = true;
-            }
-            _ => {}
-        }
-        rest = rest.get(sign.len_utf8()..)?;
     }
-    Some(markdown + &commands)
+    if words.is_empty() { below } else { format!("1. {}\n{below}", words.join("，")) }
+}
+
+/// The items of a list, without names, or the fields of an object in the order they were written.
+fn items<'a>(value: &'a Value, text: &str) -> Vec<(&'a str, &'a Value)> {
+    let list = value.as_array().into_iter().flatten().map(|item| ("", item));
+    let mut fields: Vec<_> = value.as_object().into_iter().flatten().collect();
+    fields.sort_by_cached_key(|(name, _)| text.find(&format!("\"{name}\"")));
+    list.chain(fields.into_iter().map(|(name, value)| (name.as_str(), value))).collect()
+}
+
+/// A value in words; `separator` stands between those of a list.
+fn plain_value(value: &Value, separator: &str) -> String {
+    let word =
+        || value.to_string().replace("true", "是").replace("false", "否").replace("null", "无").replace("{}", "");
+    let list = value.as_array().map(|list| list.iter().map(|item| plain_value(item, "、")).collect::<Vec<_>>());
+    value.as_str().map(str::to_owned).or(list.map(|list| list.join(separator))).unwrap_or_else(word)
 }
 
 #[cfg(test)]

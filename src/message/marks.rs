@@ -4,64 +4,32 @@
 //! prose above the command, or on a line of its own there.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::{iter, mem};
 
 use super::danger;
 use super::invented::{self, Invented};
-use super::markdown::{Kind, Line};
+use super::markdown::{self, ENDS, Kind, Line};
 use crate::prompt::SECTIONS;
 
-/// How models begin a greeting or an announcement.
-const OPENINGS: [&str; 6] = ["好的", "您好", "你好", "当然", "以下", "根据"];
-/// An opening that announces nothing, 好的。, has so many bytes at most.
-const MAX_GREETING: usize = 18;
-/// How models end an answer politely.
-const CLOSINGS: [&str; 7] =
-    ["仅供参考", "随时告诉我", "请随时", "如需进一步帮助", "如有任何疑问", "希望以上", "希望对您"];
-/// An opening or a closing is one short line.
-const MAX_COURTESY: usize = 240;
 /// What the titles of those sections hold that give no steps.
 const NO_STEPS: [&str; 6] = ["结论", "原因", "影响", "Conclusion", "ause", "Impact"];
 
-/// Drops what stands in front of the verdict, a title or a greeting, and the last courtesies.
+/// Drops what stands in front of the verdict: titles and announcements.
 pub(crate) fn trim(lines: &mut Vec<Line>) {
     let is_opening = |line: &Line| {
-        let announces = line.text.ends_with(['：', ':']) && line.text.len() <= MAX_COURTESY;
-        let is_title = line.kind == Kind::Title && !line.text.contains(['：', ':', '，', '。', '！']);
-        let is_greeting = OPENINGS.iter().any(|opening| line.text.starts_with(opening));
-        is_title || (is_greeting && (announces || line.text.len() <= MAX_GREETING))
+        let is_title = line.kind == Kind::Title && !line.text.contains(['：', '，', '。', '！']);
+        line.kind != Kind::Command && (is_title || line.text.ends_with(['：', ':']))
     };
+    let is_verdict = |line: &Line| line.kind != Kind::Command && line.text.starts_with(SECTIONS[0]);
     // What stands further down has a reason.
-    let openings = lines.iter().take(3).take_while(|line| is_opening(line)).count();
-    if lines.get(openings).is_some_and(|line| line.kind != Kind::Command && line.text.starts_with(SECTIONS[0])) {
-        lines.drain(..openings);
-    }
-    // A step holds a number or a command; a courtesy holds no more than an AI.
-    let is_closing = |line: &Line| {
-        line.text.len() <= MAX_COURTESY
-            && !line.text.contains(|c: char| c.is_ascii_digit() || c.is_ascii_lowercase())
-            && CLOSINGS.iter().any(|closing| line.text.contains(closing))
-    };
-    while lines.len() > 1 && lines.last().is_some_and(is_closing) {
-        lines.pop();
-    }
-}
-
-/// Whether the answer has headings at most.
-pub(crate) fn has_headings_only(lines: &[Line]) -> bool {
-    lines.iter().all(|line| {
-        let announces = line.text.ends_with([':', '：']) && !line.text.contains(['，', '。']);
-        line.kind == Kind::Title
-            || (line.kind != Kind::Command && announces)
-            || !line.text.chars().any(char::is_alphanumeric)
-    })
+    let openings = lines.iter().take(4).position(is_verdict).filter(|at| lines.iter().take(*at).all(is_opening));
+    lines.drain(..openings.unwrap_or_default());
 }
 
 /// Adds the marks: one of a kind for each block of commands, and the invented names once in each step.
 pub(crate) fn mark(lines: Vec<Line>, invented: &Invented) -> Vec<Line> {
     let mut marker =
-        Marker { invented, lines: Vec::new(), anchor: None, in_steps: true, is_flagged: false, named: BTreeSet::new() };
+        Marker { invented, lines: Vec::new(), anchor: None, in_steps: None, is_flagged: false, named: BTreeSet::new() };
     lines.into_iter().for_each(|line| marker.take(line));
     for line in &mut marker.lines {
         let danger = line.is_flagged.then(|| danger::MARK.to_owned());
@@ -78,7 +46,8 @@ struct Marker<'a> {
     lines: Vec<Line>,
     /// The line of prose that stands above the next command.
     anchor: Option<usize>,
-    in_steps: bool,
+    /// What the section is, where its name says so; a title within the steps says nothing.
+    in_steps: Option<bool>,
     /// The model flagged the step, and no command of it has come.
     is_flagged: bool,
     /// The invented names that the step's marks have.
@@ -92,41 +61,46 @@ impl Marker<'_> {
         }
         if matches!(line.kind, Kind::Title | Kind::Section) {
             let name = line.text.split(['：', ':']).next().unwrap_or_default();
-            self.in_steps = !NO_STEPS.iter().any(|word| name.contains(word));
+            let is_steps = !NO_STEPS.iter().any(|word| name.contains(word));
+            let is_section = !name.starts_with('【');
+            if is_section || self.in_steps != Some(true) {
+                self.in_steps = (is_section || !is_steps).then_some(is_steps);
+            }
         }
         if line.kind != Kind::Text {
             self.named.clear();
-            self.is_flagged = false;
         }
+        self.is_flagged = line.is_flagged || (self.is_flagged && line.kind == Kind::Text);
         if line.kind == Kind::Title {
-            self.anchor = None;
+            // The name of a section is no step.
+            self.anchor = line.text.starts_with('【').then_some(self.lines.len());
             return self.lines.push(line);
         }
-        self.is_flagged |= line.is_flagged;
-        let range = line.command.take().or_else(|| command_at_end(&line.text)).unwrap_or_default();
-        let command = Line::new(Kind::Command, line.text.get(range.clone()).unwrap_or_default());
-        let is_marked = |command: &str| danger::is_dangerous(command) || !self.invented.names_in(command).is_empty();
-        if command.text.is_empty() || !(line.is_flagged || is_marked(&command.text)) {
+        let command = line.command.take().or_else(|| command_at_end(&line.text)).unwrap_or_default();
+        let (before, _) = line.text.rsplit_once(&command).unwrap_or_default();
+        let marked = line.is_flagged || danger::is_dangerous(&command) || !self.invented.names_in(&command).is_empty();
+        if command.is_empty() || self.in_steps == Some(false) || !marked || danger::is_forbidden(before) {
             return self.take_prose(line);
         }
-        line.text.truncate(line.text.get(..range.start).map_or(0, |before| before.trim_end().len()));
+        line.text.truncate(before.trim_end().len());
         match self.anchor.filter(|_| line.text.is_empty()) {
             Some(above) => self.lines[above].is_flagged |= line.is_flagged,
             None => self.take_prose(line),
         }
-        self.take_command(command);
+        self.take_command(Line::new(Kind::Command, command));
     }
 
     fn take_prose(&mut self, mut line: Line) {
         line.invented = self.new_names(&line.text);
-        line.is_flagged |= self.in_steps && danger::is_dangerous_in_prose(&line.text);
-        self.anchor = Some(self.lines.len());
+        line.is_flagged |= self.in_steps != Some(false) && danger::is_dangerous_in_prose(&line.text);
+        // A mark behind a command without a fence would be pasted with it.
+        self.anchor = Some(self.lines.len()).filter(|_| line.kind != Kind::Text || !markdown::is_command(&line.text));
         self.lines.push(line);
     }
 
     fn take_command(&mut self, line: Line) {
-        let is_dangerous =
-            (danger::is_dangerous(&line.text) || line.text.contains("【高危】")) && !mem::take(&mut self.is_flagged);
+        let was_flagged = mem::take(&mut self.is_flagged);
+        let is_dangerous = !was_flagged && (line.is_flagged || danger::is_dangerous(&line.text));
         let names = self.new_names(&line.text);
         if is_dangerous || !names.is_empty() {
             let above = *self.anchor.get_or_insert(self.lines.len());
@@ -136,7 +110,7 @@ impl Marker<'_> {
             self.lines[above].is_flagged |= is_dangerous;
             self.lines[above].invented.extend(names);
         }
-        self.lines.push(line);
+        self.lines.push(Line { is_flagged: false, ..line });
     }
 
     /// The invented names of the text that the step's marks do not have.
@@ -146,11 +120,13 @@ impl Marker<'_> {
     }
 }
 
-/// Where the dangerous command begins that ends a line of prose: 卡死时 kill -9 42.
-fn command_at_end(text: &str) -> Option<Range<usize>> {
-    let (_, command) = text.rsplit_once(|c: char| !c.is_ascii())?;
-    let command = command.trim_start();
-    (command.contains(' ') && danger::is_dangerous(command)).then_some(text.len() - command.len()..text.len())
+/// The dangerous command that a line of prose is, or ends in: 卡死时 kill -9 42.
+fn command_at_end(text: &str) -> Option<String> {
+    let text = text.trim_end_matches(ENDS);
+    let command = text.rsplit(|c: char| !c.is_ascii()).next()?.trim_start();
+    // A sentence of English may forbid the command.
+    let is_apart = command.len() < text.len() || markdown::is_command(text);
+    (is_apart && command.contains(' ') && danger::is_dangerous(command)).then(|| command.to_owned())
 }
 
 /// The lines in blocks that a cut leaves whole where it can: a step with its commands, a title with what follows it. A
@@ -176,7 +152,6 @@ pub(crate) fn blocks(lines: &[Line]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::markdown;
     use super::*;
     use crate::alertmanager::Notification;
     use crate::test_rows;
@@ -194,7 +169,21 @@ mod tests {
     }
 
     #[test]
-    fn verdict_comes_first_and_courtesies_go() {
+    fn unseen_answers_are_marked() {
+        let notification = Notification::decode(br#"{"alerts":[{"labels":{"instance":"db-2:9100"}}]}"#).unwrap();
+        let rows = test_rows::<(String, String, String)>(include_str!("../../tests/it/cases/rows/marks-unseen.jsonl"));
+        let wrong = rows.iter().filter_map(|(kind, answer, expected)| {
+            let mut lines = markdown::lines(answer);
+            trim(&mut lines);
+            let text = blocks(&mark(lines, &Invented::new(answer, &[&notification], ""))).join("\n");
+            (text != *expected).then(|| format!("{kind}:\n{answer}\n--- is\n{text}\n--- expected\n{expected}"))
+        });
+        let wrong: Vec<_> = wrong.collect();
+        assert!(wrong.is_empty(), "{} of {}\n{}", wrong.len(), rows.len(), wrong.join("\n=====\n"));
+    }
+
+    #[test]
+    fn verdict_comes_first() {
         for (name, text, expected) in [
             ("as asked", "结论：a\n影响：b", "结论：a\n影响：b"),
             ("title", "# 告警分析报告\n\n# 一、结论\na", "结论：\na"),
@@ -204,33 +193,14 @@ mod tests {
             ("a warning", "# 注意：不要重启 db-2\n结论：a", "【注意：不要重启 db-2】\n结论：a"),
             ("an order", "根据告警，请先停掉备份。\n结论：a", "根据告警，请先停掉备份。\n结论：a"),
             ("an announcement", "根据告警，分析如下：\n结论：a", "结论：a"),
-            ("a command", "```\n结论\n```\n影响：a", "结论\n影响：a"),
-            (
-                "steps", "结论：a\n3. 如需进一步帮助，联系 DBA\n4. 请随时回滚",
-                "结论：a\n3. 如需进一步帮助，联系 DBA\n4. 请随时回滚",
-            ),
-            ("courtesies", "结论：a\n\n以上仅供参考。\n如需进一步帮助，请告诉我。", "结论：a"),
-            ("nothing else", "仅供参考", "仅供参考"),
+            ("a fence", "```\n结论\n```\n影响：a", "结论：\n影响：a"),
+            ("a command", "告警分析：\n`df -h`\n结论：a", "告警分析：\ndf -h\n结论：a"),
             ("nothing", "", ""),
         ] {
             let mut lines = markdown::lines(text);
             trim(&mut lines);
             let lines: Vec<_> = lines.iter().map(|line| line.text.as_str()).collect();
             assert_eq!(lines.join("\n"), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn answer_of_headings_only_is_empty() {
-        for (text, is_empty) in [
-            ("", true),
-            ("结论：\n\n影响：\n## 步骤\n⚠️\n-\n1.", true),
-            ("结论：\na", false),
-            ("a", false),
-            ("```\ndf\n```", false),
-            ("结论：磁盘将满，请执行：", false),
-        ] {
-            assert_eq!(has_headings_only(&markdown::lines(text)), is_empty, "{text}");
         }
     }
 }

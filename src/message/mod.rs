@@ -147,63 +147,49 @@ pub fn render(input: &MessageInput<'_>) -> Vec<String> {
     let body_bytes: usize = blocks.iter().map(|block| block.len() + 1).sum();
     let rest_bytes = ((MAX_PARTS - 1) * part_bytes).saturating_sub(body_bytes).max(3 * head_bytes);
     let facts = header::facts_line(input.facts, input.notifications, part_bytes / 8);
-    let Header { head, rest } =
+    let Header { head, rest, name } =
         header::header(input.notifications, clock, input.reused, &facts, head_bytes, rest_bytes);
-    let head = text::clip(&text::disarmed(&head), head_bytes).into_owned();
     if !rest.is_empty() {
         blocks.push(String::new());
         blocks.extend(rest.lines().map(str::to_owned));
     }
+    let head = text::clip(&text::disarmed(&head), head_bytes).into_owned();
+    let name = text::clip(&text::disarmed(&name), NAME_BYTES).into_owned();
     let blocks: Vec<String> = blocks.iter().map(|block| text::disarmed(block)).collect();
-    let body = blocks.join("\n");
-    let mut links = links::links(input.notifications, input.is_app);
+    let links = links::links(input.notifications, input.is_app);
     let separator = if input.is_app { " " } else { "\n" };
-    let tail = |links: &[String]| {
-        let gap = if links.is_empty() { "" } else { "\n" };
-        format!("\n\n{}{gap}{signature}", links.join(separator))
-    };
-    // The last links go before a second part is made.
-    let needed = head.len() + 2 + body.trim_end().len();
-    if needed + tail(&[]).len() <= part_bytes {
-        while needed + tail(&links).len() > part_bytes {
-            links.pop();
-        }
-        return vec![format!("{head}\n\n{}{}", body.trim_end(), tail(&links))];
-    }
-    while tail(&links).len() > part_bytes / 2 {
-        links.pop();
-    }
-    let name =
-        text::clip(&text::disarmed(&header::worst_name(input.notifications, NAME_BYTES)), NAME_BYTES).into_owned();
-    let first = part_bytes.saturating_sub(head.len() + signature.len() + NUMBER_BYTES + 4);
-    let bytes = part_bytes - (NUMBER_BYTES + name.len() + id.len() + 2);
-    let (mut parts, tail) = split_with_tail(&blocks, tail(&links), first, bytes);
-    let count = parts.len();
-    parts[count - 1].push_str(&tail);
-    let numbered = parts.iter().enumerate().map(|(index, part)| (index + 1, part));
-    let titled = numbered.map(|(number, part)| match number {
-        1 => format!("{}\n\n{signature}（1/{count}）", format!("{head}\n\n{part}").trim_end()),
-        _ => format!("（{number}/{count}）{name} {id}\n{part}"),
+    // With all links first: the last ones go before a second part is made.
+    let ends = (0..=links.len()).rev().map(|count| {
+        let gap = if count > 0 { "\n" } else { "" };
+        format!("\n{}{gap}{signature}", links[..count].join(separator))
     });
-    titled.collect()
+    let mut ones = ends.clone().map(|end| format!("{head}\n\n{}\n{end}", blocks.join("\n").trim_end()));
+    if let Some(one) = ones.find(|one| one.len() <= part_bytes) {
+        return vec![one];
+    }
+    let end = ends.into_iter().find(|end| end.len() <= part_bytes / 2).unwrap_or_default();
+    let first = part_bytes.saturating_sub(head.len() + signature.len() + NUMBER_BYTES + 4);
+    let parts = split_with_end(blocks, &end, first, part_bytes - (NUMBER_BYTES + name.len() + id.len() + 2));
+    let count = parts.len();
+    let numbered = parts.iter().enumerate().map(|(index, part)| match index + 1 {
+        1 => format!("{}\n\n{signature}（1/{count}）", format!("{head}\n\n{part}").trim_end()),
+        number => format!("（{number}/{count}）{name} {id}\n{part}"),
+    });
+    numbered.collect()
 }
 
-/// Cuts the text into two parts or more so that the end of the message fits into the last; returns both.
-fn split_with_tail(blocks: &[String], tail: String, first: usize, bytes: usize) -> (Vec<String>, String) {
-    let has_room = |parts: &Parts| {
-        parts.is_whole
-            && parts.parts.len() > 1
-            && parts.parts.last().is_some_and(|last| last.len() + tail.len() <= bytes)
-    };
-    let split = |first: usize, bytes: usize| split::split(blocks, first, bytes, MAX_PARTS);
-    // What stands in front of the links moves to the last part with them.
-    let firsts = [first, first.saturating_sub(tail.len()), first / 2];
-    let tries = firsts.into_iter().flat_map(|first| [(first, bytes), (first, bytes - tail.len())]);
-    if let Some(parts) = tries.map(|(first, bytes)| split(first, bytes)).find(has_room) {
-        return (parts.parts, tail);
+/// The blocks and the end of the message in at most [`MAX_PARTS`] parts.
+fn split_with_end(mut blocks: Vec<String>, end: &str, first: usize, bytes: usize) -> Vec<String> {
+    blocks.push(end.to_owned());
+    let Parts { parts, is_whole } = split::split(&blocks, first, bytes, MAX_PARTS);
+    if is_whole {
+        return parts;
     }
-    let tail = format!("\n……\n{TRUNCATED}{tail}");
-    (split(first, bytes - tail.len()).parts, tail)
+    blocks.pop();
+    let end = format!("\n……\n{TRUNCATED}\n{end}");
+    let mut parts = split::split(&blocks, first, bytes.saturating_sub(end.len()), MAX_PARTS).parts;
+    parts.last_mut().into_iter().for_each(|last| last.push_str(&end));
+    parts
 }
 
 /// What the message explains, as plain text with its marks, in blocks that are not cut where that can be.
@@ -218,17 +204,30 @@ fn body(input: &MessageInput<'_>, part_bytes: usize) -> Vec<String> {
         Content::Analysis { text, cut } => {
             let mut lines = markdown::lines(text);
             marks::trim(&mut lines);
-            if marks::has_headings_only(&lines) {
+            if lines.iter().all(|line| line.kind == Kind::Title) {
                 return alert_texts("模型没有返回有效内容。");
             }
-            if let Some(cut) = cut {
-                let why = if cut == Cut::Length { "过长" } else { "中断" };
-                lines.push(Line::new(Kind::Text, format!("（回答{why}，后文缺失）")));
-            }
-            let measured = input.facts.list.join("\n") + &input.facts.names;
+            let measured = input.facts.list().join("\n") + &input.facts.names();
             let answer: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
             let invented = Invented::new(&answer.join("\n"), input.notifications, &measured);
-            let mut blocks = marks::blocks(&marks::mark(lines, &invented));
+            let mut lines = marks::mark(lines, &invented);
+            if let Some(cut) = cut {
+                let note = if cut == Cut::Length {
+                    "（回答过长，后文缺失）"
+                } else {
+                    "（回答中断，后文缺失）"
+                };
+                // Of the last command only the begin may have come: `rm -rf /data` was to end in `/tmp`.
+                let is_begun = |last: &&mut Line| {
+                    let line = last.text.rsplit('\n').next().unwrap_or_default();
+                    last.kind == Kind::Command && text.trim_end().ends_with(line)
+                };
+                match lines.last_mut().filter(is_begun) {
+                    Some(last) => last.text.replace_range(last.text.rfind('\n').map_or(0, |at| at + 1).., note),
+                    None => lines.push(Line::new(Kind::Text, note)),
+                }
+            }
+            let mut blocks = marks::blocks(&lines);
             if let Some(reused) = input.reused {
                 let clock = Clock { now: input.now, zone: input.zone };
                 blocks.insert(0, header::introduction(clock, reused));
@@ -241,6 +240,7 @@ fn body(input: &MessageInput<'_>, part_bytes: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prometheus::Figure;
     use std::sync::LazyLock;
 
     fn notification(json: &str) -> Notification {
@@ -266,11 +266,18 @@ mod tests {
     #[test]
     fn facts_stand_below_the_labels_and_fall_off_from_the_end() {
         let node = node();
-        let pieces =
-            ["93.4%（阈值 85%）", "，1 小时前 61%", "，仍在上升", "；24 小时内第 4 次"].map(str::to_owned).to_vec();
-        let facts = Facts { pieces, ..Facts::default() };
+        let figure = Figure {
+            alert: node.alerts[0].clone(),
+            now: 93.4,
+            threshold: Some(85.0),
+            unit: "%",
+            hour_ago: Some(61.0),
+            trend: Some("仍在上升"),
+            ..Figure::default()
+        };
+        let facts = Facts { figure: Some(figure), activations: Some(4), ..Facts::default() };
         let whole = render(&MessageInput { facts: &facts, ..input(&[&node], ANSWER) }).concat();
-        let line = "依据：93.4%（阈值 85%），1 小时前 61%，仍在上升；24 小时内第 4 次";
+        let line = "依据：db-2 当前 93.4%（阈值 85%），1 小时前 61%，仍在上升；24 小时内第 4 次";
         assert!(whole.contains(&format!("cluster=prod-bj，mountpoint=/data\n{line}\n\n")), "{whole}");
         let mut last = line.len();
         for part_bytes in (MIN_PART_BYTES..2048).rev().step_by(64) {
@@ -342,7 +349,7 @@ PURGE BINARY LOGS BEFORE NOW() - INTERVAL 3 DAY;
 rm -rf /data/backup/old
 4. 监控见 面板 https://grafana.corp/d/9，备机 10.9.9.9 〔告警中未出现：grafana.corp、10.9.9.9〕
 
-<a href=\"https://wiki.corp/disk\">手册</a> <a href=\"http://alertmanager.prod:9093/#/alerts\">详情</a>
+<a href=\"https://wiki.corp/disk\">手册</a> <a href=\"http://alertmanager.prod:9093/#/silences/new?filter=%7Balertname%3D%22NodeDiskWillFill%22%2Cmountpoint%3D%22%2Fdata%22%7D\">静默</a> <a href=\"http://alertmanager.prod:9093/#/alerts\">详情</a>
 deepseek 告警解析与处理建议 #3f9a2c";
         assert_eq!(check(&input(&[&node], ANSWER)), [expected]);
     }
@@ -405,6 +412,24 @@ deepseek 告警解析与处理建议 #3f9a2c";
     }
 
     #[test]
+    fn command_that_may_have_been_cut_is_left_out() {
+        let node = node();
+        let begin = "结论：满\n\n处理步骤：\n1. 看：\n```\ndf -h\n";
+        for (end, shown) in [
+            ("rm -rf /data", "1. 看： ⚠️高危\ndf -h\n（"),
+            ("```\n2. 清理：\nrm -rf /data", "df -h\n2. 清理： ⚠️高危\n（"),
+            ("```\n2. 清理：`rm -rf /data", "df -h\n2. 清理： ⚠️高危\n（"),
+            ("```\n2. 清理：`rm -rf /data/tmp`", "2. 清理： ⚠️高危\nrm -rf /data/tmp\n（"),
+            ("rm -rf /data/tmp\n```", "1. 看： ⚠️高危\ndf -h\nrm -rf /data/tmp\n（"),
+        ] {
+            let text = format!("{begin}{end}");
+            let parts =
+                check(&MessageInput { content: Content::Analysis { text: &text, cut: Some(Cut::Length) }, ..input(&[&node], "") });
+            assert!(parts[0].contains(&format!("{shown}回答过长，后文缺失）")), "{}", parts[0]);
+        }
+    }
+
+    #[test]
     fn marks_commands_and_links_survive_every_split() {
         let node = node();
         let answer = ANSWER.repeat(3);
@@ -421,7 +446,7 @@ deepseek 告警解析与处理建议 #3f9a2c";
                 assert_eq!(whole("du -xsh /data/* | sort -h | tail"), 3, "{part_bytes}");
             }
             let last = parts.last().unwrap();
-            assert!(last.contains(">详情</a>"), "{part_bytes}: {last}");
+            assert!(last.contains(">手册</a>"), "{part_bytes}: {last}");
             let is_lonely = parts.iter().any(|part| part.lines().count() < 3 || part.ends_with('】'));
             assert!(!is_lonely, "{part_bytes}: {parts:?}");
         }

@@ -3,19 +3,9 @@
 use super::{SIGNATURE, text};
 use crate::outcome::{Outcome, Reason};
 
-/// Why an alert comes without an analysis.
-const WHY_PLAIN: [(Reason, &str); 7] = [
-    (Reason::Credentials, "DeepSeek API Key 被拒绝"),
-    (Reason::Balance, "DeepSeek 账户余额不足"),
-    (Reason::Configuration, "DeepSeek 模型或地址配置有误"),
-    (Reason::Prompt, "DeepSeek 拒绝分析这条告警的内容"),
-    (Reason::RateLimited, "DeepSeek 限流"),
-    (Reason::Timeout, "DeepSeek 超时"),
-    (Reason::DeliveredOverBudget, "今日 token 额度已用完（critical 仍会分析）"),
-];
-
-/// Failures that only a person can end: the variable that their message names, what is wrong, and what to do.
-const HINTS: [(Reason, &str, &str, &str); 11] = [
+/// What can be wrong with an analysis: the words that the failure's message has, what is wrong, and what to do where only a
+/// person can end it.
+const FAILURES: [(Reason, &str, &str, &str); 15] = [
     (
         Reason::Credentials,
         "look at the account",
@@ -72,13 +62,17 @@ const HINTS: [(Reason, &str, &str, &str); 11] = [
         "DeepSeek 模型或地址配置有误",
         "检查 DEEPSEEK_MODEL 和 DEEPSEEK_BASE_URL，改好后重启本服务",
     ),
+    (Reason::Prompt, "", "DeepSeek 拒绝分析这条告警的内容", ""),
+    (Reason::RateLimited, "", "DeepSeek 限流", ""),
+    (Reason::Timeout, "", "DeepSeek 超时", ""),
+    (Reason::DeliveredOverBudget, "", "今日 token 额度已用完（critical 仍会分析）", ""),
 ];
 
 /// A notice that DeepSeek refuses every request until a person acts: what is wrong, and what to do.
 pub(crate) fn analysis_stopped(failure: &Outcome, id: &str) -> String {
-    let row = HINTS.iter().find(|(reason, named, ..)| *reason == failure.reason && failure.message.contains(named));
-    let (what, hint) =
-        row.map_or(("DeepSeek 拒绝请求", "查看本服务的日志"), |(_, _, what, hint)| (what, hint));
+    let row = FAILURES.iter().find(|(reason, words, ..)| *reason == failure.reason && failure.message.contains(words));
+    let (what, hint) = row.map_or(("DeepSeek 拒绝请求", ""), |(_, _, what, hint)| (what, hint));
+    let hint = if hint.is_empty() { "查看本服务的日志" } else { hint };
     let detail = text::disarmed(&failure.message);
     format!(
         "⚠️ AI 分析已暂停：{what}\n处理办法：{hint}\n恢复前不附 AI 分析；10 分钟后遇到新告警会自动重试，恢复后另行通知。\n\
@@ -93,7 +87,8 @@ pub(crate) fn analysis_resumed(id: &str) -> String {
 
 /// Why an alert comes without an analysis, in Chinese for the message.
 pub(crate) fn why_plain(reason: Reason) -> &'static str {
-    WHY_PLAIN.iter().find(|(known, _)| *known == reason).map_or("DeepSeek 暂时不可用", |(_, why)| why)
+    let row = FAILURES.iter().find(|(known, words, ..)| *known == reason && words.is_empty());
+    row.map_or("DeepSeek 暂时不可用", |(_, _, what, _)| what)
 }
 
 #[cfg(test)]

@@ -2,10 +2,13 @@
 
 use std::mem;
 
-use super::text;
+use super::danger::MARK;
 
 /// A bound below this many bytes is taken as this: smaller parts would tear every line.
 const MIN_BYTES: usize = 16;
+
+/// Begins a part with the rest of a block that is marked.
+const CONTINUED: &str = "⚠️高危\n";
 
 /// A text in parts, and whether as many as were allowed held all of it.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,28 +20,36 @@ pub(crate) struct Parts {
 
 /// Puts the blocks into at most `count` parts, the first of at most `first` bytes, the others of at most `bytes`.
 ///
-/// A part takes as many blocks as fit. A block that no part can hold is cut between its lines; a line is only cut inside
-/// when it does not fit into a part of its own: behind a sentence, then behind a comma, between two Chinese letters, at a
-/// space; inside a command or a URL only when that alone is longer than a part; never inside a character. White space at a
-/// cut is dropped.
+/// A part takes as many blocks as fit. A block that no part can hold is cut between its lines, and what is marked as
+/// dangerous is marked in each part. A line is only cut inside when it does not fit into a part of its own: behind a
+/// sentence or at a space in the second half of the part, else between two characters. White space at a cut is dropped.
 pub(crate) fn split(blocks: &[String], first: usize, bytes: usize, count: usize) -> Parts {
     let (first, bytes) = (first.max(MIN_BYTES), bytes.max(MIN_BYTES));
     let (mut parts, mut part) = (Vec::new(), String::new());
-    for block in blocks {
-        let mut rest = block.trim_end();
+    for block in blocks.iter().map(|block| block.trim_end()) {
+        let mut rest = block;
         while !rest.trim_start().is_empty() {
             let is_first = parts.is_empty();
-            let (separator, bound) = (if part.is_empty() { "" } else { "\n" }, if is_first { first } else { bytes });
             if part.is_empty() {
                 rest = without_blank_lines(rest);
             }
-            // Later parts are as large; the first may be small, and leave a line to the second.
-            let must_take = part.is_empty() && (!is_first || first >= bytes);
-            let room = bound.saturating_sub(part.len() + separator.len());
-            let at = cut(rest, room, bytes, must_take, part.is_empty());
+            let taken = block.strip_suffix(rest).unwrap_or_default();
+            let before = match part.is_empty() {
+                // Only where it leaves room for a line.
+                true if taken.contains(MARK) && bytes > 4 * CONTINUED.len() => CONTINUED,
+                true => "",
+                false => "\n",
+            };
+            let room = if is_first { first } else { bytes }.saturating_sub(part.len() + before.len());
+            let at = match rest.len() {
+                length if length <= room => length,
+                // The next part holds all of it.
+                length if length <= bytes && (is_first || !part.is_empty()) => 0,
+                _ => cut(rest, room, part.is_empty()),
+            };
             let (piece, after) = rest.split_at_checked(at).unwrap_or((rest, ""));
             if !piece.trim_end().is_empty() {
-                part.extend([separator, piece.trim_end()]);
+                part.extend([before, piece.trim_end()]);
             }
             // Inside a line the space at the cut is no indentation.
             rest = if at > 0 { after.trim_start_matches(' ') } else { after };
@@ -62,31 +73,17 @@ fn without_blank_lines(text: &str) -> &str {
     text.get(line..).unwrap_or_default()
 }
 
-/// How much of the block a part takes that has `room` bytes left, when the next has `bytes`; 0 when it need not take
-/// anything.
-fn cut(text: &str, room: usize, bytes: usize, must_take: bool, is_empty: bool) -> usize {
-    if text.len() <= room {
-        return text.len();
-    }
-    // The next part holds all of it. Only a line of prose may begin in a first part that has nothing but the head.
-    if text.trim_start().len() <= bytes && !must_take && (!is_empty || text.contains('\n')) {
-        return 0;
-    }
+/// How much of a block that no part can hold goes into one with `room` bytes left; 0 when its first line had to be cut, and
+/// another part may hold that.
+fn cut(text: &str, room: usize, is_empty: bool) -> usize {
     let window = text.floor_char_boundary(room);
     let line_break = last_line_break(text, window);
-    // The line behind the break, that would otherwise be cut.
-    let line = text.get(line_break..).and_then(|rest| rest.trim_start_matches('\n').lines().next()).unwrap_or_default();
-    let fits_next = line.len() <= bytes;
-    if line_break > 0 && fits_next {
+    if line_break > 0 || !is_empty {
         return line_break;
     }
-    match cut_in_line(text, window, line_break) {
-        // A line of prose may be cut; one of other words goes to the next part when that can hold it.
-        Some((at, kind)) if must_take || !fits_next || kind > Kind::Space => at,
-        _ if !must_take && (fits_next || room < MIN_BYTES) => 0,
-        _ if line_break > 0 => line_break,
-        _ => window,
-    }
+    let is_end = |c: char| c == '。' || c.is_whitespace();
+    let end = text.get(..window).and_then(|head| head.rmatch_indices(is_end).next());
+    end.map(|(at, end)| at + end.len()).filter(|at| *at >= window / 2).unwrap_or(window)
 }
 
 /// The last break between lines within `window` bytes whose line does not announce the next; 0 when there is none.
@@ -100,46 +97,6 @@ fn last_line_break(text: &str, window: usize) -> usize {
     };
     let last = breaks.clone().next();
     breaks.find(may_end).or(last).unwrap_or(0)
-}
-
-/// How good a cut inside a line is, the best last.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Space,
-    Ideograph,
-    Clause,
-    Sentence,
-}
-
-/// The best cut inside the line that the window ends in, behind byte `from`: the last one of the best kind that stands
-/// in the second half of the window, else the last one of any kind. A cut at the window's very end counts.
-fn cut_in_line(text: &str, window: usize, from: usize) -> Option<(usize, Kind)> {
-    let mut before = (' ', ' ');
-    let chars = text.char_indices().skip_while(|(at, _)| *at < from).take_while(|(at, _)| *at <= window);
-    let cuts = chars.filter_map(|(at, c)| {
-        let kind = kind_of_cut(before, text.get(at..).unwrap_or_default());
-        before = (before.1, c);
-        Some((at, kind?))
-    });
-    cuts.max_by_key(|(at, kind)| ((*at >= window / 2).then_some(*kind), *at))
-}
-
-/// What kind of cut stands between the last two characters and what follows.
-fn kind_of_cut((second, last): (char, char), rest: &str) -> Option<Kind> {
-    let closes = |c: char| matches!(c, '”' | '’' | '）' | '】' | '」' | '》' | '〕');
-    let ends = |c: char| matches!(c, '。' | '！' | '？' | '；');
-    // A mark belongs to what stands in front of it.
-    if rest.starts_with(closes) || rest.strip_prefix(' ').unwrap_or(rest).starts_with(['⚠', '〔']) {
-        return None;
-    }
-    let is_space = rest.starts_with(' ');
-    match last {
-        '.' | '!' | '?' if is_space && second.is_alphanumeric() => Some(Kind::Sentence),
-        _ if ends(last) || (closes(last) && ends(second)) => Some(Kind::Sentence),
-        '，' | '、' | '：' => Some(Kind::Clause),
-        _ if text::is_ideograph(last) && rest.starts_with(text::is_ideograph) => Some(Kind::Ideograph),
-        _ => (is_space && last != ' ').then_some(Kind::Space),
-    }
 }
 
 #[cfg(test)]
@@ -181,11 +138,22 @@ mod tests {
             for (part, bound) in split.parts.iter().zip(bounds) {
                 assert!(part.len() <= bound, "{budget}: {part}");
             }
-            let squeeze = |text: &str| text.split_whitespace().collect::<String>();
+            // The mark of a block is written anew in each part that has of it.
+            let squeeze = |text: &str| text.replace(MARK, "").split_whitespace().collect::<String>();
             assert_eq!(squeeze(&split.parts.concat()), squeeze(&blocks.concat()), "{budget}");
             let is_torn = |part: &String| part.ends_with("⚠️高危") || part.ends_with("处理步骤：");
             assert!(budget < 2 * block.len() || !split.parts.iter().any(is_torn), "{budget}: {:?}", split.parts);
         }
+    }
+
+    #[test]
+    fn each_part_of_a_dangerous_block_has_its_mark() {
+        let commands: Vec<String> = (0..20).map(|number| format!("rm -rf /data/old-{number:02}")).collect();
+        let block = format!("1. 清理： ⚠️高危\n{}", commands.join("\n"));
+        let parts = split(&["0. 看：\nls".into(), block, "2. 看：\nls".into()], 80, 160, 9).parts;
+        assert!(parts.len() > 3 && parts.iter().all(|part| part.len() <= 160), "{parts:?}");
+        assert!(parts.iter().all(|part| part.matches(MARK).count() == 1), "{parts:?}");
+        assert!(parts[2].starts_with("⚠️高危\nrm -rf"), "{parts:?}");
     }
 
     #[test]

@@ -57,7 +57,8 @@ fn is_markup(text: &str) -> bool {
         return true;
     }
     let Some(after) = name.strip_prefix(['a', 'A']) else { return false };
-    let tag = after.split('>').next().unwrap_or_default();
+    // `<a.sql` is a file, whatever the next line holds.
+    let tag = after.trim_start_matches(is_blank).split(['>', '\n']).next().unwrap_or_default();
     // `x < a` compares, and `< /a` reads a file.
     let is_apart = near.starts_with(is_blank);
     tag.to_ascii_lowercase().contains("href")
@@ -141,6 +142,7 @@ mod tests {
             ),
             ("<a\u{200b}href=x> <a/href=x> <a<b>", "＜a\u{200b}href=x> ＜a/href=x> ＜a<b>"),
             ("<<a>> <a", "<＜a>> ＜a"),
+            ("psql -f <a.sql\n手册 href=x", "psql -f <a.sql\n手册 href=x"),
             ("kubectl logs <app-pod> -n <alertname> <addr> x@y", "kubectl logs <app-pod> -n <alertname> <addr> x@y"),
             ("awk '$1 < a && b' < /app/x <<EOF <(a b) a<b", "awk '$1 < a && b' < /app/x <<EOF <(a b) a<b"),
         ] {

@@ -1,7 +1,7 @@
 //! The value that an alert's expression compares, where it came from, and how a person reads it.
 
 use super::expression::Comparison;
-use super::{Facts, HOUR, Point, STEP, Series};
+use super::{HOUR, Point, STEP, Series, is_of, only};
 use crate::alertmanager::{Alert, Labels};
 
 /// Alerts of a rule times series of the answer, above which they are not compared: a tenth of a second.
@@ -9,17 +9,14 @@ const MAX_PAIRS: usize = 250_000;
 /// Digits that count of a value, and of a threshold, which is written as it was set.
 const DIGITS: i32 = 4;
 const THRESHOLD_DIGITS: i32 = 6;
-/// What a metric's name ends in, and its unit. <https://prometheus.io/docs/practices/naming/#base-units>
-const UNITS_OF_NAMES: [(&str, &str); 4] =
-    [("_bytes", "B"), ("_seconds", " 秒"), ("_percent", "%"), ("_ratio", "ratio")];
-/// Units behind a number in an annotation. A unit stands before those that begin it.
-const UNITS_OF_TEXTS: &str = "% ％ 毫秒 秒 ms s GiB MiB GB MB ℃ °C";
 /// A unit, the least value that is written in a larger one, what it is divided by, and that one.
 #[rustfmt::skip]
-const SCALES: [(&str, f64, f64, &str); 8] = [
+const SCALES: [(&str, f64, f64, &str); 12] = [
     ("", 1e8, 1e8, " 亿"), ("", 1e6, 1e4, " 万"), ("ratio", 0.0, 0.01, "%"),
     ("B", 1_099_511_627_776.0, 1_099_511_627_776.0, " TiB"), ("B", 1_073_741_824.0, 1_073_741_824.0, " GiB"),
     ("B", 1_048_576.0, 1_048_576.0, " MiB"), ("B", 1024.0, 1024.0, " KiB"), ("B", 0.0, 1.0, " B"),
+    ("time", 86400.0, 86400.0, " 天"), ("time", 3600.0, 3600.0, " 小时"), ("time", 60.0, 60.0, " 分钟"),
+    ("time", 0.0, 1.0, " 秒"),
 ];
 /// Points of a history whose mean is compared with those before, which evens out single values.
 const BUCKET: usize = 5;
@@ -46,32 +43,42 @@ pub struct Figure {
     pub bounds: Option<(f64, f64)>,
     /// Where it goes, in words.
     pub trend: Option<&'static str>,
+    /// `B` for bytes, ` 秒`, `time` for seconds until or since a time, `%`, `ratio` for a share of 1, or "".
+    pub unit: &'static str,
     /// The labels of the series, without its name.
-    pub(super) series: Labels,
-    unit: &'static str,
+    pub series: Labels,
 }
 
-/// The figure of the worst of these alerts of one rule. An alert has a figure when the answer has exactly one series whose
-/// labels all are the alert's.
-pub(super) fn worst(alerts: &[&Alert], answer: &[Series], comparison: &Comparison) -> Option<Figure> {
-    let figure = |alert: &&Alert| {
-        let is_own = |(name, value): (&String, &String)| name == "__name__" || alert.labels.get(name) == Some(value);
-        let mut own = answer.iter().filter(|series| series.metric.iter().all(is_own));
-        let (Some(Series { metric, value: (_, value), .. }), None) = (own.next(), own.next()) else {
-            return None;
-        };
-        let (now, threshold) = (finite(value)?, comparison.threshold);
-        let mut series = metric.clone();
-        let name = series.remove("__name__").unwrap_or_default();
-        let unit = unit(alert, &name, now, threshold);
-        Some(Figure { alert: Alert::clone(alert), now, threshold, series, unit, ..Figure::default() })
+/// The figure of the worst of these alerts of one rule, which are all (`is_whole`) or not. An alert has a figure when the
+/// answer has exactly one series whose labels all are the alert's.
+pub(super) fn worst(alerts: &[&Alert], answer: &[Series], comparison: &Comparison, is_whole: bool) -> Option<Figure> {
+    if alerts.len() * answer.len() > MAX_PAIRS {
+        return None;
+    }
+    let value = |alert: &Alert| {
+        let series = only(answer.iter().filter(|series| is_of(&series.metric, alert)))?;
+        Some((finite(&series.value.1)?, series))
     };
-    let is_small = alerts.len() * answer.len() <= MAX_PAIRS;
-    let all: Vec<Figure> = alerts.iter().filter(|_| is_small).filter_map(figure).collect();
-    let (sign, word) = if comparison.is_above { (-1.0, "最高") } else { (1.0, "最低") };
-    let extreme = Some(word).filter(|_| all.len() > 1);
-    let worst = all.into_iter().min_by(|one, other| (sign * one.now).total_cmp(&(sign * other.now)))?;
-    Some(Figure { extreme, ..worst })
+    let found: Vec<_> =
+        alerts.iter().filter_map(|alert| value(alert).map(|(now, series)| (now, *alert, series))).collect();
+    let (sign, extreme) = if comparison.is_above { (-1.0, "最高") } else { (1.0, "最低") };
+    let order = |now: &f64, other: &f64| (sign * now).total_cmp(&(sign * other));
+    let (now, alert, series) = found.iter().copied().min_by(|(now, ..), (other, ..)| order(now, other))?;
+    // Alerts of one series are of several places that it does not tell apart.
+    if found.iter().any(|(_, other, of)| std::ptr::eq(*of, series) && other.labels != alert.labels) {
+        return None;
+    }
+    let mut labels = series.metric.clone();
+    labels.remove("__name__");
+    Some(Figure {
+        alert: alert.clone(),
+        extreme: Some(extreme).filter(|_| is_whole && alerts.len() > 1 && found.len() == alerts.len()),
+        now,
+        threshold: comparison.threshold,
+        unit: unit(alert, comparison, now),
+        series: labels,
+        ..Figure::default()
+    })
 }
 
 impl Figure {
@@ -89,49 +96,64 @@ impl Figure {
         self.trend = trend(&values, low, high).filter(|_| has_trend);
     }
 
-    /// Adds it to the facts: the pieces `93.4（阈值 85）`, `，1 小时前 61`, `，仍在上升`, and a sentence that says whose it is.
-    pub(super) fn describe(&self, facts: &mut Facts) {
-        let written = |value: f64| number(value, self.unit, DIGITS);
+    /// A value of it as a person writes it: `93.4%`, `1843 秒`.
+    pub(super) fn written(&self, value: f64) -> String {
+        number(value, self.unit, DIGITS)
+    }
+
+    /// The pieces `93.4（阈值 85）`, `，1 小时前 61`, `，仍在上升`.
+    pub(super) fn pieces(&self) -> Vec<String> {
         let threshold = self.threshold.map(|value| format!("（阈值 {}）", number(value, self.unit, THRESHOLD_DIGITS)));
-        facts.value = written(self.now);
-        facts.pieces.push(facts.value.clone() + &threshold.unwrap_or_default());
-        facts.pieces.extend(self.hour_ago.map(|value| format!("，1 小时前 {}", written(value))));
-        facts.pieces.extend(self.trend.map(|trend| format!("，{trend}")));
+        let hour_ago = self.hour_ago.map(|value| format!("，1 小时前 {}", self.written(value)));
+        let now = self.written(self.now) + &threshold.unwrap_or_default();
+        [Some(now), hour_ago, self.trend.map(|trend| format!("，{trend}"))].into_iter().flatten().collect()
+    }
+
+    /// All of it in a sentence that says whose it is.
+    pub(super) fn sentence(&self) -> String {
         let labels: String = self.series.iter().map(|(name, value)| format!(" {name}={value}")).collect();
         let extreme = self.extreme.map(|word| format!("各条中{word}，")).unwrap_or_default();
-        let bounds = self.bounds.map(|(low, high)| format!("，1 小时内最低 {}、最高 {}", written(low), written(high)));
-        let (name, figure, bounds) = (self.alert.name(), facts.pieces.concat(), bounds.unwrap_or_default());
-        facts.list.push(format!("{name}{labels}：{extreme}当前 {figure}{bounds}"));
+        let bounds = |(low, high)| format!("，1 小时内最低 {}、最高 {}", self.written(low), self.written(high));
+        let (name, figure, bounds) = (self.alert.name(), self.pieces().concat(), self.bounds.map(bounds));
+        format!("{name}{labels}：{extreme}当前 {figure}{}", bounds.unwrap_or_default())
     }
 }
 
-fn finite(value: &str) -> Option<f64> {
+/// A value as Prometheus writes it, unless it is NaN or infinite.
+pub(super) fn finite(value: &str) -> Option<f64> {
     value.parse().ok().filter(|value: &f64| value.is_finite())
 }
 
-/// The unit of a value: by the metric's name, which Prometheus drops where a value is computed from others; else by an
-/// annotation that holds the very number with a unit, or the threshold as a percentage.
-fn unit(alert: &Alert, metric: &str, now: f64, threshold: Option<f64>) -> &'static str {
-    let of_name = UNITS_OF_NAMES.iter().find(|(suffix, _)| metric.ends_with(suffix)).map(|(_, unit)| *unit);
-    let written = [format!("{now}"), format!("{now:.1}"), format!("{now:.2}")];
-    let of_value = || written.iter().find_map(|number| unit_behind(alert, number));
-    let of_threshold = || unit_behind(alert, &threshold?.to_string()).filter(|unit| *unit == "%");
-    of_name.or_else(of_value).or_else(of_threshold).unwrap_or_default()
+/// The unit of a value: by the metric's name, where the value and the threshold are such; else `%` by an annotation that
+/// holds the very number with it, or the threshold.
+fn unit(alert: &Alert, comparison: &Comparison, now: f64) -> &'static str {
+    let threshold = comparison.threshold;
+    match comparison.unit {
+        "ratio" if now.abs() <= 1.0 && threshold.is_none_or(|value| value.abs() <= 1.0) => "ratio",
+        "%" if threshold.is_some_and(|value| value > 1.0) => "%",
+        "" => {
+            let written = [format!("{now}"), format!("{now:.1}"), format!("{now:.2}")];
+            let numbers = written.into_iter().chain(threshold.map(|value| value.to_string()));
+            if numbers.into_iter().any(|number| is_percentage(alert, &number)) { "%" } else { "" }
+        }
+        "ratio" | "%" => "",
+        unit => unit,
+    }
 }
 
-/// The unit that stands behind a number in an annotation. Of small numbers there are many, so they have none.
-fn unit_behind(alert: &Alert, number: &str) -> Option<&'static str> {
+/// Whether `%` stands behind a number in an annotation. Of small numbers there are many, so they have none.
+fn is_percentage(alert: &Alert, number: &str) -> bool {
+    let is_rare = number.bytes().filter(u8::is_ascii_digit).count() > 1;
     let continues = |c: char| c.is_ascii_alphanumeric() || ".,-_".contains(c);
-    let digits = number.bytes().filter(u8::is_ascii_digit).count();
-    let texts = alert.annotations.values();
-    let mut texts = texts.flat_map(|text| text.match_indices(number).map(move |(at, _)| text.split_at(at)));
-    texts.find_map(|(before, rest)| {
-        let rest = rest.strip_prefix(number)?.trim_start_matches(' ');
-        let unit = UNITS_OF_TEXTS.split(' ').find(|unit| rest.starts_with(unit))?;
-        let is_cut = rest.strip_prefix(unit)?.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/');
-        let is_rare = digits > if unit == "%" { 1 } else { 2 };
-        (is_rare && !is_cut && !before.ends_with(continues)).then_some(unit)
-    })
+    let mut texts =
+        alert.annotations.values().flat_map(|text| text.match_indices(number).map(move |(at, _)| text.split_at(at)));
+    let is_there = texts.any(|(before, rest)| {
+        let unit = rest.strip_prefix(number).unwrap_or_default().trim_start_matches(' ');
+        let behind = unit.strip_prefix(['%', '％']);
+        behind.is_some_and(|behind| !behind.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/'))
+            && !before.ends_with(continues)
+    });
+    is_rare && is_there
 }
 
 /// A number as a person writes it, with at least so many digits that count: `93.4`, `1843 秒`, `0.0625`, `1.2 亿`.
@@ -151,12 +173,14 @@ fn trend(values: &[f64], low: f64, high: f64) -> Option<&'static str> {
     let means: Vec<f64> =
         values.rchunks_exact(BUCKET).map(|bucket| bucket.iter().sum::<f64>() / BUCKET as f64).collect();
     // From the last to the first.
-    let recent = means.windows(2).take(CHANGES).map(|pair| (pair[0] - pair[1]) / (high - low));
-    match high - low <= STEADY * low.abs().max(high.abs()) {
-        _ if recent.clone().all(|change| change > LEAST_CHANGE) => Some("仍在上升"),
-        _ if recent.clone().all(|change| change < -LEAST_CHANGE) => Some("正在下降"),
-        is_steady => is_steady.then_some("基本持平"),
+    let changes: Vec<f64> = means.windows(2).take(CHANGES).map(|pair| (pair[0] - pair[1]) / (high - low)).collect();
+    if changes.iter().all(|change| *change > LEAST_CHANGE) {
+        return Some("仍在上升");
     }
+    if changes.iter().all(|change| *change < -LEAST_CHANGE) {
+        return Some("正在下降");
+    }
+    (high - low <= STEADY * low.abs().max(high.abs())).then_some("基本持平")
 }
 
 #[cfg(test)]
@@ -170,57 +194,84 @@ mod tests {
         crate::alertmanager::Notification::decode(body.as_bytes()).unwrap().alerts.remove(0)
     }
 
-    fn figure(name: &str, annotation: &str, now: f64, threshold: f64) -> Figure {
-        let series = json!([{"metric": {"__name__": name}, "value": [1, now.to_string()]}]);
+    fn comparison(left: &str, threshold: Option<f64>) -> Comparison {
+        Comparison { threshold, ..Comparison::of(&format!("{left} > 5")).unwrap() }
+    }
+
+    fn figure(left: &str, annotation: &str, now: f64, threshold: f64) -> Figure {
+        let series = json!([{"metric": {}, "value": [1, now.to_string()]}]);
         let series: Vec<Series> = serde_json::from_value(series).unwrap();
-        let comparison = Comparison { left: "a".into(), threshold: Some(threshold), is_above: true, has_trend: true };
-        worst(&[&alert(annotation)], &series, &comparison).unwrap()
+        worst(&[&alert(annotation)], &series, &comparison(left, Some(threshold)), true).unwrap()
     }
 
     #[test]
     fn value_is_written_as_a_person_reads_it() {
-        for (name, annotation, now, threshold, expected) in [
-            ("", "", 93.4, 85.0, "93.4（阈值 85）"),
-            ("", "", 93.391_234, 85.0, "93.39（阈值 85）"),
-            ("", "", 1843.2, 300.0, "1843（阈值 300）"),
-            ("", "", 85.04, 85.0, "85.04（阈值 85）"),
-            ("", "", 99.97, 99.99, "99.97（阈值 99.99）"),
-            ("", "", 0.0625, 0.1, "0.0625（阈值 0.1）"),
-            ("", "", -0.062_512, 0.1, "-0.06251（阈值 0.1）"),
-            ("", "", 52_000.0, 10_000.0, "52000（阈值 10000）"),
-            ("", "", 123_456_789.0, 1e6, "1.235 亿（阈值 100 万）"),
-            ("", "", 0.0, 1.0, "0（阈值 1）"),
+        for (left, annotation, now, threshold, expected) in [
+            ("a", "", 93.4, 85.0, "93.4（阈值 85）"),
+            ("a", "", 93.391_234, 85.0, "93.39（阈值 85）"),
+            ("a", "", 1843.2, 300.0, "1843（阈值 300）"),
+            ("a", "", 85.04, 85.0, "85.04（阈值 85）"),
+            ("a", "", 99.97, 99.99, "99.97（阈值 99.99）"),
+            ("a", "", 0.0625, 0.1, "0.0625（阈值 0.1）"),
+            ("a", "", -0.062_512, 0.1, "-0.06251（阈值 0.1）"),
+            ("a", "", 52_000.0, 10_000.0, "52000（阈值 10000）"),
+            ("a", "", 123_456_789.0, 1e6, "1.235 亿（阈值 100 万）"),
+            ("a", "", 0.0, 1.0, "0（阈值 1）"),
             ("a_bytes", "", 1.5 * 1024.0 * 1024.0 * 1024.0, 1e9, "1.5 GiB（阈值 953.674 MiB）"),
             ("a_bytes", "", 512.0, 100.0, "512 B（阈值 100 B）"),
+            ("sum by (pod) (a_bytes)", "", 2_147_483_648.0, 2e9, "2 GiB（阈值 1.86265 GiB）"),
             ("a_seconds", "", 1843.0, 300.0, "1843 秒（阈值 300 秒）"),
+            ("cert_expiry - time()", "", 1_209_600.0, 86400.0 * 30.0, "14 天（阈值 30 天）"),
+            ("cert_expiry - time()", "", -5400.0, 86400.0, "-1.5 小时（阈值 1 天）"),
+            ("time() - a", "", 45.0, 90.0, "45 秒（阈值 1.5 分钟）"),
             ("a_percent", "", 93.4, 85.0, "93.4%（阈值 85%）"),
+            ("a_percent", "", 0.93, 0.9, "0.93（阈值 0.9）"),
             ("a_ratio", "", 0.934, 0.85, "93.4%（阈值 85%）"),
+            ("a_ratio", "", 82.5, 90.0, "82.5（阈值 90）"),
+            ("a_ratio", "", 0.5, 90.0, "0.5（阈值 90）"),
             ("a_bytes_total", "", 5000.0, 1.0, "5000（阈值 1）"),
-            ("", "使用率 93.4%", 93.4, 85.0, "93.4%（阈值 85%）"),
-            ("", "使用率 93.40%，阈值 80", 93.399, 85.0, "93.4%（阈值 85%）"),
-            ("", "延迟 1843 秒", 1843.0, 300.0, "1843秒（阈值 300秒）"),
-            ("", "lag is 1843s", 1843.0, 300.0, "1843s（阈值 300s）"),
-            ("", "over 85 % for 5m", 93.4, 85.0, "93.4%（阈值 85%）"),
-            // No unit: another number, a part of one, a unit that goes on, a number of which there are many.
-            ("", "使用率 93.5%", 93.4, 80.0, "93.4（阈值 80）"),
-            ("", "193.4%, 93.41%, 93.4.1%, 1-93.4%", 93.4, 80.0, "93.4（阈值 80）"),
-            ("", "1843 servers, 1843 MB/s", 1843.0, 300.0, "1843（阈值 300）"),
-            ("", "持续 5 分钟，5s", 5.0, 3.0, "5（阈值 3）"),
-            ("", "30s", 30.0, 3.0, "30（阈值 3）"),
-            ("", "5% 以上", 9.0, 5.0, "9（阈值 5）"),
+            ("a", "使用率 93.4%", 93.4, 85.0, "93.4%（阈值 85%）"),
+            ("a", "使用率 93.40%，阈值 80", 93.399, 85.0, "93.4%（阈值 85%）"),
+            ("a", "over 85 % for 5m", 93.4, 85.0, "93.4%（阈值 85%）"),
+            // No unit: another one, another number, a part of one, a unit that goes on, a number of which there are many.
+            ("a", "延迟 1843 秒，1843ms", 1843.0, 300.0, "1843（阈值 300）"),
+            ("a", "使用率 93.5%", 93.4, 80.0, "93.4（阈值 80）"),
+            ("a", "193.4%, 93.41%, 93.4.1%, 1-93.4%", 93.4, 80.0, "93.4（阈值 80）"),
+            ("a", "1843 servers, 1843 %/s", 1843.0, 300.0, "1843（阈值 300）"),
+            ("a", "5% 以上", 9.0, 5.0, "9（阈值 5）"),
         ] {
-            let mut facts = Facts::default();
-            figure(name, annotation, now, threshold).describe(&mut facts);
-            assert_eq!(facts.pieces.concat(), expected, "{name} {annotation} {now}");
+            let pieces = figure(left, annotation, now, threshold).pieces();
+            assert_eq!(pieces.concat(), expected, "{left} {annotation} {now}");
         }
     }
 
     #[test]
+    fn extreme_is_said_only_where_all_alerts_are_compared() {
+        let alert = |b: &str| Alert { labels: [("a".to_owned(), b.to_owned())].into(), ..Alert::default() };
+        let answer: Vec<Series> = serde_json::from_value(json!([
+            {"metric": {"a": "1"}, "value": [1, "6"]}, {"metric": {"a": "2"}, "value": [1, "8"]}
+        ]))
+        .unwrap();
+        let found = |names: &[&str], is_whole| {
+            let alerts: Vec<Alert> = names.iter().map(|name| alert(name)).collect();
+            let found = worst(&alerts.iter().collect::<Vec<_>>(), &answer, &comparison("a", None), is_whole);
+            found.map(|figure| (figure.now, figure.extreme))
+        };
+        assert_eq!(found(&["1", "2"], true), Some((8.0, Some("最高"))));
+        assert_eq!(found(&["1", "2"], false), Some((8.0, None)));
+        assert_eq!(found(&["1", "2", "3"], true), Some((8.0, None)));
+        assert_eq!(found(&["1"], true), Some((6.0, None)));
+        // Two alerts of one series are of two places that it does not tell apart.
+        let mut other = alert("2");
+        other.labels.insert("dc".into(), "sh".into());
+        assert_eq!(worst(&[&alert("2"), &other], &answer, &comparison("a", None), true), None);
+    }
+
+    #[test]
     fn alert_has_a_figure_only_by_one_series_of_its_own_labels() {
-        let comparison = Comparison { left: "a".into(), threshold: None, is_above: true, has_trend: true };
         let found = |answer: serde_json::Value| {
             let answer: Vec<Series> = serde_json::from_value(answer).unwrap();
-            worst(&[&alert("")], &answer, &comparison).map(|figure| figure.now)
+            worst(&[&alert("")], &answer, &comparison("a", None), true).map(|figure| figure.now)
         };
         let series = |metric: serde_json::Value, value: &str| json!({"metric": metric, "value": [1, value]});
         let own = json!({"a": "b"});
@@ -257,7 +308,7 @@ mod tests {
             ("none", Vec::new(), (None, None, None)),
             ("no number", points(60, 0, "NaN"), (None, None, None)),
         ] {
-            let mut figure = figure("", "", 60.0, 5.0);
+            let mut figure = figure("a", "", 60.0, 5.0);
             figure.add_history(&points, true);
             assert_eq!((figure.hour_ago, figure.bounds, figure.trend), expected, "{name}");
         }

@@ -1,14 +1,15 @@
 //! What Prometheus, or what speaks its API, knows about alerts that fire: measured figures, never a guess.
 //!
 //! <https://prometheus.io/docs/prometheus/latest/querying/api/>. A few bounded queries before a model is asked. A failure
-//! costs a fact, never the job. A wrong figure is worse than none: in doubt there is none.
+//! costs a fact, never the job. A wrong figure is worse than none: in doubt there is none, and none at all unless the series
+//! `ALERTS` of the alert began there when the alert did.
 
+mod alerts;
 mod expression;
 mod figure;
 
 pub use figure::Figure;
 
-use std::mem;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -16,15 +17,15 @@ use serde::Deserialize;
 
 use crate::alertmanager::{Alert, Labels, Notification};
 use crate::outcome::{Outcome, Reason};
+use crate::percent;
 use crate::secret::Secret;
 use crate::upstream::{self, CallErrorKind, CircuitBreaker, Client, Credential, Reuse, Sent, Severity};
-use crate::{percent, redact};
 use expression::Comparison;
 
 /// Time for one query.
 const QUERY: Duration = Duration::from_secs(2);
-/// The same for Prometheus; and what has VictoriaMetrics take the times as they are, which others ignore. It would shift
-/// those of more than 50 points, and leave out the last half minute.
+/// `timeout` is Prometheus' own for the same. `nocache` and `latency_offset` are VictoriaMetrics', which without them shifts
+/// the times of more than 50 points, and leaves out the last half minute.
 /// <https://github.com/VictoriaMetrics/VictoriaMetrics/issues/563>
 const OPTIONS: &str = "timeout=2s&nocache=1&latency_offset=1ms";
 /// Time for all queries of a job.
@@ -35,21 +36,16 @@ const MAX_ANSWER_BYTES: u64 = 256 * 1024;
 const MAX_SERIES: usize = 1000;
 /// Bytes of a query: the longest expression, and the labels of one series.
 const MAX_QUERY_BYTES: usize = 12 * 1024;
-/// Seconds between the points of a history, of an hour for figures and of a day for activations.
+/// Seconds between the points of a history.
 const STEP: i64 = 60;
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
+/// Time within which [`Facts::activations`] are counted.
+pub(crate) const ACTIVATIONS_WITHIN: Duration = Duration::from_secs(DAY.unsigned_abs());
 /// Alerts of a job, the worst first, of which the first whose rule compares something is asked about.
 const MAX_TRIED: usize = 50;
-/// The suffix by which a matcher takes a missing label too: Prometheus does not know its own `external_labels`.
-const OR_MISSING: &str = "|";
 /// Names of other alerts in a prompt.
 const MAX_NAMES: usize = 10;
-/// Alerts that always fire: <https://runbooks.prometheus-operator.dev/runbooks/general/watchdog/>.
-const ALWAYS_FIRING: [&str; 2] = ["Watchdog", "InfoInhibitor"];
-/// Words in the label `job` or `instance` of exporters that speak for many objects: that machine is not what is ill.
-const SPEAKS_FOR_OTHERS: &str = "kube-state-metrics blackbox snmp ceph kafka elasticsearch cloudwatch pushgateway";
-
 /// How Prometheus is reached.
 #[derive(Debug)]
 pub struct Settings {
@@ -78,20 +74,64 @@ pub struct Facts {
     pub error: String,
     /// The value that an alert's expression compares.
     pub figure: Option<Figure>,
-    /// That value with its unit; "" when there is none.
-    pub(crate) value: String,
+    /// How often the alert began to fire within 24 hours, this time included.
+    pub activations: Option<usize>,
+    /// A job, how many targets it has, and how many of them are down.
+    pub targets: Option<(String, u64, u64)>,
+    /// Where, 同机 or 同集群, and the names of the other alerts that fire there.
+    pub others: Option<(&'static str, Vec<String>)>,
+}
+
+impl Facts {
+    /// The value of the figure with its unit, or "".
+    pub(crate) fn value(&self) -> String {
+        self.figure.as_ref().map(|figure| figure.written(figure.now)).unwrap_or_default()
+    }
+
     /// The pieces of the message's line, each with the sign that joins it to those before it; they may be left out from the
     /// end. The figure comes first, and behind the words that say whose it is.
-    pub pieces: Vec<String>,
-    /// The list for the prompt, and its last item, the names of other alerts: they are no part of the notification.
-    pub(crate) list: Vec<String>,
-    pub(crate) names: String,
+    #[must_use]
+    pub fn pieces(&self) -> Vec<String> {
+        let mut pieces = self.figure.as_ref().map(Figure::pieces).unwrap_or_default();
+        pieces.extend(self.activations.map(|count| format!("；24 小时内第 {count} 次")));
+        let targets = self.targets.iter().filter(|(_, _, down)| *down > 0);
+        pieces.extend(targets.map(|(job, count, down)| format!("；{job} 目标 {count} 个有 {down} 个抓取失败")));
+        let others = self.others.iter().filter(|(_, names)| !names.is_empty());
+        pieces.extend(others.map(|(place, names)| format!("；{place}另有 {} 种告警", names.len())));
+        pieces
+    }
+
+    /// The list for the prompt.
+    pub(crate) fn list(&self) -> Vec<String> {
+        let targets = |(job, count, down): &(_, _, _)| format!("job {job} 的目标共 {count} 个，抓取失败 {down} 个");
+        let others = |(place, names): &(_, Vec<_>)| format!("{place}正在触发的其他告警 {} 种", names.len());
+        let facts = [
+            self.figure.as_ref().map(Figure::sentence),
+            self.activations.map(|count| format!("24 小时内第 {count} 次触发")),
+            self.targets.as_ref().map(targets),
+            self.others.as_ref().map(others),
+        ];
+        facts.into_iter().flatten().collect()
+    }
+
+    /// The last item of the list, the names of other alerts: they are no part of the notification. "" for none.
+    pub(crate) fn names(&self) -> String {
+        let names = self.others.iter().flat_map(|(_, names)| names).take(MAX_NAMES);
+        let shown: Vec<String> = names.map(|name| upstream::quote(name, &[])).collect();
+        if shown.is_empty() { String::new() } else { format!("其名称：{}", shown.join("、")) }
+    }
 }
 
 /// The answer to a query. <https://prometheus.io/docs/prometheus/latest/querying/api/#format-overview>
 #[derive(Deserialize)]
 struct Answer {
     data: Data,
+    /// Such as Thanos' `partial response`.
+    #[serde(default)]
+    warnings: Vec<String>,
+    /// VictoriaMetrics' word for it.
+    #[serde(default, rename = "isPartial")]
+    is_partial: bool,
 }
 
 #[derive(Deserialize)]
@@ -131,26 +171,19 @@ impl Prometheus {
     }
 
     /// Asks about the alerts of a job at the time `now`: at most four queries, one after the other, until `deadline` and for
-    /// five seconds at most. It never fails: what cannot be had is left out.
+    /// five seconds at most. It never fails: what cannot be had is left out. `known` is how often the alerts are known to
+    /// have begun within a day; a lower figure is none.
     #[must_use]
-    pub fn facts(&self, notifications: &[&Notification], now: Timestamp, deadline: Instant) -> Facts {
+    pub fn facts(&self, notifications: &[&Notification], known: usize, now: Timestamp, deadline: Instant) -> Facts {
         let started = Instant::now();
         let Ok(permit) = self.breaker.acquire(started) else { return Facts { label: "skipped", ..Facts::default() } };
         let mut queries = self.queries(now, deadline.min(started + ALL_QUERIES));
-        let mut alerts: Vec<&Alert> = notifications.iter().flat_map(|one| &one.alerts).collect();
-        alerts.sort_by_key(|alert| alert.rank());
-        let figure = queries.figure(&alerts);
-        // What is said of one alert is said of the one that has the figure, or of the only one.
-        let concerned = figure.as_ref().map_or_else(|| alerts.clone(), |figure| vec![&figure.alert]);
-        if let [alert] = concerned.as_slice() {
-            queries.activations(alert);
-        }
-        queries.surroundings(&alerts, &concerned);
+        queries.facts_about(notifications);
         let Queries { has_answer, mut facts, .. } = queries;
-        facts.figure = figure;
+        facts.activations = facts.activations.filter(|count| *count >= known);
         facts.label = match (has_answer, facts.error.is_empty()) {
             (false, false) => "unreachable",
-            _ if facts.list.is_empty() => "none",
+            _ if facts.list().is_empty() => "none",
             (_, false) => "partial",
             (_, true) => "ok",
         };
@@ -168,7 +201,7 @@ impl Prometheus {
     /// Why there is no answer.
     pub(crate) fn check(&self, deadline: Instant) -> Result<String, String> {
         let mut queries = self.queries(Timestamp::now(), deadline);
-        let answer = queries.ask("count_values(\"up\", up)", None).ok_or(queries.facts.error)?;
+        let answer = queries.ask("count_values(\"up\", up)").ok_or(queries.facts.error)?;
         let (count, down) = count_targets(&answer);
         Ok(format!("it has {count} targets, {down} of them down"))
     }
@@ -180,13 +213,17 @@ impl Prometheus {
 }
 
 impl Queries<'_> {
-    /// The value of a query at the time of the job, or its values from so many seconds before until then. None when it
-    /// fails, or when asking is over.
-    fn ask(&mut self, query: &str, length: Option<i64>) -> Option<Vec<Series>> {
-        if query.len() > MAX_QUERY_BYTES || Instant::now() >= self.deadline {
+    /// The answer to a query at the time of the job. None when it fails, or when asking is over.
+    fn ask(&mut self, query: &str) -> Option<Vec<Series>> {
+        self.ask_at(query, &format!("query?time={}", self.now))
+    }
+
+    /// The answer to a query at the times that `api` says.
+    fn ask_at(&mut self, query: &str, api: &str) -> Option<Vec<Series>> {
+        if query.is_empty() || query.len() > MAX_QUERY_BYTES || Instant::now() >= self.deadline {
             return None;
         }
-        let answer = self.call(query, length);
+        let answer = self.call(query, api);
         self.has_answer |= answer.is_ok();
         answer.map_err(|error| self.facts.error = error).ok()
     }
@@ -195,14 +232,9 @@ impl Queries<'_> {
     ///
     /// # Errors
     /// What is wrong, in words without a secret.
-    fn call(&mut self, query: &str, length: Option<i64>) -> Result<Vec<Series>, String> {
+    fn call(&mut self, query: &str, api: &str) -> Result<Vec<Series>, String> {
         let Prometheus { client, settings: Settings { base_url, token: credential, .. }, .. } = self.prometheus;
-        let (end, query) = (self.now, percent::encode(query));
-        let api = match length {
-            None => format!("query?time={end}"),
-            Some(length) => format!("query_range?start={}&end={end}&step={STEP}", end - length as f64),
-        };
-        let url = &Secret::new(format!("{base_url}/api/v1/{api}&query={query}&{OPTIONS}"));
+        let url = &Secret::new(format!("{base_url}/api/v1/{api}&query={}&{OPTIONS}", percent::encode(query)));
         let token = credential.as_ref().map(Credential::get);
         let header = token.as_ref().map(authorization);
         let (authorization, deadline) = (header.as_ref(), self.deadline.min(Instant::now() + QUERY));
@@ -218,89 +250,85 @@ impl Queries<'_> {
             credential.renew(refused);
         }
         let text = String::from_utf8_lossy(&received.body);
+        let secrets: Vec<&Secret> = token.iter().chain(&header).collect();
+        let quoted = |text: &str| upstream::quote(text, &secrets);
         if text.matches("\"metric\"").count() > MAX_SERIES {
             return Err(format!("more than {MAX_SERIES} series"));
         }
-        if let (200, Ok(Answer { data })) = (received.status, serde_json::from_str(&text)) {
-            return Ok(data.result);
+        let answer = Some(&text).filter(|_| received.status == 200).and_then(|text| serde_json::from_str(text).ok());
+        if let Some(Answer { data, warnings, is_partial }) = answer {
+            // Prometheus 2.48 to 2.53 have hints among the warnings.
+            let is_whole = !is_partial && warnings.iter().all(|warning| warning.starts_with("PromQL info"));
+            self.has_answer = true;
+            return is_whole
+                .then_some(data.result)
+                .ok_or_else(|| format!("a partial answer: {}", quoted(&warnings.join(", "))));
         }
         // Prometheus' own time-out, and what is no Prometheus. Another error is of this query alone.
         if text.contains("\"timeout\"") || !text.contains("\"errorType\"") {
             self.deadline = Instant::now();
         }
-        let secrets: Vec<&Secret> = token.iter().chain(&header).collect();
-        let quoted = upstream::quote(&text, &secrets);
-        Err(format!("answered {} and no result of a query: {quoted}", received.status))
+        Err(format!("answered {} and no result of a query: {}", received.status, quoted(&text)))
     }
 
-    /// The figure of the first of these alerts whose rule compares something, and its history.
-    fn figure(&mut self, alerts: &[&Alert]) -> Option<Figure> {
+    /// Asks for all facts: the value now, whether the alert is known here, the value's history, and what is around it.
+    fn facts_about(&mut self, notifications: &[&Notification]) -> Option<()> {
+        let mut alerts: Vec<&Alert> = notifications.iter().flat_map(|one| &one.alerts).collect();
+        alerts.sort_by_key(|alert| alert.rank());
+        let is_whole = notifications.iter().all(|one| one.omitted.is_empty() && one.truncated_alerts == 0);
+        let found = self.figure(&alerts, is_whole);
+        let subject = found.as_ref().map_or_else(|| alerts.first().copied(), |(figure, _)| Some(&figure.alert))?;
+        let run = self.run(subject)?;
+        // What is said of one alert is said of the one that has the figure, or of the only one.
+        let concerned = if found.is_some() { &[subject] } else { &alerts[..] };
+        let figure = found.as_ref().map(|(figure, comparison)| self.with_history(figure.clone(), comparison));
+        self.surroundings(&alerts, concerned, &run, figure);
+        Some(())
+    }
+
+    /// The figure of the first of these alerts whose rule compares something.
+    fn figure(&mut self, alerts: &[&Alert], is_whole: bool) -> Option<(Figure, Comparison)> {
         let mut rules = alerts.iter().take(MAX_TRIED).filter_map(|alert| Some((alert.name(), alert.expression()?)));
         let (name, comparison, expression) =
             rules.find_map(|(name, expression)| Some((name, Comparison::of(&expression)?, expression)))?;
-        let answer = self.ask(&expression, None)?;
-        let is_same = |alert: &&Alert| alert.name() == name && alert.expression().as_ref() == Some(&expression);
-        let alerts: Vec<&Alert> = alerts.iter().copied().filter(is_same).collect();
-        let mut figure = figure::worst(&alerts, &answer, &comparison)?;
-        if figure.series.keys().all(|name| is_plain_name(name)) {
-            let on: Vec<&str> = figure.series.keys().map(String::as_str).collect();
+        let answer = self.ask(&expression)?;
+        let named: Vec<&Alert> = alerts.iter().copied().filter(|alert| alert.name() == name).collect();
+        let is_same = |alert: &&Alert| alert.expression().as_ref() == Some(&expression);
+        let alerts: Vec<&Alert> = named.iter().copied().filter(is_same).collect();
+        let figure = figure::worst(&alerts, &answer, &comparison, is_whole && alerts.len() == named.len())?;
+        Some((figure, comparison))
+    }
+
+    /// The figure with the last hour of its left side, if it can be had.
+    fn with_history(&mut self, mut figure: Figure, comparison: &Comparison) -> Figure {
+        let names: Vec<&str> = figure.series.keys().map(String::as_str).collect();
+        if names.iter().all(|name| is_plain_name(name)) {
             // A vector of one element with the series' labels, so that only that series comes back.
             let one = figure.series.iter().fold("vector(1)".to_owned(), |vector, (name, value)| {
                 format!(r#"label_replace({vector}, "{name}", {}, "", "")"#, quote(&value.replace('$', "$$")))
             });
-            let query = format!("(\n{}\n) and on({}) {one}", comparison.left, on.join(","));
-            if let Some([Series { values, .. }]) = self.ask(&query, Some(HOUR)).as_deref() {
+            let query = format!("(\n{}\n) and on({}) {one}", comparison.left, names.join(","));
+            let (begin, end) = (self.now - HOUR as f64, self.now);
+            let answer = self.ask_at(&query, &format!("query_range?start={begin}&end={end}&step={STEP}"));
+            if let Some([Series { values, .. }]) = answer.as_deref() {
                 figure.add_history(values, comparison.has_trend);
             }
         }
-        figure.describe(&mut self.facts);
-        Some(figure)
+        figure
     }
+}
 
-    /// How often an alert began to fire within a day: the runs of its `ALERTS` series but for one that began earlier.
-    fn activations(&mut self, alert: &Alert) -> Option<()> {
-        let labels = alert.labels.iter().filter(|(name, value)| is_plain_name(name) && !value.contains(redact::MASK));
-        let matchers: String = labels.map(|(name, value)| format!(",{}", matcher(name, value, OR_MISSING))).collect();
-        let query = format!(r#"ALERTS{{alertstate="firing"{matchers}}}"#);
-        let answer = self.ask(&query, Some(DAY))?;
-        let [Series { values, .. }] = answer.as_slice() else { return None };
-        values.last().filter(|(time, _)| (time - self.now).abs() < 0.01)?;
-        let mut before = self.now - (DAY + STEP) as f64;
-        let begins = |(time, _): &&Point| time - mem::replace(&mut before, *time) > 1.5 * STEP as f64;
-        let count = Some(values.iter().filter(begins).count()).filter(|count| *count > 0)?;
-        self.facts.pieces.push(format!("；24 小时内第 {count} 次"));
-        self.facts.list.push(format!("24 小时内第 {count} 次触发"));
-        Some(())
-    }
+/// Whether all labels of a series are the alert's.
+fn is_of(metric: &Labels, alert: &Alert) -> bool {
+    let is_own =
+        |name: &str, value| ["__name__", "alertstate"].contains(&name) || alert.labels.get(name) == Some(value);
+    metric.iter().all(|(name, value)| is_own(name, value))
+}
 
-    /// How many targets of the job of the `concerned` alerts answer, and what else fires where they are: one query for both.
-    fn surroundings(&mut self, alerts: &[&Alert], concerned: &[&Alert]) -> Option<()> {
-        let [job, cluster] = ["job", "cluster"].map(|name| shared_label(concerned, name));
-        let cluster =
-            if cluster.is_empty() { String::new() } else { format!(",{}", matcher("cluster", cluster, OR_MISSING)) };
-        let place = place(concerned);
-        let mut query = format!(r#"count_values("up", up{{job={}{cluster}}})"#, quote(job));
-        if let Some((_, matcher)) = &place {
-            query += &format!(r#" or count by (alertname) (ALERTS{{alertstate="firing",{matcher}{cluster}}})"#);
-        }
-        let answer = self.ask(&query, None)?;
-        let (count, down) = count_targets(&answer);
-        self.facts.list.extend((count > 0).then(|| format!("job {job} 的目标共 {count} 个，抓取失败 {down} 个")));
-        self.facts.pieces.extend((down > 0).then(|| format!("；{job} 目标 {count} 个有 {down} 个抓取失败")));
-        let firing = answer.iter().filter_map(|series| series.metric.get("alertname"));
-        let firing = firing.filter(|name| !ALWAYS_FIRING.contains(&name.as_str()));
-        let (own, others): (Vec<&String>, Vec<&String>) =
-            firing.partition(|name| alerts.iter().any(|alert| alert.name() == *name));
-        // Where the alert itself is not seen, others may be hidden as well.
-        let (place, _) = place.filter(|_| !own.is_empty())?;
-        self.facts.list.push(format!("{place}正在触发的其他告警 {} 种", others.len()));
-        if !others.is_empty() {
-            self.facts.pieces.push(format!("；{place}另有 {} 种告警", others.len()));
-            let shown: Vec<String> = others.iter().take(MAX_NAMES).map(|name| upstream::quote(name, &[])).collect();
-            self.facts.names = format!("其名称：{}", shown.join("、"));
-        }
-        Some(())
-    }
+/// The item, if there is exactly one.
+fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
+    let item = items.next()?;
+    items.next().is_none().then_some(item)
 }
 
 /// The value of the header `Authorization`.
@@ -327,32 +355,6 @@ fn count_targets(answer: &[Series]) -> (u64, u64) {
         series.and_then(|series| series.value.1.parse::<u64>().ok()).unwrap_or(0)
     };
     (count("0") + count("1"), count("0"))
-}
-
-/// Where else to look for what fires, in words and as a matcher: the same machine, else the same cluster.
-fn place(alerts: &[&Alert]) -> Option<(&'static str, String)> {
-    let [instance, node, cluster, job] = ["instance", "node", "cluster", "job"].map(|name| shared_label(alerts, name));
-    let is_for_others = SPEAKS_FOR_OTHERS.split(' ').any(|word| job.contains(word) || instance.contains(word));
-    let host = instance.trim_end_matches(|c: char| c.is_ascii_digit()).strip_suffix(':');
-    // An address of IPv6 without brackets has no port.
-    let host = host.filter(|host| !host.ends_with(':')).unwrap_or(instance);
-    let machine = || ("同机", matcher("instance", host, "(:[0-9]+)?"));
-    let machine = (!host.is_empty() && !is_for_others).then(machine);
-    let node = (!node.is_empty()).then(|| ("同机", matcher("node", node, OR_MISSING)));
-    machine.or(node).or_else(|| (!cluster.is_empty()).then(|| ("同集群", matcher("cluster", cluster, OR_MISSING))))
-}
-
-/// The value that all alerts have in this label, or "".
-fn shared_label<'a>(alerts: &[&'a Alert], name: &str) -> &'a str {
-    let value = alerts.first().map_or("", |alert| alert.label(name));
-    if alerts.iter().all(|alert| alert.label(name) == value) { value } else { "" }
-}
-
-/// Matches a label's value with a suffix, by RE2. <https://github.com/google/re2/wiki/Syntax>
-fn matcher(name: &str, value: &str, suffix: &str) -> String {
-    let escaped = value.chars().flat_map(|c| [Some('\\').filter(|_| r"\.+*?()|[]{}^$".contains(c)), Some(c)]);
-    let pattern: String = escaped.flatten().chain(suffix.chars()).collect();
-    format!("{name}=~{}", quote(&pattern))
 }
 
 /// A text as a string of PromQL, which has JSON's escapes.
@@ -382,39 +384,5 @@ mod tests {
         ] {
             assert_eq!(base64(text.as_bytes()), expected);
         }
-    }
-
-    #[test]
-    fn place_is_the_machine_unless_an_exporter_speaks_for_others() {
-        let alert = |labels: serde_json::Value| -> Alert {
-            {
-                let body = serde_json::json!({ "alerts": [{ "labels": labels }] }).to_string();
-                Notification::decode(body.as_bytes()).unwrap().alerts.remove(0)
-            }
-        };
-        for (labels, expected) in [
-            (
-                serde_json::json!({"instance": "10.0.0.5:9100", "node": "n", "cluster": "c"}),
-                r#"同机 instance=~"10\\.0\\.0\\.5(:[0-9]+)?""#,
-            ),
-            (serde_json::json!({"instance": "db-1"}), r#"同机 instance=~"db-1(:[0-9]+)?""#),
-            (serde_json::json!({"instance": "[::1]:9100"}), r#"同机 instance=~"\\[::1\\](:[0-9]+)?""#),
-            (
-                serde_json::json!({"instance": "10.1.0.9:8080", "job": "kube-state-metrics", "node": "n"}),
-                r#"同机 node=~"n|""#,
-            ),
-            (serde_json::json!({"instance": "kafka-exporter:9308", "cluster": "c"}), r#"同集群 cluster=~"c|""#),
-            (serde_json::json!({"instance": "fe80::1"}), r#"同机 instance=~"fe80::1(:[0-9]+)?""#),
-            (serde_json::json!({"job": "a"}), ""),
-        ] {
-            let alert = alert(labels);
-            let found = place(&[&alert]).map_or(String::new(), |(place, matcher)| format!("{place} {matcher}"));
-            assert_eq!(found, expected);
-        }
-        let (one, other) = (
-            alert(serde_json::json!({"instance": "a:1", "cluster": "c"})),
-            alert(serde_json::json!({"instance": "b:1", "cluster": "c"})),
-        );
-        assert_eq!(place(&[&one, &other]).map(|(place, _)| place), Some("同集群"));
     }
 }

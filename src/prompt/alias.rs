@@ -1,28 +1,26 @@
-//! Aliases (`REDACT_LABELS`): `instance-1` is sent in place of `10.0.0.5:9100`, and the answer gets the real value back.
+//! Aliases (`REDACT_LABELS`): `instance-1:9100` is sent in place of `10.0.0.5:9100`, and the answer gets the real host back.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::alertmanager::{Alert, Notification};
+use crate::percent;
 use crate::redact::MASK;
 
 /// Values longer than this many bytes are masked where they stand as the label's value, and are not sought in other texts:
 /// each length costs a look at every word.
 const LONGEST_SOUGHT: usize = 512;
 
-/// Commands and words whose next word is a host: a port there would make the command wrong.
-const BEFORE_A_HOST: &str = "ssh ping ping6 telnet nc mtr traceroute dig host nslookup scp rsync node nodes";
-
 /// The aliases of the values of some labels, both ways.
 ///
-/// Values are numbered by label in the order in which they appear in the notifications, so the same post always gets
-/// the same aliases. A host without its port goes by the alias of the first value that has it, and an alias that occurs
-/// in the notification as a word of its own is not given to anyone.
+/// An alias stands for a host, and its port stays: the model sees which exporters share a machine. A URL and its host have one
+/// each. They are numbered by label in the order in which they appear in the notifications, so the same post always gets
+/// the same aliases. An alias that occurs in the notification as a word of its own is not given to anyone.
 #[derive(Debug, Clone, Default)]
 pub struct Aliases {
     labels: Vec<String>,
     entries: Vec<Entry>,
-    /// What is sought in texts: values, hosts, and both as a regular expression has them.
+    /// What is sought in texts: values and hosts, also as a regular expression has them.
     sought: Words,
     /// The aliases.
     names: Words,
@@ -32,8 +30,6 @@ pub struct Aliases {
 struct Entry {
     alias: String,
     value: String,
-    /// The value without scheme, port and path; "" when that is nothing else.
-    host: String,
 }
 
 impl Aliases {
@@ -44,21 +40,18 @@ impl Aliases {
         let alerts: Vec<&Alert> = notifications.iter().flat_map(|notification| &notification.alerts).collect();
         for label in labels {
             let mut number = first_free(&alerts, label);
-            for value in alerts.iter().map(|alert| alert.label(label)) {
-                if aliases.sought.add(value.to_owned(), aliases.entries.len()) {
-                    let host = host(value).filter(|host| *host != value).unwrap_or_default().to_owned();
-                    aliases.entries.push(Entry { alias: format!("{label}-{number}"), value: value.to_owned(), host });
+            for value in alerts.iter().flat_map(|alert| words(alert.label(label))) {
+                let index = aliases.entries.len();
+                if aliases.sought.add(value.to_owned(), index) {
+                    // PromQL writes the backslash of `\.` twice within double quotes.
+                    for dot in [r"\\.", r"\."] {
+                        aliases.sought.add(value.replace('.', dot), index);
+                    }
+                    let alias = format!("{label}-{number}");
+                    aliases.names.add(alias.clone(), index);
+                    aliases.entries.push(Entry { alias, value: value.to_owned() });
                     number += 1;
                 }
-            }
-        }
-        // A host only now: where it looks like another's value, that one counts.
-        for (index, Entry { alias, value, host }) in aliases.entries.iter().enumerate() {
-            aliases.names.add(alias.clone(), index);
-            // PromQL writes the backslash of `\.` twice within double quotes.
-            for dot in [".", r"\\.", r"\."] {
-                aliases.sought.add(value.replace('.', dot), index);
-                aliases.sought.add(host.replace('.', dot), index);
             }
         }
         aliases
@@ -75,12 +68,12 @@ impl Aliases {
         self.labels.iter().any(|hidden| hidden == label)
     }
 
-    /// `text` with an alias in place of every value and host that stands in it as a whole word.
+    /// `text` with an alias in place of every host and value that stands in it as a whole word.
     ///
     /// `10.0.0.5` is no word of `10.0.0.55` or `10.0.0.5-b`. Chinese has no blanks, so a Chinese value is a word
     /// wherever it stands.
     pub(crate) fn hide<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        self.sought.replace(text, |hidden, index, _, rest| {
+        self.sought.replace(text, |hidden, index, rest| {
             // 主库 in "主库DB" ends where no alias would: without a blank it could not be found again.
             let blank = |next: Option<char>| if next.is_some_and(is_letter) { " " } else { "" };
             let before = blank(hidden.chars().next_back());
@@ -88,25 +81,32 @@ impl Aliases {
         })
     }
 
-    /// The alias of a label's whole value, if the label is one of those to hide.
-    pub(crate) fn of_label(&self, name: &str, value: &str) -> Option<&str> {
+    /// A label's whole value with its alias, if the label is one of those to hide.
+    pub(crate) fn of_label(&self, name: &str, value: &str) -> Option<String> {
+        let [word, ..] = words(value);
         let is_hidden = !value.is_empty() && self.hides(name);
         // One that is not known is of an alert whose content is not kept, or no word.
-        is_hidden.then(|| self.sought.get(value).map_or(MASK, |index| &self.entries[index].alias))
+        let index = |index: usize| value.replacen(word, &self.entries[index].alias, 1);
+        is_hidden.then(|| self.sought.get(word).map_or_else(|| MASK.to_owned(), index))
     }
 
-    /// `answer` with the real values in place of the aliases.
-    ///
-    /// Where a host is wanted (`ssh instance-1`, `root@instance-1`, `instance-1:22`) the value's port is left out.
+    /// `answer` with the real names in place of the aliases.
     #[must_use]
     pub fn reveal<'t>(&self, answer: &'t str) -> Cow<'t, str> {
-        self.names.replace(answer, |revealed, index, before, rest| {
-            let Entry { value, host, .. } = &self.entries[index];
-            let has_port = rest.strip_prefix(':').is_some_and(|port| port.starts_with(|c: char| c.is_ascii_digit()));
-            let in_url = before.ends_with("//") && value.contains("://");
-            let wants_host = !host.is_empty() && (has_port || in_url || is_before_a_host(before));
-            revealed.push_str(if wants_host { host } else { value });
+        self.names.replace(answer, |revealed, index, _| {
+            let value = &self.entries[index].value;
+            // Behind a scheme of the model's own the alias of a whole URL stands for its host.
+            revealed.push_str(if revealed.ends_with("://") { percent::host(value) } else { value });
         })
+    }
+}
+
+/// What of a label's value gets an alias: the host of an address; of a URL all of it, and its host for other texts.
+fn words(value: &str) -> [&str; 2] {
+    match percent::host(value) {
+        host if value.contains("://") || value.contains('@') => [value, host],
+        host if !value.contains('/') => [host, host],
+        _ => [value, value],
     }
 }
 
@@ -119,27 +119,6 @@ fn first_free(alerts: &[&Alert], label: &str) -> u64 {
     let behind = texts.flat_map(|text| text.split(&prefix).skip(1));
     let taken = behind.filter_map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u32>().ok());
     taken.max().map_or(1, |number| u64::from(number) + 1)
-}
-
-/// The host of `host:port`, `[v6]:port` or a URL.
-fn host(value: &str) -> Option<&str> {
-    let authority = match value.split_once("://") {
-        Some((_, rest)) => rest.split(['/', '?', '#']).next()?,
-        None => Some(value).filter(|value| !value.contains('/'))?,
-    };
-    let authority = authority.rsplit('@').next()?;
-    match (authority.strip_prefix('['), authority.rsplit_once(':')) {
-        (Some(bracketed), _) => bracketed.split(']').next(),
-        (None, Some((host, port))) if !host.contains(':') && port.parse::<u16>().is_ok() => Some(host),
-        _ => Some(authority),
-    }
-}
-
-/// Whether a host must follow: a login, a flag, or a command that takes one.
-fn is_before_a_host(before: &str) -> bool {
-    let Some(words) = before.strip_suffix(' ') else { return before.ends_with('@') };
-    let word = words.rsplit(|c: char| !is_letter(c) && c != '-').next().unwrap_or_default();
-    word.starts_with('-') || BEFORE_A_HOST.split(' ').any(|known| known == word)
 }
 
 /// A letter or digit of a script that puts blanks between words. From U+2E80 on come the scripts of East Asia.
@@ -165,8 +144,8 @@ impl Words {
     }
 
     /// `text` with what `put` appends in place of each word, of several the longest. It gets the text so far, the word's
-    /// index, and the text before and after the word.
-    fn replace<'t>(&self, text: &'t str, put: impl Fn(&mut String, usize, &str, &str)) -> Cow<'t, str> {
+    /// index, and the text behind the word.
+    fn replace<'t>(&self, text: &'t str, put: impl Fn(&mut String, usize, &str)) -> Cow<'t, str> {
         let mut replaced = String::new();
         // Up to here the text is in `replaced`.
         let mut copied = 0;
@@ -183,7 +162,7 @@ impl Words {
             });
             if let Some((index, after)) = found {
                 replaced.push_str(text.get(copied..at).unwrap_or_default());
-                put(&mut replaced, index, before, after);
+                put(&mut replaced, index, after);
                 copied = text.len() - after.len();
             }
         }
@@ -246,8 +225,8 @@ mod tests {
     #[test]
     fn value_of_a_hidden_label_is_replaced_as_a_whole() {
         let aliases = aliases("instance,note", &[&[("instance", "a b/c"), ("note", "***"), ("job", "x")]]);
-        assert_eq!(aliases.of_label("instance", "a b/c"), Some("instance-1"));
-        assert_eq!(aliases.of_label("note", "***"), Some("***"));
+        assert_eq!(aliases.of_label("instance", "a b/c").unwrap(), "instance-1");
+        assert_eq!(aliases.of_label("note", "***").unwrap(), "***");
         assert_eq!(aliases.hide("***"), "***", "what has no letter is no word");
         assert_eq!(aliases.of_label("job", "x a b/c"), None);
         assert_eq!(aliases.hide("x a b/c"), "x instance-1");
@@ -261,36 +240,42 @@ mod tests {
         let alerts: Vec<_> = alerts.iter().map(<[_; 1]>::as_slice).collect();
         let aliases = aliases("instance", &alerts);
         let text = "host-1:9100 host-10:9100 host-12:9100 host-13:9100";
-        assert_eq!(aliases.hide(text), "instance-1 instance-10 instance-12 host-13:9100");
+        assert_eq!(aliases.hide(text), "instance-1:9100 instance-10:9100 instance-12:9100 host-13:9100");
         assert_eq!(aliases.reveal(&aliases.hide(text)), text);
     }
 
     #[test]
     fn value_that_looks_like_an_alias_is_not_given_away() {
         let aliases = aliases("instance", &[&[("instance", "web:80")], &[("instance", "instance-1")]]);
-        assert_eq!(aliases.hide("web:80 instance-1"), "instance-2 instance-3");
-        assert_eq!(aliases.reveal("instance-2 instance-3 instance-1"), "web:80 instance-1 instance-1");
+        assert_eq!(aliases.hide("web:80 instance-1"), "instance-2:80 instance-3");
+        assert_eq!(aliases.reveal("instance-2:80 instance-3 instance-1"), "web:80 instance-1 instance-1");
     }
 
     #[test]
-    fn hosts_are_found_in_addresses_and_urls() {
+    fn url_and_its_host_have_an_alias_each() {
+        let url = "https://u@shop.example:8443/health?x";
+        let aliases = aliases("instance", &[&[("instance", url)]]);
+        assert_eq!(aliases.of_label("instance", url).unwrap(), "instance-1");
+        let text = format!("curl {url} ping shop.example shop.example:22");
+        assert_eq!(aliases.hide(&text), "curl instance-1 ping instance-2 instance-2:22");
+        assert_eq!(aliases.reveal("curl https://instance-1/x"), "curl https://shop.example/x");
+        assert_eq!(aliases.reveal(&aliases.hide(&text)), text);
+    }
+
+    #[test]
+    fn what_is_no_address_is_hidden_whole() {
+        let long = format!("db/{}", "x".repeat(LONGEST_SOUGHT));
+        let aliases =
+            aliases("instance", &[&[("instance", "u@db:22")], &[("instance", "pay/db:1")], &[("instance", "db")]]);
         for (value, expected) in [
-            ("10.0.0.5:9100", Some("10.0.0.5")),
-            ("db", Some("db")),
-            ("[fe80::1]:9100", Some("fe80::1")),
-            ("fe80::1", Some("fe80::1")),
-            ("https://u@shop.example:8443/health?x", Some("shop.example")),
-            ("/dev/sda1", None),
-            ("数据库-主库:9100", Some("数据库-主库")),
+            ("u@db:22", "instance-1"),
+            ("db", "instance-2"),
+            ("pay/db:1", "instance-3"),
+            ("[db]:9", "[instance-2]:9"),
+            (&long, "***"),
         ] {
-            assert_eq!(host(value), expected, "{value}");
+            assert_eq!(aliases.of_label("instance", value).unwrap(), expected);
         }
-        let aliases = aliases("instance", &[&[("instance", "https://shop.example/health")]]);
-        assert_eq!(aliases.hide("shop.example"), "instance-1");
-        assert_eq!(
-            aliases.reveal("https://instance-1/x instance-1"),
-            "https://shop.example/x https://shop.example/health"
-        );
     }
 
     #[test]

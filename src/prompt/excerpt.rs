@@ -41,10 +41,6 @@ const FIRST: &[&str] = &[
     "description", "message",
 ];
 
-/// Labels by which alerts of one name differ: the first one that an alert has is its place.
-const PLACES: &[&str] =
-    &["instance", "pod", "node", "host", "hostname", "device", "container", "service", "namespace", "cluster"];
-
 impl Subject<'_> {
     /// The notifications as a JSON object of at most `bound` bytes: the rules and facts, then the group. A digest has every
     /// alert's name before and its groups behind them.
@@ -79,9 +75,9 @@ impl Subject<'_> {
     /// What was measured.
     fn measured(&self, bound: usize) -> String {
         // Alerts that are not in the notification have no aliases.
-        let names = Some(&self.facts.names).filter(|names| !names.is_empty() && !self.aliases.hides("alertname"));
+        let names = Some(self.facts.names()).filter(|names| !names.is_empty() && !self.aliases.hides("alertname"));
         let mut list = Members::new(bound);
-        for fact in self.facts.list.iter().chain(names) {
+        for fact in self.facts.list().iter().chain(&names) {
             list.item(&self.text(fact, LONGEST_TEXT));
         }
         list.list()
@@ -211,7 +207,7 @@ impl Subject<'_> {
     /// A label's value as JSON.
     fn label(&self, name: &str, value: &str, cap: usize) -> String {
         let alias = self.aliases.of_label(name, value);
-        alias.map_or_else(|| self.text(value, cap), |alias| quote(&shorten(alias, cap)))
+        alias.map_or_else(|| self.text(value, cap), |alias| quote(&shorten(&alias, cap)))
     }
 
     /// Any other value as JSON. Aliases are put in before the value is cut and quoted, which could change the words that
@@ -288,9 +284,9 @@ fn shorten(text: &str, cap: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{head}{CUT}{tail}"))
 }
 
-/// Where an alert is: the value of the first of [`PLACES`] that it has, or "".
+/// What an alert is about, or "".
 fn place(alert: &Alert) -> &str {
-    PLACES.iter().map(|name| alert.label(name)).find(|value| !value.is_empty()).unwrap_or_default()
+    alert.target().map_or("", |(_, value)| value)
 }
 
 /// What of these `labels` is not in `common`, which is sorted as they are.

@@ -287,7 +287,7 @@ mod tests {
         one["generatorURL"] = json!("/graph?g0.expr=up%7Bnode%3D%2210.0.0.5%22%7D%FF+%zz");
         let text = user(&[&group(&[one])], &["instance", "node"], &[]);
         let data = data(&text);
-        assert_eq!(data["alerts"][0]["labels"]["instance"], "instance-1");
+        assert_eq!(data["alerts"][0]["labels"]["instance"], "instance-1:9100");
         assert_eq!(data["alerts"][0]["annotations"]["数据库"], "ping node-1, instance-1");
         assert_eq!(data["rules"][0]["expr"], "up{node=\"node-1\"}\u{fffd} %zz");
         assert!(!text.contains("10.0.0.5") && text.contains("代号"), "{text}");

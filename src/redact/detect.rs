@@ -8,34 +8,26 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-/// Bytes that what stands behind such a name has at least.
-const LEAST_WEAK: usize = 16;
+use crate::table;
 
-/// The rows of a table: the first word, and the rest.
-fn rows(table: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
-    table.lines().filter(|row| !row.starts_with('#')).filter_map(|row| row.split_once(' '))
-}
+/// Bytes of a secret behind a name that announces one only in some places, [`weak`], at least.
+const LEAST_WEAK: usize = 16;
 
 /// Beginnings of well-known services' keys, each with the least bytes that follow.
 static KEYS: LazyLock<Vec<(&[u8], usize)>> = LazyLock::new(|| {
     let least = |row: &str| row.split(' ').next().and_then(|least| least.parse().ok()).unwrap_or(0);
-    rows(include_str!("keys.txt")).map(|(prefix, row)| (prefix.as_bytes(), least(row))).collect()
+    table::rows(include_str!("keys.txt")).map(|(prefix, row)| (prefix.as_bytes(), least(row))).collect()
 });
 
 /// Flags and words that a password follows, how it stands there, and what stands in front of them.
 static ARGUMENTS: LazyLock<Vec<(&str, &str, &str)>> = LazyLock::new(|| {
-    let rows = rows(include_str!("arguments.txt")).map(|(name, row)| (name, row.split_once(' ').unwrap_or((row, "*"))));
+    let rows = table::rows(include_str!("arguments.txt"));
+    let rows = rows.map(|(name, row)| (name, row.split_once(' ').unwrap_or((row, "*"))));
     rows.map(|(name, (place, programs))| (name, place, programs)).collect()
 });
 
 /// The lists of `words.txt` by their names.
-static WORDS: LazyLock<HashMap<&str, Vec<&str>>> = LazyLock::new(|| {
-    let mut lists = HashMap::<_, Vec<_>>::new();
-    for (name, words) in rows(include_str!("words.txt")) {
-        lists.entry(name).or_default().extend(words.split(' '));
-    }
-    lists
-});
+static WORDS: LazyLock<HashMap<&str, Vec<&str>>> = LazyLock::new(|| table::lists(include_str!("words.txt")));
 
 /// Bytes of a key that are looked at to tell whether it is random.
 const JUDGED: usize = 64;
@@ -86,10 +78,6 @@ fn ends_with(name: &[u8], word: &str) -> bool {
 
 /// Whether the last part of a name is `word`: "pass" is one in `db_pass` and `dbPass`, and none in "bypass".
 fn ends_with_part(name: &[u8], word: &str) -> bool {
-    // Most differ in the last letter.
-    if name.last().map(u8::to_ascii_lowercase) != word.bytes().last() {
-        return false;
-    }
     let Some((head, tail)) = name.len().checked_sub(word.len()).map(|at| name.split_at(at)) else { return false };
     let is_camel =
         || tail.first().is_some_and(u8::is_ascii_uppercase) && head.last().is_some_and(u8::is_ascii_lowercase);
@@ -193,13 +181,11 @@ fn key(bytes: &[u8], at: usize) -> Option<Range<usize>> {
         }
     }
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
-    let mut length = run(head, 0, |byte| byte.is_ascii_alphanumeric());
-    if length < LEAST_RANDOM {
-        length = run(head, 0, is_base64);
-        if length != AWS_SECRET {
-            return None;
-        }
+    let (letters, base64) = (run(head, 0, |byte| byte.is_ascii_alphanumeric()), run(head, 0, is_base64));
+    if letters < LEAST_RANDOM && base64 != AWS_SECRET {
+        return None;
     }
+    let length = if letters < LEAST_RANDOM { base64 } else { letters };
     // A digest is no secret: `SHA256:uNiVztk…`.
     let before = bytes.get(at.saturating_sub(b"sha256:".len())..at)?;
     let is_digest = before.get(..b"sha".len()).is_some_and(|hash| hash.eq_ignore_ascii_case(b"sha"));
@@ -224,74 +210,110 @@ fn is_random(text: &[u8]) -> bool {
     parts.any(|part| part.len() >= LEAST_PART && part.iter().any(|byte| !byte.is_ascii_lowercase()))
 }
 
+/// A place in a text.
+#[derive(Clone, Copy)]
+struct Cursor<'t> {
+    bytes: &'t [u8],
+    at: usize,
+}
+
+impl<'t> Cursor<'t> {
+    fn rest(self) -> &'t [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    /// The text from here up to `end`.
+    fn up_to(self, end: Self) -> &'t [u8] {
+        self.bytes.get(self.at..end.at).unwrap_or_default()
+    }
+
+    fn is_at(self, like: impl Fn(u8) -> bool) -> bool {
+        self.rest().first().is_some_and(|&byte| like(byte))
+    }
+
+    fn skip(self, count: usize) -> Self {
+        Self { at: self.at + count, ..self }
+    }
+
+    fn skip_while(self, like: impl Fn(u8) -> bool) -> Self {
+        Self { at: run(self.bytes, self.at, like), ..self }
+    }
+
+    /// The text from here up to `end`, if that is the secret behind a name.
+    fn secret(self, end: Self, name: &[u8]) -> Option<Range<usize>> {
+        is_secret(name, self.up_to(end)).then_some(self.at..end.at)
+    }
+}
+
 /// What a word announces: a scheme its credentials, a flag or a directive a password, a name its value.
 fn announced(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
-    let (word, rest) = (bytes.get(start..end)?, bytes.get(start..)?);
-    if bytes.get(end) == Some(&b'/')
-        && let Some(address) = WORDS["@webhooks"].iter().find(|address| rest.starts_with(address.as_bytes()))
+    let (start, end) = (Cursor { bytes, at: start }, Cursor { bytes, at: end });
+    let word = start.up_to(end);
+    if end.is_at(|byte| byte == b'/')
+        && let Some(address) = WORDS["@webhooks"].iter().find(|address| start.rest().starts_with(address.as_bytes()))
     {
-        let secret = start + address.len();
-        let secret = secret..run(bytes, secret, |byte| is_word(byte) || matches!(byte, b'/' | b'@'));
+        let secret = start.skip(address.len());
+        let secret = secret.at..secret.skip_while(|byte| is_word(byte) || matches!(byte, b'/' | b'@')).at;
         return Some(secret).filter(|secret| !secret.is_empty());
     }
-    let blanks = run(bytes, end, is_blank);
-    if blanks > end && is_one_of(word, "bearer basic") {
-        let credentials = blanks..run(bytes, blanks, is_credential);
-        return Some(credentials.clone()).filter(|found| bytes.get(found.clone()).is_some_and(looks_random));
+    let blanks = end.skip_while(is_blank);
+    let is_apart = blanks.at > end.at;
+    if is_apart && is_one_of(word, "bearer basic") {
+        let credentials = blanks.skip_while(is_credential);
+        return looks_random(blanks.up_to(credentials)).then_some(blanks.at..credentials.at);
     }
-    if (blanks > end || word.starts_with(b"-"))
-        && let Some(password) = argument(bytes, start, end, blanks)
+    if (is_apart || word.starts_with(b"-"))
+        && let Some(password) = argument(start, end, blanks)
     {
         return Some(password);
     }
     // Only few words are followed by what may part a name from its value; the others are not looked at any closer.
-    let next = *bytes.get(blanks)?;
-    let is_flag = word.starts_with(b"-") && word.len() > 2 && blanks > end;
+    let next = *blanks.rest().first()?;
+    let is_flag = word.starts_with(b"-") && word.len() > 2 && is_apart;
     let is_close = || match next {
-        b'(' => bytes.get(end + 1).is_some_and(|&byte| is_quote(byte) || byte == b'\\'),
-        b'<' => blanks == end,
+        b'(' => end.skip(1).is_at(opens_quote),
+        b'<' => !is_apart,
         next => matches!(next, b'=' | b':' | b'!' | b'"' | b'\'' | b'`' | b'\\' | b']' | b'>' | b'\n' | 0xEF),
     };
     if !is_flag && !is_close() {
         return None;
     }
-    if let Some(secret) = weak(bytes, start, end) {
+    if let Some(secret) = weak(start, end) {
         return Some(secret);
     }
-    let before = start.checked_sub(1).and_then(|before| bytes.get(before));
+    let before = start.at.checked_sub(1).and_then(|before| bytes.get(before));
     // "api key: …" is two words.
-    let name_start = if word.eq_ignore_ascii_case(b"key") { start.saturating_sub(10) } else { start };
-    let name = bytes.get(name_start..end)?;
-    if !names_secret(name) {
-        return None;
-    }
+    let name_start = if word.eq_ignore_ascii_case(b"key") { start.at.saturating_sub(10) } else { start.at };
+    let name = bytes.get(name_start..end.at).filter(|name| names_secret(name))?;
     if is_flag && !matches!(next, b'-' | b'=' | b':') {
-        return value(bytes, blanks, name, b" ");
+        return value(blanks, name, b" ");
     }
     if next == b'>' && before == Some(&b'<') {
-        let text = end + 1..run(bytes, end + 1, |byte| byte != b'<');
+        let text = end.skip(1);
+        let close = text.skip_while(|byte| byte != b'<');
         // `-p <password> -h db` has a placeholder, no element.
-        let is_element = bytes.get(text.end + 1) == Some(&b'/');
-        return Some(text.clone()).filter(|_| is_element && is_secret(name, bytes.get(text).unwrap_or_default()));
+        return text.secret(close, name).filter(|_| close.skip(1).is_at(|byte| byte == b'/'));
     }
-    named_value(bytes, start, end, name)
+    named_value(start, end, name)
 }
 
 /// The secret behind a name that announces one only in some places: `?key=` of a robot, `&sig=` of a signed
 /// address, `"auth":` of a registry.
-fn weak(bytes: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
-    let (word, before) = (bytes.get(start..end)?, *bytes.get(start.checked_sub(1)?)?);
-    if !matches!((before, word), (b'?' | b'&', b"key" | b"sig" | b"sign") | (b'"' | b':' | b'_', b"auth" | b"_auth")) {
+fn weak(start: Cursor<'_>, end: Cursor<'_>) -> Option<Range<usize>> {
+    let before = *start.bytes.get(start.at.checked_sub(1)?)?;
+    let name = (before, start.up_to(end));
+    if !matches!(name, (b'?' | b'&', b"key" | b"sig" | b"sign") | (b'"' | b':' | b'_', b"auth" | b"_auth")) {
         return None;
     }
-    let from = run(bytes, end, |byte| is_quote(byte) || is_blank(byte) || matches!(byte, b'=' | b':' | b'\\'));
-    let secret = from..run(bytes, from, |byte| is_credential(byte) || byte == b'%');
-    (secret.len() >= LEAST_WEAK && bytes.get(secret.clone()).is_some_and(looks_random)).then_some(secret)
+    let from = end.skip_while(|byte| is_blank(byte) || opens_quote(byte) || matches!(byte, b'=' | b':'));
+    let secret = from.up_to(from.skip_while(|byte| is_credential(byte) || byte == b'%'));
+    (secret.len() >= LEAST_WEAK && looks_random(secret)).then(|| from.at..from.at + secret.len())
 }
 
-/// The password behind the flag or the word at `start..end`, by the table; behind blanks it would begin at `blanks`.
-fn argument(bytes: &[u8], start: usize, end: usize, blanks: usize) -> Option<Range<usize>> {
-    let word = bytes.get(start..end)?;
+/// The password behind a flag or a word, by the table: `mysql -pPW`, `redis-cli -a PW`, `curl -u user:PW`,
+/// `IDENTIFIED BY 'PW'`. One that stands apart begins behind `blanks`.
+fn argument(start: Cursor<'_>, end: Cursor<'_>, blanks: Cursor<'_>) -> Option<Range<usize>> {
+    let word = start.up_to(end);
     for &(name, place, programs) in ARGUMENTS.iter() {
         let is_flag = name.starts_with('-');
         if is_flag != word.starts_with(b"-") {
@@ -300,28 +322,26 @@ fn argument(bytes: &[u8], start: usize, end: usize, blanks: usize) -> Option<Ran
         // `-sku user:PW`
         let is_last = || name == "-u" && word.ends_with(b"u") && word.iter().skip(1).all(u8::is_ascii_alphabetic);
         let is_whole = if is_flag { word == name.as_bytes() || is_last() } else { ends_with_part(word, name) };
-        let is_attached = is_flag && word.starts_with(name.as_bytes()) && (!is_whole || blanks == end);
+        let is_attached = is_flag && word.starts_with(name.as_bytes()) && (!is_whole || blanks.at == end.at);
         let fits = match place {
             "attached" => is_attached,
             "apart" => is_whole && !is_attached,
-            "quoted" => is_whole && bytes.get(blanks).is_some_and(|&byte| is_quote(byte)),
+            "quoted" => is_whole && blanks.is_at(is_quote),
+            "random" => is_whole && looks_random(blanks.up_to(blanks.skip_while(is_word))),
             _ => is_whole || is_attached,
         };
-        if !fits || !is_behind(bytes, start, programs) {
+        if !fits || !is_behind(start.bytes, start.at, programs) {
             continue;
         }
-        let behind = start + name.len();
-        let from = if is_attached { behind + usize::from(bytes.get(behind) == Some(&b'=')) } else { blanks };
-        let mut password = plain_value(bytes, from);
-        let value = bytes.get(password.clone())?;
+        let behind = start.skip(name.len());
+        let from = if is_attached { behind.skip(usize::from(behind.is_at(|byte| byte == b'='))) } else { blanks };
+        let (password, end) = plain_value(from);
+        let value = password.up_to(end);
         let user = value.iter().take(LONGEST_ACCOUNT).position(|&byte| byte == b':');
-        if place == "user" {
-            password.start += user? + 1;
-        }
+        let password = if place == "user" { password.skip(user? + 1) } else { password };
         // `docker run --name mysql -p3306:3306`, `--user 1000:1000`.
         let is_port = user.is_some() && value.iter().all(|byte| byte.is_ascii_digit() || matches!(byte, b':' | b'.'));
-        return (!is_port && !value.starts_with(b"-") && is_secret(b"password", bytes.get(password.clone())?))
-            .then_some(password);
+        return password.secret(end, b"password").filter(|_| !is_port && !value.starts_with(b"-"));
     }
     None
 }
@@ -343,180 +363,184 @@ fn is_behind(bytes: &[u8], at: usize, programs: &str) -> bool {
 
 /// The value of the Chinese name at `at`. What follows in Chinese is prose: 密码已过期, 令牌: 失效.
 fn chinese(bytes: &[u8], at: usize) -> Option<Range<usize>> {
-    let rest = bytes.get(at..)?;
-    let name = WORDS["@chinese-names"].iter().find(|name| rest.starts_with(name.as_bytes()))?;
-    let end = at + name.len();
-    let rest = rest.get(name.len()..)?;
-    let rest = rest.strip_prefix("已".as_bytes()).unwrap_or(rest);
-    let verb = WORDS["@chinese-verbs"].iter().find(|verb| rest.starts_with(verb.as_bytes())).map_or("", |verb| verb);
-    let from = bytes.len() - rest.len() + verb.len();
+    let start = Cursor { bytes, at };
+    let name = WORDS["@chinese-names"].iter().find(|name| start.rest().starts_with(name.as_bytes()))?;
+    let end = start.skip(name.len());
+    let became = if end.rest().starts_with("已".as_bytes()) { end.skip("已".len()) } else { end };
+    let verb = WORDS["@chinese-verbs"].iter().find(|verb| became.rest().starts_with(verb.as_bytes()));
+    let from = became.skip(verb.map_or(0, |verb| verb.len()));
     // 密码是：x.
-    if let Some(secret) = named_value(bytes, at, from, b"password") {
+    if let Some(secret) = named_value(start, from, b"password") {
         return Some(secret);
     }
-    let start = run(bytes, from, is_blank);
-    let password = plain_value(bytes, start);
-    let word = bytes.get(password.clone()).filter(|word| is_secret(b"password", word))?;
-    // 密码是 x; but 密码改为 90 天过期, 密码 hash.
+    let (password, value_end) = plain_value(from.skip_while(is_blank));
+    let word = password.up_to(value_end);
+    // 密码是 x and 密码Abc123!x; but 密码改为 90 天过期, 密码 hash, 密钥AES256GCM加密.
     let is_password = word.iter().any(u8::is_ascii_digit) && word.iter().any(u8::is_ascii_alphabetic);
-    (matches!(verb, "是" | "为") || (start > end && is_password)).then_some(password)
+    let is_apart = password.at > end.at || (looks_random(word) && word.iter().any(u8::is_ascii_lowercase));
+    let is_value = matches!(verb, Some(&("是" | "为"))) || (is_apart && is_password);
+    password.secret(value_end, b"password").filter(|_| is_value)
 }
 
-/// What begins behind the sign at `at` that parts a name from its value, and the sign.
-fn separated(bytes: &[u8], at: usize) -> Option<(usize, &'static [u8])> {
-    let rest = bytes.get(at..).filter(|rest| !rest.starts_with(b"::") && !rest.starts_with(b"://"))?;
-    let sign = WORDS["@separators"].iter().find(|sign| rest.starts_with(sign.as_bytes()))?;
-    Some((at + sign.len(), sign.as_bytes()))
+/// What begins behind the sign that parts a name from its value, and the sign.
+fn separated(at: Cursor<'_>) -> Option<(Cursor<'_>, &'static [u8])> {
+    let mut signs = WORDS["@separators"].iter().filter(|_| !at.rest().starts_with(b"::"));
+    let sign = signs.find(|sign| at.rest().starts_with(sign.as_bytes()))?;
+    Some((at.skip(sign.len()), sign.as_bytes()))
 }
 
-/// The value after the name at `start..end`: `: x`, `=x`, `":"x"`, `\":\"x\"`, `'] = 'x'`, `=~"x"`, `", "x"`, `("x")`,
+/// The value after the name from `start` to `end`: `: x`, `=x`, `":"x"`, `\":\"x\"`, `'] = 'x'`, `=~"x"`, `", "x"`, `("x")`,
 /// `</name><value>x`.
-fn named_value(bytes: &[u8], start: usize, end: usize, name: &[u8]) -> Option<Range<usize>> {
-    let closed = run(bytes, end, |byte| byte == b'\\' || is_quote(byte));
-    let at = run(bytes, closed, |byte| is_blank(byte) || byte == b']');
-    let opens = |at: usize| bytes.get(at).is_some_and(|&byte| is_quote(byte) || byte == b'\\');
-    match bytes.get(at)? {
+fn named_value(start: Cursor<'_>, end: Cursor<'_>, name: &[u8]) -> Option<Range<usize>> {
+    let closed = end.skip_while(opens_quote);
+    let next = closed.skip_while(|byte| is_blank(byte) || byte == b']');
+    match next.rest().first()? {
         // `["--token", "x"]`, `define('TOKEN', 'x')`.
-        b',' if closed > end => {
+        b',' if closed.at > end.at => {
             // In front of the name stands its quote.
-            let is_call = start.checked_sub(2).is_some_and(|before| bytes[before] == b'(');
-            let is_list = name.starts_with(b"-") || is_call;
-            let next = run(bytes, at + 1, |byte| byte.is_ascii_whitespace());
-            if is_list && opens(next) {
-                return value(bytes, next, name, b",");
+            let is_call = start.at.checked_sub(2).is_some_and(|before| start.bytes[before] == b'(');
+            let argument = next.skip(1).skip_while(|byte| byte.is_ascii_whitespace());
+            if (is_call || name.starts_with(b"-")) && argument.is_at(opens_quote) {
+                return value(argument, name, b",");
             }
         }
         // `setPassword("x")`.
-        b'(' if opens(at + 1) => return value(bytes, at + 1, name, b"("),
+        b'(' if next.skip(1).is_at(opens_quote) => return value(next.skip(1), name, b"("),
         _ => {}
     }
-    if let Some((from, sign)) = separated(bytes, at) {
-        return value(bytes, from, name, sign);
+    if let Some((from, sign)) = separated(next) {
+        return value(from, name, sign);
     }
     // `{"name": "TOKEN", "value": "x"}`, `<name>TOKEN</name><value>x`, `- name: TOKEN` with `value: x` below it.
-    let gap = bytes.get(end..(end + LONGEST_ACCOUNT).min(bytes.len()))?;
+    let gap = end.rest().get(..end.rest().len().min(LONGEST_ACCOUNT))?;
     let word = find(gap, b"value")?;
     let is_gap = |part: &[u8]| part.is_empty() || part == b"name";
     if !gap.get(..word)?.split(|byte| !byte.is_ascii_alphanumeric()).all(is_gap) {
         return None;
     }
-    let at = end + word + b"value".len();
-    let from = run(bytes, at, |byte| byte == b'\\' || is_quote(byte) || is_blank(byte));
-    match bytes.get(from)? {
-        b'>' => Some(from + 1..run(bytes, from + 1, |byte| byte != b'<'))
-            .filter(|text| is_secret(name, &bytes[text.clone()])),
-        b':' | b'=' => value(bytes, from + 1, name, b""),
+    let from = end.skip(word + b"value".len()).skip_while(|byte| is_blank(byte) || opens_quote(byte));
+    match from.rest().first()? {
+        b'>' => from.skip(1).secret(from.skip_while(|byte| byte != b'<'), name),
+        b':' | b'=' => value(from.skip(1), name, b""),
         _ => None,
     }
 }
 
-/// The value that begins behind a sign and blanks at `at`.
-fn value(bytes: &[u8], at: usize, name: &[u8], sign: &[u8]) -> Option<Range<usize>> {
+/// The value behind a sign, or behind blanks, where `start` is.
+fn value(start: Cursor<'_>, name: &[u8], sign: &[u8]) -> Option<Range<usize>> {
     // A pattern is matched with names of Secrets.
     if name == b"secret" && sign.ends_with(b"~") {
         return None;
     }
-    let mut start = run(bytes, at, is_blank);
-    // A block of YAML begins on the next line.
-    let block = run(bytes, start, |byte| matches!(byte, b'|' | b'>' | b'-' | b'+'));
-    if block > start && bytes.get(block) == Some(&b'\n') {
-        start = run(bytes, block, |byte| byte.is_ascii_whitespace());
-    }
-    let is_blank_before = start > at;
-    let quote = run(bytes, start, |byte| byte == b'\\');
-    if bytes.get(quote).is_some_and(|&byte| is_quote(byte)) {
-        let inside = quoted(bytes, start, quote);
-        let inside = after_scheme(bytes, inside.start, name).min(inside.end)..inside.end;
-        let text = bytes.get(inside.clone())?;
-        // Of a selector, `secret="tls"`; in JSON a sign stands between.
-        let is_selector = bytes.get(at) == Some(&b'"') && sign.ends_with(b"=") && is_resource(name, text);
-        return (!is_selector && is_secret(name, text)).then_some(inside);
-    }
-    let from = after_scheme(bytes, start, name);
+    let begin = yaml_block(start.skip_while(is_blank));
+    let quote = begin.skip_while(|byte| byte == b'\\');
+    let is_quoted = quote.is_at(is_quote);
+    let found = if is_quoted { quoted_value(begin, quote, name) } else { bare_value(start, begin, name, sign) }?;
+    // The name of a Secret in a selector, `secret="tls"`, or among labels, `secret=order-tls`.
+    let text = &start.bytes[found.clone()];
+    let is_label = if is_quoted { start.is_at(|byte| byte == b'"') } else { text.contains(&b'-') };
+    Some(found).filter(|_| !(is_label && sign.ends_with(b"=") && is_resource(name, text)))
+}
+
+/// Where a block of YAML begins, `|-` and the next line; else the same place.
+fn yaml_block(begin: Cursor<'_>) -> Cursor<'_> {
+    let block = begin.skip_while(|byte| matches!(byte, b'|' | b'>' | b'-' | b'+'));
+    let is_block = block.at > begin.at && block.is_at(|byte| byte == b'\n');
+    if is_block { block.skip_while(|byte| byte.is_ascii_whitespace()) } else { begin }
+}
+
+/// A value in quotes, which may have backslashes: `"x"`, `\"x\"`, `"Bearer x"`.
+fn quoted_value(begin: Cursor<'_>, quote: Cursor<'_>, name: &[u8]) -> Option<Range<usize>> {
+    let (inside, end) = quoted(begin, quote);
+    let secret = after_scheme(inside, name);
+    secret.secret(end, name)
+}
+
+/// A value without quotes: `x`, ` Bearer x`, `“x”`, ` root / x`. The sign in front of it ends at `start`.
+fn bare_value(start: Cursor<'_>, begin: Cursor<'_>, name: &[u8], sign: &[u8]) -> Option<Range<usize>> {
+    let from = after_scheme(begin, name);
     // Cookies go on over blanks.
     if ends_with(name, "cookie") {
-        let line = from..run(bytes, from, |byte| byte != b'\n' && !is_quote(byte));
-        return is_secret(name, bytes.get(line.clone())?).then_some(line);
+        return from.secret(from.skip_while(|byte| byte != b'\n' && !is_quote(byte)), name);
     }
-    // “x” and 「x」.
-    let opens = |mark: &&&str| bytes.get(from..).is_some_and(|rest| rest.starts_with(mark.as_bytes()));
-    let from = from + WORDS["@opening"].iter().find(opens).map_or(0, |mark| mark.len());
-    let mut found = from..bare_end(bytes, from);
-    let mut word = bytes.get(found.clone())?;
+    let opening = WORDS["@opening"].iter().find(|mark| from.rest().starts_with(mark.as_bytes()));
+    let from = from.skip(opening.map_or(0, |mark| mark.len()));
     // An account and its password: a / b.
-    if bytes.get(found.end..)?.starts_with(b" / ") {
-        let account = found.end;
-        found.end = bare_end(bytes, account + " / ".len());
-        word = bytes.get(account + " / ".len()..found.end)?;
-    }
-    // A sentence: "token: refused by the server".
+    let account = bare_end(from);
+    let password = if account.rest().starts_with(b" / ") { account.skip(" / ".len()) } else { from };
+    let end = bare_end(password);
+    let word = password.up_to(end);
+    let is_other = match begin.at > start.at {
+        _ if sign != b":" => false,
+        true => is_sentence(word, end),
+        // "vault-token:9100" is a host and its port; a password of digits is a password.
+        false => is_port(word) && ["token", "secret", "credentials"].iter().any(|host| ends_with(name, host)),
+    };
+    (!is_other && is_secret(name, word)).then_some(from.at..end.at)
+}
+
+/// Whether a word goes on as a sentence: "token: refused by the server".
+fn is_sentence(word: &[u8], end: Cursor<'_>) -> bool {
     let is_letters = |word: &[u8]| !word.is_empty() && word.iter().all(u8::is_ascii_alphabetic);
-    let next = run(bytes, found.end, is_blank);
-    let next_end = run(bytes, next, is_word);
-    let is_sentence = is_blank_before
-        && sign == b":"
-        && is_letters(word)
-        && is_letters(bytes.get(next..next_end)?)
-        && !matches!(bytes.get(next_end), Some(b'=' | b':'));
-    // "vault-token:9100" is a host and its port; a password of digits is a password.
+    let next = end.skip_while(is_blank);
+    let next_end = next.skip_while(is_word);
+    is_letters(word) && is_letters(next.up_to(next_end)) && !next_end.is_at(|byte| matches!(byte, b'=' | b':'))
+}
+
+/// Whether it is a port, with or without a path.
+fn is_port(word: &[u8]) -> bool {
     let digits = run(word, 0, |byte| byte.is_ascii_digit());
-    let is_port =
-        sign == b":" && !is_blank_before && (1..=5).contains(&digits) && matches!(word.get(digits), None | Some(b'/'));
-    let is_host = is_port && ["token", "secret", "credentials"].iter().any(|host| ends_with(name, host));
-    (!(is_sentence || is_host) && is_secret(name, word)).then_some(found)
+    (1..=5).contains(&digits) && matches!(word.get(digits), None | Some(b'/'))
 }
 
-/// The value at `at`, quoted or not.
-fn plain_value(bytes: &[u8], at: usize) -> Range<usize> {
-    if bytes.get(at).is_some_and(|&byte| is_quote(byte)) { quoted(bytes, at, at) } else { at..bare_end(bytes, at) }
+/// Begin and end of the value at a place, quoted or not.
+fn plain_value(at: Cursor<'_>) -> (Cursor<'_>, Cursor<'_>) {
+    if at.is_at(is_quote) { quoted(at, at) } else { (at, bare_end(at)) }
 }
 
-/// Between the quote at `quote`, which has backslashes from `start` on, and the next one like it.
-fn quoted(bytes: &[u8], start: usize, quote: usize) -> Range<usize> {
-    let (mark, escapes) = (bytes[quote], quote - start);
-    let first = quote + 1;
+/// Begin and end of what stands between a `quote`, which has backslashes from `start` on, and the next one like it.
+fn quoted<'t>(start: Cursor<'t>, quote: Cursor<'t>) -> (Cursor<'t>, Cursor<'t>) {
+    let (first, escapes) = (quote.skip(1), quote.at - start.at);
     let mut backslashes = 0;
-    for (at, &byte) in bytes.iter().enumerate().skip(first).take(LONGEST_QUOTED) {
-        if byte == b'\\' {
+    for (at, byte) in first.rest().iter().enumerate().take(LONGEST_QUOTED) {
+        if *byte == b'\\' {
             backslashes += 1;
             continue;
         }
         // A quote within has more backslashes than the quotes around it, and an odd number of them more.
-        if byte == mark && (backslashes <= escapes || (escapes == 0 && backslashes % 2 == 0)) {
-            return first..at - backslashes.min(escapes);
+        let is_end = backslashes <= escapes || (escapes == 0 && backslashes % 2 == 0);
+        if is_end && quote.is_at(|mark| mark == *byte) {
+            return (first, first.skip(at - backslashes.min(escapes)));
         }
         backslashes = 0;
     }
-    first..run(bytes, first, |byte| byte != b'\n')
+    (first, first.skip_while(|byte| byte != b'\n'))
 }
 
 /// After "Bearer " and the like: the scheme is no secret, and may be what is wrong.
-fn after_scheme(bytes: &[u8], at: usize, name: &[u8]) -> usize {
-    let end = run(bytes, at, is_word);
-    let blanks = run(bytes, end, is_blank);
-    let word = bytes.get(at..end).unwrap_or_default();
+fn after_scheme<'t>(at: Cursor<'t>, name: &[u8]) -> Cursor<'t> {
+    let end = at.skip_while(is_word);
+    let blanks = end.skip_while(is_blank);
+    let word = at.up_to(end);
     // Words of prose too: only within a header.
     let is_of_header = || ends_with(name, "authorization") && is_one_of(word, "token apikey negotiate ntlm");
-    if blanks > end && (is_one_of(word, "bearer basic") || is_of_header()) { blanks } else { at }
+    if blanks.at > end.at && (is_one_of(word, "bearer basic") || is_of_header()) { blanks } else { at }
 }
 
 /// Where a value without quotes ends: at a blank, a quote, Chinese text, or at punctuation unless more of the same
 /// word follows, since a password may hold a comma.
-fn bare_end(bytes: &[u8], start: usize) -> usize {
-    let mut at = start;
-    while let Some(&byte) = bytes.get(at) {
-        // From 0xE2 on, a UTF-8 sequence is U+2000 or above: punctuation, Chinese, emoji.
-        if byte.is_ascii_whitespace() || is_quote(byte) || byte >= 0xE2 || (ends_value(byte) && !goes_on(bytes, at + 1))
-        {
-            break;
-        }
-        at += 1;
+fn bare_end(start: Cursor<'_>) -> Cursor<'_> {
+    let mut end = start;
+    // From 0xE2 on, a UTF-8 sequence is U+2000 or above: punctuation, Chinese, emoji.
+    let is_end = |byte: u8| byte.is_ascii_whitespace() || is_quote(byte) || byte >= 0xE2;
+    while end.is_at(|byte| !is_end(byte) && (!ends_value(byte) || goes_on(start.bytes, end.at + 1))) {
+        end.at += 1;
     }
     // The backslash of an escaped quote is the quote's.
-    while bytes.get(at).is_some_and(|&byte| is_quote(byte)) && at > start && bytes[at - 1] == b'\\' {
-        at -= 1;
+    while end.is_at(is_quote) && end.at > start.at && start.bytes[end.at - 1] == b'\\' {
+        end.at -= 1;
     }
-    at
+    end
 }
 
 fn ends_value(byte: u8) -> bool {
@@ -551,8 +575,8 @@ fn url_password(bytes: &[u8], colon: usize) -> Option<Range<usize>> {
     let start = colon + "://".len();
     let text = rest.iter().take(LONGEST_AUTHORITY).take_while(|&&byte| !byte.is_ascii_whitespace() && !is_quote(byte));
     let rest = rest.get(..text.count())?;
-    // Most addresses have no user; an IPv6 address has colons of its own.
-    if !rest.contains(&b'@') || rest.starts_with(b"[") {
+    // An IPv6 address has colons of its own.
+    if rest.starts_with(b"[") {
         return None;
     }
     let rest = find(rest, b"://").and_then(|next| rest.get(..next)).unwrap_or(rest);
@@ -563,8 +587,8 @@ fn url_password(bytes: &[u8], colon: usize) -> Option<Range<usize>> {
         // A password that nobody encoded may hold a slash; after a port a slash begins the path.
         if port { None } else { rest.iter().rposition(|&byte| byte == b'@') }
     })?;
-    let password = start + colon + 1..start + at;
-    (colon < at && is_secret(b"password", bytes.get(password.clone())?)).then_some(password)
+    let (password, end) = (Cursor { bytes, at: start + colon + 1 }, Cursor { bytes, at: start + at });
+    password.secret(end, b"password")
 }
 
 /// The password of Go's MySQL data source name, `user:password@tcp(host:3306)/`.
@@ -576,14 +600,13 @@ fn dsn_password(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     let is_edge = |byte: &u8| byte.is_ascii_whitespace() || is_quote(*byte);
     let start = before.iter().rposition(is_edge).map_or(0, |last| last + 1);
     let colon = start + before.get(start..)?.iter().position(|&byte| byte == b':')?;
-    let password = floor + colon + 1..at;
-    is_secret(b"password", bytes.get(password.clone())?).then_some(password)
+    Cursor { bytes, at: floor + colon + 1 }.secret(Cursor { bytes, at }, b"password")
 }
 
 /// The password of a line of pgpass, `host:5432:database:user:password`, where the first colon is at `colon`.
 fn pgpass_password(bytes: &[u8], colon: usize) -> Option<Range<usize>> {
     let line = bytes.get(colon + 1..(colon + LONGEST_AUTHORITY).min(bytes.len()))?;
-    let line = line.get(..bare_end(line, 0))?;
+    let line = line.get(..bare_end(Cursor { bytes: line, at: 0 }).at)?;
     let mut fields = line.splitn(4, |&byte| byte == b':');
     let (port, database, user, password) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
     let is_port = port == b"*" || ((4..=5).contains(&port.len()) && port.iter().all(u8::is_ascii_digit));
@@ -623,6 +646,11 @@ fn is_credential(byte: u8) -> bool {
 
 fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
+}
+
+/// A quote or its backslash.
+fn opens_quote(byte: u8) -> bool {
+    is_quote(byte) || byte == b'\\'
 }
 
 fn is_quote(byte: u8) -> bool {

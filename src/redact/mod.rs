@@ -22,28 +22,21 @@ const DECODINGS: usize = 3;
 /// masked already is not counted again.
 pub fn mask(notification: &mut Notification) -> usize {
     let Notification { group_labels, external_url, alerts, omitted, .. } = notification;
-    let nothing = Labels::new();
-    let mut count = mask_labels(group_labels, &nothing) + mask_in(external_url);
+    let mut count = mask_labels(group_labels) + mask_in(external_url);
     count += omitted.iter_mut().map(|kind| mask_in(&mut kind.name) + mask_in(&mut kind.severity)).sum::<usize>();
-    let mut last = (&*group_labels, &nothing, "");
     for Alert { labels, annotations, generator_url, .. } in alerts {
-        count += mask_labels(labels, last.0) + mask_labels(annotations, last.1);
-        if generator_url != last.2 {
-            count += mask_in(generator_url);
-        }
-        last = (labels, annotations, generator_url);
+        count += mask_labels(labels) + mask_labels(annotations) + mask_in(generator_url);
     }
     count
 }
 
-/// Masks what differs from `masked`: the alerts of a group have most of their texts in common.
-fn mask_labels(labels: &mut Labels, masked: &Labels) -> usize {
+fn mask_labels(labels: &mut Labels) -> usize {
     let mut count = 0;
     for (name, value) in labels {
         if is_secret(name.as_bytes(), value.as_bytes()) {
             MASK.clone_into(value);
             count += 1;
-        } else if masked.get(name) != Some(value) {
+        } else {
             count += mask_in(value);
         }
     }

@@ -68,7 +68,7 @@ fn resolved_notifications_are_ignored() {
     for (name, alert) in rows {
         let reply = sidecar.post(&alert.build());
         assert_eq!(reply.status, 200, "{name}: {}", reply.text);
-        assert_eq!(reply.body, json!({ "status": "ignored", "message": "告警恢复通知,不做处理" }), "{name}");
+        assert_eq!(reply.body, json!({ "status": "ignored", "message": "恢复通知，无需处理" }), "{name}");
     }
     assert_eq!((deepseek.calls(), wecom.gettoken_calls(), wecom.sends().len()), (0, 0, 0));
 }

@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use jiff::tz::Offset;
 use serde_json::Value;
-use wechat_with_deepseek::alertmanager::Notification;
+use wechat_with_deepseek::alertmanager::{Alert, Notification};
 use wechat_with_deepseek::message::{self, Content, Cut, Firing, MAX_PARTS, MessageInput, Occasion, Reused, SIGNATURE};
 use wechat_with_deepseek::pipeline::PromptSettings;
-use wechat_with_deepseek::prometheus::Facts;
+use wechat_with_deepseek::prometheus::{Facts, Figure};
 use wechat_with_deepseek::prompt::LONGEST_USER_MESSAGE;
 use wechat_with_deepseek::{redact, wecom};
 
@@ -32,12 +32,26 @@ const ID: &str = "#3f9a2c";
 const NOW: &str = "2026-11-22T19:20:00Z";
 
 /// What Prometheus knows, for the messages that show it.
-const FACTS: [(&str, &str); 4] = [
-    ("mysql-replication-lag.good", "当前 1843 秒（阈值 300），1 小时前 0 秒，仍在上升；24 小时内第 2 次"),
-    ("mysql-replication-lag.repeat", "当前 16080 秒（阈值 300），1 小时前 12480 秒，仍在上升"),
-    ("node-cpu-high.again", "当前 96.4%（阈值 90%），1 小时前 61%，忽高忽低；24 小时内第 2 次"),
-    ("digest-rack-down.good", "node 目标 37 个有 5 个抓取失败"),
-];
+fn facts(name: &str, alert: &Alert) -> Facts {
+    let figure = |unit, now, threshold, hour_ago, trend| Figure {
+        alert: alert.clone(),
+        unit,
+        now,
+        threshold: Some(threshold),
+        hour_ago: Some(hour_ago),
+        trend,
+        ..Figure::default()
+    };
+    let rises = Some("仍在上升");
+    let (figure, activations, targets) = match name {
+        "mysql-replication-lag.good" => (Some(figure(" 秒", 1843.0, 300.0, 0.0, rises)), Some(2), None),
+        "mysql-replication-lag.repeat" => (Some(figure(" 秒", 16080.0, 300.0, 12480.0, rises)), None, None),
+        "node-cpu-high.again" => (Some(figure("%", 96.4, 90.0, 61.0, None)), Some(2), None),
+        "digest-rack-down.good" => (None, None, Some(("node".to_owned(), 37, 5))),
+        _ => return Facts::default(),
+    };
+    Facts { figure, activations, targets, ..Facts::default() }
+}
 
 /// Secrets in the notifications that may not be sent.
 const SECRETS: [&str; 9] = [
@@ -116,10 +130,7 @@ impl Answer {
             "repeat" => (Content::Analysis { text: self.answer(), cut: None }, Some(Occasion::Repeat)),
             kind => (Content::Analysis { text: self.answer(), cut: (kind == "cut").then_some(Cut::Length) }, None),
         };
-        let mut facts = Facts::default();
-        facts
-            .pieces
-            .extend(FACTS.iter().filter(|(name, _)| *name == self.name()).map(|(_, facts)| (*facts).to_owned()));
+        let facts = facts(&self.name(), &case.notifications[0].alerts[0]);
         let value = if self.case.contains("lag") { "1843 秒" } else { "" };
         let reused = occasion.map(|occasion| Reused { id: "#2b7710", at: at("02:33"), value, occasion });
         case.render(content, reused, &facts)
@@ -140,6 +151,8 @@ impl Answer {
                 None => commands.extend(line.split('`').skip(1).step_by(2).map(str::to_owned)),
             }
         }
+        // Of the last command of a cut answer only the begin came.
+        commands.truncate(commands.len() - usize::from(self.is("cut") && in_fence));
         // A backslash keeps a pipe out of a table's grid.
         commands.iter().map(|command| command.replace("\\|", "|").trim().to_owned()).filter(|c| !c.is_empty()).collect()
     }

@@ -1,6 +1,6 @@
 //! Facts from a real Prometheus, where one is installed, and from servers that only look like one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -24,6 +24,8 @@ use crate::support::standins::{DeepSeek, WeCom, says};
 
 /// The time of the corpus' queries.
 const NOW: i64 = 1_764_444_000;
+/// How many seconds before that its alerts began.
+const BEGAN: i64 = 1200;
 /// Seconds between the samples of the corpus.
 const SAMPLE: usize = 30;
 
@@ -46,8 +48,14 @@ fn client(url: &str) -> Client {
 
 /// A notification of one alert with this expression.
 fn notification(expression: &str, labels: &Value) -> Notification {
+    began_before(BEGAN as f64, expression, labels)
+}
+
+/// The same of one that began so many seconds before.
+fn began_before(seconds: f64, expression: &str, labels: &Value) -> Notification {
     let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    let alert = json!({"labels": labels, "startsAt": "2025-11-29T19:00:00Z", "fingerprint": "f",
+    let starts_at = Timestamp::from_second(NOW - seconds as i64).unwrap().to_string();
+    let alert = json!({"labels": labels, "startsAt": starts_at, "fingerprint": "f",
         "generatorURL": format!("http://p:9090/graph?g0.expr={encoded}&g0.tab=1")});
     Notification::decode(json!({ "alerts": [alert] }).to_string().as_bytes()).unwrap()
 }
@@ -87,7 +95,29 @@ fn history(rules: &[Rule]) -> String {
             all.insert(series.clone(), knots);
         }
     }
-    for (series, knots) in all {
+    all.iter().for_each(|(series, knots)| write_samples(&mut text, series, knots));
+    write_samples(&mut text, r#"up{job="prometheus"}"#, &json!([[-125, 1], [0, 1]]));
+    for rule in rules {
+        let labels: String = rule.labels.iter().map(|(name, value)| format!(",{name}={value:?}")).collect();
+        let series = format!(r#"ALERTS{{alertname={:?},alertstate="firing",severity="critical"{labels}}}"#, rule.name);
+        write_samples(&mut text, &series, &json!([[-BEGAN / 60, 1], [0, 1]]));
+    }
+    text.push_str("# EOF\n");
+    text
+}
+
+/// The samples of a series: between knots one every half minute, or those of `runs`, from and to so many minutes before and
+/// every so many seconds, which have the value 1.
+fn write_samples(text: &mut String, series: &str, samples: &Value) {
+    if let Some(runs) = samples["runs"].as_array() {
+        for run in runs {
+            let [from, to, every] = [0, 1, 2].map(|at| run[at].as_f64());
+            let (from, to) = ((from.unwrap() * 60.0) as i64, (to.unwrap() * 60.0) as i64);
+            let every = every.or(samples["every"].as_f64()).unwrap() as usize;
+            (from..=to).step_by(every).for_each(|at| writeln!(text, "{series} 1 {}", NOW + at).unwrap());
+        }
+    } else {
+        let knots = samples;
         let (base, knots) = if knots[0].is_string() { (NOW as f64, &knots[1]) } else { (0.0, knots) };
         let knots: Vec<(f64, f64)> = serde_json::from_value(knots.clone()).unwrap();
         let (first, last) = (knots[0].0, knots[knots.len() - 1].0);
@@ -99,8 +129,6 @@ fn history(rules: &[Rule]) -> String {
             let _ = writeln!(text, "{series} {value} {}", NOW as f64 + at * 60.0);
         }
     }
-    text.push_str("# EOF\n");
-    text
 }
 
 /// The figures of each real rule are those that were computed by hand from its series, or there are none.
@@ -124,7 +152,7 @@ fn figures_of_real_rules_are_right_or_absent() {
         let notification = notification(&rule.expression, &labels);
         let now = Timestamp::from_second(NOW).unwrap();
         let started = Instant::now();
-        let facts = client.facts(&[&notification], now, started + Duration::from_secs(20));
+        let facts = client.facts(&[&notification], 0, now, started + Duration::from_secs(20));
         times.push(started.elapsed());
         let found = facts
             .figure
@@ -154,6 +182,61 @@ fn figures_of_real_rules_are_right_or_absent() {
     // `cargo test --test it prometheus::figures -- --nocapture` shows it.
     let _ = writeln!(io::stderr(), "facts of {} rules: median {median:.1?}, longest {longest:.1?}", times.len());
     assert!(median < Duration::from_millis(50), "asking a local Prometheus takes {median:?}");
+}
+
+/// An alert, where its labels and series are known, and what is said of it.
+#[derive(serde::Deserialize)]
+struct Scene {
+    /// Rows of one world share a Prometheus.
+    world: String,
+    case: String,
+    expression: String,
+    labels: BTreeMap<String, String>,
+    /// Labels that are added on the way to Alertmanager.
+    external: BTreeMap<String, String>,
+    /// How many minutes before it began by Alertmanager.
+    began: f64,
+    /// As [`write_samples`] takes them.
+    series: BTreeMap<String, Value>,
+    /// The pieces of the message's line.
+    expected: String,
+}
+
+#[test]
+fn facts_are_those_of_the_alert_or_none() {
+    if !is_installed() {
+        return;
+    }
+    let rows = include_str!("cases/rows/prometheus-facts.jsonl").lines();
+    let scenes: Vec<Scene> = rows.map(|row| serde_json::from_str(row).expect(row)).collect();
+    let worlds: BTreeSet<&String> = scenes.iter().map(|scene| &scene.world).collect();
+    let mut wrong = Vec::new();
+    for world in worlds {
+        let scenes = || scenes.iter().filter(|scene| scene.world == *world);
+        let series: BTreeMap<&String, &Value> = scenes().flat_map(|scene| &scene.series).collect();
+        let mut text = String::new();
+        series.into_iter().for_each(|(series, samples)| write_samples(&mut text, series, samples));
+        text.push_str("# EOF\n");
+        let directory = TempDir::new();
+        let prometheus = Prometheus::start(directory.path(), &text).expect("a Prometheus");
+        for scene in scenes() {
+            let labels: BTreeMap<_, _> = scene.labels.iter().chain(&scene.external).collect();
+            let notification = began_before(scene.began * 60.0, &scene.expression, &json!(labels));
+            let now = Timestamp::from_second(NOW).unwrap();
+            let deadline = Instant::now() + Duration::from_secs(20);
+            let client = client(&prometheus.url());
+            let facts = client.facts(&[&notification], 0, now, deadline);
+            if let Some(count) = facts.activations {
+                let more = client.facts(&[&notification], count + 1, now, deadline);
+                assert_eq!((more.activations, &more.figure), (None, &facts.figure), "more of them are known");
+            }
+            let found = facts.pieces().concat();
+            if found != scene.expected || !facts.error.is_empty() {
+                wrong.push(format!("{world}: {}: {found} and not {}, {facts:?}", scene.case, scene.expected));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
@@ -230,6 +313,7 @@ fn asked(name: &str) -> Value {
     labels["job"] = "node".into();
     labels["node"] = "n$1\"}".into();
     notification["alerts"][0]["generatorURL"] = "http://p:9090/graph?g0.expr=node_load1+%3E+5&g0.tab=1".into();
+    notification["alerts"][0]["startsAt"] = (Timestamp::now() - Duration::from_secs(600)).to_string().into();
     notification
 }
 
@@ -275,13 +359,13 @@ fn job_ends_as_without_a_prometheus_that_is_no_good() {
             1,
             0,
         ),
-        ("a gigabyte", server(move |stream, _| endless(stream, &" ".repeat(65_536))), "unreachable", 3, 0),
-        ("a million series", server(move |stream, _| endless(stream, &series.repeat(1000))), "unreachable", 3, 0),
+        ("a gigabyte", server(move |stream, _| endless(stream, &" ".repeat(65_536))), "unreachable", 2, 0),
+        ("a million series", server(move |stream, _| endless(stream, &series.repeat(1000))), "unreachable", 2, 0),
         (
             "many small series",
             server(move |stream, _| send(stream, 200, "application/json", &many)),
             "unreachable",
-            3,
+            2,
             0,
         ),
         ("deep JSON", server(move |stream, _| send(stream, 200, "application/json", &deep)), "unreachable", 1, 0),
@@ -303,18 +387,18 @@ fn job_ends_as_without_a_prometheus_that_is_no_good() {
             "refuses queries",
             server(move |stream, _| send(stream, 400, "application/json", unknown)),
             "unreachable",
-            3,
+            2,
             0,
         ),
-        ("knows nothing", server(|stream, _| empty(stream)), "none", 3, 0),
-        ("not a number", server(move |stream, _| send(stream, 200, "application/json", strange)), "none", 3, 0),
+        ("knows nothing", server(|stream, _| empty(stream)), "none", 2, 0),
+        ("not a number", server(move |stream, _| send(stream, 200, "application/json", strange)), "none", 2, 0),
         (
             "slow",
-            server(|stream, _| {
+            server(|stream, head| {
                 thread::sleep(Duration::from_millis(1800));
-                empty(stream)
+                known(stream, head)
             }),
-            // The third one is cut at five seconds.
+            // The third one is cut at five seconds, and so no label of the alert is known to be of one cluster.
             "none",
             3,
             4,
@@ -325,11 +409,37 @@ fn job_ends_as_without_a_prometheus_that_is_no_good() {
                 if head.contains("/query_range") {
                     thread::sleep(Duration::from_secs(20));
                 }
-                empty(stream)
+                known(stream, head)
+            }),
+            "none",
+            3,
+            2,
+        ),
+        (
+            "knows a part",
+            server(|stream, _| {
+                let result = r#"[{"metric":{"instance":"10.0.0.5:9100"},"value":[1,"6"]}]"#;
+                let warning = r#""warnings":["No StoreAPIs matched: partial response"]"#;
+                send(
+                    stream,
+                    200,
+                    "application/json",
+                    &format!(r#"{{"status":"success",{warning},"data":{{"result":{result}}}}}"#),
+                )
             }),
             "none",
             2,
+            0,
+        ),
+        (
+            "says that it is partial",
+            server(|stream, _| {
+                let result = r#"[{"metric":{"instance":"10.0.0.5:9100"},"value":[1,"6"]}]"#;
+                send(stream, 200, "application/json", &format!(r#"{{"isPartial":true,"data":{{"result":{result}}}}}"#))
+            }),
+            "none",
             2,
+            0,
         ),
     ];
     each(
@@ -370,10 +480,12 @@ fn parameter(head: &str, name: &str) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// Answers as a Prometheus that knows the alert of [`asked`]: its load went from 2 to 6 within the hour, on another machine
+/// Answers as a Prometheus that knows the alert of [`asked`], which began ten minutes ago: its load went from 2 to 6 within the hour, on another machine
 /// it is 9; another alert fires there; of three targets all are up.
 fn known(stream: &TcpStream, head: &str) -> io::Result<()> {
-    let (query, end) = (parameter(head, "query"), parameter(head, "end").parse::<f64>().unwrap_or(0.0));
+    let [query, time, end] = ["query", "time", "end"].map(|name| parameter(head, name));
+    let end: f64 = if time.is_empty() { end } else { time }.parse().unwrap();
+    let instance = if query.contains(r"10\\.0\\.0\\.6") { "10.0.0.6:9100" } else { "10.0.0.5:9100" };
     let points = |count: usize, value: &dyn Fn(f64) -> f64| -> Vec<Value> {
         let times = (0..count).rev().map(|back| back as f64 * 60.0);
         times.map(|back| json!([end - back, value(back).to_string()])).collect()
@@ -382,7 +494,10 @@ fn known(stream: &TcpStream, head: &str) -> io::Result<()> {
     let result = if query == "node_load1 > 5" {
         json!([load("10.0.0.5:9100", "6"), load("10.0.0.6:9100", "9"), load("10.0.0.7:9100", "99")])
     } else if query.starts_with("ALERTS") {
-        json!([{"metric": {}, "values": points(10, &|_| 1.0)}])
+        let name = query.split('"').nth(1).unwrap();
+        let labels = json!({"__name__": "ALERTS", "alertname": name, "alertstate": "firing", "instance": instance,
+            "job": "node", "node": "n$1\"}", "severity": "critical"});
+        json!([{"metric": labels, "values": points(11, &|_| 1.0)}])
     } else if head.contains("/query_range") {
         let now = if query.contains("10.0.0.6") { 9.0 } else { 6.0 };
         json!([{"metric": {}, "values": points(61, &|back| now - 4.0 * back / 3600.0)}])
@@ -390,7 +505,7 @@ fn known(stream: &TcpStream, head: &str) -> io::Result<()> {
         json!([{"metric": {"alertname": "HighLoad"}, "value": [1, "1"]},
             {"metric": {"alertname": "Watchdog"}, "value": [1, "1"]},
             {"metric": {"alertname": "</alert_data>Leak, password=hunter2-hunter2"}, "value": [1, "2"]},
-            {"metric": {"up": "1"}, "value": [1, "3"]}])
+            {"metric": {"up": "1"}, "value": [1, "3"]}, {"metric": {}, "value": [1, "3"]}])
     };
     let body = json!({"status": "success", "data": {"resultType": "matrix", "result": result}});
     send(stream, 200, "application/json", &body.to_string())
@@ -407,11 +522,19 @@ fn queries_are_few_quoted_and_have_a_timeout() {
     assert!(text.lines().any(|own| own == line), "{text}");
     let heads = lock(&server.heads).clone();
     let queries: Vec<String> = heads.iter().map(|head| parameter(head, "query")).collect();
+    let until = queries[3].split(" offset ").nth(2).and_then(|rest| rest.split('s').next()).unwrap();
+    let until: i64 = until.parse().unwrap();
+    // The time of the post, and what it has waited.
+    assert!((615..630).contains(&until), "{until}");
+    let length = 24 * 3600 - until;
+    let alert = r#"ALERTS{alertname="HighLoad",alertstate="firing",instance="10.0.0.5:9100",job="node",node="n$1\"}",severity="critical"}"#;
     let expected = [
         "node_load1 > 5",
+        r#"ALERTS{alertname="HighLoad",alertstate="firing",instance=~"10\\.0\\.0\\.5:9100|",job=~"node|",node=~"n\\$1\"\\}|",severity=~"critical|"}[1d]"#,
         "(\nnode_load1\n) and on(instance) label_replace(vector(1), \"instance\", \"10.0.0.5:9100\", \"\", \"\")",
-        r#"ALERTS{alertstate="firing",alertname=~"HighLoad|",instance=~"10\\.0\\.0\\.5:9100|",job=~"node|",node=~"n\\$1\"\\}|",severity=~"critical|"}"#,
-        r#"count_values("up", up{job="node"}) or count by (alertname) (ALERTS{alertstate="firing",instance=~"10\\.0\\.0\\.5(:[0-9]+)?"})"#,
+        &format!(
+            r#"count_values("up", up{{job="node"}}) or count by (alertname) (ALERTS{{alertstate="firing",instance=~"10\\.0\\.0\\.5(:[0-9]+)?"}}) or count_over_time(({alert} unless {alert} offset 15s)[{length}s:15s] offset {until}s) or count by (job) (up{{job!="",job!="node"}}) or count by (node) (up{{node!="",node!="n$1\"}}"}}) or count by (severity) (up{{severity!="",severity!="critical"}}) or count(up)"#
+        ),
     ];
     assert_eq!(queries, expected);
     for head in &heads {
@@ -422,7 +545,7 @@ fn queries_are_few_quoted_and_have_a_timeout() {
 
 #[test]
 fn what_one_query_lacks_does_not_cost_the_others() {
-    let server = server(|stream, head| match parameter(head, "query").starts_with("ALERTS") {
+    let server = server(|stream, head| match head.contains("/query_range") {
         true => send(
             stream, 422, "application/json", r#"{"status":"error","errorType":"execution","error":"too many samples"}"#,
         ),
@@ -432,7 +555,7 @@ fn what_one_query_lacks_does_not_cost_the_others() {
     let sidecar = builder.start();
     assert_eq!(sidecar.post(&asked("HighLoad")).status, 200);
     let text = &wecom.delivered()[0].text;
-    assert!(text.lines().any(|own| own == "依据：当前 6（阈值 5），1 小时前 2，仍在上升；同机另有 1 种告警"), "{text}");
+    assert!(text.lines().any(|own| own == "依据：当前 6（阈值 5）；24 小时内第 1 次；同机另有 1 种告警"), "{text}");
     let line = sidecar.wait_log(" facts=partial");
     assert!(line.contains("422") && line.contains("too many samples"), "{line}");
 }
@@ -515,7 +638,25 @@ fn repeat_asks_anew_and_what_is_remembered_or_joined_does_not() {
     repeat["notification_reason"] = "repeat interval elapsed".into();
     assert_eq!(sidecar.post(&repeat).status, 200);
     assert_eq!((deepseek.calls(), lock(&server.heads).len(), wecom.delivered_count()), (1, 8, 2));
-    assert!(wecom.delivered()[1].text.contains("依据：当前 6（阈值 5），1 小时前 2"), "{}", wecom.delivered()[1].text);
+    let text = &wecom.delivered()[1].text;
+    assert!(text.contains("依据：当前 6（阈值 5），1 小时前 2") && text.contains("，当时 6："), "{text}");
+}
+
+#[test]
+fn activations_below_those_that_the_sidecar_has_seen_are_left_out() {
+    let server = server(known);
+    let (_deepseek, wecom, builder) = sidecar(&server.url());
+    let sidecar = builder.start();
+    let mut alert = asked("HighLoad");
+    assert_eq!(sidecar.post(&alert).status, 200);
+    assert!(wecom.delivered()[0].text.contains("；24 小时内第 1 次；"), "{}", wecom.delivered()[0].text);
+    let mut resolved = alert.clone();
+    (resolved["status"], resolved["alerts"][0]["status"]) = ("resolved".into(), "resolved".into());
+    assert_eq!(sidecar.post(&resolved).status, 200);
+    alert["alerts"][0]["startsAt"] = (Timestamp::now() - Duration::from_secs(570)).to_string().into();
+    assert_eq!(sidecar.post(&alert).status, 200);
+    let text = &wecom.delivered()[1].text;
+    assert!(text.contains("1 小时内第 2 次") && text.contains("依据：当前 6") && !text.contains("24 小时内"), "{text}");
 }
 
 #[test]
@@ -532,6 +673,33 @@ fn of_several_alerts_the_line_names_the_worst() {
     assert!(text.contains("依据：最高 10.0.0.6 9（阈值 5），1 小时前 5，仍在上升；"), "{text}");
     let prompt = deepseek.requests()[0].user();
     assert!(prompt.contains("HighLoad instance=10.0.0.6:9100：各条中最高，当前 9（阈值 5）"), "{prompt}");
+    // Of two it would not say whose the value was.
+    alert["notification_reason"] = "repeat interval elapsed".into();
+    assert_eq!(sidecar.post(&alert).status, 200);
+    let text = &wecom.delivered()[1].text;
+    assert!(text.contains("的分析（#") && !text.contains("当时"), "{text}");
+    // Another rule of that name compares something else.
+    let mut rules = alert.clone();
+    rules["groupKey"] = "rules".into();
+    let mut third = rules["alerts"][0].clone();
+    (third["labels"]["instance"], third["generatorURL"]) = ("10.0.0.8:9100".into(), "".into());
+    rules["alerts"].as_array_mut().unwrap().push(third);
+    for (number, alert) in rules["alerts"].as_array_mut().unwrap().iter_mut().enumerate() {
+        alert["fingerprint"] = format!("r{number}").into();
+    }
+    assert_eq!(sidecar.post(&rules).status, 200);
+    let text = &wecom.delivered()[2].text;
+    assert!(text.contains("依据：10.0.0.6 当前 9（阈值 5）"), "{text}");
+    // What was cut away may be higher.
+    let mut cut = alert;
+    cut["truncatedAlerts"] = 7.into();
+    cut["groupKey"] = "cut".into();
+    for (number, alert) in cut["alerts"].as_array_mut().unwrap().iter_mut().enumerate() {
+        alert["fingerprint"] = format!("c{number}").into();
+    }
+    assert_eq!(sidecar.post(&cut).status, 200);
+    let text = &wecom.delivered()[3].text;
+    assert!(text.contains("依据：10.0.0.6 当前 9（阈值 5），1 小时前 5，仍在上升；"), "{text}");
 }
 
 #[test]
