@@ -423,8 +423,10 @@ deepseek 告警解析与处理建议 #3f9a2c";
             ("rm -rf /data/tmp\n```", "1. 看： ⚠️高危\ndf -h\nrm -rf /data/tmp\n（"),
         ] {
             let text = format!("{begin}{end}");
-            let parts =
-                check(&MessageInput { content: Content::Analysis { text: &text, cut: Some(Cut::Length) }, ..input(&[&node], "") });
+            let parts = check(&MessageInput {
+                content: Content::Analysis { text: &text, cut: Some(Cut::Length) },
+                ..input(&[&node], "")
+            });
             assert!(parts[0].contains(&format!("{shown}回答过长，后文缺失）")), "{}", parts[0]);
         }
     }
