@@ -208,10 +208,10 @@ impl Group {
     fn again(&mut self, firing: &[Identity], flap_window: Duration, now: Instant) -> Option<Result<Recall, Outcome>> {
         // Whether it is within the window was judged when they fired.
         let explained = self.explained(firing)?;
-        let mut undelivered =
-            firing.iter().filter_map(|alert| self.state(alert)).filter(|state| state.delivered.is_none());
-        let most = undelivered.clone().max_by_key(|state| state.times())?;
-        if undelivered.any(|state| state.times() < 2) {
+        let states = firing.iter().filter_map(|alert| Some((*alert, self.state(alert)?)));
+        let mut undelivered = states.filter(|(_, state)| state.delivered.is_none());
+        let (alert, most) = undelivered.clone().max_by_key(|(_, state)| state.times())?;
+        if undelivered.any(|(_, state)| state.times() < 2) {
             return None;
         }
         let Flapping { last, is_held, .. } = **most.flapping.as_ref()?;
@@ -225,7 +225,7 @@ impl Group {
             return Some(Err(Outcome::new(Reason::Flapping, "it fires again and again; held back until it stays")));
         }
         let in_brief = count >= LINE_FROM && !is_held && explained.is_delivered.load(Ordering::Relaxed);
-        let occasion = Some(Occasion::Again { count, window: flap_window, last });
+        let occasion = Some(Occasion::Again { alert, count, window: flap_window, last });
         Some(Ok(Recall::Explained { explained, occasion, in_brief }))
     }
 
@@ -652,6 +652,26 @@ mod tests {
         group.recovers(21, 22);
         let joins = post(&["a", "b"], &[], "2026-11-23T03:23:00Z", "");
         assert_eq!(group.seen(&joins, 23 * MINUTE), unexplained(&[]), "one that joins is news");
+    }
+
+    #[test]
+    fn one_of_a_group_that_fires_again_is_named() {
+        let group = OneGroup::new();
+        let (both, one_left) =
+            (post(&["a", "b"], &[], "2026-11-23T03:00:00Z", ""), post(&["a"], &["b"], "2026-11-23T03:00:00Z", ""));
+        assert_eq!(group.seen(&both, Duration::ZERO), unexplained(&[]));
+        group.explain(&both, Duration::ZERO);
+        group.0.mark_delivered(&group.1, &both.firing, Delivered::Explained, group.2);
+        assert_eq!(group.seen(&one_left, MINUTE), AlreadyDelivered);
+        let mut again_both = both;
+        let again = post(&["b"], &[], "2026-11-23T03:02:00Z", "").firing[0];
+        let others = again_both.firing.iter().filter(|alert| alert.fingerprint != again.fingerprint);
+        let mut firing: Vec<_> = others.copied().chain([again]).collect();
+        firing.sort();
+        again_both.firing = firing.into();
+        let seen = group.seen(&again_both, 2 * MINUTE);
+        let Seen::Explained(Some(Occasion::Again { alert, count: 2, .. }), false) = seen else { panic!("{seen:?}") };
+        assert_eq!(alert, again);
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub struct Notification {
     /// How many others fire, by severity and name, the worst first.
     pub omitted: Vec<Kind>,
     /// Every alert that fires: sorted, each once.
-    pub(crate) firing: Arc<[Identity]>,
+    pub firing: Arc<[Identity]>,
     /// Every alert that has recovered by its status.
     pub(crate) recovered: Vec<Identity>,
     /// Names of the first alerts that fire and are left out all the same, for their summary begins with `[RESOLVED]`.

@@ -8,7 +8,7 @@ use jiff::tz::Offset;
 
 use super::target::{Targets, common_labels, name_among, shown_labels, targets};
 use super::{Occasion, Reused, text};
-use crate::alertmanager::{Alert, Notification, Pair, worst_first};
+use crate::alertmanager::{Alert, Identity, Notification, Pair, worst_first};
 use crate::prometheus::Facts;
 
 /// One name or label value gets at most this many bytes; longer ones are generated, and no help to a reader.
@@ -43,6 +43,11 @@ impl Clock {
             "%Y-%m-%d %H:%M"
         };
         time.strftime(pattern).to_string()
+    }
+
+    /// When an alert that fires again began.
+    fn start(self, alert: Identity) -> String {
+        self.time(Timestamp::from_millisecond(alert.start).unwrap_or_default())
     }
 
     /// `截至 03:19 已持续 35 分钟`: how long it is since `time`, by the minutes of the clock, as a reader counts. It stays true
@@ -156,19 +161,29 @@ impl<'a> Alerts<'a> {
 
     /// `触发：02:44，截至 03:19 已持续 35 分钟`, `触发：03:02，1 小时内第 2 次（上次 02:31 至 02:44）`.
     fn begun(&self, clock: Clock, reused: Option<Reused<'_>>) -> Option<String> {
-        let since = self.since()?;
-        let earliest = if self.count() > 1 { "最早 " } else { "" };
-        let lasts = match reused.map(|reused| reused.occasion) {
-            Some(Occasion::Again { count, window, last }) => {
-                let last = last.map_or_else(String::new, |last| {
-                    let to = last.to.map_or_else(String::new, |to| format!(" 至 {}", clock.time(to)));
-                    format!("（上次 {}{to}）", clock.time(last.from))
-                });
-                format!("{}{last}", times(count, window))
-            }
-            Some(Occasion::Repeat) | None => clock.lasts(since),
+        let (since, is_one) = (self.since()?, self.count() == 1);
+        let earliest = if is_one { "" } else { "最早 " };
+        let begun = format!("触发：{earliest}{}，", clock.time(since));
+        let Some(Occasion::Again { alert, count, window, last }) = reused.map(|reused| reused.occasion) else {
+            return Some(begun + &clock.lasts(since));
         };
-        Some(format!("触发：{earliest}{}，{lasts}", clock.time(since)))
+        let last = last.map_or_else(String::new, |last| {
+            let to = last.to.map_or_else(String::new, |to| format!(" 至 {}", clock.time(to)));
+            format!("（上次 {}{to}）", clock.time(last.from))
+        });
+        let again = times(count, window) + &last;
+        if is_one {
+            return Some(begun + &again);
+        }
+        let (lasts, name, start) = (clock.lasts(since), self.name_of(alert), clock.start(alert));
+        Some(format!("{begun}{lasts}；{name} {start} 又触发，{again}"))
+    }
+
+    /// The name of one of several alerts.
+    fn name_of(&self, alert: Identity) -> String {
+        let alert = self.alerts.iter().find(|other| other.identity() == alert);
+        let name = alert.and_then(|alert| name_among(alert, &self.alerts, &self.common));
+        name.filter(|name| !name.is_empty()).unwrap_or_else(|| "其中一条".into())
     }
 }
 
@@ -254,17 +269,19 @@ pub(crate) fn brief(
 ) -> String {
     let alerts = Alerts::new(notifications);
     let how_often = match reused.occasion {
-        Occasion::Again { count, window, .. } => times(count, window),
+        Occasion::Again { alert, count, window, .. } => {
+            let name = if alerts.count() > 1 { alerts.name_of(alert) + " " } else { String::new() };
+            format!("{name}{}，最近 {}", times(count, window), clock.start(alert))
+        }
         Occasion::Repeat => String::new(),
     };
-    let since = alerts.since().map_or_else(String::new, |since| format!("，最近 {}", clock.time(since)));
     let advice = match silence {
         _ if notifications.iter().any(|notification| notification.is_urgent()) => "确认是误报再调整阈值或 for".into(),
         "" => "可先静默，再调整阈值或 for".into(),
         link => format!("可先 {link}，再调整阈值或 for"),
     };
     format!(
-        "{}，{how_often}{since}；分析见 {} 的消息 {}。{advice}。 {id}",
+        "{}，{how_often}；分析见 {} 的消息 {}。{advice}。 {id}",
         text::disarmed(&alerts.title("反复触发：")),
         clock.time(reused.at),
         reused.id
@@ -626,14 +643,43 @@ mod tests {
                 "（上次 15:00 至 15:13）",
             ),
         ] {
-            let again = Occasion::Again { count: 2, window, last };
+            let alert = notification(FIRING).firing[0];
+            let again = Occasion::Again { alert, count: 2, window, last };
             assert_eq!(head(FIRING, Some(again)), format!("【warning】A a\n触发：16:00，1 小时内第 2 次{expected}"));
         }
     }
 
+    /// Fault: the group's first start and all of its alerts stood for the one that fires again.
+    #[test]
+    fn one_of_several_that_fires_again_is_named() {
+        let alert = |instance, start| {
+            let labels = format!(r#"{{"alertname":"A","severity":"warning","instance":"{instance}"}}"#);
+            format!(r#"{{"labels":{labels},"fingerprint":"{instance}","startsAt":"2026-11-23T{start}:00Z"}}"#)
+        };
+        let json = format!(r#"{{"alerts":[{},{}]}}"#, alert("a:1", "08:00"), alert("b:1", "10:58"));
+        let again = |alert| Occasion::Again { alert, count: 3, window: Duration::from_secs(3600), last: None };
+        let group = notification(&json);
+        let b = group.alerts.iter().find(|alert| alert.label("instance") == "b:1").unwrap().identity();
+        assert!(
+            head(&json, Some(again(b)))
+                .contains("\n触发：最早 16:00，截至 19:00 已持续 3 小时；b 18:58 又触发，1 小时内第 3 次"),
+            "{}",
+            head(&json, Some(again(b)))
+        );
+        let reused =
+            |alert| Reused { id: "#2b7710", at: at("2026-11-23T07:33:00Z"), value: "", occasion: again(alert) };
+        let line = brief(&[&group], clock(), reused(b), "", "#b81f02");
+        assert!(line.starts_with("【warning】反复触发：A 2 条，b 1 小时内第 3 次，最近 18:58；"), "{line}");
+        let unknown = Identity { fingerprint: 1, ..b };
+        assert!(
+            brief(&[&group], clock(), reused(unknown), "", "").contains("，其中一条 1 小时内第 3 次，最近 18:58；")
+        );
+    }
+
     #[test]
     fn line_about_what_comes_and_goes_names_the_message_with_its_analysis() {
-        let occasion = Occasion::Again { count: 3, window: Duration::from_secs(5400), last: None };
+        let alert = notification(FIRING).firing[0];
+        let occasion = Occasion::Again { alert, count: 3, window: Duration::from_secs(5400), last: None };
         let reused = Reused { id: "#2b7710", at: at("2026-11-23T07:33:00Z"), value: "", occasion };
         let firing = notification(FIRING);
         assert_eq!(

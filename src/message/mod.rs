@@ -16,7 +16,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::Offset;
 
-use crate::alertmanager::Notification;
+use crate::alertmanager::{Identity, Notification};
 use crate::prometheus::Facts;
 use header::{Clock, Header};
 use invented::Invented;
@@ -83,9 +83,11 @@ pub struct Reused<'a> {
 pub enum Occasion {
     /// The same alerts still fire.
     Repeat,
-    /// They fire again.
+    /// They fire again, or some of them.
     Again {
-        /// How often they have fired since they were explained, the first time included.
+        /// The one that has fired the most often.
+        alert: Identity,
+        /// How often it has fired since it was explained, the first time included.
         count: u16,
         /// Within this time.
         window: Duration,

@@ -119,6 +119,7 @@ impl Answer {
     fn parts(&self, case: &Case) -> Vec<String> {
         let at = |time: &str| format!("2026-11-23T{time}:00+08:00").parse().unwrap();
         let again = |count| Occasion::Again {
+            alert: *case.notifications[0].firing.last().unwrap(),
             count,
             window: Duration::from_secs(3600),
             last: Some(Firing { from: at("02:31"), to: Some(at("02:44")) }),
