@@ -10,9 +10,9 @@ use crate::outcome::{Held, Outcome, Reason};
 const TRANSIENT_JOBS: u32 = 5;
 /// How long transient failures keep it open.
 const TRANSIENT_OPEN: Duration = Duration::from_secs(30);
-/// How long a frequency limit (45009) keeps it open: the limit is a minute's or an hour's, and a call a minute costs nothing.
+/// How long a frequency limit (45009) keeps it open, longer each time: the limit is a minute's, then an hour's.
 /// <https://developer.work.weixin.qq.com/document/path/90312>
-const LIMIT_OPEN: Duration = Duration::from_secs(60);
+const LIMIT_OPEN: [Duration; 3] = [Duration::from_secs(60), Duration::from_secs(5 * 60), Duration::from_secs(60 * 60)];
 
 /// What a failure says about the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub(crate) struct CircuitBreaker {
 struct BreakerState {
     /// Jobs that failed with [`Severity::Transient`] since the last success.
     transient_jobs: u32,
+    /// Frequency limits since the last success.
+    limits: usize,
     open: Option<Open>,
 }
 
@@ -152,7 +154,8 @@ impl Permit<'_> {
         is_closed
     }
 
-    /// The job failed. One that started before the breaker opened does not prolong it.
+    /// The job failed. One that started before the breaker opened does not prolong it, and a limit that two jobs met counts
+    /// once.
     pub(crate) fn failed(&self, failure: &Outcome, severity: Severity, now: Instant) {
         let mut state = self.breaker.lock();
         let is_probe = self.probe.is_some();
@@ -168,7 +171,10 @@ impl Permit<'_> {
                 }
                 TRANSIENT_OPEN
             }
-            Severity::Limit => LIMIT_OPEN,
+            Severity::Limit => {
+                state.limits += 1;
+                LIMIT_OPEN[state.limits.min(LIMIT_OPEN.len()) - 1]
+            }
             Severity::Lasting(open_for) => open_for,
         };
         #[cfg(debug_assertions)]
@@ -223,7 +229,10 @@ mod tests {
         limited.failed(&refused(), Severity::Limit, start);
         older.succeeded();
         assert!(breaker.acquire(start).is_err());
-        assert!(breaker.acquire(start + LIMIT_OPEN).is_ok());
+        let probe = breaker.acquire(start + LIMIT_OPEN[0]).unwrap();
+        probe.failed(&refused(), Severity::Limit, start + LIMIT_OPEN[0]);
+        drop(probe);
+        assert!(breaker.acquire(start + 2 * LIMIT_OPEN[0]).is_err(), "longer, the second time");
     }
 
     #[test]
@@ -293,13 +302,13 @@ mod tests {
     }
 
     #[test]
-    fn frequency_limit_opens_it_for_a_minute_each_time() {
+    fn frequency_limits_open_it_longer_each_time() {
         let (breaker, mut now) = (CircuitBreaker::new("test"), Instant::now());
         let failure = Outcome::new(Reason::RateLimited, "45009");
-        for _ in 0..3 {
+        for seconds in [60, 300, 3600, 3600] {
             breaker.acquire(now).unwrap().failed(&failure, Severity::Limit, now);
-            assert!(breaker.acquire(now + LIMIT_OPEN - Duration::from_secs(1)).is_err());
-            now += LIMIT_OPEN;
+            assert!(breaker.acquire(now + Duration::from_secs(seconds - 1)).is_err(), "{seconds}");
+            now += Duration::from_secs(seconds);
         }
     }
 
