@@ -73,38 +73,37 @@ impl<R: Read> Mended<R> {
     /// Mends all of `rest` but the last bytes, which may be the beginning of a pair, and returns these.
     fn mend<'t>(&mut self, mut rest: &'t str) -> &'t str {
         while rest.len() >= PAIR || (self.is_ended && !rest.is_empty()) {
-            let length = match self.text {
-                Some(before) if !rest.starts_with('"') => self.mend_inside_text(before, rest),
-                Some(_) => self.mend_outside_text(rest, 1),
-                None => self.mend_outside_text(rest, 0),
+            let (length, mended) = match self.text {
+                None => {
+                    let length = rest.find('"').map_or(rest.len(), |at| at + 1);
+                    let outside = rest.get(..length).unwrap_or_default();
+                    self.text = outside.ends_with('"').then_some(0);
+                    (length, outside)
+                }
+                Some(_) if rest.starts_with('"') => {
+                    self.text = None;
+                    (1, "\"")
+                }
+                Some(before) => self.mend_piece(before, rest),
             };
+            self.mended.get_mut().extend_from_slice(mended.as_bytes());
             rest = rest.get(length..).unwrap_or_default();
         }
         rest
     }
 
-    /// Takes what stands outside of texts, up to the quote that begins the next one, and returns its bytes. `start` is
-    /// behind the quote that ends a text.
-    fn mend_outside_text(&mut self, rest: &str, start: usize) -> usize {
-        let quote = rest.get(start..).and_then(|rest| rest.find('"'));
-        let length = quote.map_or(rest.len(), |at| start + at + 1);
-        self.text = quote.map(|_| 0);
-        self.mended.get_mut().extend_from_slice(rest.get(..length).unwrap_or_default().as_bytes());
-        length
-    }
-
-    /// Takes the first piece of what stands within a text, of which `before` bytes were taken, and returns its bytes.
-    fn mend_inside_text(&mut self, before: usize, rest: &str) -> usize {
+    /// The bytes of the first piece of what stands within a text, of which `before` bytes were taken, and what is kept of
+    /// it.
+    fn mend_piece<'t>(&mut self, before: usize, rest: &'t str) -> (usize, &'t str) {
         let (length, replacement) = piece(rest);
         let piece = replacement.or(rest.get(..length)).unwrap_or_default();
         let room = self.text_bytes.saturating_sub(before);
         let is_whole = piece.len() <= room;
         let fitting = if is_whole || !piece.starts_with('\\') { piece.floor_char_boundary(room) } else { 0 };
-        self.mended.get_mut().extend_from_slice(&piece.as_bytes()[..fitting]);
         self.repairs += usize::from(replacement.is_some()) + usize::from(!is_whole && before <= self.text_bytes);
         // Once a piece has not fitted, there is no room for another one.
         self.text = Some(before + piece.len());
-        length
+        (length, piece.get(..fitting).unwrap_or_default())
     }
 }
 

@@ -259,10 +259,9 @@ impl Alert {
     /// What it is known by.
     pub(crate) fn identity(&self) -> Identity {
         let start = self.starts_at.map_or(0, Timestamp::as_millisecond);
-        let hash = |text: &str| fnv(text.bytes());
-        let of_both = |(labels, texts)| hash(labels) >> 32 << 32 | hash(texts) >> 32;
-        let fingerprint = self.fingerprint.split_once(OF_TEXTS).map_or_else(|| hash(&self.fingerprint), of_both);
-        Identity { fingerprint, start }
+        let labels = self.fingerprint.split(OF_TEXTS).next().unwrap_or_default();
+        let [of_labels, of_all] = [labels, &self.fingerprint].map(|text| fnv(text.bytes()));
+        Identity { fingerprint: of_labels >> 32 << 32 | of_all & u64::from(u32::MAX), start }
     }
 
     /// About how many bytes it takes in memory.

@@ -17,7 +17,7 @@ use crate::message::Cut;
 use crate::outcome::{Outcome, Reason};
 use crate::prompt::ChatMessage;
 use crate::secret::Secret;
-use crate::upstream::{self, Call, CallError, CallErrorKind, Client, Credential, Received, Reuse, Severity, quote};
+use crate::upstream::{self, Call, CallError, Client, Credential, IDLE_CONNECTIONS, Received, Severity, quote};
 use answer::Answer;
 use errors::ApiError;
 
@@ -159,9 +159,8 @@ impl Failure {
 
     /// There is no answer, or it broke off.
     fn broken(error: &CallError) -> Self {
-        let reason = if error.kind == CallErrorKind::TimedOut { Reason::Timeout } else { Reason::Transient };
-        let pause = if error.kind == CallErrorKind::Closed { Duration::ZERO } else { BACKOFF };
-        Self { pause, ..Self::new(reason, format!("DeepSeek: {}", error.text)) }
+        let reason = if error.is_late { Reason::Timeout } else { Reason::Transient };
+        Self::new(reason, format!("DeepSeek: {}", error.text))
     }
 
     /// The endpoint answered an error, with this status or within a success.
@@ -169,7 +168,7 @@ impl Failure {
         let (reason, hint) = error.meaning(status, model);
         let (text, colon) = (quote(&error.text, &[key]), if hint.is_empty() { "" } else { "; " });
         let text = format!("DeepSeek answered {status}: {text}{colon}{hint}");
-        let pause = retry_after.unwrap_or(BACKOFF);
+        let pause = retry_after.unwrap_or_default().max(BACKOFF);
         Self { pause, is_unknown: reason.is_none(), ..Self::new(reason.unwrap_or(Reason::Prompt), text) }
     }
 }
@@ -187,7 +186,7 @@ impl DeepSeek {
     /// Connects to nothing yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let client = Client::new(&settings.upstream, Reuse::Yes);
+        let client = Client::new(&settings.upstream, IDLE_CONNECTIONS);
         Self { client, settings, refuses_usage: AtomicBool::new(false) }
     }
 
@@ -230,9 +229,7 @@ impl DeepSeek {
                     continue;
                 }
                 let retry = if failure.outcome.reason == Reason::Timeout { &mut stalls } else { &mut failures };
-                // Only the first retry may come without a pause.
-                let first = if *retry == 0 { failure.pause } else { failure.pause.max(BACKOFF) };
-                let pause = upstream::backoff(first, *retry);
+                let pause = upstream::backoff(failure.pause, *retry);
                 // A call without any time left would only hide the failure.
                 let fits = failure.pause <= MAX_RETRY_AFTER && Instant::now() + pause < deadline;
                 if *retry < failure.retries && fits {

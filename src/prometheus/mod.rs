@@ -19,7 +19,7 @@ use crate::alertmanager::{Alert, Labels, Notification};
 use crate::outcome::{Outcome, Reason};
 use crate::percent;
 use crate::secret::Secret;
-use crate::upstream::{self, CallErrorKind, CircuitBreaker, Client, Credential, Reuse, Sent, Severity};
+use crate::upstream::{self, CircuitBreaker, Client, Credential, IDLE_CONNECTIONS, Sent, Severity};
 use expression::Comparison;
 
 /// Time for one query.
@@ -166,7 +166,7 @@ impl Prometheus {
     /// A client. Nothing is asked yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let (client, breaker) = (Client::new(&settings.upstream, Reuse::Yes), CircuitBreaker::new("prometheus"));
+        let (client, breaker) = (Client::new(&settings.upstream, IDLE_CONNECTIONS), CircuitBreaker::new("prometheus"));
         Self { client, settings, breaker }
     }
 
@@ -240,7 +240,7 @@ impl Queries<'_> {
         let (authorization, deadline) = (header.as_ref(), self.deadline.min(Instant::now() + QUERY));
         let call = upstream::Call { url, authorization, json: None, max_bytes: MAX_ANSWER_BYTES, deadline };
         let received = client.call(&call).map_err(|error| {
-            if error.kind == CallErrorKind::TimedOut || error.sent != Sent::Yes {
+            if error.is_late || error.sent != Sent::Yes {
                 self.deadline = Instant::now();
             }
             error.text

@@ -33,7 +33,7 @@ const SEND_BODY: Duration = Duration::from_secs(30);
 /// How long an idle connection is reused. Short, since one that the server closes as a request arrives costs a retry.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(15);
 /// Idle connections kept for an upstream: one a worker is all that can be used.
-const IDLE_CONNECTIONS: usize = 64;
+pub(crate) const IDLE_CONNECTIONS: usize = 64;
 /// Bytes of a connection's buffers, and the bound of an answer's head. With ureq's 128 KiB, 64 connections would keep
 /// 32 MiB.
 const BUFFER: usize = 16 * 1024;
@@ -228,15 +228,6 @@ pub(crate) fn read_text(path: &Path, max_bytes: u64) -> Result<String, String> {
     })
 }
 
-/// Whether a connection may serve a second call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reuse {
-    Yes,
-    /// An idle connection may turn out closed when the request is on its way; a robot, which has no duplicate check,
-    /// could not send it again.
-    No,
-}
-
 /// The HTTP client of one upstream.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -332,9 +323,7 @@ impl Pieces {
     pub(crate) fn next(&self, until: Instant) -> Result<Vec<u8>, CallError> {
         match self.0.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(piece) => piece.map_err(|error| describe(&error.into(), Sent::Yes)),
-            Err(RecvTimeoutError::Timeout) => {
-                Err(CallError { kind: CallErrorKind::TimedOut, ..CallError::of_answer(LATE) })
-            }
+            Err(RecvTimeoutError::Timeout) => Err(CallError { is_late: true, ..CallError::of_answer(LATE) }),
             Err(RecvTimeoutError::Disconnected) => Err(CallError::of_answer(PANICKED)),
         }
     }
@@ -354,7 +343,8 @@ fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CallError {
     pub(crate) sent: Sent,
-    pub(crate) kind: CallErrorKind,
+    /// Whether the call's deadline has passed.
+    pub(crate) is_late: bool,
     /// One line without the address, which may hold a secret.
     pub(crate) text: String,
 }
@@ -362,7 +352,7 @@ pub(crate) struct CallError {
 impl CallError {
     /// The answer began, and is no use.
     pub(crate) fn of_answer(text: impl Into<String>) -> Self {
-        Self { sent: Sent::Yes, kind: CallErrorKind::Other, text: text.into() }
+        Self { sent: Sent::Yes, is_late: false, text: text.into() }
     }
 }
 
@@ -376,20 +366,10 @@ pub(crate) enum Sent {
     Unknown,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CallErrorKind {
-    /// The connection ended before an answer, as an idle one does that the server closes when a request arrives. A retry
-    /// need not wait.
-    Closed,
-    /// The call's deadline has passed.
-    TimedOut,
-    Other,
-}
-
 impl Client {
-    pub(crate) fn new(settings: &Settings, reuse: Reuse) -> Self {
+    /// Up to `idle` connections are kept for a second call.
+    pub(crate) fn new(settings: &Settings, idle: usize) -> Self {
         let roots = settings.roots.clone().map_or(RootCerts::WebPki, |Roots(roots)| roots);
-        let idle = if reuse == Reuse::Yes { IDLE_CONNECTIONS } else { 0 };
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -472,36 +452,34 @@ impl Client {
 /// with [`NO_CONNECTION`] is the fault of the proxy, if there is one.
 #[expect(clippy::wildcard_enum_match_arm, reason = "errors of packages gain variants, which the last arm describes")]
 fn describe(error: &ureq::Error, sent: Sent) -> CallError {
-    use CallErrorKind::{Closed, Other, TimedOut};
     use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, InvalidData, UnexpectedEof};
-    let unconnected = |why: &str| (Other, format!("{NO_CONNECTION}: {why}"));
-    let (kind, text) = match error {
+    let unconnected = |why: &str| format!("{NO_CONNECTION}: {why}");
+    let text = match error {
         ureq::Error::Timeout(ureq::Timeout::Resolve) => unconnected("the name could not be resolved in time"),
         ureq::Error::Timeout(ureq::Timeout::Connect) => unconnected("no answer in time"),
-        ureq::Error::Timeout(_) => (TimedOut, LATE.into()),
+        ureq::Error::Timeout(_) => LATE.into(),
         ureq::Error::HostNotFound => unconnected(NO_SUCH_NAME),
         ureq::Error::ConnectProxyFailed(why) => unconnected(why),
-        ureq::Error::BodyExceedsLimit(limit) => (Other, format!("the answer is larger than {limit} bytes")),
-        ureq::Error::LargeResponseHeader(..) => (Other, "the answer's head is too large".into()),
-        ureq::Error::Protocol(_) => (Other, "the answer is not HTTP, or broke off".into()),
+        ureq::Error::BodyExceedsLimit(limit) => format!("the answer is larger than {limit} bytes"),
+        ureq::Error::LargeResponseHeader(..) => "the answer's head is too large".into(),
+        ureq::Error::Protocol(_) => "the answer is not HTTP, or broke off".into(),
         ureq::Error::Io(error) => match error.kind() {
             ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof => {
-                let kind = if sent == Sent::Yes { Other } else { Closed };
-                (kind, "the connection was closed before the whole answer".into())
+                "the connection was closed before the whole answer".into()
             }
             // rustls' errors arrive as these, such as one of a certificate that does not verify.
             InvalidData => {
                 let text = format!("TLS failed: {error}");
                 let hint = TLS_HINTS.iter().find(|(word, _)| text.contains(word)).map_or("", |(_, hint)| hint);
-                (Other, text + hint)
+                text + hint
             }
             // std has no kind for a failed lookup, only these words.
             _ if error.to_string().starts_with("failed to lookup address") => unconnected(NO_SUCH_NAME),
             kind => unconnected(&kind.to_string()),
         },
-        _ => (Other, "the HTTP client failed".into()),
+        _ => "the HTTP client failed".into(),
     };
-    CallError { sent, kind, text }
+    CallError { sent, is_late: text == LATE, text }
 }
 
 /// The pause before the retry with this number, from 0: doubled each time, and up to a half longer by chance, so that
@@ -562,7 +540,7 @@ mod tests {
     fn post(url: &str, json: &[u8], time: Duration) -> Result<Received, CallError> {
         let (url, deadline) = (Secret::new(url), Instant::now() + time);
         let call = Call { url: &url, authorization: None, json: Some(json), max_bytes: 1024 * 1024, deadline };
-        Client::new(&Settings::default(), Reuse::Yes).call(&call)
+        Client::new(&Settings::default(), IDLE_CONNECTIONS).call(&call)
     }
 
     /// Serves one connection.
@@ -588,17 +566,15 @@ mod tests {
 
     #[test]
     fn failed_call_knows_whether_the_request_was_sent() {
-        use CallErrorKind::{Closed, Other, TimedOut};
-        let rows: [(&str, &str, Serve, Sent, CallErrorKind, &str); 10] = [
+        let rows: [(&str, &str, Serve, Sent, &str); 10] = [
             (
                 "silent in the handshake",
                 "https",
                 |stream| stream.read_to_end(&mut Vec::new()).map(drop),
                 Sent::No,
-                TimedOut,
                 "in time",
             ),
-            ("closed in the handshake", "https", |_| Ok(()), Sent::No, Closed, "closed"),
+            ("closed in the handshake", "https", |_| Ok(()), Sent::No, "closed"),
             (
                 "no TLS",
                 "https",
@@ -607,17 +583,9 @@ mod tests {
                     stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
                 },
                 Sent::No,
-                Other,
                 "does not speak TLS",
             ),
-            (
-                "silent",
-                "http",
-                |stream| stream.read_to_end(&mut Vec::new()).map(drop),
-                Sent::Unknown,
-                TimedOut,
-                "in time",
-            ),
+            ("silent", "http", |stream| stream.read_to_end(&mut Vec::new()).map(drop), Sent::Unknown, "in time"),
             (
                 "reset after the request",
                 "http",
@@ -626,10 +594,9 @@ mod tests {
                     stream.read_exact(&mut [0; 16])
                 },
                 Sent::Unknown,
-                Closed,
                 "closed",
             ),
-            ("closed after the request", "http", |stream| read_request(stream, JSON), Sent::Unknown, Closed, "closed"),
+            ("closed after the request", "http", |stream| read_request(stream, JSON), Sent::Unknown, "closed"),
             (
                 "closed in the head",
                 "http",
@@ -638,7 +605,6 @@ mod tests {
                     stream.write_all(b"HTTP/1.1 200 OK\r\nContent-")
                 },
                 Sent::Unknown,
-                Closed,
                 "closed",
             ),
             (
@@ -649,7 +615,6 @@ mod tests {
                     stream.write_all(b"220 mail.example ESMTP\r\n")
                 },
                 Sent::Unknown,
-                Other,
                 "not HTTP",
             ),
             (
@@ -660,7 +625,6 @@ mod tests {
                     stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
                 },
                 Sent::Yes,
-                Other,
                 "closed",
             ),
             (
@@ -672,13 +636,12 @@ mod tests {
                     stream.read_to_end(&mut Vec::new()).map(drop)
                 },
                 Sent::Yes,
-                TimedOut,
                 "in time",
             ),
         ];
-        for (name, scheme, serve, sent, kind, text) in rows {
+        for (name, scheme, serve, sent, text) in rows {
             let error = post(&format!("{scheme}://{}/", server(serve)), JSON, Duration::from_millis(700)).unwrap_err();
-            assert_eq!((error.sent, error.kind), (sent, kind), "{name}: {}", error.text);
+            assert_eq!((error.sent, error.is_late), (sent, text == "in time"), "{name}: {}", error.text);
             assert!(error.text.contains(text), "{name}: {}", error.text);
         }
         let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -688,11 +651,11 @@ mod tests {
             ("https://no-such-name.invalid/".into(), "cannot be resolved"),
         ] {
             let error = post(&url, JSON, Duration::from_secs(20)).unwrap_err();
-            assert_eq!((error.sent, error.kind), (Sent::No, Other), "{url}: {}", error.text);
+            assert_eq!((error.sent, error.is_late), (Sent::No, false), "{url}: {}", error.text);
             assert!(error.text.contains(text), "{url}: {}", error.text);
         }
         let error = post(&format!("http://{nobody}/"), JSON, Duration::ZERO).unwrap_err();
-        assert_eq!((error.sent, error.kind), (Sent::No, TimedOut), "{}", error.text);
+        assert_eq!((error.sent, error.is_late), (Sent::No, true), "{}", error.text);
     }
 
     #[test]
@@ -746,11 +709,11 @@ mod tests {
         });
         let (url, deadline) = (Secret::new(format!("http://{address}/")), Instant::now() + Duration::from_secs(20));
         let call = Call { url: &url, authorization: None, json: Some(JSON), max_bytes: 9, deadline };
-        let client = Client::new(&Settings::default(), Reuse::Yes);
+        let client = Client::new(&Settings::default(), IDLE_CONNECTIONS);
         let pieces = client.open(&call, deadline).unwrap().pieces().unwrap();
         assert_eq!(pieces.next(deadline).unwrap(), b"ab");
         let error = pieces.next(Instant::now() + Duration::from_millis(100)).unwrap_err();
-        assert_eq!((error.kind, error.sent), (CallErrorKind::TimedOut, Sent::Yes));
+        assert_eq!((error.is_late, error.sent), (true, Sent::Yes));
         assert_eq!(pieces.next(deadline).unwrap(), b"cd");
         assert_eq!(pieces.next(deadline).unwrap(), b"", "the end");
     }
@@ -766,9 +729,9 @@ mod tests {
             max_bytes: 9,
             deadline: started + Duration::from_secs(20),
         };
-        let client = Client::new(&Settings::default(), Reuse::Yes);
+        let client = Client::new(&Settings::default(), IDLE_CONNECTIONS);
         let error = client.open(&call, started + Duration::from_millis(300)).err().unwrap();
-        assert_eq!((error.kind, error.sent), (CallErrorKind::TimedOut, Sent::Unknown));
+        assert_eq!((error.is_late, error.sent), (true, Sent::Unknown));
         assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     }
 
@@ -787,7 +750,7 @@ mod tests {
         });
         for (proxy, words) in [(dead, "refused"), (closed, "407")] {
             let proxy = Some(ProxyRoute::parse(&format!("http://u:hunter2@{proxy}")).unwrap());
-            let client = Client::new(&Settings { proxy, prefix: "DEEPSEEK", ..Settings::default() }, Reuse::Yes);
+            let client = Client::new(&Settings { proxy, prefix: "DEEPSEEK", ..Settings::default() }, IDLE_CONNECTIONS);
             let (url, deadline) = (Secret::new("https://api.invalid/"), Instant::now() + Duration::from_secs(20));
             let error = client
                 .call(&Call { url: &url, authorization: None, json: None, max_bytes: 9, deadline })

@@ -19,7 +19,7 @@ use crate::outcome::{Outcome, Reason};
 use crate::percent;
 use crate::secret::Secret;
 use crate::upstream::{
-    self, Call, CallError, CallErrorKind, CircuitBreaker, Client, Credential, Received, Reuse, Sent, Severity, quote,
+    self, Call, CallError, CircuitBreaker, Client, Credential, IDLE_CONNECTIONS, Received, Sent, Severity, quote,
 };
 use errcode::{Class, ROWS, Row};
 use token::{AccessToken, SharedToken};
@@ -120,11 +120,6 @@ pub(crate) fn is_name(user: &str) -> bool {
 }
 
 impl Recipients {
-    /// Whether WeCom knows none of them.
-    pub(crate) fn are_only_names(&self) -> bool {
-        self.toparty.is_empty() && self.totag.is_empty() && self.touser.split('|').all(is_name)
-    }
-
     fn lists(&self) -> [(&'static str, &str); 3] {
         [("touser", &self.touser), ("toparty", &self.toparty), ("totag", &self.totag)]
     }
@@ -221,9 +216,11 @@ impl WeCom {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let Settings { upstream, api_url, account, recipients } = settings;
-        let reuse = if matches!(account, Account::App { .. }) { Reuse::Yes } else { Reuse::No };
+        // An idle connection may turn out closed when the request is on its way, and a robot, which has no duplicate check,
+        // could not send it again.
+        let idle = if matches!(account, Account::App { .. }) { IDLE_CONNECTIONS } else { 0 };
         Self {
-            client: Client::new(&upstream, reuse),
+            client: Client::new(&upstream, idle),
             api_url,
             account,
             recipients,
@@ -327,8 +324,7 @@ impl WeCom {
             // answer without an errcode is a proxy's, which may have lost WeCom's own.
             let is_unsent = matches!(received, Err(CallError { sent: Sent::No, .. }));
             let may_repeat = self.is_app() || is_unsent || answered.errcode.is_some();
-            let is_stale = retry == 0 && matches!(received, Err(CallError { kind: CallErrorKind::Closed, .. }));
-            let pause = if is_stale { Duration::ZERO } else { upstream::backoff(BACKOFF, retry) };
+            let pause = upstream::backoff(BACKOFF, retry);
             if !(may_pass && may_repeat) || retry == RETRIES || Instant::now() + pause >= deadline {
                 return answered;
             }
@@ -387,10 +383,10 @@ impl<'p> Answered<'p> {
         let without_errcode = |class, errmsg| Self { api, class, errcode: None, errmsg, fields: Value::Null };
         let Received { status, body, .. } = match received {
             Ok(received) => received,
-            Err(CallError { kind: CallErrorKind::TimedOut, text, .. }) => {
-                return without_errcode(Class::Timeout, text.clone());
+            Err(CallError { is_late, text, .. }) => {
+                let class = if *is_late { Class::Timeout } else { Class::Transient };
+                return without_errcode(class, text.clone());
             }
-            Err(CallError { text, .. }) => return without_errcode(Class::Transient, text.clone()),
         };
         let fields: Value = serde_json::from_slice(body).unwrap_or_default();
         let Some(errcode) = integer(&fields["errcode"]).filter(|_| (200..300).contains(status)) else {

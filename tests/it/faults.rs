@@ -162,7 +162,7 @@ fn closed_port() -> SocketAddr {
 }
 
 #[test]
-fn stale_connection_is_retried_at_once() {
+fn stale_connection_is_retried_within_a_second() {
     for upstream in [Upstream::DeepSeek, Upstream::Send] {
         let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
         match upstream {
@@ -192,7 +192,7 @@ fn stale_connection_is_retried_at_once() {
         let most = if upstream == Upstream::DeepSeek { 0 } else { 1 };
         for pair in times.windows(2).filter(|pair| pair[0].0 > most) {
             let pause = pair[1].1 - pair[0].1;
-            assert!(pause < Duration::from_millis(250), "{upstream:?}: {pause:?} to the retry");
+            assert!(pause < Duration::from_secs(1), "{upstream:?}: {pause:?} to the retry");
         }
     }
 }

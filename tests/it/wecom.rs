@@ -390,11 +390,17 @@ fn recipients_that_wecom_does_not_know_fall_back_to_the_default_ones() {
 fn name_in_a_url_leads_to_the_default_recipients() {
     for query in ["touser=%E5%BC%A0%E4%B8%89", "touser=DBA%20Team", "touser=a%2Cb"] {
         let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+        wecom.reply_with(
+            Api::Send,
+            |call| {
+                if call.body["touser"] == "sre" { Reply::Natural } else { Reply::Errcode(81_013) }
+            },
+        );
         let sidecar = Sidecar::with(&deepseek, &wecom).env("WECHAT_TO_USER", "sre").start();
         let reply = sidecar.post_to(&format!("/handle_alert?{query}"), &notification("DiskWillFill").build());
         assert_eq!((reply.status, reply.outcome()), (200, "success"), "{query}: {}", reply.text);
         let [message] = &wecom.delivered()[..] else { panic!("one message") };
-        assert_eq!((&*message.touser, wecom.sends().len()), ("sre", 1));
+        assert_eq!(message.touser, "sre");
         assert!(message.text.contains("改发默认收件人"), "{}", message.text);
     }
 }
