@@ -379,7 +379,7 @@ impl Pipeline {
         };
         let facts = self.facts(jobs, None, deadline, is_busy);
         let (messages, aliases) = self.prompt.chat(&notifications, joined, &facts);
-        let body = self.deepseek.request_body(&messages);
+        let body = self.deepseek.model().request_body(&messages);
         let started = Instant::now();
         let left = deadline.saturating_duration_since(started);
         let asked = self.deepseek.ask(&body, started + left / 2, deadline - DELIVERY.min(left / 4));

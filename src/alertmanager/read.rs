@@ -309,13 +309,11 @@ impl Reading {
             }
         }
         if alert.fingerprint.is_empty() {
-            alert.fingerprint = match alert.starts_at {
+            alert.fingerprint = fingerprint(if alert.labels.is_empty() { &alert.annotations } else { &alert.labels });
+            if alert.starts_at.is_none() {
                 // Two posts of a script that differ in their text alone are two alerts.
-                None if !alert.labels.is_empty() => {
-                    format!("{}{OF_TEXTS}{}", fingerprint(&alert.labels), fingerprint(&alert.annotations))
-                }
-                _ => fingerprint(if alert.labels.is_empty() { &alert.annotations } else { &alert.labels }),
-            };
+                alert.fingerprint += &format!("{OF_TEXTS}{}", fingerprint(&alert.annotations));
+            }
         }
         let status = self.text(&mut fields, "status");
         let ends_at = self.time(&mut fields, ["endsAt", "endAt"]);

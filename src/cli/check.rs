@@ -143,7 +143,7 @@ fn check_deepseek(steps: &mut Steps, mut settings: deepseek::Settings) {
     // Not every endpoint lists its models. The completion decides.
     let list: Value = serde_json::from_slice(&received.body).unwrap_or_default();
     let models: Vec<_> = list["data"].as_array().into_iter().flatten().filter_map(|row| row["id"].as_str()).collect();
-    let model = deepseek.model();
+    let model = deepseek.model().model.as_str();
     if !models.is_empty() && !models.contains(&model) {
         let (count, shown) = (models.len(), models.get(..SHOWN_MODELS).unwrap_or(&models).join(", "));
         note("DeepSeek model", format!("{model} is not among the {count} models, like {shown}; set DEEPSEEK_MODEL"));

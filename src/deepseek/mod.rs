@@ -190,11 +190,6 @@ impl DeepSeek {
         Self { client, settings, refuses_usage: AtomicBool::new(false) }
     }
 
-    /// The body for [`Self::ask`].
-    pub(crate) fn request_body(&self, messages: &[ChatMessage]) -> Vec<u8> {
-        self.settings.model.request_body(messages)
-    }
-
     /// Whether the key has changed in its file since it was read.
     pub(crate) fn has_new_key(&self) -> bool {
         self.settings.api_key.renew(&self.settings.api_key.get())
@@ -296,9 +291,9 @@ impl DeepSeek {
         [format!("{}/{path}", self.settings.base_url), format!("Bearer {}", key.expose())].map(Secret::new)
     }
 
-    /// The configured model.
-    pub(crate) fn model(&self) -> &str {
-        &self.settings.model.model
+    /// What its requests contain.
+    pub(crate) fn model(&self) -> &ModelSettings {
+        &self.settings.model
     }
 }
 

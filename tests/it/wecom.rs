@@ -518,32 +518,11 @@ fn gettoken_success_without_a_token_is_503() {
 }
 
 #[test]
-fn token_that_does_not_fit_in_a_url_is_not_kept() {
-    let rows =
-        [("a space", "tok en".to_owned()), ("a line break", "tok\nen".to_owned()), ("long", "t".repeat(100_000))];
-    each(
-        &rows,
-        |(name, _)| (*name).into(),
-        |(_, token)| {
-            let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
-            let answer = json!({ "errcode": 0, "errmsg": "ok", "access_token": token, "expires_in": 7200 });
-            (0..3).for_each(|_| wecom.reply_once(Api::GetToken, Reply::Instead(Answer::json(200, &answer))));
-            let sidecar = Sidecar::with(&deepseek, &wecom).start();
-            let alert = notification("DiskWillFill").build();
-            assert_eq!(sidecar.post(&alert).status, 503);
-            let reply = sidecar.post(&alert);
-            assert_eq!(reply.status, 200, "gettoken works again: {}", reply.text);
-        },
-    );
-}
-
-#[test]
 fn odd_fields_do_not_change_the_errcode() {
     let rows = [
         ("a list", json!({ "errcode": 0, "errmsg": "ok", "invaliduser": ["zhangsan"] })),
         ("a number", json!({ "errcode": 0, "errmsg": "ok", "invalidparty": 2 })),
         ("an expiry", json!({ "errcode": 0, "errmsg": "ok", "expires_in": "" })),
-        ("the errcode as a string", json!({ "errcode": "0", "errmsg": "ok" })),
     ];
     each(
         &rows,
