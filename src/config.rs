@@ -297,7 +297,7 @@ impl Raw {
         let names = ["WECHAT_TO_USER", "WECHAT_TO_PARTY", "WECHAT_TO_TAG"];
         let [touser, toparty, totag] = names.map(|name| self.vars.get(name).cloned().unwrap_or_default());
         let mut recipients = wecom::Recipients { touser, toparty, totag };
-        if let Err((list, fault)) = recipients.check() {
+        if let Err((list, fault)) = recipients.check(wecom::is_in_userid) {
             self.fault(&list.to_uppercase().replace("TO", "WECHAT_TO_"), fault);
         }
         if recipients == wecom::Recipients::default() {

@@ -20,7 +20,7 @@ use crate::pipeline::Pipeline;
 use crate::queue::{JobId, Queue, RECOVERED, STALE, Submission, Submitted};
 use crate::redact;
 use crate::upstream::Credential;
-use crate::wecom::{EVERYONE, ROOT_PARTY, Recipients, is_name};
+use crate::wecom::{EVERYONE, ROOT_PARTY, Recipients, is_in_name};
 use crate::worker::{group_field, log_line, log_outcome, logged};
 
 /// Bytes of a notification: 30,000 alerts of 1 KiB each. It is never held as a whole.
@@ -329,9 +329,7 @@ fn parse_recipients(query: &str) -> Result<Recipients, String> {
         }
     }
     // WeCom knows nobody by a name, and then the default recipients get it: a label must lose no message.
-    let ids: Vec<_> = recipients.touser.split('|').filter(|user| !is_name(user)).collect();
-    let checked = Recipients { touser: ids.join("|"), ..recipients.clone() };
-    checked.check().map_err(|(list, fault)| format!("{list} {fault}"))?;
+    recipients.check(is_in_name).map_err(|(list, fault)| format!("{list} {fault}"))?;
     Ok(recipients)
 }
 

@@ -163,12 +163,12 @@ impl Answer {
             if part["type"].is_null() || part["type"] == "text" || part["type"] == "output_text" {
                 self.content.push_str(part.as_str().or_else(|| part["text"].as_str()).unwrap_or_default());
             } else {
-                self.reasoning += text_bytes(part);
+                self.reasoning += reasoning_bytes(part);
             }
         }
         let fields = part.as_object().into_iter().flatten();
         let reasoning = fields.filter(|(name, _)| REASONING.iter().any(|beginning| name.starts_with(beginning)));
-        self.reasoning += reasoning.map(|(_, value)| text_bytes(value)).max().unwrap_or(0);
+        self.reasoning += reasoning.map(|(_, value)| reasoning_bytes(value)).max().unwrap_or(0);
     }
 
     /// The tokens of the call: as they were counted, else estimated from the bytes of the request and of what came.
@@ -248,14 +248,9 @@ fn has_advice(text: &str) -> bool {
     text.contains(verdict) && (text.contains(cause) || text.contains(step))
 }
 
-/// Bytes of the texts in a value.
-fn text_bytes(value: &Value) -> usize {
-    match value {
-        Value::String(text) => text.len(),
-        Value::Array(list) => list.iter().map(text_bytes).sum(),
-        Value::Object(fields) => fields.values().map(text_bytes).sum(),
-        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-    }
+/// Bytes of a piece of reasoning; 0 when it is empty.
+fn reasoning_bytes(value: &Value) -> usize {
+    if is_nothing(value) { 0 } else { value.as_str().map_or_else(|| value.to_string().len(), str::len) }
 }
 
 impl Usage {

@@ -13,11 +13,11 @@ pub(super) const HEAD_LIMIT: usize = 16 * 1024;
 pub const HEADER_LIMIT: usize = 64;
 
 /// What is said of a target with a blank in it.
-pub(super) const BLANKS: &str = "a blank in the request's target: percent-encode it. Alertmanager below 0.31 posts a \
+const BLANKS: &str = "a blank in the request's target: percent-encode it. Alertmanager below 0.31 posts a \
     templated url as it stands, so give each team a receiver of its own there";
 
 /// The way out of a chunked request, for the client and the log.
-pub(super) const CHUNKED: &str =
+const CHUNKED: &str =
     "Transfer-Encoding is not supported: send a Content-Length (behind nginx: proxy_request_buffering on)";
 
 /// Why a request is not served. The connection closes after it, since it is unknown where the next request would begin.

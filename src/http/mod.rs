@@ -10,6 +10,7 @@ mod head;
 pub use head::{HEADER_LIMIT, parse_head};
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Chain, ErrorKind, Read, Take, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -27,7 +28,7 @@ use tiny_http::{HTTPVersion, Header, Method, Response};
 
 use crate::lock::unpoisoned;
 use connections::{Connection, Connections, State};
-use head::{BLANKS, CHUNKED, HEAD_LIMIT, Head, Refusal};
+use head::{HEAD_LIMIT, Head, Refusal};
 
 /// Stack of a thread in bytes, enough for TLS calls. It is address space: 500 threads that read and wait touch a few
 /// pages of theirs.
@@ -49,14 +50,8 @@ const BACKLOG: i32 = i32::MAX;
 /// How long the accept loop waits after an error that no eviction helps against. The backlog keeps the clients.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often faults of accepting are logged, or a flood of connections would be a flood of lines.
-const ACCEPT_LOG: Duration = Duration::from_secs(10);
-
-/// The refusals of requests that would be served in another form.
-const WARNED: [&str; 2] = [CHUNKED, BLANKS];
-
-/// How often each of them is logged.
-const REFUSAL_LOG: Duration = Duration::from_secs(60);
+/// How often a fault of accepting, and each refusal, is a warning, or a flood of connections would be a flood of lines.
+const LOG_PAUSE: Duration = Duration::from_secs(60);
 
 /// A client that reads nothing of its answer for so long may be evicted.
 const WRITE_STALL: Duration = Duration::from_secs(1);
@@ -117,18 +112,8 @@ pub struct Server {
     deadlines: Deadlines,
     connections: Connections,
     refused: AtomicU64,
-    /// When each of [`WARNED`] was last logged.
-    last_warned: [Mutex<Option<Instant>>; WARNED.len()],
-}
-
-/// Whether `pause` has passed since the last time that this was true: for what may be logged at a high rate.
-fn is_due(last: &Mutex<Option<Instant>>, pause: Duration) -> bool {
-    let mut last = unpoisoned(last.lock());
-    let is_due = last.is_none_or(|at| at.elapsed() >= pause);
-    if is_due {
-        *last = Some(Instant::now());
-    }
-    is_due
+    /// When each of the faults that may come at a high rate was a warning.
+    last_warned: Mutex<HashMap<&'static str, Instant>>,
 }
 
 impl Server {
@@ -147,7 +132,7 @@ impl Server {
             deadlines,
             connections: Connections::new(limits),
             refused: AtomicU64::new(0),
-            last_warned: Default::default(),
+            last_warned: Mutex::default(),
         })
     }
 
@@ -161,7 +146,6 @@ impl Server {
     /// is logged and waited out, a panic of `handler` is a 503 and costs its connection only.
     pub fn serve(&self, handler: impl Fn(&mut Exchange<'_>) -> Reply + Sync) {
         let handler = &handler;
-        let last_logged = Mutex::default();
         thread::scope(|scope| {
             loop {
                 let accepted = self.listener.accept();
@@ -181,9 +165,7 @@ impl Server {
                         format!("cannot accept connections, trying on: {error}")
                     }
                 };
-                if is_due(&last_logged, ACCEPT_LOG) {
-                    log::warn!("{fault}");
-                }
+                log::log!(self.log_level("accept"), "{fault}");
             }
         });
     }
@@ -213,6 +195,16 @@ impl Server {
     /// or the connection found no room and was answered 503.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    /// The level at which a fault is logged that may come at a high rate.
+    fn log_level(&self, fault: &'static str) -> Level {
+        let mut last_warned = unpoisoned(self.last_warned.lock());
+        if last_warned.get(fault).is_some_and(|at| at.elapsed() < LOG_PAUSE) {
+            return Level::Debug;
+        }
+        last_warned.insert(fault, Instant::now());
+        Level::Warn
     }
 
     /// Answers 503 without waiting for the client, which would block the accept loop.
@@ -272,11 +264,8 @@ impl Server {
             Ok(None) => return Ok(false),
             Err(Refusal(status, message)) => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
-                // Someone who posts like this gets nothing but this answer, and may not read it.
-                let warned = WARNED.iter().zip(&self.last_warned).find(|(warned, _)| **warned == message);
-                let is_warned = warned.is_some_and(|(_, last)| is_due(last, REFUSAL_LOG));
-                let level = if is_warned { Level::Warn } else { Level::Debug };
-                log::log!(level, "a request was refused with {status}: {message}");
+                // Who posts like this gets nothing but this answer, and may not read it.
+                log::log!(self.log_level(message), "a request was refused with {status}: {message}");
                 let reply = Reply::failed(status, message);
                 self.write(connection, &reply.print(true, true)?)?;
                 self.discard(connection);

@@ -107,14 +107,13 @@ pub struct Recipients {
 }
 
 /// WeCom's own set. <https://developer.work.weixin.qq.com/document/path/90195>
-fn is_in_userid(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"_-@.".contains(&byte)
+pub(crate) fn is_in_userid(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "_-@.".contains(c)
 }
 
-/// Whether a label's value is the name of a person or a team, `张三` or `DBA Team`, and no userid: WeCom knows nobody by it.
-pub(crate) fn is_name(user: &str) -> bool {
-    let is_in_name = |c: char| c.is_alphanumeric() || " ,;._-&/()，；、·（）".contains(c);
-    user.chars().all(is_in_name) && !user.bytes().all(is_in_userid)
+/// As a label may name a person or a team: `张三`, `DBA Team`.
+pub(crate) fn is_in_name(c: char) -> bool {
+    is_in_userid(c) || c.is_alphanumeric() || " ,;&/()，；、·（）".contains(c)
 }
 
 impl Recipients {
@@ -122,21 +121,21 @@ impl Recipients {
         [("touser", &self.touser), ("toparty", &self.toparty), ("totag", &self.totag)]
     }
 
-    /// Checks the lists against WeCom's bounds.
+    /// Checks the lists against WeCom's bounds, and that a user has only these characters.
     ///
     /// # Errors
     /// The list that is wrong, and how.
-    pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
+    pub(crate) fn check(&self, is_in_user: fn(char) -> bool) -> Result<(), (&'static str, String)> {
         if self.touser != EVERYONE && self.touser.split('|').any(|user| user.eq_ignore_ascii_case(EVERYONE)) {
             return Err(("touser", "mixes @all with others; @all is everyone already".into()));
         }
         for (name, list) in self.lists().into_iter().filter(|(_, list)| !list.is_empty()) {
-            let (most, is_in_id, ids): (_, fn(u8) -> bool, _) = if name == "touser" {
-                (MAX_USERS, is_in_userid, "userids (账号, no names): letters, digits and _-@.")
+            let (most, is_in_id, ids): (_, fn(char) -> bool, _) = if name == "touser" {
+                (MAX_USERS, is_in_user, "userids (账号, no names): letters, digits and _-@.")
             } else {
-                (MAX_PARTIES, |byte| byte.is_ascii_digit(), "ids: digits")
+                (MAX_PARTIES, |c| c.is_ascii_digit(), "ids: digits")
             };
-            let odd = list.chars().find(|c| *c != '|' && !u8::try_from(*c).is_ok_and(is_in_id));
+            let odd = list.chars().find(|c| *c != '|' && !is_in_id(*c));
             if odd.is_some() || list.split('|').any(str::is_empty) {
                 let found = odd.map_or("an empty entry".into(), |odd| format!("{odd:?}"));
                 return Err((name, format!("has {found}; it takes {ids}, as in 通讯录, several as a|b")));
@@ -471,8 +470,8 @@ mod tests {
     #[test]
     fn recipients_are_bounded() {
         let most = Recipients { touser: vec!["u"; 1000].join("|"), ..Recipients::default() };
-        assert!(most.check().is_ok());
+        assert!(most.check(is_in_userid).is_ok());
         let more = Recipients { touser: vec!["u"; 1001].join("|"), ..Recipients::default() };
-        assert!(more.check().unwrap_err().1.contains("1000"));
+        assert!(more.check(is_in_userid).unwrap_err().1.contains("1000"));
     }
 }
