@@ -528,8 +528,8 @@ fn instructions(path: &str) -> Result<String, String> {
     if text.trim().is_empty() { Err(format!("{path} is empty; unset it for the built-in prompt")) } else { Ok(text) }
 }
 
-fn certificates(path: &str) -> Result<upstream::Roots, String> {
-    upstream::Roots::from_pem(&upstream::read_text(path.as_ref(), MAX_FILE_BYTES)?)
+fn certificates(path: &str) -> Result<upstream::RootCerts, String> {
+    upstream::read_roots(&upstream::read_text(path.as_ref(), MAX_FILE_BYTES)?)
         .map_err(|error| format!("cannot use {path}: {error}"))
 }
 

@@ -3,6 +3,7 @@
 mod breaker;
 
 pub(crate) use breaker::{CircuitBreaker, Permit, Reservation, Severity};
+pub(crate) use ureq::tls::RootCerts;
 
 use std::fmt;
 use std::fs::File;
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER};
 use ureq::http::{Request, Response, Uri};
-use ureq::tls::{PemItem, RootCerts, TlsConfig};
+use ureq::tls::{PemItem, TlsConfig};
 use ureq::{Agent, Body, SendBody};
 
 use crate::lock::unpoisoned;
@@ -66,32 +67,26 @@ const TLS_HINTS: [(&str, &str); 3] = [
 pub struct Settings {
     pub(crate) proxy: Option<ProxyRoute>,
     /// The certificates that are trusted instead of the built-in ones.
-    pub(crate) roots: Option<Roots>,
+    pub(crate) roots: Option<RootCerts>,
     /// What the names of its variables begin with, such as `DEEPSEEK`, for the ways out of its failures.
     pub(crate) prefix: &'static str,
 }
 
-/// Certificates that are trusted for one upstream.
-#[derive(Clone, Debug)]
-pub(crate) struct Roots(RootCerts);
-
-impl Roots {
-    /// Reads certificates in PEM.
-    ///
-    /// # Errors
-    /// One line that says what is wrong; the caller reports it with the file's name.
-    pub(crate) fn from_pem(pem: &str) -> Result<Self, String> {
-        let mut certificates = Vec::new();
-        for item in ureq::tls::parse_pem(pem.as_bytes()) {
-            if let PemItem::Certificate(certificate) = item.map_err(|_| "it is not PEM".to_owned())? {
-                certificates.push(certificate);
-            }
+/// Reads certificates in PEM, to be trusted for one upstream.
+///
+/// # Errors
+/// One line that says what is wrong; the caller reports it with the file's name.
+pub(crate) fn read_roots(pem: &str) -> Result<RootCerts, String> {
+    let mut certificates = Vec::new();
+    for item in ureq::tls::parse_pem(pem.as_bytes()) {
+        if let PemItem::Certificate(certificate) = item.map_err(|_| "it is not PEM")? {
+            certificates.push(certificate);
         }
-        if certificates.is_empty() {
-            return Err("it holds no PEM certificate (-----BEGIN CERTIFICATE-----)".into());
-        }
-        Ok(Self(RootCerts::new_with_certs(&certificates)))
     }
+    if certificates.is_empty() {
+        return Err("it holds no PEM certificate (-----BEGIN CERTIFICATE-----)".into());
+    }
+    Ok(RootCerts::new_with_certs(&certificates))
 }
 
 /// A proxy that ureq can use; its address may hold a password, so it is never printed whole.
@@ -363,7 +358,7 @@ pub(crate) enum Sent {
 impl Client {
     /// Up to `idle` connections are kept for a second call.
     pub(crate) fn new(settings: &Settings, idle: usize) -> Self {
-        let roots = settings.roots.clone().map_or(RootCerts::WebPki, |Roots(roots)| roots);
+        let roots = settings.roots.clone().unwrap_or(RootCerts::WebPki);
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)

@@ -21,7 +21,7 @@ use crate::secret::Secret;
 use crate::upstream::{
     self, Call, CallError, CircuitBreaker, Client, Credential, IDLE_CONNECTIONS, Received, Sent, Severity, quote,
 };
-use errcode::{Class, ROWS, Row};
+use errcode::{Class, ROWS};
 use token::{AccessToken, SharedToken};
 
 /// Bytes (UTF-8) of one text; WeCom silently cuts what is over.
@@ -366,7 +366,7 @@ impl WeCom {
     pub(crate) fn calls(&self) -> Vec<(String, u64)> {
         let mut calls = Vec::new();
         for (api, counters) in APIS.iter().zip(&self.calls) {
-            for (Row { label: class, .. }, counter) in ROWS.iter().zip(counters) {
+            for ((_, class, ..), counter) in ROWS.iter().zip(counters) {
                 calls.push((format!("{{api=\"{api}\",class=\"{class}\"}}"), counter.load(Ordering::Relaxed)));
             }
         }
@@ -421,7 +421,7 @@ impl<'p> Answered<'p> {
 
     fn failure(&self) -> Failure {
         let Self { api, errcode, errmsg, .. } = self;
-        let Row { reason, severity, hint, .. } = self.class.row();
+        let (_, _, reason, severity, _, hint) = self.class.row();
         let answered = errcode.map_or_else(String::new, |errcode| format!(" answered {errcode}"));
         // The errmsg of 60020 has `from ip: 203.0.113.7,`.
         let address = errmsg.split_once("from ip: ").and_then(|(_, rest)| rest.split(',').next());
