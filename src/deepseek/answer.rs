@@ -186,47 +186,48 @@ impl Answer {
         self.take_json(&whole);
         // A connection that breaks off ends no JSON.
         self.is_done |= !whole.is_empty() && self.stray.is_empty();
-        let mut text = reasoning::without_reasoning(&self.content);
-        let (is_long, is_length) = (text.len() > MAX_CONTENT, self.hit_max_tokens());
-        text.truncate(text.floor_char_boundary(MAX_CONTENT));
-        let reason = &*self.finish_reason;
         // What follows a whole answer is its usage.
         let broken = broken.filter(|_| !self.is_whole);
-        let is_endless = reason.is_empty() && !self.is_done;
-        let ends_early = broken.is_some() || is_endless || TRANSIENT_REASONS.contains(&reason);
-        if (ends_early || self.error.is_some()) && has_advice(&text) {
-            // It is paid for, and says what to do.
-            return Ok(Analysis { text, cut: Some(Cut::Broken) });
-        }
         if !self.has_json && broken.is_none() && self.error.is_none() {
             self.error = Some(ApiError::no_json(&self.stray));
         }
-        if let Some(error) = &self.error {
-            return Err(Failure::refused(error, self.status, self.retry_after, key, model));
-        }
-        if let Some(broken) = broken {
-            return Err(Failure::broken(&broken));
-        }
+        let mut text = reasoning::without_reasoning(&self.content);
+        let is_long = text.len() > MAX_CONTENT || self.hit_max_tokens();
+        text.truncate(text.floor_char_boundary(MAX_CONTENT));
+        let is_endless = self.finish_reason.is_empty() && !self.is_done;
+        let failure = match (&self.error, broken) {
+            (Some(error), _) => Failure::refused(error, self.status, self.retry_after, key, model),
+            (None, Some(broken)) => Failure::broken(&broken),
+            (None, None) if is_endless || TRANSIENT_REASONS.contains(&&*self.finish_reason) => {
+                self.unusable("broke off", key)
+            }
+            (None, None) => return self.judge(text, is_long, key),
+        };
+        // It is paid for, and says what to do.
+        if has_advice(&text) { Ok(Analysis { text, cut: Some(Cut::Broken) }) } else { Err(failure) }
+    }
+
+    /// Whether the text of an answer that did not break off can be used; `is_long` when its end is missing.
+    fn judge(&self, text: String, is_long: bool, key: &Secret) -> Result<Analysis, Failure> {
+        let reason = &*self.finish_reason;
         if REFUSED_REASONS.contains(&reason) {
             return Err(Failure::new(Reason::Prompt, format!("DeepSeek withheld its answer ({reason})")));
         }
-        let unusable = |what: &str| {
-            let text = quote(&format!("DeepSeek's answer (finish_reason {reason:?}) {what}"), &[key]);
-            Failure { retries: 1, ..Failure::new(Reason::Transient, text) }
-        };
-        if ends_early {
-            return Err(unusable("broke off"));
-        }
         let lacks = match &*text {
-            "" if is_length => "is without content; raise DEEPSEEK_MAX_TOKENS",
+            "" if is_long => "is without content; raise DEEPSEEK_MAX_TOKENS",
             "" if self.reasoning > 0 => {
                 "is only in reasoning_content, which is not delivered; change DEEPSEEK_EXTRA or DEEPSEEK_MODEL"
             }
             "" => "is without content",
-            text if is_length && !text.contains(SECTIONS[0]) => "is without a verdict; raise DEEPSEEK_MAX_TOKENS",
-            _ => return Ok(Analysis { text, cut: (is_long || is_length).then_some(Cut::Length) }),
+            text if is_long && !text.contains(SECTIONS[0]) => "is without a verdict; raise DEEPSEEK_MAX_TOKENS",
+            _ => return Ok(Analysis { text, cut: is_long.then_some(Cut::Length) }),
         };
-        Err(Failure { result: "empty", ..unusable(lacks) })
+        Err(Failure { result: "empty", ..self.unusable(lacks, key) })
+    }
+
+    fn unusable(&self, what: &str, key: &Secret) -> Failure {
+        let text = quote(&format!("DeepSeek's answer (finish_reason {:?}) {what}", self.finish_reason), &[key]);
+        Failure { retries: 1, ..Failure::new(Reason::Transient, text) }
     }
 }
 
