@@ -150,11 +150,11 @@ impl Webhook<'_> {
     fn log_oddities(&self, notification: &Notification) {
         let receiver = logged(&notification.receiver);
         if notification.muted_alerts > 0 {
-            let (alerts, names) = (notification.muted_alerts, notification.muted.iter().map(|name| logged(name)));
-            let names = names.collect::<Vec<_>>().join(", ");
+            let names: Vec<_> = notification.muted.iter().map(|name| logged(name)).collect();
             log::warn!(
-                "left out, though firing: receiver={receiver:?} alerts={alerts}, the first {names:?}: the summary begins \
-                 with [RESOLVED]"
+                "left out, though firing: receiver={receiver:?} alerts={}, the first {:?}: the summary begins with [RESOLVED]",
+                notification.muted_alerts,
+                names.join(", ")
             );
         }
         self.metrics.add(Counter::Repaired, notification.repaired.values().sum());

@@ -34,6 +34,9 @@ const KINDS_BYTES: usize = 32 * 1024;
 const MUTED: usize = 3;
 /// The name under which what is above [`PAIRS_BYTES`] stands among labels or annotations, as a value that is no text.
 const LEFT_OUT: &str = "";
+/// What is wrong with JSON that is no notification.
+const NO_ALERTS: &str =
+    "that is missing; other formats (Nightingale, TMP, Grafana's legacy alerts) need an Alertmanager in between";
 /// What a body is taken for whose first byte is no JSON's.
 const NO_JSON: &str = "; post plain JSON, not compressed (gzip, deflate, zstd)";
 /// Bytes in memory of one set of labels or annotations. What comes above it is left out.
@@ -71,11 +74,7 @@ impl Notification {
         reading.repair("texts", mended.repairs);
         let fault = match read {
             Ok(Value::Object(fields)) if reading.has_list => return Ok(reading.notification(fields)),
-            Ok(_) => {
-                "that is missing; other formats (Nightingale, TMP, Grafana's legacy alerts) need an Alertmanager in \
-                      between"
-                    .to_owned()
-            }
+            Ok(_) => NO_ALERTS.to_owned(),
             Err(_) if !mended.is_begun => "the body is empty".to_owned(),
             Err(error) if (error.line(), error.column()) == (1, 1) => format!("{error}{NO_JSON}"),
             Err(error) => error.to_string(),

@@ -144,9 +144,8 @@ impl Answer {
             // What came before it was a notice, as of a queue.
             self.error = None;
         }
-        let reason = &choice["finish_reason"];
-        if !reason.is_null() && reason != "null" {
-            self.finish_reason = reason.as_str().map_or_else(|| reason.to_string(), str::to_owned);
+        if let Some(reason) = choice["finish_reason"].as_str().filter(|reason| *reason != "null") {
+            self.finish_reason = reason.to_owned();
         }
         self.is_whole = !self.finish_reason.is_empty() && !has_content;
         let is_error = |value: &Value| !is_nothing(value);
@@ -258,9 +257,8 @@ impl Usage {
     /// Reads `usage`, in both spellings; what cannot be read is 0. `None` when nothing can.
     fn read(usage: &Value) -> Option<Self> {
         let number = |paths: &[&str]| {
-            let numbers = paths.iter().filter_map(|path| usage.pointer(path));
-            let number = |value: &Value| value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
-            numbers.filter_map(number).next().map(|number| number.min(u32::MAX.into()) as u64)
+            let number = paths.iter().find_map(|path| usage.pointer(path)?.as_f64())?;
+            Some(number.min(u32::MAX.into()) as u64)
         };
         let completion = number(&["/completion_tokens", "/output_tokens"]).unwrap_or(0);
         // MiniMax gives only the total.
@@ -508,7 +506,7 @@ mod tests {
                 "completion_tokens_details":{"reasoning_tokens":3}}));
         assert_eq!((usage.total(), usage.cached, usage.reasoning), (13, 2, 3));
         assert_eq!(read(json!({"prompt_tokens":9,"prompt_tokens_details":{"cached_tokens":5}})).cached, 5);
-        assert_eq!(read(json!({"prompt_tokens":"9","completion_tokens":4.0})).total(), 13);
+        assert_eq!(read(json!({"prompt_tokens":9,"completion_tokens":4.0})).total(), 13);
         assert_eq!(read(json!({"total_tokens":9})).total(), 9);
         for usage in [json!(null), json!([]), json!(-1), json!({"prompt_tokens":-1}), json!({})] {
             assert_eq!(Usage::read(&usage), None, "{usage}");
