@@ -190,14 +190,11 @@ impl Group {
         Some(&mut self.alerts[place].1)
     }
 
-    /// The alerts that a recovery ends. A script's may have another text than what it ends: then those with its labels.
+    /// The alerts that a recovery ends: without a start, as a script's is, all that have its labels, whatever their text.
     fn ended_by(&mut self, recovered: &Identity) -> &mut [(u64, AlertState)] {
-        let alert = recovered.fingerprint;
-        let is_known = self.state_mut(recovered).is_some();
-        let first = if is_known || recovered.start != 0 { alert } else { u64::from(recovered.of_labels()) << 32 };
-        let last = if first == alert { alert } else { first | u64::from(u32::MAX) };
-        let from = self.alerts.partition_point(|(alert, _)| *alert < first);
-        let to = self.alerts.partition_point(|(alert, _)| *alert <= last);
+        let of_texts = if recovered.start == 0 { u64::from(u32::MAX) } else { 0 };
+        let from = self.alerts.partition_point(|(alert, _)| *alert < recovered.fingerprint & !of_texts);
+        let to = self.alerts.partition_point(|(alert, _)| *alert <= recovered.fingerprint | of_texts);
         &mut self.alerts[from..to]
     }
 

@@ -271,13 +271,6 @@ impl Alert {
     }
 }
 
-impl Identity {
-    /// What the alert shares with those of a script that have its labels and another text.
-    pub(crate) fn of_labels(&self) -> u32 {
-        (self.fingerprint >> 32) as u32
-    }
-}
-
 impl Kind {
     /// As [`Alert::rank`].
     pub(crate) fn rank(&self) -> usize {

@@ -384,8 +384,9 @@ impl Reading {
         } else if notification.group_key.is_empty() {
             // Those of a recovery, when nothing fires, so that it meets the group that fired.
             let recovered = notification.recovered.iter().filter(|_| self.firing.is_empty());
-            let alerts: BTreeSet<u32> = self.firing.iter().chain(recovered).map(Identity::of_labels).collect();
-            notification.group_key = format!("alerts {:016x}", fnv(alerts.into_iter().flat_map(u32::to_le_bytes)));
+            let labels: BTreeSet<_> =
+                self.firing.iter().chain(recovered).map(|alert| alert.fingerprint >> 32).collect();
+            notification.group_key = format!("alerts {:016x}", fnv(labels.into_iter().flat_map(u64::to_le_bytes)));
         }
         if self.firing.is_empty() {
             return notification;
