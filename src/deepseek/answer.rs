@@ -51,8 +51,8 @@ pub(super) struct Answer {
     pub(super) is_done: bool,
     /// "" until the endpoint gives one.
     finish_reason: String,
-    /// Whether all of the content has come, for sure; its usage may follow. A `finish_reason` beside content says nothing:
-    /// some gateways send one with every event.
+    /// Whether all of the content has come, for sure; its usage may follow. A `finish_reason` beside a delta with content says
+    /// nothing: some gateways send one with every event.
     pub(super) is_whole: bool,
     /// The line that has not ended.
     line: Vec<u8>,
@@ -147,7 +147,8 @@ impl Answer {
         if let Some(reason) = choice["finish_reason"].as_str().filter(|reason| *reason != "null") {
             self.finish_reason = reason.to_owned();
         }
-        self.is_whole = !self.finish_reason.is_empty() && !has_content;
+        let may_be_early = has_content && self.has_delta;
+        self.is_whole = !self.finish_reason.is_empty() && !may_be_early;
         let is_error = |value: &Value| !is_nothing(value);
         let errors = ERRORS.iter().take(if self.has_choice { CERTAIN } else { ERRORS.len() });
         if json.is_array() || errors.filter_map(|path| json.pointer(path)).any(is_error) {
