@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::alertmanager::{Alert, Labels, Notification};
+use crate::alertmanager::{Alert, Labels, Notification, worst_first};
 use crate::outcome::{Outcome, Reason};
 use crate::percent;
 use crate::secret::Secret;
@@ -159,7 +159,8 @@ struct Queries<'p> {
     /// Nothing more is asked after a time-out, nor where nothing answers: then it has passed.
     deadline: Instant,
     has_answer: bool,
-    facts: Facts,
+    /// What failed last.
+    error: String,
 }
 
 impl Prometheus {
@@ -178,8 +179,9 @@ impl Prometheus {
         let started = Instant::now();
         let Ok(permit) = self.breaker.acquire(started) else { return Facts { label: "skipped", ..Facts::default() } };
         let mut queries = self.queries(now, deadline.min(started + ALL_QUERIES));
-        queries.facts_about(notifications);
-        let Queries { has_answer, mut facts, .. } = queries;
+        let mut facts = queries.facts(notifications).unwrap_or_default();
+        let has_answer = queries.has_answer;
+        facts.error = queries.error;
         facts.activations = facts.activations.filter(|count| *count >= known);
         facts.label = match (has_answer, facts.error.is_empty()) {
             (false, false) => "unreachable",
@@ -201,14 +203,14 @@ impl Prometheus {
     /// Why there is no answer.
     pub(crate) fn check(&self, deadline: Instant) -> Result<String, String> {
         let mut queries = self.queries(Timestamp::now(), deadline);
-        let answer = queries.ask("count_values(\"up\", up)").ok_or(queries.facts.error)?;
+        let answer = queries.ask("count_values(\"up\", up)").ok_or(queries.error)?;
         let (count, down) = count_targets(&answer);
         Ok(format!("it has {count} targets, {down} of them down"))
     }
 
     fn queries(&self, now: Timestamp, deadline: Instant) -> Queries<'_> {
         let now = now.as_millisecond() as f64 / 1000.0;
-        Queries { prometheus: self, now, deadline, has_answer: false, facts: Facts::default() }
+        Queries { prometheus: self, now, deadline, has_answer: false, error: String::new() }
     }
 }
 
@@ -223,9 +225,7 @@ impl Queries<'_> {
         if query.is_empty() || query.len() > MAX_QUERY_BYTES || Instant::now() >= self.deadline {
             return None;
         }
-        let answer = self.call(query, api);
-        self.has_answer |= answer.is_ok();
-        answer.map_err(|error| self.facts.error = error).ok()
+        self.call(query, api).map_err(|error| self.error = error).ok()
     }
 
     /// Makes one call.
@@ -272,9 +272,8 @@ impl Queries<'_> {
     }
 
     /// Asks for all facts: the value now, whether the alert is known here, the value's history, and what is around it.
-    fn facts_about(&mut self, notifications: &[&Notification]) -> Option<()> {
-        let mut alerts: Vec<&Alert> = notifications.iter().flat_map(|one| &one.alerts).collect();
-        alerts.sort_by_key(|alert| alert.rank());
+    fn facts(&mut self, notifications: &[&Notification]) -> Option<Facts> {
+        let alerts = worst_first(notifications);
         let is_whole = notifications.iter().all(|one| one.omitted.is_empty() && one.truncated_alerts == 0);
         let found = self.figure(&alerts, is_whole);
         let subject = found.as_ref().map_or_else(|| alerts.first().copied(), |(figure, _)| Some(&figure.alert))?;
@@ -282,8 +281,7 @@ impl Queries<'_> {
         // What is said of one alert is said of the one that has the figure, or of the only one.
         let concerned = if found.is_some() { &[subject] } else { &alerts[..] };
         let figure = found.as_ref().map(|(figure, comparison)| self.with_history(figure.clone(), comparison));
-        self.surroundings(&alerts, concerned, &run, figure);
-        Some(())
+        Some(self.surroundings(&alerts, concerned, &run, figure))
     }
 
     /// The figure of the first of these alerts whose rule compares something.
