@@ -69,19 +69,17 @@ impl Queries<'_> {
         let areas = areas(concerned, run);
         let targets = areas.as_ref().map(|areas| format!(r#"count_values("up", up{{job={}{areas}}})"#, quote(job)));
         let (place, firing) = areas.and_then(|areas| place(concerned, run, &areas)).unzip();
-        // What this API knows of the alert and the figure has not: it may be the sum of all values. Without any target nothing
-        // is said by those that are not there.
-        let lost =
-            figure.iter().flat_map(|figure| run.labels.iter().filter(|(name, _)| !figure.series.contains_key(*name)));
-        let only_own =
-            lost.filter(|(name, _)| is_plain_name(name)).fold(None, |query: Option<String>, (name, value)| {
-                let query = query.unwrap_or_else(|| "count(up)".to_owned());
-                Some(format!(r#"{query} unless on() up{{{name}!="",{name}!={}}}"#, quote(value)))
-            });
-        let is_summed = only_own.is_some();
-        let queries: Vec<String> = [targets, firing, only_own].into_iter().flatten().collect();
+        // What this API knows of the alert and the figure has not: it may be the sum of all values of such a label. Without any
+        // target nothing is said by those that are not there.
+        let is_lost = |name: &String, figure: &Figure| !figure.series.contains_key(name) && is_plain_name(name);
+        let lost = figure.iter().flat_map(|figure| run.labels.iter().filter(|(name, _)| is_lost(name, figure)));
+        let other =
+            |(name, value): (&String, &String)| format!(r#" unless on() up{{{name}!="",{name}!={}}}"#, quote(value));
+        let others: String = lost.map(other).collect();
+        let only_own = Some(format!("count(up){others}")).filter(|_| !others.is_empty());
+        let queries: Vec<String> = [targets, firing, only_own.clone()].into_iter().flatten().collect();
         let answer = self.ask(&queries.join(" or ")).unwrap_or_default();
-        let is_own = !is_summed || answer.iter().any(|series| series.metric.is_empty());
+        let is_own = only_own.is_none() || answer.iter().any(|series| series.metric.is_empty());
         let figure = figure.filter(|_| is_own);
         // Nothing would name one of several alerts.
         if figure.is_none() && concerned.len() < alerts.len() {

@@ -42,10 +42,9 @@ const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 /// Time within which [`Facts::activations`] are counted.
 pub(crate) const ACTIVATIONS_WITHIN: Duration = Duration::from_secs(DAY.unsigned_abs());
-/// Alerts of a job, the worst first, of which the first whose rule compares something is asked about.
-const MAX_TRIED: usize = 50;
 /// Names of other alerts in a prompt.
 const MAX_NAMES: usize = 10;
+
 /// How Prometheus is reached.
 #[derive(Debug)]
 pub struct Settings {
@@ -256,19 +255,19 @@ impl Queries<'_> {
             return Err(format!("more than {MAX_SERIES} series"));
         }
         let answer = Some(&text).filter(|_| received.status == 200).and_then(|text| serde_json::from_str(text).ok());
-        if let Some(Answer { data, warnings, is_partial }) = answer {
-            // Prometheus 2.48 to 2.53 have hints among the warnings.
-            let is_whole = !is_partial && warnings.iter().all(|warning| warning.starts_with("PromQL info"));
-            self.has_answer = true;
-            return is_whole
-                .then_some(data.result)
-                .ok_or_else(|| format!("a partial answer: {}", quoted(&warnings.join(", "))));
+        let Some(Answer { data, warnings, is_partial }) = answer else {
+            // Prometheus' own time-out, and what is no Prometheus. Another error is of this query alone.
+            if text.contains("\"timeout\"") || !text.contains("\"errorType\"") {
+                self.deadline = Instant::now();
+            }
+            return Err(format!("answered {} and no result of a query: {}", received.status, quoted(&text)));
+        };
+        self.has_answer = true;
+        // Prometheus 2.48 to 2.53 have hints among the warnings.
+        if is_partial || warnings.iter().any(|warning| !warning.starts_with("PromQL info")) {
+            return Err(format!("a partial answer: {}", quoted(&warnings.join(", "))));
         }
-        // Prometheus' own time-out, and what is no Prometheus. Another error is of this query alone.
-        if text.contains("\"timeout\"") || !text.contains("\"errorType\"") {
-            self.deadline = Instant::now();
-        }
-        Err(format!("answered {} and no result of a query: {}", received.status, quoted(&text)))
+        Ok(data.result)
     }
 
     /// Asks for all facts: the value now, whether the alert is known here, the value's history, and what is around it.
@@ -286,9 +285,10 @@ impl Queries<'_> {
 
     /// The figure of the first of these alerts whose rule compares something.
     fn figure(&mut self, alerts: &[&Alert], is_whole: bool) -> Option<(Figure, Comparison)> {
-        let mut rules = alerts.iter().take(MAX_TRIED).filter_map(|alert| Some((alert.name(), alert.expression()?)));
-        let (name, comparison, expression) =
-            rules.find_map(|(name, expression)| Some((name, Comparison::of(&expression)?, expression)))?;
+        let (name, comparison, expression) = alerts.iter().find_map(|alert| {
+            let expression = alert.expression()?;
+            Some((alert.name(), Comparison::of(&expression)?, expression))
+        })?;
         let answer = self.ask(&expression)?;
         let named: Vec<&Alert> = alerts.iter().copied().filter(|alert| alert.name() == name).collect();
         let is_same = |alert: &&Alert| alert.expression().as_ref() == Some(&expression);
