@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::target::DETAILS;
 use super::text;
-use crate::alertmanager::{Notification, Pair, worst_first};
+use crate::alertmanager::{Notification, worst_first};
 use crate::percent;
 use crate::redact::MASK;
 
@@ -91,8 +91,7 @@ fn group_labels(notification: &Notification) -> BTreeMap<&str, &str> {
 
 /// `{alertname="A"}`, percent-coded; `None` when nothing is known by which alerts could be found.
 fn filter(labels: &BTreeMap<&str, &str>) -> Option<String> {
-    let matcher = |(name, value): Pair<'_>| format!("{name}={}", json!(value));
-    let matchers: Vec<String> = labels.iter().map(|(name, value)| matcher((name, value))).collect();
+    let matchers: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={}", json!(value))).collect();
     let matchers = matchers.join(",");
     (!matchers.is_empty() && !matchers.contains(MASK)).then(|| percent::encode(&format!("{{{matchers}}}")))
 }

@@ -3,7 +3,7 @@
 
 use std::mem;
 
-use super::{DAY, Facts, Figure, HOUR, Queries, count_targets, is_of, is_plain_name, only, quote};
+use super::{ACTIVATIONS_WITHIN, Facts, Figure, HOUR, Queries, count_targets, is_of, is_plain_name, only, quote};
 use crate::alertmanager::{Alert, Labels};
 use crate::{percent, redact};
 
@@ -34,15 +34,17 @@ impl Queries<'_> {
     pub(super) fn run(&mut self, alert: &Alert) -> Option<Run> {
         let starts_at = alert.starts_at?.as_millisecond() as f64 / 1000.0;
         let name = Some(alert.name()).filter(|name| !name.is_empty())?;
-        let labels = alert.labels.iter().filter(|(name, value)| *name != "alertname" && !value.contains(redact::MASK));
-        let matchers = labels.filter(|(name, _)| is_plain_name(name));
-        let matchers: String = matchers.map(|(name, value)| format!(",{}", or_missing(name, value))).collect();
+        let is_asked =
+            |name: &str, value: &str| name != "alertname" && is_plain_name(name) && !value.contains(redact::MASK);
+        let labels = alert.labels.iter().filter(|(name, value)| is_asked(name, value));
+        let matchers: String = labels.map(|(name, value)| format!(",{}", or_missing(name, value))).collect();
         let query = format!(r#"ALERTS{{alertname={},alertstate="firing"{matchers}}}[1d]"#, quote(name));
         // Later samples say nothing about the begin.
-        let end = self.now.min(starts_at + HOUR as f64);
+        let end = self.now.min(starts_at + HOUR);
         let answer = self.ask_at(&query, &format!("query?time={end}"))?;
         let series = only(answer.into_iter().filter(|series| is_of(&series.metric, alert)))?;
-        let mut last = end - DAY as f64;
+        let day = ACTIVATIONS_WITHIN.as_secs_f64();
+        let mut last = end - day;
         let since_last = |&(time, _): &(f64, _)| (time, time - mem::replace(&mut last, time));
         let samples: Vec<(f64, f64)> = series.values.iter().map(since_last).collect();
         let interval = samples.iter().skip(1).map(|(_, gap)| *gap).fold(LONGEST_INTERVAL, f64::min);
@@ -50,7 +52,7 @@ impl Queries<'_> {
         let tolerance = TOLERANCE * interval.min(USUAL_INTERVAL);
         begins.clone().next_back().filter(|(begin, _)| (begin - starts_at).abs() <= tolerance)?;
         let is_sure = begins.clone().all(|(_, gap)| *gap >= SURE_PAUSE * interval.max(USUAL_INTERVAL));
-        let activations = begins.filter(|(begin, _)| *begin > self.now - DAY as f64).count();
+        let activations = begins.filter(|(begin, _)| *begin > self.now - day).count();
         let mut labels = series.metric;
         labels.retain(|name, _| !["__name__", "alertname", "alertstate"].contains(&name.as_str()));
         Some(Run { labels, activations: Some(activations).filter(|count| is_sure && *count > 0) })

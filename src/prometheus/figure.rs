@@ -85,7 +85,7 @@ impl Figure {
     /// the left side was read wrongly.
     pub(super) fn add_history(&mut self, points: &[Point], has_trend: bool) {
         let values: Vec<f64> = points.iter().filter_map(|(_, value)| finite(value)).collect();
-        if values.len() as i64 != HOUR / STEP + 1 || values.last() != Some(&self.now) {
+        if values.len() as f64 != HOUR / STEP + 1.0 || values.last() != Some(&self.now) {
             return;
         }
         let low = values.iter().copied().fold(self.now, f64::min);

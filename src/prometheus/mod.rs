@@ -36,12 +36,11 @@ const MAX_ANSWER_BYTES: u64 = 256 * 1024;
 const MAX_SERIES: usize = 1000;
 /// Bytes of a query: the longest expression, and the labels of one series.
 const MAX_QUERY_BYTES: usize = 12 * 1024;
-/// Seconds between the points of a history.
-const STEP: i64 = 60;
-const HOUR: i64 = 3600;
-const DAY: i64 = 24 * HOUR;
+/// Seconds of a history, and between its points.
+const HOUR: f64 = 3600.0;
+const STEP: f64 = 60.0;
 /// Time within which [`Facts::activations`] are counted.
-pub(crate) const ACTIVATIONS_WITHIN: Duration = Duration::from_secs(DAY.unsigned_abs());
+pub(crate) const ACTIVATIONS_WITHIN: Duration = Duration::from_secs(86_400);
 /// Names of other alerts in a prompt.
 const MAX_NAMES: usize = 10;
 
@@ -306,7 +305,7 @@ impl Queries<'_> {
                 format!(r#"label_replace({vector}, "{name}", {}, "", "")"#, quote(&value.replace('$', "$$")))
             });
             let query = format!("(\n{}\n) and on({}) {one}", comparison.left, names.join(","));
-            let (begin, end) = (self.now - HOUR as f64, self.now);
+            let (begin, end) = (self.now - HOUR, self.now);
             let answer = self.ask_at(&query, &format!("query_range?start={begin}&end={end}&step={STEP}"));
             if let Some([Series { values, .. }]) = answer.as_deref() {
                 figure.add_history(values, comparison.has_trend);
