@@ -3,7 +3,7 @@
 
 use std::mem;
 
-use super::{ACTIVATIONS_WITHIN, Facts, Figure, HOUR, Queries, count_targets, is_of, is_plain_name, only, quote};
+use super::{ACTIVATIONS_WITHIN, Facts, Figure, HOUR, Queries, count_targets, is_of, is_plain_name, literal, only};
 use crate::alertmanager::{Alert, Labels};
 use crate::{percent, redact};
 
@@ -38,12 +38,13 @@ impl Queries<'_> {
             |name: &str, value: &str| name != "alertname" && is_plain_name(name) && !value.contains(redact::MASK);
         let labels = alert.labels.iter().filter(|(name, value)| is_asked(name, value));
         let matchers: String = labels.map(|(name, value)| format!(",{}", or_missing(name, value))).collect();
-        let query = format!(r#"ALERTS{{alertname={},alertstate="firing"{matchers}}}[1d]"#, quote(name));
+        let query = format!(r#"ALERTS{{alertname={},alertstate="firing"{matchers}}}[1d]"#, literal(name));
         // Later samples say nothing about the begin.
         let end = self.now.min(starts_at + HOUR);
         let answer = self.ask_at(&query, &format!("query?time={end}"))?;
         let series = only(answer.into_iter().filter(|series| is_of(&series.metric, alert)))?;
         let day = ACTIVATIONS_WITHIN.as_secs_f64();
+        // The time of each, and that since the one before.
         let mut last = end - day;
         let since_last = |&(time, _): &(f64, _)| (time, time - mem::replace(&mut last, time));
         let samples: Vec<(f64, f64)> = series.values.iter().map(since_last).collect();
@@ -69,14 +70,14 @@ impl Queries<'_> {
     ) -> Facts {
         let job = shared(concerned, "job").unwrap_or_default();
         let areas = areas(concerned, run);
-        let targets = areas.as_ref().map(|areas| format!(r#"count_values("up", up{{job={}{areas}}})"#, quote(job)));
+        let targets = areas.as_ref().map(|areas| format!(r#"count_values("up", up{{job={}{areas}}})"#, literal(job)));
         let (place, firing) = areas.and_then(|areas| place(concerned, run, &areas)).unzip();
         // What this API knows of the alert and the figure has not: it may be the sum of all values of such a label. Without any
         // target nothing is said by those that are not there.
         let is_lost = |name: &String, figure: &Figure| !figure.series.contains_key(name) && is_plain_name(name);
         let lost = figure.iter().flat_map(|figure| run.labels.iter().filter(|(name, _)| is_lost(name, figure)));
         let other =
-            |(name, value): (&String, &String)| format!(r#" unless on() up{{{name}!="",{name}!={}}}"#, quote(value));
+            |(name, value): (&String, &String)| format!(r#" unless on() up{{{name}!="",{name}!={}}}"#, literal(value));
         let others: String = lost.map(other).collect();
         let only_own = Some(format!("count(up){others}")).filter(|_| !others.is_empty());
         let queries: Vec<String> = [targets, firing, only_own.clone()].into_iter().flatten().collect();
@@ -119,13 +120,13 @@ fn place(alerts: &[&Alert], run: &Run, areas: &str) -> Option<(&'static str, Str
     let is_for_others = alerts.iter().any(|alert| alert.is_about_scrape("instance")) || instance.contains("://");
     let (place, matcher, unless) = if !instance.is_empty() && !is_for_others {
         let host = format!(r"\[?{}\]?(:[0-9]+)?", escaped(percent::host(instance)));
-        ("同机", format!("instance=~{}", quote(&host)), "")
+        ("同机", format!("instance=~{}", literal(&host)), "")
     } else if !node.is_empty() {
-        ("同机", format!("node={}", quote(node)), "")
+        ("同机", format!("node={}", literal(node)), "")
     } else if cluster.is_empty() {
         return None;
     } else if run.labels.contains_key("cluster") {
-        ("同集群", format!("cluster={}", quote(cluster)), "")
+        ("同集群", format!("cluster={}", literal(cluster)), "")
     } else {
         // Added on the way to Alertmanager: it is that of all, unless some have one of their own.
         ("同集群", r#"cluster="""#.to_owned(), r#" unless on() {__name__=~"up|ALERTS",cluster!=""}"#)
@@ -142,7 +143,7 @@ fn shared<'a>(alerts: &[&'a Alert], name: &str) -> Option<&'a str> {
 
 /// A matcher for a label's value or a missing label: Prometheus does not know its own `external_labels`.
 fn or_missing(name: &str, value: &str) -> String {
-    format!("{name}=~{}", quote(&(escaped(value) + "|")))
+    format!("{name}=~{}", literal(&(escaped(value) + "|")))
 }
 
 /// A text in a regular expression of RE2. <https://github.com/google/re2/wiki/Syntax>

@@ -302,7 +302,7 @@ impl Queries<'_> {
         if names.iter().all(|name| is_plain_name(name)) {
             // A vector of one element with the series' labels, so that only that series comes back.
             let one = figure.series.iter().fold("vector(1)".to_owned(), |vector, (name, value)| {
-                format!(r#"label_replace({vector}, "{name}", {}, "", "")"#, quote(&value.replace('$', "$$")))
+                format!(r#"label_replace({vector}, "{name}", {}, "", "")"#, literal(&value.replace('$', "$$")))
             });
             let query = format!("(\n{}\n) and on({}) {one}", comparison.left, names.join(","));
             let (begin, end) = (self.now - HOUR, self.now);
@@ -354,8 +354,8 @@ fn count_targets(answer: &[Series]) -> (u64, u64) {
     (count("0") + count("1"), count("0"))
 }
 
-/// A text as a string of PromQL, which has JSON's escapes.
-fn quote(text: &str) -> String {
+/// A text as a string literal of PromQL, which has JSON's escapes.
+fn literal(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
