@@ -172,6 +172,17 @@ impl Group {
         Some(&mut self.alerts[place].1)
     }
 
+    /// The alerts that a recovery ends. A script's may have another text than what it ends: then those with its labels.
+    fn ended_by(&mut self, recovered: &Identity) -> &mut [(u64, AlertState)] {
+        let alert = recovered.fingerprint;
+        let is_known = self.state_mut(recovered).is_some();
+        let first = if is_known || recovered.start != 0 { alert } else { u64::from(recovered.of_labels()) << 32 };
+        let last = if first == alert { alert } else { first | u64::from(u32::MAX) };
+        let from = self.alerts.partition_point(|(alert, _)| *alert < first);
+        let to = self.alerts.partition_point(|(alert, _)| *alert <= last);
+        &mut self.alerts[from..to]
+    }
+
     /// Adds alerts that are not in the group. Of two with one fingerprint the one that started last stays.
     fn add(&mut self, alerts: Vec<(u64, AlertState)>) {
         self.alerts.extend(alerts);
@@ -272,14 +283,13 @@ impl History {
         let Some(mut group) = groups.remove(id) else { return false };
         let mut is_news = false;
         for alert in recovered {
-            let state = group.state_mut(alert);
             // The recovery of an older firing may be posted late.
-            let Some(state) = state.filter(|state| state.start <= alert.start && state.recovered().is_none()) else {
-                continue;
-            };
-            state.delivered = None;
-            let flapping = state.flapping.get_or_insert_default();
-            (flapping.recovered, flapping.is_held, is_news) = (Some(at), false, true);
+            let is_meant = |state: &AlertState| state.start <= alert.start && state.recovered().is_none();
+            for (_, state) in group.ended_by(alert).iter_mut().filter(|(_, state)| is_meant(state)) {
+                state.delivered = None;
+                let flapping = state.flapping.get_or_insert_default();
+                (flapping.recovered, flapping.is_held, is_news) = (Some(at), false, true);
+            }
         }
         for alert in firing {
             if let Some(state) = group.state_mut(alert)
@@ -467,7 +477,7 @@ mod tests {
         }
 
         fn explain(&self, notification: &Notification, after: Duration) {
-            let (analysis, at) = (Analysis { text: "结论".into(), cut: false }, self.2 + after);
+            let (analysis, at) = (Analysis { text: "结论".into(), cut: None }, self.2 + after);
             let explained = Explained::new(
                 analysis,
                 "#1".into(),

@@ -18,7 +18,7 @@ use std::time::Duration;
 use jiff::tz::Offset;
 use serde_json::Value;
 use wechat_with_deepseek::alertmanager::{Alert, Notification};
-use wechat_with_deepseek::message::{self, Content, Firing, MAX_PARTS, MessageInput, Occasion, Reused, SIGNATURE};
+use wechat_with_deepseek::message::{self, Content, Cut, Firing, MAX_PARTS, MessageInput, Occasion, Reused, SIGNATURE};
 use wechat_with_deepseek::pipeline::PromptSettings;
 use wechat_with_deepseek::prometheus::{Facts, Figure};
 use wechat_with_deepseek::prompt::LONGEST_USER_MESSAGE;
@@ -127,9 +127,9 @@ impl Answer {
         let (content, occasion) = match self.kind.as_str() {
             "unanalysed" => (Content::Plain { why: self.answer() }, None),
             "brief" => (Content::Brief, Some(again(3))),
-            "again" => (Content::Analysis { text: self.answer(), cut: false }, Some(again(2))),
-            "repeat" => (Content::Analysis { text: self.answer(), cut: false }, Some(Occasion::Repeat)),
-            kind => (Content::Analysis { text: self.answer(), cut: kind == "cut" }, None),
+            "again" => (Content::Analysis { text: self.answer(), cut: None }, Some(again(2))),
+            "repeat" => (Content::Analysis { text: self.answer(), cut: None }, Some(Occasion::Repeat)),
+            kind => (Content::Analysis { text: self.answer(), cut: (kind == "cut").then_some(Cut::Length) }, None),
         };
         let facts = facts(&self.name(), &case.notifications[0].alerts[0]);
         let value = if self.case.contains("lag") { "1843 秒" } else { "" };
