@@ -115,24 +115,22 @@ fn areas(alerts: &[&Alert], run: &Run) -> Option<String> {
 /// Where else to look for what fires, in words, and the query for it: the same machine, else the same cluster. What always
 /// fires does not count: <https://runbooks.prometheus-operator.dev/runbooks/general/watchdog/>.
 fn place(alerts: &[&Alert], run: &Run, areas: &str) -> Option<(&'static str, String)> {
-    let [instance, node, cluster] =
-        ["instance", "node", "cluster"].map(|name| shared(alerts, name).unwrap_or_default());
-    let is_for_others = alerts.iter().any(|alert| alert.is_about_scrape("instance")) || instance.contains("://");
-    let (place, matcher, unless) = if !instance.is_empty() && !is_for_others {
+    let label = |name| shared(alerts, name).filter(|value| !value.is_empty());
+    let is_machine =
+        |instance: &&str| !instance.contains("://") && !alerts.iter().any(|alert| alert.is_about_scrape("instance"));
+    let (place, matcher) = if let Some(instance) = label("instance").filter(is_machine) {
         let host = format!(r"\[?{}\]?(:[0-9]+)?", escaped(percent::host(instance)));
-        ("同机", format!("instance=~{}", literal(&host)), "")
-    } else if !node.is_empty() {
-        ("同机", format!("node={}", literal(node)), "")
-    } else if cluster.is_empty() {
-        return None;
-    } else if run.labels.contains_key("cluster") {
-        ("同集群", format!("cluster={}", literal(cluster)), "")
+        ("同机", format!("instance=~{}", literal(&host)))
+    } else if let Some(node) = label("node") {
+        ("同机", format!("node={}", literal(node)))
     } else {
-        // Added on the way to Alertmanager: it is that of all, unless some have one of their own.
-        ("同集群", r#"cluster="""#.to_owned(), r#" unless on() {__name__=~"up|ALERTS",cluster!=""}"#)
+        label("cluster")?;
+        // One that is added on the way to Alertmanager is that of all that have none of their own.
+        let known = run.labels.get("cluster").map_or("", String::as_str);
+        ("同集群", format!("cluster={}", literal(known)))
     };
     let others = r#"alertstate="firing",alertname!~"Watchdog|InfoInhibitor""#;
-    Some((place, format!("count by (alertname) (ALERTS{{{others},{matcher}{areas}}}{unless})")))
+    Some((place, format!("count by (alertname) (ALERTS{{{others},{matcher}{areas}}})")))
 }
 
 /// The value that all alerts have in this label.
@@ -191,7 +189,7 @@ mod tests {
         // Added on the way to Alertmanager.
         let unknown = Run { labels: Labels::new(), activations: None };
         let query = place(&[&one, &other], &unknown, "").unwrap().1;
-        assert!(query.ends_with(r#",cluster=""} unless on() {__name__=~"up|ALERTS",cluster!=""})"#), "{query}");
+        assert!(query.ends_with(r#",cluster=""})"#), "{query}");
         assert_eq!(areas(&[&one, &other], &unknown).as_deref(), Some(""));
         assert_eq!(areas(&[&one, &other], &run(&one)).as_deref(), Some(r#",cluster=~"c|""#));
         let elsewhere = alert(&[("cluster", "d")]);

@@ -119,7 +119,7 @@ impl Figure {
 }
 
 /// A value as Prometheus writes it, unless it is NaN or infinite.
-pub(super) fn finite(value: &str) -> Option<f64> {
+fn finite(value: &str) -> Option<f64> {
     value.parse().ok().filter(|value: &f64| value.is_finite())
 }
 

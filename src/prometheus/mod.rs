@@ -86,30 +86,28 @@ impl Facts {
         self.figure.as_ref().map(|figure| figure.written(figure.now)).unwrap_or_default()
     }
 
+    /// The words of each fact but the figure, and whether it is news for who reads the message.
+    fn words(&self) -> impl Iterator<Item = (String, bool)> {
+        let activations = self.activations.map(|count| (format!("24 小时内第 {count} 次"), true));
+        let targets =
+            |(job, count, down): &(_, _, _)| (format!("{job} 目标 {count} 个有 {down} 个抓取失败"), *down > 0);
+        let others = |(place, names): &(_, Vec<_>)| (format!("{place}另有 {} 种告警", names.len()), !names.is_empty());
+        [activations, self.targets.as_ref().map(targets), self.others.as_ref().map(others)].into_iter().flatten()
+    }
+
     /// The pieces of the message's line, each with the sign that joins it to those before it; they may be left out from the
     /// end. The figure comes first, and behind the words that say whose it is.
     #[must_use]
     pub fn pieces(&self) -> Vec<String> {
         let mut pieces = self.figure.as_ref().map(Figure::pieces).unwrap_or_default();
-        pieces.extend(self.activations.map(|count| format!("；24 小时内第 {count} 次")));
-        let targets = self.targets.iter().filter(|(_, _, down)| *down > 0);
-        pieces.extend(targets.map(|(job, count, down)| format!("；{job} 目标 {count} 个有 {down} 个抓取失败")));
-        let others = self.others.iter().filter(|(_, names)| !names.is_empty());
-        pieces.extend(others.map(|(place, names)| format!("；{place}另有 {} 种告警", names.len())));
+        pieces.extend(self.words().filter(|(_, is_news)| *is_news).map(|(words, _)| format!("；{words}")));
         pieces
     }
 
     /// The list for the prompt.
     pub(crate) fn list(&self) -> Vec<String> {
-        let targets = |(job, count, down): &(_, _, _)| format!("job {job} 的目标共 {count} 个，抓取失败 {down} 个");
-        let others = |(place, names): &(_, Vec<_>)| format!("{place}正在触发的其他告警 {} 种", names.len());
-        let facts = [
-            self.figure.as_ref().map(Figure::sentence),
-            self.activations.map(|count| format!("24 小时内第 {count} 次触发")),
-            self.targets.as_ref().map(targets),
-            self.others.as_ref().map(others),
-        ];
-        facts.into_iter().flatten().collect()
+        let figure = self.figure.iter().map(Figure::sentence);
+        figure.chain(self.words().map(|(words, _)| words)).collect()
     }
 
     /// The last item of the list, the names of other alerts: they are no part of the notification. "" for none.
@@ -317,9 +315,7 @@ impl Queries<'_> {
 
 /// Whether all labels of a series are the alert's.
 fn is_of(metric: &Labels, alert: &Alert) -> bool {
-    let is_own =
-        |name: &str, value| ["__name__", "alertstate"].contains(&name) || alert.labels.get(name) == Some(value);
-    metric.iter().all(|(name, value)| is_own(name, value))
+    metric.iter().all(|(name, value)| ["__name__", "alertstate"].contains(&&**name) || alert.label(name) == value)
 }
 
 /// The item, if there is exactly one.

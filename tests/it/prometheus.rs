@@ -258,8 +258,8 @@ fn real_alert_is_delivered_with_what_prometheus_knows() {
     assert!(message.text.lines().any(|own| own == line), "{}", message.text);
     let prompt = deepseek.requests()[0].user();
     for fact in [
-        "当前 93.4%（阈值 85%）", "1 小时内最低 61%、最高 93.4%", "24 小时内第 4 次", "共 3 个，抓取失败 1 个",
-        "NodeLoadHigh",
+        "当前 93.4%（阈值 85%）", "1 小时内最低 61%、最高 93.4%", "24 小时内第 4 次", "node 目标 3 个有 1 个抓取失败",
+        "同机另有 1 种告警", "NodeLoadHigh",
     ] {
         assert!(prompt.contains(fact), "{fact} is not in {prompt}");
     }
@@ -608,7 +608,7 @@ fn what_comes_back_is_masked_fenced_and_redacted() {
         let sidecar = builder.env("REDACT_LABELS", labels).start();
         assert_eq!(sidecar.post(&asked("HighLoad")).status, 200);
         let prompt = deepseek.requests()[0].user();
-        assert!(prompt.contains("当前 6（阈值 5）") && prompt.contains("其他告警 1 种"), "{prompt}");
+        assert!(prompt.contains("当前 6（阈值 5）") && prompt.contains("同机另有 1 种告警"), "{prompt}");
         for word in hidden {
             assert!(!prompt.contains(word), "{labels}: {word} is in {prompt}");
         }
