@@ -154,8 +154,7 @@ fn host(instance: &str) -> &str {
     if instance.contains('/') { instance } else { percent::host(instance) }
 }
 
-/// The label by which alerts of one target differ, `topic=`, and its value in each; where that does not tell all of them
-/// apart, with another label's: `order-paid（settle）`. Empty for one alert.
+/// The label by which alerts of one target differ, `topic=`, and its values, each once. Empty for one alert.
 fn differences(alerts: &[&Alert]) -> (String, Vec<String>) {
     let Some(first) = alerts.first().filter(|_| alerts.len() > 1) else { return Default::default() };
     let target = first.target().map(|(label, _)| label);
@@ -166,20 +165,10 @@ fn differences(alerts: &[&Alert]) -> (String, Vec<String>) {
             && !first.is_about_scrape(name)
             && alerts.iter().any(|alert| alert.label(name) != *value)
     };
-    let mut labels: Vec<Pair<'_>> =
-        first.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).filter(is_own).collect();
-    labels.sort_by_key(usefulness);
-    let Some((label, _)) = labels.first().copied() else { return Default::default() };
-    let told_apart = |other: &str| {
-        let values = alerts.iter().map(|alert| (alert.label(label), alert.label(other)));
-        values.collect::<BTreeSet<_>>().len()
-    };
-    // There may be thousands of labels.
-    let mut others = labels.iter().take(DETAILS.len());
-    let other = others.find(|(name, value)| !is_noise(name, value) && told_apart(name) > told_apart(label));
-    let short = |alert: &Alert, name| text::short_line(alert.label(name), MAX_VALUE);
-    let other = other.map_or("", |(name, _)| name);
-    let values: Vec<_> = alerts.iter().map(|alert| (short(alert, label), short(alert, other))).collect();
+    let labels = first.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let Some((label, _)) = labels.filter(is_own).min_by_key(usefulness) else { return Default::default() };
+    let value = |alert: &&Alert| (text::short_line(alert.label(label), MAX_VALUE), String::new());
+    let values: Vec<_> = alerts.iter().map(value).collect();
     (format!("{}=", text::short_line(label, 32)), with_details(&values))
 }
 
@@ -364,16 +353,6 @@ mod tests {
                 ],
                 None,
                 vec!["topic=paid（settle、report）", "ship（report）"],
-            ),
-            (
-                "mounts of devices",
-                vec![
-                    r#""instance":"db:9100","mountpoint":"/a","device":"sda""#.into(),
-                    r#""instance":"db:9100","mountpoint":"/a","device":"sdb""#.into(),
-                    r#""instance":"db:9100","mountpoint":"/b","device":"sdb""#.into(),
-                ],
-                Some("db"),
-                vec!["mountpoint=/a（sda、sdb）", "/b（sdb）"],
             ),
             (
                 "one target, two alerts",
