@@ -21,9 +21,9 @@ const NAMESPACED: [&str; 9] = [
     "statefulset", "container", "job_name",
 ];
 /// Labels by which two alerts of one target differ, the best first; any other label comes behind them.
-pub(super) const DETAILS: [&str; 12] = [
-    "mountpoint", "pod", "device", "container", "topic", "consumergroup", "queue", "database", "index", "target",
-    "hostname", "name",
+pub(super) const DETAILS: [&str; 13] = [
+    "mountpoint", "volume", "pod", "device", "container", "topic", "consumergroup", "queue", "database", "index",
+    "target", "hostname", "name",
 ];
 /// Common labels that help, the best first; any other label comes behind them.
 const COMMON: [&str; 26] = [
