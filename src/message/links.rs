@@ -105,9 +105,10 @@ fn filter(labels: &BTreeMap<&str, &str>) -> Option<String> {
     (!matchers.is_empty() && !matchers.contains(MASK)).then(|| percent::encode(&format!("{{{matchers}}}")))
 }
 
-/// Alertmanager's address; `None` for a page of another console, such as the one of ARMS.
+/// Alertmanager's address; `None` for a page of another console, such as the one of ARMS, and for Grafana's.
 fn root(notification: &Notification) -> Option<&str> {
-    Some(notification.external_url.trim().trim_end_matches('/')).filter(|root| !root.contains('#'))
+    let is_grafana = notification.alerts.iter().any(|alert| !alert.annotation("silenceURL").is_empty());
+    Some(notification.external_url.trim().trim_end_matches('/')).filter(|root| !is_grafana && !root.contains('#'))
 }
 
 /// The link when a phone can open it: a whole address of a host that is known beyond its own machine, pod or container. The
