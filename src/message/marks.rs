@@ -14,8 +14,8 @@ use crate::prompt::SECTIONS;
 /// What the titles of those sections hold that give no steps.
 const NO_STEPS: [&str; 6] = ["结论", "原因", "影响", "Conclusion", "ause", "Impact"];
 
-/// Drops what stands in front of the verdict: titles and announcements.
-pub(crate) fn trim(lines: &mut Vec<Line>) {
+/// The lines without what stands in front of the verdict: titles and announcements.
+pub(crate) fn from_verdict(mut lines: Vec<Line>) -> Vec<Line> {
     let is_opening = |line: &Line| {
         let is_title = line.kind == Kind::Title && !line.text.contains(['：', '，', '。', '！']);
         line.kind != Kind::Command && (is_title || line.text.ends_with(['：', ':']))
@@ -23,7 +23,7 @@ pub(crate) fn trim(lines: &mut Vec<Line>) {
     let is_verdict = |line: &Line| line.kind != Kind::Command && line.text.starts_with(SECTIONS[0]);
     // What stands further down has a reason.
     let openings = lines.iter().take(4).position(is_verdict).filter(|at| lines.iter().take(*at).all(is_opening));
-    lines.drain(..openings.unwrap_or_default());
+    lines.split_off(openings.unwrap_or_default())
 }
 
 /// Adds the marks: one of a kind for each block of commands, and the invented names once in each step.
@@ -173,8 +173,7 @@ mod tests {
         let notification = Notification::decode(br#"{"alerts":[{"labels":{"instance":"db-2:9100"}}]}"#).unwrap();
         let rows = test_rows::<(String, String, String)>(include_str!("../../tests/it/cases/rows/marks-unseen.jsonl"));
         let wrong = rows.iter().filter_map(|(kind, answer, expected)| {
-            let mut lines = markdown::lines(answer);
-            trim(&mut lines);
+            let lines = from_verdict(markdown::lines(answer));
             let text = blocks(&mark(lines, &Invented::new(answer, &[&notification], ""))).join("\n");
             (text != *expected).then(|| format!("{kind}:\n{answer}\n--- is\n{text}\n--- expected\n{expected}"))
         });
@@ -197,8 +196,7 @@ mod tests {
             ("a command", "告警分析：\n`df -h`\n结论：a", "告警分析：\ndf -h\n结论：a"),
             ("nothing", "", ""),
         ] {
-            let mut lines = markdown::lines(text);
-            trim(&mut lines);
+            let lines = from_verdict(markdown::lines(text));
             let lines: Vec<_> = lines.iter().map(|line| line.text.as_str()).collect();
             assert_eq!(lines.join("\n"), expected, "{name}");
         }
