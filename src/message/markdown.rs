@@ -28,9 +28,13 @@ const MAX_BLOCK: usize = 200;
 
 /// What models call the sections that the prompt asks for.
 const MORE_TITLES: [&str; 4] = ["原因分析", "处理建议", "排查步骤", "建议"];
-/// What stands around 高危 where a model says that a step interrupts or destroys; 【高危】 is what the prompt asks for.
-const FLAG_SIGNS: [&str; 11] =
-    ["【 】", "[ ]", "（ ）", "( )", "** **", "⚠ ", "危险等级： ", "风险等级： ", "风险： ", "等级： ", "级别： "];
+/// How models say that a step interrupts or destroys, in place of X one of the words; 【高危】 is what the prompt asks for.
+const FLAGS: [&str; 13] = [
+    "【X】", "[X]", "（X）", "(X)", "**X**", "⚠️X", "⚠️ X", "⚠X", "危险等级：X", "风险等级：X", "风险：X", "等级：X",
+    "级别：X",
+];
+/// The control character is a flag within another's signs. No answer holds it: it is cleaned.
+const FLAG_WORDS: [&str; 4] = ["高危操作", "高危！", "高危", "\0"];
 /// What follows a command at the end of a sentence.
 pub(crate) const ENDS: [char; 3] = ['；', '。', '、'];
 /// What the names of JSON's commands hold.
@@ -182,9 +186,8 @@ impl Page {
         }
         self.run = Some((indent, drops_bullets));
         self.push_command(command);
-        let end = here_document(command).filter(|end| lines.clone().take(MAX_BLOCK).any(|line| line.trim() == *end));
         let mut last = command;
-        while (last.ends_with('\\') || end.is_some_and(|end| last.trim() != end))
+        while last.ends_with('\\')
             && let Some(next) = lines.next()
         {
             last = unquoted(next).trim_end();
@@ -333,33 +336,21 @@ fn opened_fence(line: &str) -> Option<(&str, &str, &str)> {
     Some((before, text.strip_suffix(info)?, info)).filter(|_| is_first && !before.contains('`') && !info.contains('`'))
 }
 
-/// The texts around a mark without the signs next to it, if there are some.
-fn without_signs<'a, 'b>(before: &'a str, behind: &'b str) -> Option<(&'a str, &'b str)> {
-    let before = before.trim_end_matches([' ', '\u{fe0f}']);
-    let mut signs = FLAG_SIGNS.iter().filter_map(|signs| signs.split_once(' '));
-    let (open, close) = signs.find(|(open, _)| before.ends_with(open))?;
-    // 风险：高危端口暴露 is a sentence.
-    let is_word = open.ends_with('：') && behind.starts_with(char::is_alphanumeric);
-    Some((before.strip_suffix(open).filter(|_| !is_word)?, behind.trim_start().strip_prefix(close)?))
-}
-
-/// The line without the model's own mark, if it holds one.
+/// The line without the model's own flags, if it holds one.
 fn unflagged(line: &str) -> Option<String> {
-    let (before, behind) = line.split_once("高危")?;
-    let (mut plain, mut is_flagged) = (before.to_owned(), false);
-    for piece in behind.split("高危") {
-        let rest = piece.strip_prefix("操作").unwrap_or(piece).trim_start_matches(['！', '!']);
-        let around = iter::successors(Some((plain.as_str(), rest)), |(before, behind)| without_signs(before, behind));
-        let Some((length, rest)) = around.skip(1).last().map(|(before, rest)| (before.len(), rest)) else {
-            plain.extend(["高危", piece]);
-            continue;
-        };
-        is_flagged = true;
-        plain.truncate(length);
-        let goes_on = plain.trim_end().ends_with(|c: char| c.is_alphanumeric() || "`*）".contains(c));
-        plain += if goes_on { rest } else { rest.trim_start_matches(['：', ':', '，', ',', '。', '；', ' ']) };
+    let mut marked = Some(line).filter(|line| line.contains("高危"))?.to_owned();
+    for flag in FLAGS.iter().chain(&FLAGS) {
+        for word in FLAG_WORDS {
+            marked = marked.replace(&flag.replace('X', word), "\0");
+        }
     }
-    is_flagged.then(|| plain.trim_end_matches(['，', ',', ' ']).replace(" ：", "："))
+    let (before, behind) = marked.split_once('\0')?;
+    let mut plain = before.to_owned();
+    for piece in behind.split('\0') {
+        let goes_on = plain.trim_end().ends_with(|c: char| c.is_alphanumeric() || "`*）".contains(c));
+        plain += if goes_on { piece } else { piece.trim_start_matches(['：', ':', '，', ',', '。', '；', ' ']) };
+    }
+    Some(plain.trim_end_matches(['，', ',', ' ']).replace(" ：", "："))
 }
 
 /// Width of the white space in front, a tab counted as four.
@@ -426,13 +417,6 @@ fn is_foreign_but_for_data(text: &str) -> bool {
         };
     }
     true
-}
-
-/// The word that ends the here-document that the command begins.
-fn here_document(command: &str) -> Option<&str> {
-    let (_, behind) = command.split_once("<<")?;
-    let behind = behind.trim_start_matches(['-', ' ', '\'', '"', '\\']);
-    behind.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().filter(|word| !word.is_empty())
 }
 
 /// `key:`, `key: value`: what a list's item holds in YAML.
