@@ -624,31 +624,38 @@ fn unfolded(text: &str) -> Option<String> {
     (titles > 1 && !text.contains('\n')).then_some(lines)
 }
 
-/// An answer that is a JSON object or list and nothing else, or a fence with one, as Markdown: names become headings,
-/// lists are numbered, and commands get fences.
+/// An answer that is a JSON object or list and nothing else, or a fence with one, as Markdown.
 fn from_json(answer: &str) -> Option<String> {
     let (begin, end) = (answer.find(['{', '['])?, answer.rfind(['}', ']'])?);
     let (lead, text, tail) = (answer.get(..begin)?, answer.get(begin..=end)?, answer.get(end + 1..)?);
     let is_fenced = lead.len() <= MAX_SPAN && lead.contains("```") && tail.trim() == "```";
     let is_read = text.len() <= MAX_JSON && (is_fenced || lead.len() + tail.len() == 0);
-    is_read.then(|| Some(json_steps(&serde_json::from_str(text).ok()?, text, true)))?
+    is_read.then(|| Some(json_sections(&serde_json::from_str(text).ok()?, text)))?
 }
 
-/// A heading for each outer name, but for a name around all; steps for what stands within: of an object the first text, the
-/// others with their names, and its commands below. The number that a step gives itself is left out.
-fn json_steps(value: &Value, text: &str, is_outer: bool) -> String {
+/// A heading for each name, steps below it. A name around all is left out.
+fn json_sections(value: &Value, text: &str) -> String {
+    match &items(value, text)[..] {
+        [(_, inner @ Value::Object(_))] if value.is_object() => json_sections(inner, text),
+        items if value.is_object() => {
+            items.iter().map(|(name, value)| format!("\n## {name}\n{}", json_steps(value, text))).collect()
+        }
+        _ => json_steps(value, text),
+    }
+}
+
+/// A step for each text or object within. Of an object the first text, the others with their names, and its commands in a
+/// fence. The number that a step gives itself is left out.
+fn json_steps(value: &Value, text: &str) -> String {
     let items = items(value, text);
-    let (mut words, is_only) = (Vec::new(), items.len() == 1);
     let mut below = if items.is_empty() { plain_value(value, "、") + "\n" } else { String::new() };
+    let mut words = Vec::new();
     for (name, value) in items {
         let shown = plain_value(value, "、");
-        let is_inner = !is_outer || name.is_empty();
-        if value.is_object() && (is_inner || is_only) {
-            below.push_str(&json_steps(value, text, !is_inner));
+        if value.is_object() {
+            below.push_str(&json_steps(value, text));
         } else if name.is_empty() || name.parse::<u8>().is_ok() {
             below.extend(["1. ", &shown, "\n"]);
-        } else if is_outer {
-            below.extend(["\n## ", name, "\n", &json_steps(value, text, false)]);
         } else if COMMAND_NAMES.iter().any(|word| name.contains(word)) {
             below.extend(["```\n", &plain_value(value, "\n"), "\n```\n"]);
         } else if !words.is_empty() || shown.parse::<u8>().is_err() {
@@ -668,10 +675,11 @@ fn items<'a>(value: &'a Value, text: &str) -> Vec<(&'a str, &'a Value)> {
 
 /// A value in words; `separator` stands between those of a list.
 fn plain_value(value: &Value, separator: &str) -> String {
-    let word =
-        || value.to_string().replace("true", "是").replace("false", "否").replace("null", "无").replace("{}", "");
-    let list = value.as_array().map(|list| list.iter().map(|item| plain_value(item, "、")).collect::<Vec<_>>());
-    value.as_str().map(str::to_owned).or(list.map(|list| list.join(separator))).unwrap_or_else(word)
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(|item| plain_value(item, "、")).collect::<Vec<_>>().join(separator),
+        _ => value.to_string().replace("true", "是").replace("false", "否").replace("null", "无"),
+    }
 }
 
 #[cfg(test)]
