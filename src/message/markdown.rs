@@ -598,30 +598,29 @@ fn inline(text: &str) -> (String, Option<String>) {
     (plain, command)
 }
 
-/// An answer in one line, with a line for each of its sections and steps.
+/// An answer in one line, with a line for each of its sections and steps; none for one with fewer than two sections.
 fn unfolded(text: &str) -> Option<String> {
+    if text.contains('\n') {
+        return None;
+    }
     // No answer holds the control character: it is cleaned.
     let marked = text.replace('【', "\0【");
     let (mut lines, mut rest) = (String::with_capacity(text.len()), marked.as_str());
-    let (mut titles, mut expected, mut in_code) = (0, 1, false);
+    let (mut titles, mut next_step) = (0, 1);
     for piece in marked.split_inclusive(['\0', ' ', '。', '；', '！', '？', '：', ':', ';', '】']) {
         let near = window(rest);
-        let is_title = !in_code && section(near).is_some();
-        // A first step without a second is none.
-        let is_step =
-            |(step, _)| step == expected && (step > 1 || ["2. ", "2、"].iter().any(|next| near.contains(next)));
-        let is_step = !in_code && number(near).is_some_and(is_step);
+        let is_title = section(near).is_some();
+        let is_step = number(near).is_some_and(|(number, _)| number == next_step);
         if is_title || is_step {
             lines.truncate(lines.trim_end().len());
             lines.push('\n');
         }
         titles += usize::from(is_title);
-        expected = if is_title { 1 } else { expected + u32::from(is_step) };
-        in_code ^= !piece.matches('`').count().is_multiple_of(2);
+        next_step = if is_title { 1 } else { next_step + u32::from(is_step) };
         lines.push_str(piece.trim_end_matches('\0'));
         rest = rest.get(piece.len()..).unwrap_or_default();
     }
-    (titles > 1 && !text.contains('\n')).then_some(lines)
+    (titles > 1).then_some(lines)
 }
 
 /// An answer that is a JSON object or list and nothing else, or a fence with one, as Markdown.
