@@ -19,10 +19,8 @@ const UNNAMED: &str = "未命名告警";
 const NO_SEVERITY: &str = "未标级别";
 /// The beginning that names share stands once when it has so many bytes: `bj-worker-04、05`, but `db-1、db-2`.
 const LONG_BEGINNING: usize = 8;
-/// Bytes for the places of a digest's row in the head.
+/// Bytes for the places of a digest's row.
 const ROW_PLACES: usize = 420;
-/// Bytes of a row besides its places.
-const ROW_WORDS: usize = 120;
 
 /// The current time, in the zone of the reader.
 #[derive(Debug, Clone, Copy)]
@@ -32,17 +30,10 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// `16:00` when it is today, else with its date, and with the year when it is another one.
+    /// `16:00` when it is today, else with its date.
     pub(crate) fn time(self, time: Timestamp) -> String {
         let (time, now) = (self.zone.to_datetime(time), self.zone.to_datetime(self.now));
-        let pattern = if time.date() == now.date() {
-            "%H:%M"
-        } else if time.year() == now.year() {
-            "%m-%d %H:%M"
-        } else {
-            "%Y-%m-%d %H:%M"
-        };
-        time.strftime(pattern).to_string()
+        time.strftime(if time.date() == now.date() { "%H:%M" } else { "%m-%d %H:%M" }).to_string()
     }
 
     /// When an alert that fires again began.
@@ -77,12 +68,12 @@ fn times(count: u16, window: Duration) -> String {
     format!("{}内第 {count} 次", duration(window.as_secs().div_ceil(60)))
 }
 
-/// The header, and the rows of a digest that do not fit into it.
+/// What a message begins with.
 pub(crate) struct Header {
     /// Stands above the analysis.
     pub(crate) head: String,
-    /// The rows of a digest that are not in the head, for the end of the message.
-    pub(crate) rest: String,
+    /// The rows of a digest that do not fit into the head, for the end of the message.
+    pub(crate) rest: Vec<String>,
     /// The name of the worst alert, by which a further part is known.
     pub(crate) name: String,
 }
@@ -119,12 +110,12 @@ impl<'a> Alerts<'a> {
 
     /// How often each severity occurs, the worst first.
     fn severities(&self) -> Vec<(&'a str, usize)> {
-        counted(self.kinds.iter().map(|kind| (kind.rank, kind.severity, kind.count)))
+        counted(self.kinds.iter().map(|kind| (kind.severity, kind.count)))
     }
 
     /// How often each name occurs, that of the worst alert first.
     fn names(&self) -> Vec<(&'a str, usize)> {
-        counted(self.kinds.iter().map(|kind| (kind.rank, kind.name, kind.count)))
+        counted(self.kinds.iter().map(|kind| (kind.name, kind.count)))
     }
 
     /// What the banner of a locked phone shows, behind `news`: `【critical】NodeDown db-2`, `【critical】NodeDown 30 条`,
@@ -149,13 +140,8 @@ impl<'a> Alerts<'a> {
     /// `对象：db-1（/data）、db-2 等 30 个`, in about `bytes` bytes.
     fn several(&self, bytes: usize) -> Option<String> {
         let Targets { several, label, .. } = &self.targets;
-        let (shown, is_cut) = fill(several, bytes);
         // How many targets the alerts have whose content is not kept is not known.
-        let shown = match (is_cut, self.count() > self.alerts.len()) {
-            (_, true) => and_more(&shown, ""),
-            (true, false) => and_more(&shown, &format!(" {} 个", several.len())),
-            (false, false) => shown,
-        };
+        let shown = listed(several, bytes, self.count() > self.alerts.len());
         (!several.is_empty()).then(|| format!("对象：{label}{shown}"))
     }
 
@@ -187,15 +173,13 @@ impl<'a> Alerts<'a> {
     }
 }
 
-/// Writes the header within `head_bytes`, and the rest of a digest's rows within `rest_bytes`. `facts` is a line of its
-/// own, "" for none.
+/// Writes the header, its head within `bytes`. `facts` is a line of its own, "" for none.
 pub(crate) fn header(
     notifications: &[&Notification],
     clock: Clock,
     reused: Option<Reused<'_>>,
     facts: &str,
-    head_bytes: usize,
-    rest_bytes: usize,
+    bytes: usize,
 ) -> Header {
     let alerts = Alerts::new(notifications);
     let is_repeat = reused.is_some_and(|reused| matches!(reused.occasion, Occasion::Repeat));
@@ -206,16 +190,16 @@ pub(crate) fn header(
         Some(alerts.title(if is_repeat { "仍未恢复：" } else { "" })),
         shows_names.then(|| format!("告警：{}", shown_counts(&names, UNNAMED, 6))),
         (severities.len() > 1).then(|| format!("级别：{}", shown_counts(&severities, NO_SEVERITY, 8))),
-        alerts.several(head_bytes * 3 / 10),
+        alerts.several(bytes * 3 / 10),
         alerts.begun(clock, reused),
         (hidden > 0).then(|| format!("另有 {hidden} 条因 max_alerts 没有发来")),
     ];
     let facts_bytes = if facts.is_empty() { 0 } else { facts.len() + 1 };
-    let mut head = Bounded { text: String::new(), bytes: head_bytes.saturating_sub(facts_bytes) };
+    let mut head = Bounded { text: String::new(), bytes: bytes.saturating_sub(facts_bytes) };
     lines.iter().flatten().for_each(|line| head.push(line));
-    let mut rest = String::new();
+    let mut rest = Vec::new();
     if alerts.is_digest() {
-        rest = push_rows(&mut head, &alerts, clock, rest_bytes);
+        rest = push_rows(&mut head, &alerts, clock);
     } else {
         let labels = shown_labels(&alerts.common, &alerts.alerts, alerts.targets.one.as_deref());
         let left = head.bytes.saturating_sub(head.text.len() + 10);
@@ -299,36 +283,20 @@ pub(crate) fn introduction(clock: Clock, reused: Reused<'_>) -> String {
     format!("{begin} {} 的分析（{id}）{value}：", clock.time(at))
 }
 
-/// Adds as many of a digest's rows to the head as fit, and returns the others, and those that do not name all of their
-/// groups there, in at most `rest_bytes`.
-fn push_rows(head: &mut Bounded, alerts: &Alerts<'_>, clock: Clock, rest_bytes: usize) -> String {
-    // 40 bytes for the line with their number.
-    let mut left = head.bytes.saturating_sub(40 + head.text.len());
-    let mut others = Vec::new();
-    for kind in &alerts.kinds {
-        let (row, hides_groups) = kind.row(clock, ROW_PLACES);
-        // Behind one that does not fit comes none, so that the worst are on top.
-        left = left.saturating_sub(row.len() + 1);
-        if left > 0 {
+/// Adds as many of a digest's rows to the head as fit, and returns the others.
+fn push_rows(head: &mut Bounded, alerts: &Alerts<'_>, clock: Clock) -> Vec<String> {
+    let mut rest = Vec::new();
+    for row in alerts.kinds.iter().map(|kind| kind.row(clock)) {
+        // 40 bytes for the line with their number. Behind a row that does not fit comes none: the worst are on top.
+        if rest.is_empty() && head.text.len() + row.len() + 41 < head.bytes {
             head.text.extend(["\n", &row]);
-        }
-        if left == 0 || hides_groups {
-            others.push(kind);
+        } else {
+            rest.push(row);
         }
     }
-    if others.is_empty() {
-        return String::new();
-    }
-    head.push(&format!("…… 共 {} 组，其余见文末", alerts.notifications.len()));
-    let width = (rest_bytes / others.len()).saturating_sub(ROW_WORDS);
-    let mut rest = "【其余告警】".to_owned();
-    for (number, kind) in others.iter().enumerate() {
-        let (row, _) = kind.row(clock, width);
-        if rest.len() + row.len() + 60 > rest_bytes {
-            rest.push_str(&format!("\n…… 另有 {} 种未列出", others.len() - number));
-            break;
-        }
-        rest.extend(["\n", &row]);
+    if let Some(first) = rest.first_mut() {
+        first.insert_str(0, "\n【其余告警】\n");
+        head.push(&format!("…… 共 {} 组，其余见文末", alerts.notifications.len()));
     }
     rest
 }
@@ -351,9 +319,7 @@ pub(crate) fn alert_texts(notifications: &[&Notification], bytes: usize) -> Stri
         let (label, targets) = targets(alerts, &common).in_row();
         // Most summaries name it themselves.
         let is_named = targets.iter().all(|target| summary.contains(target.split('（').next().unwrap_or_default()));
-        let (shown, is_cut) = fill(&targets, 120);
-        let shown = if is_cut { and_more(&shown, &format!(" {} 个", targets.len())) } else { shown };
-        let targets = if is_named { String::new() } else { label + &shown };
+        let targets = if is_named { String::new() } else { label + &listed(&targets, 120, false) };
         let name = shown_name(name, MAX_VALUE);
         let needs_name = summary.is_empty() || (has_names && !summary.contains(&*name));
         let place = [Some(name).filter(|_| needs_name), Some(targets).filter(|targets| !targets.is_empty())];
@@ -435,9 +401,8 @@ fn kinds<'a>(notifications: &[&'a Notification]) -> Vec<AlertKind<'a>> {
 }
 
 impl AlertKind<'_> {
-    /// Its row in a digest, `• [critical] DbDown×2：db-1、db-2，18:01 起`, the places in about `width` bytes; and whether that
-    /// does not name all of its groups.
-    fn row(&self, clock: Clock, width: usize) -> (String, bool) {
+    /// Its row in a digest: `• [critical] DbDown×2：db-1、db-2，18:01 起`.
+    fn row(&self, clock: Clock) -> String {
         let severity = text::short_line(self.severity, 20);
         let severity = if severity.is_empty() { severity } else { format!("[{severity}] ") };
         let name = shown_name(self.name, 48);
@@ -447,15 +412,16 @@ impl AlertKind<'_> {
             (count, groups) => format!("×{count}（{groups} 组）"),
         };
         let groups = group_names(&self.groups);
-        let names_groups = !groups.is_empty();
-        let (label, places) = if names_groups { (String::new(), groups) } else { targets(&self.alerts, &[]).in_row() };
-        let (shown, is_cut) = fill(&places, width);
-        let is_partial = is_cut || (!names_groups && self.count > self.alerts.len() && !shown.is_empty());
-        let places = label + &if is_partial { and_more(&shown, "") } else { shown };
+        let places = if groups.is_empty() {
+            let (label, targets) = targets(&self.alerts, &[]).in_row();
+            label + &listed(&targets, ROW_PLACES, self.count > self.alerts.len())
+        } else {
+            listed(&groups, ROW_PLACES, false)
+        };
         let since = self.since.map_or_else(String::new, |since| format!("{} 起", clock.time(since)));
         let facts = [places, since].into_iter().filter(|fact| !fact.is_empty()).collect::<Vec<_>>().join("，");
         let colon = if facts.is_empty() { "" } else { "：" };
-        (format!("• {severity}{name}{count}{colon}{facts}"), is_cut && names_groups)
+        format!("• {severity}{name}{count}{colon}{facts}")
     }
 }
 
@@ -488,18 +454,17 @@ fn group_names(groups: &[&Notification]) -> Vec<String> {
     groups.iter().map(name).collect()
 }
 
-/// How often each value occurs, given with its rank and a number, the worst and then the most frequent first. "" counts
-/// where there are others.
-fn counted<'a>(values: impl Iterator<Item = (usize, &'a str, usize)>) -> Vec<(&'a str, usize)> {
-    let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    for (rank, value, number) in values {
-        let (worst, count) = counts.entry(value).or_insert((rank, 0));
-        *worst = rank.min(*worst);
-        *count += number;
+/// How often each value occurs, in the order of the values.
+fn counted<'a>(values: impl Iterator<Item = (&'a str, usize)>) -> Vec<(&'a str, usize)> {
+    let (mut places, mut counts) = (BTreeMap::new(), Vec::new());
+    for (value, number) in values {
+        let place = *places.entry(value).or_insert(counts.len());
+        if place == counts.len() {
+            counts.push((value, 0));
+        }
+        counts[place].1 += number;
     }
-    let mut counts: Vec<_> = counts.into_iter().collect();
-    counts.sort_by_key(|(value, (rank, count))| (*rank, usize::MAX - count, *value));
-    counts.into_iter().map(|(value, (_, count))| (value, count)).collect()
+    counts
 }
 
 /// `critical 8、warning 22`; of more than `most` values the first ones and how many there are.
@@ -512,28 +477,27 @@ fn shown_counts(counts: &[(&str, usize)], nothing: &str, most: usize) -> String 
     if counts.len() > most { format!("{names} 等 {} 种", counts.len()) } else { names }
 }
 
-/// As many of `values` as fit into about `bytes`, at least one, and whether some did not. Of numbered names in a row the
-/// beginning stands once: `worker-04、05、06`.
-fn fill(values: &[String], bytes: usize) -> (String, bool) {
-    let mut text = String::new();
-    let mut before = "";
-    for (number, value) in values.iter().enumerate() {
+/// `db-1、db-2 等 30 个`: as many of `values` as fit into about `bytes`, at least one. Of numbered names in a row the beginning
+/// stands once: `worker-04、05、06`. `has_more`: there are others, nobody knows how many.
+fn listed(values: &[String], bytes: usize, has_more: bool) -> String {
+    let (mut text, mut before, mut count) = (String::new(), "", 0);
+    for value in values {
         let beginning = numbered(value);
-        let shown = value.strip_prefix(before).filter(|_| number > 0 && !before.is_empty() && beginning == before);
-        let shown = format!("{}{}", if number > 0 { "、" } else { "" }, shown.unwrap_or(value));
-        if number > 0 && text.len() + shown.len() > bytes {
-            return (text, true);
+        let shown = value.strip_prefix(before).filter(|_| beginning == before && !before.is_empty()).unwrap_or(value);
+        if count > 0 && text.len() + "、".len() + shown.len() > bytes {
+            break;
         }
-        text.push_str(&shown);
-        before = beginning;
+        text.extend([if count > 0 { "、" } else { "" }, shown]);
+        (before, count) = (beginning, count + 1);
     }
-    (text, false)
-}
-
-/// `db-1、db-2 等 30 个`, `db-1（/data）等`: a full-width bracket has its blank.
-fn and_more(shown: &str, number: &str) -> String {
-    let gap = if shown.ends_with('）') { "" } else { " " };
-    format!("{shown}{gap}等{number}")
+    // A full-width bracket has its blank.
+    let gap = if text.ends_with('）') { "" } else { " " };
+    match count {
+        0 => text,
+        _ if has_more => format!("{text}{gap}等"),
+        count if count < values.len() => format!("{text}{gap}等 {} 个", values.len()),
+        _ => text,
+    }
 }
 
 /// What stands before the number that a name ends with: `worker-` of worker-04, "" of others.
@@ -564,7 +528,7 @@ mod tests {
     fn head(json: &str, reused: Option<Occasion>) -> String {
         let reused =
             reused.map(|occasion| Reused { id: "#2b7710", at: at("2026-11-23T08:00:00Z"), value: "", occasion });
-        header(&[&notification(json)], clock(), reused, "", 640, 1920).head
+        header(&[&notification(json)], clock(), reused, "", 640).head
     }
 
     #[test]
@@ -576,7 +540,7 @@ mod tests {
             ("2026-11-23T10:55:00.123Z", "18:55", "截至 19:00 已持续 5 分钟"),
             ("2026-11-22T20:30:00+08:00", "11-22 20:30", "截至 19:00 已持续 22 小时 30 分钟"),
             ("2026-11-20T08:00:00Z", "11-20 16:00", "截至 19:00 已持续 3 天 3 小时"),
-            ("2025-11-23T11:00:00Z", "2025-11-23 19:00", "截至 19:00 已持续 365 天"),
+            ("2025-11-23T11:00:00Z", "11-23 19:00", "截至 19:00 已持续 365 天"),
             ("2026-11-23T12:00:00Z", "20:00", "刚刚触发"),
         ] {
             let start = at(start);
@@ -736,7 +700,7 @@ mod tests {
     fn facts_stand_last_and_labels_give_way_to_them() {
         let firing = notification(FIRING);
         let facts = "依据：当前 93.4（阈值 85）";
-        let Header { head, .. } = header(&[&firing], clock(), None, facts, 200, 600);
+        let Header { head, .. } = header(&[&firing], clock(), None, facts, 200);
         assert!(head.ends_with(&format!("\n{facts}")) && head.len() <= 200, "{head}");
     }
 
@@ -771,8 +735,8 @@ mod tests {
         let notification = notification(&json);
         for bytes in [40, 100, 300, 640] {
             for members in [vec![&notification], vec![&notification; 9]] {
-                let Header { head, rest, .. } = header(&members, clock(), None, "", bytes, 3 * bytes);
-                assert!(head.len() <= bytes && rest.len() <= bytes * 3, "{bytes}: {head}");
+                let Header { head, .. } = header(&members, clock(), None, "", bytes);
+                assert!(head.len() <= bytes, "{bytes}: {head}");
             }
         }
     }

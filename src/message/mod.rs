@@ -135,15 +135,9 @@ pub fn render(input: &MessageInput<'_>) -> Vec<String> {
     }
     let mut blocks = body(input, clock, part_bytes);
     let head_bytes = part_bytes / 3;
-    let body_bytes: usize = blocks.iter().map(|block| block.len() + 1).sum();
-    let rest_bytes = ((MAX_PARTS - 1) * part_bytes).saturating_sub(body_bytes).max(3 * head_bytes);
     let facts = header::facts_line(input.facts, input.notifications, part_bytes / 8);
-    let Header { head, rest, name } =
-        header::header(input.notifications, clock, input.reused, &facts, head_bytes, rest_bytes);
-    if !rest.is_empty() {
-        blocks.push(String::new());
-        blocks.extend(rest.lines().map(str::to_owned));
-    }
+    let Header { head, rest, name } = header::header(input.notifications, clock, input.reused, &facts, head_bytes);
+    blocks.extend(rest);
     let head = text::clip(&text::disarmed(&head), head_bytes).into_owned();
     let name = text::clip(&text::disarmed(&name), NAME_BYTES).into_owned();
     let blocks: Vec<String> = blocks.iter().map(|block| text::disarmed(block)).collect();
