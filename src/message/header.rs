@@ -194,23 +194,20 @@ pub(crate) fn header(
         alerts.begun(clock, reused),
         (hidden > 0).then(|| format!("另有 {hidden} 条因 max_alerts 没有发来")),
     ];
-    let facts_bytes = if facts.is_empty() { 0 } else { facts.len() + 1 };
-    let mut head = Bounded { text: String::new(), bytes: bytes.saturating_sub(facts_bytes) };
-    lines.iter().flatten().for_each(|line| head.push(line));
+    let facts = if facts.is_empty() { String::new() } else { format!("\n{facts}") };
+    let (mut head, bytes) = (String::new(), bytes.saturating_sub(facts.len()));
+    lines.iter().flatten().for_each(|line| push_line(&mut head, line, bytes));
     let mut rest = Vec::new();
     if alerts.is_digest() {
-        rest = push_rows(&mut head, &alerts, clock);
+        rest = push_rows(&mut head, bytes, &alerts, clock);
     } else {
         let labels = shown_labels(&alerts.common, &alerts.alerts, alerts.targets.one.as_deref());
-        let left = head.bytes.saturating_sub(head.text.len() + 10);
+        let left = bytes.saturating_sub(head.len() + 10);
         if !labels.is_empty() && left > 60 {
-            head.push(&text::clip(&format!("标签：{labels}"), left));
+            push_line(&mut head, &text::clip(&format!("标签：{labels}"), left), bytes);
         }
     }
-    if !facts.is_empty() {
-        head.text.extend(["\n", facts]);
-    }
-    Header { head: head.text, rest, name: shown_name(names.first().map_or("", |(name, _)| name), MAX_VALUE) }
+    Header { head: head + &facts, rest, name: shown_name(names.first().map_or("", |(name, _)| name), MAX_VALUE) }
 }
 
 /// `依据：当前 93.4（阈值 85），1 小时前 61，仍在上升；24 小时内第 4 次`: as many pieces as fit into about `bytes`. Of several alerts it
@@ -219,17 +216,16 @@ pub(crate) fn facts_line(facts: &Facts, notifications: &[&Notification], bytes: 
     let mut pieces = facts.pieces();
     if let (Some(figure), Some(value)) = (&facts.figure, pieces.first_mut()) {
         let alerts: Vec<&Alert> = notifications.iter().flat_map(|one| &one.alerts).collect();
-        let name = alerts.iter().any(|other| other.name() != figure.alert.name());
-        let name = name.then(|| text::short_line(figure.alert.name(), MAX_VALUE));
         let target = name_among(&figure.alert, &alerts, &common_labels(notifications));
         let Some(target) = target else { return String::new() };
-        let target = Some(target).filter(|target| !target.is_empty());
+        let has_names = alerts.iter().any(|other| other.name() != figure.alert.name());
+        let name = if has_names { text::short_line(figure.alert.name(), MAX_VALUE) } else { String::new() };
         // 最高 10.20.3.38 98.6%, DiskFull 10.20.3.38 当前 98.6%.
         let words = match figure.extreme {
-            Some(word) => [name, Some(word.into()), target],
-            None => [name, target, Some("当前".into())],
+            Some(word) => [&*name, word, &target],
+            None => [&*name, &target, "当前"],
         };
-        value.insert_str(0, &format!("{} ", words.into_iter().flatten().collect::<Vec<_>>().join(" ")));
+        value.insert_str(0, &format!("{} ", text::joined(&words, " ")));
     }
     let mut line = String::new();
     for piece in pieces {
@@ -284,19 +280,19 @@ pub(crate) fn introduction(clock: Clock, reused: Reused<'_>) -> String {
 }
 
 /// Adds as many of a digest's rows to the head as fit, and returns the others.
-fn push_rows(head: &mut Bounded, alerts: &Alerts<'_>, clock: Clock) -> Vec<String> {
+fn push_rows(head: &mut String, bytes: usize, alerts: &Alerts<'_>, clock: Clock) -> Vec<String> {
     let mut rest = Vec::new();
     for row in alerts.kinds.iter().map(|kind| kind.row(clock)) {
         // 40 bytes for the line with their number. Behind a row that does not fit comes none: the worst are on top.
-        if rest.is_empty() && head.text.len() + row.len() + 41 < head.bytes {
-            head.text.extend(["\n", &row]);
+        if rest.is_empty() && head.len() + row.len() + 41 < bytes {
+            head.extend(["\n", &row]);
         } else {
             rest.push(row);
         }
     }
     if let Some(first) = rest.first_mut() {
         first.insert_str(0, "\n【其余告警】\n");
-        head.push(&format!("…… 共 {} 组，其余见文末", alerts.notifications.len()));
+        push_line(head, &format!("…… 共 {} 组，其余见文末", alerts.notifications.len()), bytes);
     }
     rest
 }
@@ -322,10 +318,9 @@ pub(crate) fn alert_texts(notifications: &[&Notification], bytes: usize) -> Stri
         let targets = if is_named { String::new() } else { label + &listed(&targets, 120, false) };
         let name = shown_name(name, MAX_VALUE);
         let needs_name = summary.is_empty() || (has_names && !summary.contains(&*name));
-        let place = [Some(name).filter(|_| needs_name), Some(targets).filter(|targets| !targets.is_empty())];
-        let place = place.into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let place = text::joined(&[if needs_name { &name } else { "" }, &targets], " ");
         let summary = if summary.is_empty() { "（规则没有写 summary）" } else { summary };
-        let mut row = if place.is_empty() { format!("• {summary}") } else { format!("• {place}：{summary}") };
+        let mut row = format!("• {}", text::joined(&[&place, summary], "："));
         for line in description.lines().map(str::trim).filter(|line| !line.is_empty()) {
             row.extend(["\n  ", line]);
         }
@@ -342,27 +337,18 @@ pub(crate) fn alert_texts(notifications: &[&Notification], bytes: usize) -> Stri
     text.trim_end().to_owned()
 }
 
-/// A text that lines are added to as long as they fit.
-struct Bounded {
-    text: String,
-    bytes: usize,
-}
-
-impl Bounded {
-    fn push(&mut self, line: &str) {
-        let left = self.bytes.saturating_sub(self.text.len() + 1);
-        // Fewer bytes hold no word.
-        if left < 24 {
-            return;
-        }
-        if !self.text.is_empty() {
-            self.text.push('\n');
-        }
-        self.text.push_str(&text::clip(line, left.min(self.bytes / 2)));
+/// Adds a line to the head, which has at most `bytes` bytes.
+fn push_line(head: &mut String, line: &str, bytes: usize) {
+    let left = bytes.saturating_sub(head.len() + 1);
+    // Fewer bytes hold no word.
+    if left >= 24 {
+        let line_break = if head.is_empty() { "" } else { "\n" };
+        head.extend([line_break, &text::clip(line, left.min(bytes / 2))]);
     }
 }
 
 /// The alerts of one severity and name, and the groups that have them.
+#[derive(Default)]
 struct AlertKind<'a> {
     rank: usize,
     severity: &'a str,
@@ -378,24 +364,24 @@ struct AlertKind<'a> {
 fn kinds<'a>(notifications: &[&'a Notification]) -> Vec<AlertKind<'a>> {
     let mut kinds: BTreeMap<(usize, &str, &str), AlertKind<'a>> = BTreeMap::new();
     for group in notifications {
-        let kept = group
-            .alerts
-            .iter()
-            .map(|alert| (alert.rank(), alert.severity(), alert.name(), alert.starts_at, 1, Some(alert)));
-        let omitted =
-            group.omitted.iter().map(|kind| (kind.rank(), &*kind.severity, &*kind.name, kind.since, kind.alerts, None));
-        for (rank, severity, name, since, count, alert) in kept.chain(omitted) {
-            let new = || AlertKind { rank, severity, name, since, alerts: Vec::new(), count: 0, groups: Vec::new() };
-            let kind = kinds.entry((rank, severity, name)).or_insert_with(new);
+        let mut add = |key, since: Option<Timestamp>, count, alert: Option<&'a Alert>| {
+            let kind = kinds.entry(key).or_default();
             kind.since = kind.since.into_iter().chain(since).min();
             kind.alerts.extend(alert);
             kind.count += count;
             if kind.groups.last().is_none_or(|last| !std::ptr::eq(*last, *group)) {
                 kind.groups.push(group);
             }
+        };
+        for alert in &group.alerts {
+            add((alert.rank(), alert.severity(), alert.name()), alert.starts_at, 1, Some(alert));
+        }
+        for kind in &group.omitted {
+            add((kind.rank(), &kind.severity, &kind.name), kind.since, kind.alerts, None);
         }
     }
-    let mut kinds: Vec<AlertKind<'a>> = kinds.into_values().collect();
+    let named = |((rank, severity, name), kind)| AlertKind { rank, severity, name, ..kind };
+    let mut kinds: Vec<AlertKind<'a>> = kinds.into_iter().map(named).collect();
     kinds.sort_by_key(|kind| (kind.rank, kind.since.unwrap_or(Timestamp::MAX)));
     kinds
 }
@@ -419,9 +405,8 @@ impl AlertKind<'_> {
             listed(&groups, ROW_PLACES, false)
         };
         let since = self.since.map_or_else(String::new, |since| format!("{} 起", clock.time(since)));
-        let facts = [places, since].into_iter().filter(|fact| !fact.is_empty()).collect::<Vec<_>>().join("，");
-        let colon = if facts.is_empty() { "" } else { "：" };
-        format!("• {severity}{name}{count}{colon}{facts}")
+        let facts = text::joined(&[&places, &since], "，");
+        format!("• {severity}{}", text::joined(&[&format!("{name}{count}"), &facts], "："))
     }
 }
 

@@ -674,11 +674,11 @@ fn items<'a>(value: &'a Value, text: &str) -> Vec<(&'a str, &'a Value)> {
 
 /// A value in words; `separator` stands between those of a list.
 fn plain_value(value: &Value, separator: &str) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Array(items) => items.iter().map(|item| plain_value(item, "、")).collect::<Vec<_>>().join(separator),
-        _ => value.to_string().replace("true", "是").replace("false", "否").replace("null", "无"),
+    if let Some(items) = value.as_array() {
+        return items.iter().map(|item| plain_value(item, "、")).collect::<Vec<_>>().join(separator);
     }
+    let word = || value.to_string().replace("true", "是").replace("false", "否").replace("null", "无");
+    value.as_str().map_or_else(word, str::to_owned)
 }
 
 #[cfg(test)]
