@@ -129,19 +129,23 @@ fn command_at_end(text: &str) -> Option<String> {
     (is_apart && command.contains(' ') && danger::is_dangerous(command)).then(|| command.to_owned())
 }
 
-/// The lines in blocks that a cut leaves whole where it can: a step with its commands, a title with what follows it. A
-/// block that begins with a line break has a blank line above.
+/// The lines in blocks that a cut leaves whole where it can: a paragraph, a step with its commands, a title with what
+/// follows it. A block that begins with a line break has a blank line above.
 pub(crate) fn blocks(lines: &[Line]) -> Vec<String> {
-    let (mut blocks, mut in_step) = (Vec::<String>::new(), false);
+    let mut blocks = Vec::<String>::new();
     let top = Line::new(Kind::Title, "");
     for (before, line) in iter::once(&top).chain(lines).zip(lines) {
-        let is_title = matches!(line.kind, Kind::Title | Kind::Section);
-        let is_paragraph = line.is_parted && (line.kind == Kind::Text || (line.kind == Kind::Step && !in_step));
-        let is_parted = before.kind != Kind::Title && (is_title || is_paragraph);
+        // Steps stand close together.
+        let begins = match line.kind {
+            Kind::Title | Kind::Section => true,
+            Kind::Text => line.is_parted,
+            Kind::Step => line.is_parted && before.kind == Kind::Section,
+            Kind::Command => false,
+        };
+        let is_parted = begins && before.kind != Kind::Title;
         let leads_on = before.kind != Kind::Command && before.text.ends_with(['：', ':']);
-        let is_more = (in_step && !is_parted) || leads_on || line.text.starts_with(' ');
-        let is_glued = before.kind == Kind::Title || line.kind == Kind::Command || (line.kind == Kind::Text && is_more);
-        in_step = line.kind == Kind::Step || (in_step && is_glued);
+        let goes_on = line.kind == Kind::Text && (!begins || leads_on || line.text.starts_with(' '));
+        let is_glued = before.kind == Kind::Title || line.kind == Kind::Command || goes_on;
         match blocks.last_mut().filter(|_| is_glued) {
             Some(block) => block.extend([if is_parted { "\n\n" } else { "\n" }, &line.text]),
             None => blocks.push(format!("{}{}", if is_parted { "\n" } else { "" }, line.text)),
