@@ -43,10 +43,8 @@ const COMMAND_NAMES: [&str; 4] = ["命令", "ommand", "cmd", "CMD"];
 const ENTITIES: [(&str, &str); 6] =
     [("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"), ("&quot;", "\""), ("&#39;", "'"), ("&nbsp;", " ")];
 /// Tags that lose their sign where they are closed, and at the begin of a line.
-const BLOCK_TAGS: &str =
-    "blockquote details div em font h1 h2 h3 h4 h5 h6 li ol p strong summary tbody td th thead tr ul";
-/// Tags that lose their sign only where they are closed: `<table>` may be what is to be filled in.
-const INLINE_TAGS: &str = "a b center code del i kbd mark s small span sub sup table u";
+const TAGS: &str = "a b blockquote center code del details div em font h1 h2 h3 h4 h5 h6 i kbd li mark ol p s small span \
+                    strong sub summary sup table tbody td th thead tr u ul";
 
 /// The lines that follow.
 type Lines<'a> = Peekable<Split<'a, char>>;
@@ -179,7 +177,7 @@ impl Page {
         let follows = |line: &Line| line.kind != Kind::Command && line.text.ends_with([':', '：']);
         let is_announced = || self.run.is_some() || self.lines.last().is_some_and(follows);
         let is_code = || item.is_none() && text.matches('`').count() < 2 && !text.contains("](");
-        let is_expected = self.is_chinese || text.ends_with('\\') || (is_announced() && is_code());
+        let is_expected = self.is_chinese || (is_announced() && is_code());
         let is_known = span.is_some() || (is_expected && is_command(command.trim_start()));
         if !is_known && !self.goes_on_with(text, lines) {
             return false;
@@ -545,9 +543,9 @@ fn tag(text: &str, begins_line: bool) -> Option<(String, usize)> {
     let opened = inner.strip_prefix('/').unwrap_or(inner);
     let is_closing = opened.len() < inner.len();
     let name = opened.split([' ', '/']).next()?.to_ascii_lowercase();
-    let is_in = |names: &str| names.split(' ').any(|known| known == name);
     let is_closed = is_closing || inner.contains("=\"") || near.contains(&format!("</{name}>"));
-    let is_known = (is_closed && is_in(INLINE_TAGS)) || ((is_closed || begins_line) && is_in(BLOCK_TAGS));
+    // `<table> 换成表名`
+    let is_known = (is_closed || (begins_line && name != "table")) && TAGS.split(' ').any(|known| known == name);
     let shown = match (name.as_str(), is_closing) {
         _ if inner.starts_with("http") && !inner.contains(' ') => inner,
         ("br" | "hr" | "pre", _) | ("h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "p", true) => "\n",

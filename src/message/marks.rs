@@ -14,13 +14,19 @@ use crate::prompt::SECTIONS;
 /// What the titles of those sections hold that give no steps.
 const NO_STEPS: [&str; 6] = ["结论", "原因", "影响", "Conclusion", "ause", "Impact"];
 
-/// The lines without what stands in front of the verdict: titles and announcements.
-pub(crate) fn from_verdict(mut lines: Vec<Line>) -> Vec<Line> {
+/// What the last line of an answer holds when it is but a courtesy.
+const CLOSINGS: [&str; 3] = ["对您有帮助", "对你有帮助", "AI 生成"];
+
+/// The lines without what stands in front of the verdict, titles and announcements, and without a courtesy at the end.
+pub(crate) fn trimmed(mut lines: Vec<Line>) -> Vec<Line> {
     let is_opening = |line: &Line| {
         let is_title = line.kind == Kind::Title && !line.text.contains(['：', '，', '。', '！']);
         line.kind != Kind::Command && (is_title || line.text.ends_with(['：', ':']))
     };
     let is_verdict = |line: &Line| line.kind != Kind::Command && line.text.starts_with(SECTIONS[0]);
+    let is_closing =
+        |last: &mut Line| last.kind == Kind::Text && CLOSINGS.iter().any(|words| last.text.contains(words));
+    while lines.pop_if(is_closing).is_some() {}
     // What stands further down has a reason.
     let openings = lines.iter().take(4).position(is_verdict).filter(|at| lines.iter().take(*at).all(is_opening));
     lines.split_off(openings.unwrap_or_default())
@@ -177,7 +183,7 @@ mod tests {
         let notification = Notification::decode(br#"{"alerts":[{"labels":{"instance":"db-2:9100"}}]}"#).unwrap();
         let rows = test_rows::<(String, String, String)>(include_str!("../../tests/it/cases/rows/marks-unseen.jsonl"));
         let wrong = rows.iter().filter_map(|(kind, answer, expected)| {
-            let lines = from_verdict(markdown::lines(answer));
+            let lines = trimmed(markdown::lines(answer));
             let text = blocks(&mark(lines, &Invented::new(answer, &[&notification], ""))).join("\n");
             (text != *expected).then(|| format!("{kind}:\n{answer}\n--- is\n{text}\n--- expected\n{expected}"))
         });
@@ -186,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn verdict_comes_first() {
+    fn verdict_comes_first_and_courtesies_go() {
         for (name, text, expected) in [
             ("as asked", "结论：a\n影响：b", "结论：a\n影响：b"),
             ("title", "# 告警分析报告\n\n# 一、结论\na", "结论：\na"),
@@ -199,8 +205,10 @@ mod tests {
             ("a fence", "```\n结论\n```\n影响：a", "结论：\n影响：a"),
             ("a command", "告警分析：\n`df -h`\n结论：a", "告警分析：\ndf -h\n结论：a"),
             ("nothing", "", ""),
+            ("courtesies", "结论：a\n希望以上分析对您有帮助！\n\n（以上由 AI 生成，仅供参考）", "结论：a"),
+            ("an advice", "结论：a\n- 扩容对延迟有帮助", "结论：a\n• 扩容对延迟有帮助"),
         ] {
-            let lines = from_verdict(markdown::lines(text));
+            let lines = trimmed(markdown::lines(text));
             let lines: Vec<_> = lines.iter().map(|line| line.text.as_str()).collect();
             assert_eq!(lines.join("\n"), expected, "{name}");
         }

@@ -203,7 +203,7 @@ fn body(input: &MessageInput<'_>, clock: Clock, part_bytes: usize) -> Vec<String
 
 /// The model's answer in blocks; none when it has nothing but titles.
 fn analysis(input: &MessageInput<'_>, text: &str, is_cut: bool) -> Option<Vec<String>> {
-    let lines = marks::from_verdict(markdown::lines(text));
+    let lines = marks::trimmed(markdown::lines(text));
     lines.iter().find(|line| line.kind != Kind::Title)?;
     let answer: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
     let measured = input.facts.list().join("\n") + &input.facts.names();
