@@ -152,56 +152,52 @@ impl Page {
         let is_fence = |line: &&'a str| inner(line).trim().starts_with(marks);
         let is_bare = |line: &&'a str| inner(line).trim().trim_start_matches(['`', '~']).is_empty();
         let is_closed = lines.clone().take(MAX_BLOCK).find(is_fence).is_some_and(|line| is_bare(&line));
-        let is_prose = |line: &str| {
-            let text = line.trim_start();
-            let words = text.trim_start_matches(|c: char| c.is_ascii_digit() || " .)、#*【".contains(c));
-            let may_end = words.starts_with(is_ideograph) && (!text.starts_with('#') || text.starts_with("##"));
-            may_end && indentation(line) <= indent && (!is_closed || section(text).is_some())
-        };
-        while let Some(line) = lines.next_if(|line| !is_fence(line) && !is_prose(inner(line))) {
+        while let Some(line) = lines.next_if(|line| !is_fence(line) && !ends_fence(inner(line), indent, is_closed)) {
             self.push_command(strip_indent(inner(line), indent));
         }
         let _end = lines.next_if(is_bare);
     }
 
     /// Takes the line when it is a command, and says whether it was one.
-    fn take_command(&mut self, line: &str, lines: &mut Lines) -> bool {
+    fn take_command(&mut self, line: &str, lines: &Lines) -> bool {
         let text = line.trim_start();
         let item = bullet(text);
         // The bullets of a run go when its first line has one; those of YAML are its lists.
         let begun = (indentation(line), item.is_some_and(|item| !is_yaml(item)));
         let (indent, drops_bullets) = self.run.unwrap_or(begun);
         let span = whole_span(item.unwrap_or(text));
-        let command = span.or(item.filter(|_| drops_bullets)).unwrap_or_else(|| strip_indent(line, indent));
-
-        let follows = |line: &Line| line.kind != Kind::Command && line.text.ends_with([':', '：']);
-        let is_announced = || self.run.is_some() || self.lines.last().is_some_and(follows);
-        let is_code = || item.is_none() && text.matches('`').count() < 2 && !text.contains("](");
-        let is_expected = self.is_chinese || (is_announced() && is_code());
-        let is_known = span.is_some() || (is_expected && is_command(command.trim_start()));
-        if !is_known && !self.goes_on_with(text, lines) {
+        let command = match (span, item) {
+            (Some(code), _) => code,
+            (None, Some(item)) if drops_bullets => item,
+            (None, _) => strip_indent(line, indent),
+        };
+        let is_command = span.is_some() || (self.expects_command(text) && is_command(command.trim_start()));
+        if !is_command && !self.goes_on_with(text, lines) {
             return false;
         }
         self.run = Some((indent, drops_bullets));
         self.push_command(command);
-        let mut last = command;
-        while last.ends_with('\\')
-            && let Some(next) = lines.next()
-        {
-            last = unquoted(next).trim_end();
-            self.push_command(strip_indent(last, indent));
-        }
         true
     }
 
-    /// Whether the run of command lines goes on with the line though Chinese may stand in it: with an entry of YAML or a
-    /// comment. A run may begin with a comment, too.
+    /// Whether a line without Chinese may be a command. In an answer without any it is one where the line above announces it,
+    /// and below other commands.
+    fn expects_command(&self, text: &str) -> bool {
+        let announces = |line: &Line| line.kind != Kind::Command && line.text.ends_with([':', '：']);
+        let is_announced = self.run.is_some() || self.lines.last().is_some_and(announces);
+        let is_prose = bullet(text).is_some() || text.matches('`').count() > 1 || text.contains("](");
+        self.is_chinese || (is_announced && !is_prose)
+    }
+
+    /// Whether the run of command lines goes on with the line whatever stands in it: behind a backslash, with an entry of YAML
+    /// or a comment. A run may begin with a comment, too.
     fn goes_on_with(&self, text: &str, lines: &Lines) -> bool {
-        let item = bullet(text).unwrap_or(text);
-        let is_entry = self.run.is_some() && item.starts_with(|c: char| c.is_ascii_lowercase()) && is_yaml(item);
-        let is_comment = || ["# ", "-- "].iter().any(|sign| text.starts_with(sign)) && section(text).is_none();
+        let (item, in_run) = (bullet(text).unwrap_or(text), self.run.is_some());
+        let is_rest = self.lines.last().is_some_and(|last| last.text.ends_with('\\'));
+        let is_entry = item.starts_with(|c: char| c.is_ascii_lowercase()) && is_yaml(item);
+        let is_comment = ["# ", "-- "].iter().any(|sign| text.starts_with(sign)) && section(text).is_none();
         let precedes = || self.is_chinese && lines.clone().next().is_some_and(|next| is_command(next.trim()));
-        is_entry || (is_comment() && ((self.run.is_some() && !self.is_parted) || precedes()))
+        (in_run && (is_rest || is_entry)) || (is_comment && ((in_run && !self.is_parted) || precedes()))
     }
 
     /// Adds a line to the block of commands, without the model's own mark in front of it or behind.
@@ -304,10 +300,11 @@ impl Page {
     fn push_row(&mut self, head: &[String], row: &str) {
         let (mut lead, mut words, mut commands) = (String::new(), Vec::new(), Vec::new());
         for (column, cell) in cells(row).iter().enumerate().filter(|(_, cell)| !cell.is_empty()) {
-            let code = whole_span(cell);
-            let is_apart = |command: &&str| (code.is_some() && command.contains(' ')) || danger::is_dangerous(command);
+            // One word may be a value.
+            let is_apart =
+                |command: &&str| (command.contains(' ') && whole_span(cell).is_some()) || danger::is_dangerous(command);
             let name = head.get(column).filter(|_| head.len() > 2 && !words.is_empty() && unflagged(cell).is_none());
-            if let Some(command) = code.or(is_command(cell).then_some(cell)).filter(is_apart) {
+            if let Some(command) = command(cell).filter(is_apart) {
                 commands.push(command.to_owned());
             } else if column == 0 && cell.parse::<u8>().is_ok() {
                 lead = format!("{cell}. ");
@@ -321,6 +318,14 @@ impl Page {
         self.take_text(&format!("{bullet}{lead}{words}{colon}"));
         commands.iter().for_each(|command| self.push_command(command));
     }
+}
+
+/// Whether the line stands behind a fence that nobody closed: a section does, and prose where nothing closes it further down.
+fn ends_fence(line: &str, indent: usize, is_closed: bool) -> bool {
+    let text = line.trim_start();
+    let words = text.trim_start_matches(|c: char| c.is_ascii_digit() || " .)、#*【".contains(c));
+    let is_prose = words.starts_with(is_ideograph) && (!text.starts_with('#') || text.starts_with("##"));
+    is_prose && indentation(line) <= indent && (!is_closed || section(text).is_some())
 }
 
 /// What stands in front of the fence that the line opens, its signs, and its info string. Models open one behind a list's
@@ -517,6 +522,11 @@ fn span(text: &str) -> Option<(&str, usize)> {
     // One space next to the ticks is theirs.
     let bare = code.strip_prefix(' ').and_then(|code| code.strip_suffix(' ')).filter(|code| !code.is_empty());
     Some((bare.unwrap_or(code), code.len() + 2 * ticks.len()))
+}
+
+/// The command of a text that is nothing but one.
+fn command(text: &str) -> Option<&str> {
+    whole_span(text).or(is_command(text).then_some(text))
 }
 
 /// The code of a text that is one span.
