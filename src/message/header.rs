@@ -13,6 +13,8 @@ use crate::prometheus::Facts;
 
 /// One name or label value gets at most this many bytes; longer ones are generated, and no help to a reader.
 pub(crate) const MAX_VALUE: usize = 72;
+/// One severity gets at most this many bytes.
+const MAX_SEVERITY: usize = 20;
 /// Stands in place of an empty alert name.
 const UNNAMED: &str = "未命名告警";
 /// Stands in place of an empty severity, beside others.
@@ -104,10 +106,6 @@ impl<'a> Alerts<'a> {
         self.kinds.iter().map(|kind| kind.count).sum()
     }
 
-    fn since(&self) -> Option<Timestamp> {
-        self.kinds.iter().filter_map(|kind| kind.since).min()
-    }
-
     /// How often each severity occurs, the worst first.
     fn severities(&self) -> Vec<(&'a str, usize)> {
         counted(self.kinds.iter().map(|kind| (kind.severity, kind.count)))
@@ -118,14 +116,18 @@ impl<'a> Alerts<'a> {
         counted(self.kinds.iter().map(|kind| (kind.name, kind.count)))
     }
 
+    /// The severity and the name of the worst.
+    fn worst(&self) -> (String, String) {
+        let (severity, name) = self.kinds.first().map_or(("", ""), |kind| (kind.severity, kind.name));
+        (text::short_line(severity, MAX_SEVERITY), shown_name(name, MAX_VALUE))
+    }
+
     /// What the banner of a locked phone shows, behind `news`: `【critical】NodeDown db-2`, `【critical】NodeDown 30 条`,
     /// `【critical】6 组 11 条告警，NodeDown 等 5 种`.
     fn title(&self, news: &str) -> String {
-        let (names, count) = (self.names(), self.count());
-        let worst = shown_name(names.first().map_or("", |(name, _)| name), MAX_VALUE);
-        let kinds = if names.len() > 1 { format!(" 等 {} 种", names.len()) } else { String::new() };
-        let severity = text::short_line(self.severities().first().map_or("", |(severity, _)| severity), 20);
+        let ((severity, worst), names, count) = (self.worst(), self.names().len(), self.count());
         let severity = if severity.is_empty() { severity } else { format!("【{severity}】") };
+        let kinds = if names > 1 { format!(" 等 {names} 种") } else { String::new() };
         if self.is_digest() {
             return format!("{severity}{news}{} 组 {count} 条告警，{worst}{kinds}", self.notifications.len());
         }
@@ -147,7 +149,7 @@ impl<'a> Alerts<'a> {
 
     /// `触发：02:44，截至 03:19 已持续 35 分钟`, `触发：03:02，1 小时内第 2 次（上次 02:31 至 02:44）`.
     fn begun(&self, clock: Clock, reused: Option<Reused<'_>>) -> Option<String> {
-        let (since, is_one) = (self.since()?, self.count() == 1);
+        let (since, is_one) = (self.kinds.iter().filter_map(|kind| kind.since).min()?, self.count() == 1);
         let earliest = if is_one { "" } else { "最早 " };
         let begun = format!("触发：{earliest}{}，", clock.time(since));
         let Some(Occasion::Again { alert, count, window, last }) = reused.map(|reused| reused.occasion) else {
@@ -186,6 +188,8 @@ pub(crate) fn header(
     let (names, severities) = (alerts.names(), alerts.severities());
     let shows_names = names.len() > 1 && !alerts.is_digest();
     let hidden: u64 = notifications.iter().map(|notification| notification.truncated_alerts).sum();
+    let labels = shown_labels(&alerts.common, &alerts.alerts, alerts.targets.one.as_deref());
+    let shows_labels = !labels.is_empty() && !alerts.is_digest();
     let lines = [
         Some(alerts.title(if is_repeat { "仍未恢复：" } else { "" })),
         shows_names.then(|| format!("告警：{}", shown_counts(&names, UNNAMED, 6))),
@@ -193,21 +197,13 @@ pub(crate) fn header(
         alerts.several(bytes * 3 / 10),
         alerts.begun(clock, reused),
         (hidden > 0).then(|| format!("另有 {hidden} 条因 max_alerts 没有发来")),
+        shows_labels.then(|| format!("标签：{labels}")),
     ];
     let facts = if facts.is_empty() { String::new() } else { format!("\n{facts}") };
     let (mut head, bytes) = (String::new(), bytes.saturating_sub(facts.len()));
     lines.iter().flatten().for_each(|line| push_line(&mut head, line, bytes));
-    let mut rest = Vec::new();
-    if alerts.is_digest() {
-        rest = push_rows(&mut head, bytes, &alerts, clock);
-    } else {
-        let labels = shown_labels(&alerts.common, &alerts.alerts, alerts.targets.one.as_deref());
-        let left = bytes.saturating_sub(head.len() + 10);
-        if !labels.is_empty() && left > 60 {
-            push_line(&mut head, &text::clip(&format!("标签：{labels}"), left), bytes);
-        }
-    }
-    Header { head: head + &facts, rest, name: shown_name(names.first().map_or("", |(name, _)| name), MAX_VALUE) }
+    let rest = if alerts.is_digest() { push_rows(&mut head, bytes, &alerts, clock) } else { Vec::new() };
+    Header { head: head + &facts, rest, name: alerts.worst().1 }
 }
 
 /// `依据：当前 93.4（阈值 85），1 小时前 61，仍在上升；24 小时内第 4 次`: as many pieces as fit into about `bytes`. Of several alerts it
@@ -389,7 +385,7 @@ fn kinds<'a>(notifications: &[&'a Notification]) -> Vec<AlertKind<'a>> {
 impl AlertKind<'_> {
     /// Its row in a digest: `• [critical] DbDown×2：db-1、db-2，18:01 起`.
     fn row(&self, clock: Clock) -> String {
-        let severity = text::short_line(self.severity, 20);
+        let severity = text::short_line(self.severity, MAX_SEVERITY);
         let severity = if severity.is_empty() { severity } else { format!("[{severity}] ") };
         let name = shown_name(self.name, 48);
         let count = match (self.count, self.groups.len()) {
