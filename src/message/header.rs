@@ -21,6 +21,8 @@ const UNNAMED: &str = "未命名告警";
 const NO_SEVERITY: &str = "未标级别";
 /// The beginning that names share stands once when it has so many bytes: `bj-worker-04、05`, but `db-1、db-2`.
 const LONG_BEGINNING: usize = 8;
+/// Bytes for the names of the alerts, and for their severities.
+const COUNTS_BYTES: usize = 200;
 /// Bytes for the places of a digest's row.
 const ROW_PLACES: usize = 420;
 
@@ -119,7 +121,7 @@ impl<'a> Alerts<'a> {
     /// The severity and the name of the worst.
     fn worst(&self) -> (String, String) {
         let (severity, name) = self.kinds.first().map_or(("", ""), |kind| (kind.severity, kind.name));
-        (text::short_line(severity, MAX_SEVERITY), shown_name(name, MAX_VALUE))
+        (text::short_line(severity, MAX_SEVERITY), shown_name(name))
     }
 
     /// What the banner of a locked phone shows, behind `news`: `【critical】NodeDown db-2`, `【critical】NodeDown 30 条`,
@@ -192,8 +194,8 @@ pub(crate) fn header(
     let shows_labels = !labels.is_empty() && !alerts.is_digest();
     let lines = [
         Some(alerts.title(if is_repeat { "仍未恢复：" } else { "" })),
-        shows_names.then(|| format!("告警：{}", shown_counts(&names, UNNAMED, 6))),
-        (severities.len() > 1).then(|| format!("级别：{}", shown_counts(&severities, NO_SEVERITY, 8))),
+        shows_names.then(|| format!("告警：{}", shown_counts(&names, UNNAMED))),
+        (severities.len() > 1).then(|| format!("级别：{}", shown_counts(&severities, NO_SEVERITY))),
         alerts.several(bytes * 3 / 10),
         alerts.begun(clock, reused),
         (hidden > 0).then(|| format!("另有 {hidden} 条因 max_alerts 没有发来")),
@@ -312,7 +314,7 @@ pub(crate) fn alert_texts(notifications: &[&Notification], bytes: usize) -> Stri
         // Most summaries name it themselves.
         let is_named = targets.iter().all(|target| summary.contains(target.split('（').next().unwrap_or_default()));
         let targets = if is_named { String::new() } else { label + &listed(&targets, 120, false) };
-        let name = shown_name(name, MAX_VALUE);
+        let name = shown_name(name);
         let needs_name = summary.is_empty() || (has_names && !summary.contains(&*name));
         let place = text::joined(&[if needs_name { &name } else { "" }, &targets], " ");
         let summary = if summary.is_empty() { "（规则没有写 summary）" } else { summary };
@@ -387,7 +389,7 @@ impl AlertKind<'_> {
     fn row(&self, clock: Clock) -> String {
         let severity = text::short_line(self.severity, MAX_SEVERITY);
         let severity = if severity.is_empty() { severity } else { format!("[{severity}] ") };
-        let name = shown_name(self.name, 48);
+        let name = shown_name(self.name);
         let count = match (self.count, self.groups.len()) {
             (1, _) => String::new(),
             (count, 1) => format!("×{count}"),
@@ -406,9 +408,8 @@ impl AlertKind<'_> {
     }
 }
 
-/// An alert's name in at most `bytes` bytes.
-fn shown_name(name: &str, bytes: usize) -> String {
-    text::short_line(if name.is_empty() { UNNAMED } else { name }, bytes)
+fn shown_name(name: &str) -> String {
+    text::short_line(if name.is_empty() { UNNAMED } else { name }, MAX_VALUE)
 }
 
 /// How groups of the same alert differ, by the labels they are grouped by: `payment`, `order×2`. Empty when these are the
@@ -448,14 +449,13 @@ fn counted<'a>(values: impl Iterator<Item = (&'a str, usize)>) -> Vec<(&'a str, 
     counts
 }
 
-/// `critical 8、warning 22`; of more than `most` values the first ones and how many there are.
-fn shown_counts(counts: &[(&str, usize)], nothing: &str, most: usize) -> String {
-    let name = |(value, count): &(&str, usize)| {
+/// `critical 8、warning 22`, with `nothing` for an empty value.
+fn shown_counts(counts: &[(&str, usize)], nothing: &str) -> String {
+    let shown = |(value, count): &(&str, usize)| {
         let value = text::short_line(value, MAX_VALUE);
         format!("{} {count}", if value.is_empty() { nothing } else { &value })
     };
-    let names = counts.iter().take(most).map(name).collect::<Vec<_>>().join("、");
-    if counts.len() > most { format!("{names} 等 {} 种", counts.len()) } else { names }
+    listed(&counts.iter().map(shown).collect::<Vec<_>>(), COUNTS_BYTES, false)
 }
 
 /// `db-1、db-2 等 30 个`: as many of `values` as fit into about `bytes`, at least one. Of numbered names in a row the beginning
