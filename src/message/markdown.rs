@@ -129,10 +129,7 @@ impl Page {
         } else if text.contains('|') && lines.peek().is_some_and(|next| is_table_rule(unquoted(next))) {
             lines.next();
             let head: Vec<String> = cells(text).iter().map(|cell| inline(cell).0).collect();
-            // Below a table that is drawn with its edges, a command may hold a pipe.
-            let edge = if text.starts_with('|') { "|" } else { "" };
-            let is_row = |row: &str| row.contains('|') && row.trim_start().starts_with(edge);
-            while let Some(row) = lines.next_if(|line| is_row(unquoted(line))) {
+            while let Some(row) = lines.next_if(|line| line.contains('|')) {
                 self.push_row(&head, unquoted(row));
             }
         } else if text == "---" && self.run.is_some() && lines.peek().is_some_and(|next| is_yaml(next.trim_start())) {
@@ -391,17 +388,20 @@ fn unquoted(line: &str) -> &str {
 /// Whether the line is nothing but a command, so that each byte of it counts: it begins with an ASCII sign, Chinese
 /// stands in it only as a placeholder, in quotes or in a comment at the end, and it is no other thing that Markdown knows.
 pub(crate) fn is_command(text: &str) -> bool {
-    let others = ["|", "**", "## ", "### ", "#### ", "http://", "https://"];
+    let begins_other = ["|", "**", "##", "http://", "https://"].iter().any(|sign| text.starts_with(sign));
     let is_link = text.trim_start_matches('!').starts_with('[') && text.contains("](http");
-    let closed = text.rfind("</").filter(|_| text.ends_with('>')).and_then(|at| text.get(at..));
-    let is_tagged = tag(text, true).or(closed.and_then(|closed| tag(closed, false))).is_some();
-    // `MySQL is down.`, `Then restart`, but not `SELECT 1` or `Get-Service`
+    let last_tag = text.rfind("</").filter(|_| text.ends_with('>')).and_then(|at| tag(text.get(at..)?, false));
+    let is_tagged = tag(text, true).or(last_tag).is_some();
+    let is_markdown = begins_other || is_link || is_tagged || number(text).is_some();
+    text.starts_with(|c: char| c.is_ascii()) && !is_markdown && !is_sentence(text) && is_foreign_but_for_data(text)
+}
+
+/// `MySQL is down.`, `Then restart`, but not `SELECT 1` or `Get-Service`.
+fn is_sentence(text: &str) -> bool {
     let is_word = |word: &str| word.bytes().skip(1).all(|byte| byte.is_ascii_lowercase());
     let begins = text.starts_with(|c: char| c.is_ascii_uppercase()) && !text.contains(['=', '{', '(']);
-    let ends = || text.ends_with(['.', '!', '?', ':']) || text.split([' ', ',', ':']).next().is_some_and(is_word);
-    let is_sentence = (begins && ends()) || text.contains(" the ");
-    let is_other = is_link || is_tagged || is_sentence || others.iter().any(|sign| text.starts_with(sign));
-    text.starts_with(|c: char| c.is_ascii()) && !is_other && number(text).is_none() && is_foreign_but_for_data(text)
+    let ends = text.ends_with(['.', '!', '?', ':']) || text.split([' ', ',', ':']).next().is_some_and(is_word);
+    (begins && ends) || text.contains(" the ")
 }
 
 /// Whether no Chinese stands outside of placeholders, quotes and a comment at the end.
@@ -498,10 +498,9 @@ fn is_table_rule(line: &str) -> bool {
 fn cells(row: &str) -> Vec<String> {
     // No answer holds the control character: it is cleaned.
     let row = row.trim().trim_start_matches('|').replace("\\|", "\0");
-    let has_pairs = row.matches('`').count().is_multiple_of(2);
     let mut in_code = false;
     let is_edge = |c: char| {
-        in_code ^= c == '`' && has_pairs;
+        in_code ^= c == '`';
         c == '|' && !in_code
     };
     let cells = row.strip_suffix('|').unwrap_or(&row).split(is_edge);
@@ -519,9 +518,7 @@ fn span(text: &str) -> Option<(&str, usize)> {
     let inner = near.trim_start_matches('`');
     let ticks = near.strip_suffix(inner).filter(|ticks| !ticks.is_empty())?;
     let (code, _) = inner.split_once(ticks)?;
-    // One space next to the ticks is theirs.
-    let bare = code.strip_prefix(' ').and_then(|code| code.strip_suffix(' ')).filter(|code| !code.is_empty());
-    Some((bare.unwrap_or(code), code.len() + 2 * ticks.len()))
+    Some((code, code.len() + 2 * ticks.len()))
 }
 
 /// The command of a text that is nothing but one.
@@ -531,7 +528,6 @@ fn command(text: &str) -> Option<&str> {
 
 /// The code of a text that is one span.
 fn whole_span(text: &str) -> Option<&str> {
-    let text = text.strip_prefix("**").and_then(|text| text.strip_suffix("**")).unwrap_or(text);
     span(text).filter(|(code, length)| *length == text.len() && !code.trim().is_empty()).map(|(code, _)| code)
 }
 

@@ -27,8 +27,7 @@ pub(crate) fn trimmed(mut lines: Vec<Line>) -> Vec<Line> {
     let is_closing =
         |last: &mut Line| last.kind == Kind::Text && CLOSINGS.iter().any(|words| last.text.contains(words));
     while lines.pop_if(is_closing).is_some() {}
-    // What stands further down has a reason.
-    let openings = lines.iter().take(4).position(is_verdict).filter(|at| lines.iter().take(*at).all(is_opening));
+    let openings = lines.iter().position(is_verdict).filter(|at| lines.iter().take(*at).all(is_opening));
     lines.split_off(openings.unwrap_or_default())
 }
 
@@ -149,9 +148,7 @@ pub(crate) fn blocks(lines: &[Line]) -> Vec<String> {
             Kind::Command => false,
         };
         let is_parted = begins && before.kind != Kind::Title;
-        let leads_on = before.kind != Kind::Command && before.text.ends_with(['：', ':']);
-        let goes_on = line.kind == Kind::Text && (!begins || leads_on || line.text.starts_with(' '));
-        let is_glued = before.kind == Kind::Title || line.kind == Kind::Command || goes_on;
+        let is_glued = before.kind == Kind::Title || !(begins || line.kind == Kind::Step);
         match blocks.last_mut().filter(|_| is_glued) {
             Some(block) => block.extend([if is_parted { "\n\n" } else { "\n" }, &line.text]),
             None => blocks.push(format!("{}{}", if is_parted { "\n" } else { "" }, line.text)),

@@ -38,8 +38,7 @@ pub(crate) fn split(blocks: &[String], first: usize, bytes: usize) -> Vec<String
             if !piece.trim_end().is_empty() {
                 part.extend([before, piece.trim_end()]);
             }
-            // Inside a line the space at the cut is no indentation.
-            rest = if at > 0 { after.trim_start_matches(' ') } else { after };
+            rest = after;
             // White space that is longer than a part is dropped; only the first part may hold nothing.
             if !rest.trim_start().is_empty() && (is_first || !part.is_empty()) {
                 parts.push(mem::take(&mut part));
