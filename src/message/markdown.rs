@@ -577,7 +577,7 @@ fn inline(text: &str) -> (String, Option<String>) {
         let (signs, after) = here.split_at_checked(run).unwrap_or_default();
         let shown = match sign {
             '`' => span(here).map(|(inner, length)| (code.insert(inner).to_string(), length)),
-            '*' if run > 1 && !plain.ends_with(joins) => {
+            '*' if run > 1 => {
                 let is_bold = |(bold, end): &(&str, &str)| {
                     bold.trim() == *bold && !end.trim_start_matches('*').starts_with(joins)
                 };
