@@ -578,7 +578,7 @@ mod tests {
         let filling = "a0bcdefghijklmnopqrstuvwxyz".repeat(3);
         for (prefix, least) in KEYS.iter() {
             assert!((10..=64).contains(least), "{prefix:?}");
-            let key = [prefix, &filling[..12.max(*least)]].concat();
+            let key = [prefix, head(&filling, 12.max(*least))].concat();
             assert_eq!(secrets(&key).first(), Some(&(0..key.len())), "{prefix:?}");
         }
         for address in &WORDS["@webhooks"] {
