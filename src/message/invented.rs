@@ -6,7 +6,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ops::Bound::{Included, Unbounded};
 use std::sync::LazyLock;
 
 use super::text::clip;
@@ -23,7 +22,10 @@ const NAMES_IN_A_MARK: usize = 3;
 /// Bytes of one name in a mark; a host of a cloud has about 50.
 const NAME_BYTES: usize = 64;
 
-/// The longest host, in bytes (RFC 1035 section 2.3.4, without the last dot). It bounds how far a key is compared.
+/// Names of an answer that are sought, each in all texts of its alerts; a whole one has about ten.
+const NAMES_SOUGHT: usize = 200;
+
+/// The longest host, in bytes (RFC 1035 section 2.3.4, without the last dot).
 const LONGEST_HOST: usize = 253;
 
 /// The mark for these names: `〔告警中未出现：db-master-02、10.0.0.5〕`.
@@ -41,17 +43,15 @@ pub(crate) struct Invented {
 }
 
 impl Invented {
-    /// Reads the answer, then each notification once (labels, annotations, links and the expressions in them), and
-    /// `facts`, texts that were measured. Memory goes with the answer and the longest text, time with all of them.
+    /// Reads the answer, the notifications (labels, annotations, links and the expressions in them), and `facts`, texts that
+    /// were measured.
     #[must_use]
     pub(crate) fn new(answer: &str, notifications: &[&Notification], facts: &str) -> Self {
-        let mut unknown: BTreeSet<_> = names(answer).into_iter().flat_map(keys).collect();
+        let mut unknown: BTreeSet<_> = names(answer).into_iter().flat_map(keys).take(NAMES_SOUGHT).collect();
         let alerts = || notifications.iter().flat_map(|notification| &notification.alerts);
-        // The labels come first: they have most of the names, and reading ends when none is left to be found.
-        let labels = alerts().flat_map(|alert| alert.labels.values());
-        let annotations = alerts().flat_map(|alert| alert.annotations.values());
+        let pairs = alerts().flat_map(|alert| alert.labels.values().chain(alert.annotations.values()));
         let group = notifications.iter().flat_map(|one| one.group_labels.values().chain([&one.external_url]));
-        for text in labels.chain(annotations).chain(group).map(String::as_str).chain([facts]) {
+        for text in pairs.chain(group).map(String::as_str).chain([facts]) {
             remove_known(&mut unknown, text);
         }
         for url in alerts().map(|alert| &alert.generator_url) {
@@ -83,35 +83,20 @@ fn keys(name: &str) -> Vec<String> {
     }
 }
 
-/// In lower case, and with dots for all that joins the parts of a name: `ip-10-0-0-7` has the address 10.0.0.7.
-fn normal(name: &str) -> String {
-    name.to_ascii_lowercase().replace(['-', '_'], ".")
+/// In lower case, with dots for what joins the parts of a name (`ip-10-0-0-7` has the address 10.0.0.7), and `. .` between
+/// names.
+fn normal(text: &str) -> String {
+    let parts = text.to_ascii_lowercase().replace(['-', '_'], ".");
+    parts.replace(|c: char| c == ':' || !is_of_word(c), ". .")
 }
 
 /// Removes what `text` names, in a wide sense: `node-10.0.0.5` names 10.0.0.5 and `prod-db-1.corp` names db-1.
 fn remove_known(unknown: &mut BTreeSet<String>, text: &str) {
-    if unknown.is_empty() {
-        return;
+    for (_, address) in text.split(|c: char| !is_of_word(c)).filter_map(ipv6) {
+        unknown.remove(&address.to_string());
     }
-    let words = text.split(|c: char| !is_of_word(c));
-    for run in words.flat_map(|word| word.split(':').chain([word])).filter(|run| !run.is_empty()) {
-        ipv6(run).map(|(_, address)| unknown.remove(&address.to_string()));
-        let run = normal(run);
-        let mut begin = 0;
-        for part in run.split('.') {
-            // From each part on, as long as some key goes on like that.
-            let mut end = begin + part.len();
-            while let Some(words) = run.get(begin..end) {
-                unknown.remove(words);
-                let next = unknown.range::<str, _>((Included(words), Unbounded)).next();
-                if next.is_none_or(|key| !key.starts_with(words)) {
-                    break;
-                }
-                end += 1 + run.get(end + 1..).map_or(0, |rest| rest.find('.').unwrap_or(rest.len()));
-            }
-            begin += part.len() + 1;
-        }
-    }
+    let parts = format!(".{}.", normal(text));
+    unknown.retain(|key| !parts.contains(&format!(".{key}.")));
 }
 
 /// The lists of `invented.txt` by their names, and what it tells of programs by theirs.
