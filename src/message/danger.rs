@@ -99,9 +99,8 @@ struct Command {
 /// Takes a script apart as a shell would, in one pass. What stands in `$(…)` is a command behind the one around it.
 #[derive(Default)]
 struct Parser<'s> {
-    /// What is not read yet, and the character before it.
+    /// What is not read yet.
     rest: &'s str,
-    before: char,
     is_prose: bool,
     /// `# reboot` is a command where lines show their prompts, else a comment.
     has_prompts: bool,
@@ -122,9 +121,7 @@ fn commands(script: &str, is_prose: bool) -> Vec<Command> {
         ..Parser::default()
     };
     while let Some(sign) = parser.rest.chars().next() {
-        let (taken, rest) = parser.rest.split_at(parser.read(sign));
-        parser.before = taken.chars().next_back().unwrap_or(sign);
-        parser.rest = rest;
+        (_, parser.rest) = parser.rest.split_at(parser.read(sign));
     }
     parser.end_command(';');
     parser.commands
@@ -135,26 +132,26 @@ impl Parser<'_> {
     fn read(&mut self, sign: char) -> usize {
         let behind = self.rest.get(sign.len_utf8()..).unwrap_or_default();
         let next = behind.chars().next().unwrap_or('\n');
-        let last_of_word = self.word.as_deref().and_then(|word| word.chars().next_back());
+        if let Some(placeholder) = placeholder(self.rest) {
+            self.push(placeholder);
+            return placeholder.len();
+        }
         match sign {
-            // `db.adminCommand({`: the call goes on.
-            '\n' if self.word.as_deref().is_some_and(opens_call) => self.end_word(),
             '\n' => self.end_command('\n'),
             _ if sign.is_whitespace() => self.end_word(),
             '\\' => return self.escape(next.len_utf8().min(behind.len())),
             '#' | '-' | '/' if self.begins_comment() => return self.rest.find('\n').unwrap_or(self.rest.len()),
             '\'' | '"' | '`' if !self.unclosed.contains(sign) => return self.quote(sign, behind),
-            // A list as in a manifest, ["rm", "-rf", "/x"], and a sentence that goes on behind a command.
-            '[' if last_of_word.is_none() && matches!(next, '\'' | '"') => {}
-            ',' | ']' | ')' | '.' | '/' if matches!(self.before, '\'' | '"' | '`') => self.end_word(),
-            '$' if next == '(' => return self.substitute(),
-            '<' if placeholder(self.rest) > 0 => {
-                let placeholder = placeholder(self.rest);
-                self.push(self.rest.get(..placeholder).unwrap_or_default());
-                return placeholder;
+            // The result is an operand of the command around it.
+            // A list as in a manifest: ["rm", "-rf", "/x"].
+            '[' if self.word.is_none() && matches!(next, '\'' | '"') => {}
+            '$' if next == '(' => {
+                self.push("$()");
+                self.end_command(';');
+                return "$(".len();
             }
             // `2>&1`, `&>x`
-            '&' if next == '>' || last_of_word == Some('>') => self.push("&"),
+            '&' if next == '>' || self.word.as_deref().is_some_and(|word| word.ends_with('>')) => self.push("&"),
             '|' if next != '|' => self.end_command('|'),
             ';' | '&' | '|' => self.end_command(';'),
             '(' | ')' if self.begins_command() => self.end_command(';'),
@@ -208,26 +205,22 @@ impl Parser<'_> {
             return 1;
         };
         self.push(inner);
-        1 + inner.len() + 1
-    }
-
-    /// `$(`: the result is an operand of the command around it.
-    fn substitute(&mut self) -> usize {
-        self.push("$()");
-        self.end_command(';');
-        "$(".len()
+        let bytes = 1 + inner.len() + 1;
+        // The sentence or the list goes on behind it.
+        let is_end = self.rest.get(bytes..).is_some_and(|behind| behind.starts_with([',', ']', ')', '.', '/']));
+        if is_end {
+            self.end_word();
+        }
+        bytes + usize::from(is_end)
     }
 }
 
-fn opens_call(word: &str) -> bool {
-    word.contains('(') && word.ends_with(['(', '{', '['])
-}
-
-/// Length of the placeholder that begins `rest`: `<命名空间>`, `<your namespace>`. 0 when there is none: `< file`.
-fn placeholder(rest: &str) -> usize {
-    let window = rest.get(1..rest.floor_char_boundary(MAX_PLACEHOLDER)).unwrap_or_default();
-    let name = window.split_once('>').map(|(name, _)| name);
-    name.filter(|name| name.starts_with(char::is_alphanumeric) && !name.ends_with(' ')).map_or(0, |name| name.len() + 2)
+/// The placeholder that begins a text, `<命名空间>` or `<your namespace>`; but `< file` is none.
+fn placeholder(text: &str) -> Option<&str> {
+    let window = text.get(..text.floor_char_boundary(MAX_PLACEHOLDER))?;
+    let (name, _) = window.strip_prefix('<')?.split_once('>')?;
+    let is_name = name.starts_with(char::is_alphanumeric) && !name.ends_with(' ');
+    text.get(..name.len() + "<>".len()).filter(|_| is_name)
 }
 
 /// The program that a word calls: `/sbin/reboot`, `\rm`, `mkfs.ext4`, `bin/kafka-topics.sh`, `2.rm`, `pod:kubectl`,
@@ -244,9 +237,7 @@ fn program(word: &str) -> &str {
 
 /// Whether a word asks to show what would be done.
 fn is_dry_run(word: &str) -> bool {
-    let letters = word.to_ascii_lowercase().replace(['-', '_'], "");
-    let is_dry = letters.contains("dryrun") && !letters.ends_with("false") && !letters.ends_with("none");
-    is_dry || is_in("@showing", word)
+    word.to_ascii_lowercase().replace(['-', '_'], "").contains("dryrun") || is_in("@showing", word)
 }
 
 /// The verbs that a name of several words begins and ends with: `stop-task`, `kafka-server-stop`, `DeleteInstance`.
@@ -314,7 +305,7 @@ impl Reader {
             self.starts(words).into_iter().map(|at| format!("^{}", program(&words[at]))).collect::<Vec<_>>()
         };
         let piped: Vec<_> = piped.flat_map(of_pipe).collect();
-        let is_quoted = |word: &&String| word.contains([' ', '\n', ';']);
+        let is_quoted = |word: &&String| word.contains(' ');
         let text = squeezed(words);
         programs.into_iter().any(|at| self.is_dangerous_program(commands, at, &piped))
             || overwrites(words)
@@ -328,7 +319,7 @@ impl Reader {
         let name = program(word);
         let rows = rows(name);
         let is_over_lines = rows.iter().any(|row| row.is_over_lines);
-        let goes_on = |pair: &&[Command]| is_over_lines && pair[0].end == '\n' && pair[1].words[0] != *word;
+        let goes_on = |pair: &&[Command]| is_over_lines && pair[0].end == '\n';
         let next = commands.windows(2).take_while(goes_on).flat_map(|pair| &pair[1].words);
         let args = Args::new(rest.iter().chain(piped).chain(next).map(String::as_str).take(MAX_ARGS).collect());
         let is_called = !self.is_prose || !args.all.is_empty();
@@ -429,7 +420,7 @@ impl<'a> Args<'a> {
     fn have_option(&self, wanted: &str) -> bool {
         let letter = wanted.strip_prefix('-').filter(|letter| letter.len() == 1);
         self.all.iter().filter(|arg| arg.starts_with('-')).any(|arg| {
-            let is_cluster = arg.len() <= 6 && arg.bytes().skip(1).all(|byte| byte.is_ascii_alphabetic());
+            let is_cluster = arg.bytes().skip(1).all(|byte| byte.is_ascii_alphabetic());
             is_same(wanted, arg.split('=').next().unwrap_or(arg))
                 || (is_cluster && letter.is_some_and(|letter| arg.contains(letter)))
         })
@@ -490,7 +481,7 @@ fn overwrites(words: &[String]) -> bool {
     words.iter().enumerate().any(|(at, word)| {
         let Some(target) = word.trim_start_matches(['1', '2', '&', ':']).strip_prefix('>') else { return false };
         let next = words.get(at + 1).map_or("", String::as_str);
-        let target = if matches!(target, "" | "|") { next } else { target };
+        let target = if target.is_empty() { next } else { target };
         let is_precious = begins("@places", target) || LISTS["@ends"].iter().any(|end| target.ends_with(end));
         let is_path = at == 0 && target.starts_with(['/', '~', '$', '.']);
         let is_file = is_path || target.ends_with(".log") || target.starts_with('<');
@@ -498,7 +489,7 @@ fn overwrites(words: &[String]) -> bool {
         let empties = |word: &String| is_in("@emptying", word) || word.is_empty() || word.contains(' ');
         let is_emptied = is_file && words.iter().take(at).all(empties);
         // `/proc/sys` takes settings, `drop_caches` among them: slow for a while, but nothing is lost.
-        (is_precious || is_emptied) && !target.starts_with(['>', '&', '=']) && !begins("@scratch", target)
+        (is_precious || is_emptied) && !begins("@scratch", target)
     })
 }
 

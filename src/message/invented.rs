@@ -124,9 +124,7 @@ fn names(text: &str) -> Vec<&str> {
         if gap.contains(is_end) || (gap.contains('\n') && !gap.contains("\\\n")) {
             reader.begin(&TABLE["@program"]);
         }
-        if reader.takes != Takes::Packages || !word.contains(['@', '=']) {
-            addresses(text, word, &mut reader.names);
-        }
+        addresses(text, word, &mut reader.names);
         let urls = word.split(',').filter_map(|part| part.split_once("://"));
         let urls = urls.filter(|url| !has("@schemes-without-host", url.0));
         reader.names.extend(urls.filter_map(|url| host(url.1)));
@@ -141,13 +139,10 @@ enum Takes {
     #[default]
     Nothing,
     First,
-    BeforePath,
-    BeforePort,
+    BeforeColon,
     /// That depends on the verb that follows.
     ByVerb,
     Nodes,
-    /// None, and what looks like an address is a version.
-    Packages,
 }
 
 /// Takes the hosts out of commands, word by word.
@@ -155,11 +150,9 @@ enum Takes {
 /// | command | its hosts |
 /// |---|---|
 /// | `ssh -p 22 -J ops@jump-1 db-1 uptime` | `jump-1`, of a flag; `db-1`, the first operand |
-/// | `scp a.txt ops@db-1:/tmp` | `db-1`, before a path |
-/// | `curl db-1:9100/metrics` | `db-1`, before a port |
+/// | `scp a.txt ops@db-1:/tmp`, `curl db-1:9100/metrics` | `db-1`, before a path or port |
 /// | `kubectl drain node-7 --force`, `kubectl get node/node-7` | `node-7`, by the verb |
 /// | `mongo --host rs0/mongo-1:27017,mongo-2:27017` | `mongo-1` and `mongo-2`, not the replica set |
-/// | `npm i x@1.2.3.4` | none: that is a version |
 #[derive(Default)]
 struct CommandReader<'t> {
     names: Vec<&'t str>,
@@ -177,10 +170,8 @@ impl<'t> CommandReader<'t> {
         self.flags = program;
         self.takes = match program[0] {
             "first" => Takes::First,
-            "path" => Takes::BeforePath,
-            "port" => Takes::BeforePort,
+            "colon" => Takes::BeforeColon,
             "verb" => Takes::ByVerb,
-            "packages" => Takes::Packages,
             _ => Takes::Nothing,
         };
     }
@@ -208,15 +199,16 @@ impl<'t> CommandReader<'t> {
     }
 
     fn take_operand(&mut self, word: &'t str, name: &'t str) {
+        let is_of_path = |c: char| c.is_ascii_digit() || matches!(c, '/' | '~' | '.');
         match (self.takes, word.split_once(':')) {
             // `-w 3 db-1`, `ssh into db-1`.
-            (Takes::First, _) if is_amount(word) || matches!(word, "to" | "into") => {}
+            (Takes::First, _) if matches!(word, "to" | "into") => {}
+            (Takes::First, _) if word.starts_with(|c: char| c.is_ascii_digit()) && !word.contains(['-', '.', ':']) => {}
             (Takes::First, _) => {
                 self.add(word);
                 self.takes = Takes::Nothing;
             }
-            (Takes::BeforePath, Some((host, _))) => self.add(host),
-            (Takes::BeforePort, Some((host, port))) if is_amount(port) => self.add(host),
+            (Takes::BeforeColon, Some((host, behind))) if behind.starts_with(is_of_path) => self.add(host),
             (Takes::ByVerb, _) if has("@pod-verbs", word) => self.takes = Takes::Nothing,
             (Takes::ByVerb | Takes::Nodes, _) if has("@node-verbs", word) => self.takes = Takes::Nodes,
             (Takes::ByVerb, _) => word.strip_prefix("node/").map(|node| self.add(node)).unwrap_or_default(),
@@ -233,11 +225,6 @@ impl<'t> CommandReader<'t> {
         let hosts = behind_set.map_or(list, |(_, hosts)| hosts);
         self.names.extend(hosts.split(',').filter_map(host).filter(|host| is_specific(host)));
     }
-}
-
-/// Whether it begins with a number: the value of a flag such as `-w 3s`, or a port.
-fn is_amount(word: &str) -> bool {
-    word.starts_with(|c: char| c.is_ascii_digit()) && !word.contains(['-', '.', ':'])
 }
 
 /// Whether a name can be one machine's. `the` and `master` cannot.
