@@ -111,38 +111,25 @@ fn has(list: &str, word: &str) -> bool {
 fn names(text: &str) -> Vec<&str> {
     let is_of_argument = |c: char| c.is_ascii_graphic() && !r#""'`()[]\;|&"#.contains(c);
     // A command ends at a line's end, a pipe, a semicolon, and at Chinese.
-    let is_end = |c: char| matches!(c, '|' | ';' | '&') || !c.is_ascii();
+    let mut before = ' ';
+    let is_end = |c: char| {
+        let is_continued = mem::replace(&mut before, c) == '\\';
+        matches!(c, '|' | ';' | '&') || !c.is_ascii() || (c == '\n' && !is_continued)
+    };
     let mut reader = CommandReader::default();
-    reader.begin(&TABLE["@program"]);
-    let mut rest = text;
-    while let Some(begin) = rest.find(is_of_argument) {
-        let (gap, unread) = rest.split_at(begin);
-        let (word, after) = unread.split_at(unread.find(|c| !is_of_argument(c)).unwrap_or(unread.len()));
-        rest = after;
-        // Of bold text. Within a word it hides a password.
-        let word = word.trim_matches('*');
-        if gap.contains(is_end) || (gap.contains('\n') && !gap.contains("\\\n")) {
-            reader.begin(&TABLE["@program"]);
+    for command in text.split(is_end) {
+        reader.begin(&TABLE["@program"]);
+        for word in command.split(|c| !is_of_argument(c)).filter(|word| !word.is_empty()) {
+            // Of bold text. Within a word it hides a password.
+            let word = word.trim_matches('*');
+            addresses(text, word, &mut reader.names);
+            let urls = word.split(',').filter_map(|part| part.split_once("://"));
+            let urls = urls.filter(|url| !has("@schemes-without-host", url.0));
+            reader.names.extend(urls.filter_map(|url| host(url.1)));
+            reader.take_word(word);
         }
-        addresses(text, word, &mut reader.names);
-        let urls = word.split(',').filter_map(|part| part.split_once("://"));
-        let urls = urls.filter(|url| !has("@schemes-without-host", url.0));
-        reader.names.extend(urls.filter_map(|url| host(url.1)));
-        reader.take_word(word);
     }
     reader.names
-}
-
-/// Which operands of a program are hosts.
-#[derive(Clone, Copy, Default, PartialEq)]
-enum Takes {
-    #[default]
-    Nothing,
-    First,
-    BeforeColon,
-    /// That depends on the verb that follows.
-    ByVerb,
-    Nodes,
 }
 
 /// Takes the hosts out of commands, word by word.
@@ -156,7 +143,8 @@ enum Takes {
 #[derive(Default)]
 struct CommandReader<'t> {
     names: Vec<&'t str>,
-    takes: Takes,
+    /// Which operands are hosts, as the table says: `first`, or `nodes` behind a verb of them.
+    takes: &'static str,
     /// What the table tells of the program: `-J=` has a host behind it, `-i` another value.
     flags: &'static [&'static str],
     /// The flag in front of the word.
@@ -166,14 +154,7 @@ struct CommandReader<'t> {
 impl<'t> CommandReader<'t> {
     /// Begins a command with a program of the table.
     fn begin(&mut self, program: &'static [&'static str]) {
-        self.flag = "";
-        self.flags = program;
-        self.takes = match program[0] {
-            "first" => Takes::First,
-            "colon" => Takes::BeforeColon,
-            "verb" => Takes::ByVerb,
-            _ => Takes::Nothing,
-        };
+        (self.takes, self.flags, self.flag) = (program[0], program, "");
     }
 
     fn take_word(&mut self, word: &'t str) {
@@ -202,19 +183,19 @@ impl<'t> CommandReader<'t> {
         let is_of_path = |c: char| c.is_ascii_digit() || matches!(c, '/' | '~' | '.');
         match (self.takes, word.split_once(':')) {
             // `-w 3 db-1`, `ssh into db-1`.
-            (Takes::First, _) if matches!(word, "to" | "into") => {}
-            (Takes::First, _) if word.starts_with(|c: char| c.is_ascii_digit()) && !word.contains(['-', '.', ':']) => {}
-            (Takes::First, _) => {
+            ("first", _) if matches!(word, "to" | "into") => {}
+            ("first", _) if word.starts_with(|c: char| c.is_ascii_digit()) && !word.contains(['-', '.', ':']) => {}
+            ("first", _) => {
                 self.add(word);
-                self.takes = Takes::Nothing;
+                self.takes = "none";
             }
-            (Takes::BeforeColon, Some((host, behind))) if behind.starts_with(is_of_path) => self.add(host),
-            (Takes::ByVerb, _) if has("@pod-verbs", word) => self.takes = Takes::Nothing,
-            (Takes::ByVerb | Takes::Nodes, _) if has("@node-verbs", word) => self.takes = Takes::Nodes,
-            (Takes::ByVerb, _) => word.strip_prefix("node/").map(|node| self.add(node)).unwrap_or_default(),
+            ("colon", Some((host, behind))) if behind.starts_with(is_of_path) => self.add(host),
+            ("verb", _) if has("@pod-verbs", word) => self.takes = "none",
+            ("verb" | "nodes", _) if has("@node-verbs", word) => self.takes = "nodes",
+            ("verb", _) => word.strip_prefix("node/").map(|node| self.add(node)).unwrap_or_default(),
             // A taint has a colon.
-            (Takes::Nodes, None) if is_specific(word) => self.add(name),
-            (Takes::Nodes, _) if !is_specific(word) => self.takes = Takes::Nothing,
+            ("nodes", None) if is_specific(word) => self.add(name),
+            ("nodes", _) if !is_specific(word) => self.takes = "none",
             _ => {}
         }
     }
