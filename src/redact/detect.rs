@@ -87,10 +87,10 @@ fn ends_with_part(name: &str, word: &str) -> bool {
     tail.eq_ignore_ascii_case(word) && (!head.ends_with(|c: char| c.is_ascii_alphanumeric()) || is_camel())
 }
 
-/// Whether the label `secret` has the name of a Kubernetes Secret, as kube-state-metrics' has.
+/// Whether the label `secret` has the name of a Kubernetes Secret, as kube-state-metrics' has, or a pattern of such names.
 pub(crate) fn is_resource(name: &str, value: &str) -> bool {
-    let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.' | b'/');
-    let is_dashed = value.contains('-') || value.bytes().all(|byte| byte.is_ascii_lowercase());
+    let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-./*|".contains(&byte);
+    let is_dashed = value.contains('-') || value.bytes().all(|byte| !byte.is_ascii_digit());
     name == "secret" && is_dashed && value.bytes().all(is_name) && !is_random(value)
 }
 
@@ -106,7 +106,7 @@ pub(crate) fn is_secret(name: &str, value: &str) -> bool {
         || value.trim_matches('*').is_empty()
         || (value.len() > 2 && value.trim_matches(['x', 'X']).is_empty());
     let is_file = || value.rsplit_once('.').is_some_and(|(_, kind)| WORDS["@files"].contains(&kind));
-    let is_path = || begins("@paths") || value.get(1..3) == Some(":\\") || is_file();
+    let is_path = || begins("@paths") || is_file();
     // `pass=97 fail=3`; but "123456" is a password.
     let longest_count = if ends_with_part(name, "pass") { 6 } else { 3 };
     let is_count = value.len() <= longest_count && value.bytes().all(|byte| byte.is_ascii_digit());
@@ -226,7 +226,7 @@ fn announced<'t>(before: &str, rest: &'t str, word: &str) -> Option<&'t str> {
     }
     // Only few words are followed by what may part a name from its value; the others are not looked at any closer.
     let next = value_apart.chars().next()?;
-    let is_flag = word.starts_with('-') && word.len() > 2 && is_apart;
+    let is_flag = word.starts_with('-') && is_apart;
     let is_close = match next {
         '(' => after.trim_start_matches('(').starts_with(opens_quote),
         '<' => !is_apart,
@@ -361,23 +361,13 @@ fn named_value<'t>(before: &str, after: &'t str, name: &str) -> Option<&'t str> 
 
 /// The value that begins `text`, behind a sign or blanks.
 fn value<'t>(text: &'t str, name: &str, sign: &str) -> Option<&'t str> {
-    // A pattern is matched with names of Secrets.
-    if name == "secret" && sign.ends_with('~') {
-        return None;
-    }
-    let from = yaml_block(text.trim_start_matches(is_blank));
+    let from = text.trim_start_matches(is_blank);
     let is_quoted = from.trim_start_matches('\\').starts_with(is_quote);
     let found =
         if is_quoted { after_scheme(quoted(from)) } else { bare_value(from, name, sign, from.len() < text.len())? };
     // The name of a Secret in a selector, `secret="tls"`, or among labels, `secret=order-tls`.
-    let is_label = sign.ends_with('=') && if is_quoted { text.starts_with('"') } else { found.contains('-') };
+    let is_label = sign.contains('=') && if is_quoted { text.starts_with('"') } else { found.contains('-') };
     Some(found).filter(|found| is_secret(name, found) && !(is_label && is_resource(name, found)))
-}
-
-/// What a block of YAML holds, behind `|-` and the line's end; else the same text.
-fn yaml_block(text: &str) -> &str {
-    let block = text.trim_start_matches(['|', '>', '-', '+']);
-    if block.len() < text.len() && block.starts_with('\n') { block.trim_ascii_start() } else { text }
 }
 
 /// A value without quotes: `x`, ` Bearer x`, `“x”`, ` root / x`.
@@ -392,10 +382,8 @@ fn bare_value<'t>(text: &'t str, name: &str, sign: &str, is_apart: bool) -> Opti
     let (_, behind) = from.split_at(bare(from).len());
     let password = behind.strip_prefix(" / ").unwrap_or(from);
     let (word, behind) = password.split_at(bare(password).len());
-    // "vault-token:9100" is a host and its port; a password of digits is a password.
-    let is_host = || ["token", "secret", "credentials"].iter().any(|host| ends_with(name, host));
-    let is_other = sign == ":" && if is_apart { is_sentence(word, behind) } else { is_port(word) && is_host() };
-    from.strip_suffix(behind).filter(|_| !is_other && is_secret(name, word))
+    let is_sentence = is_apart && sign == ":" && is_sentence(word, behind);
+    from.strip_suffix(behind).filter(|_| !is_sentence && is_secret(name, word))
 }
 
 /// Whether a word goes on as a sentence: "token: refused by the server".
@@ -403,12 +391,6 @@ fn is_sentence(word: &str, behind: &str) -> bool {
     let is_letters = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphabetic());
     let (next, behind) = split_run(behind.trim_start_matches(is_blank), is_word);
     is_letters(word) && is_letters(next) && !behind.starts_with(['=', ':'])
-}
-
-/// Whether it is a port, with or without a path.
-fn is_port(word: &str) -> bool {
-    let (digits, path) = split_run(word, |c| c.is_ascii_digit());
-    (1..=5).contains(&digits.len()) && (path.is_empty() || path.starts_with('/'))
 }
 
 /// The value that begins a text, quoted or not.
@@ -428,9 +410,8 @@ fn quoted(text: &str) -> &str {
             backslashes += 1;
             continue;
         }
-        // A quote within has more backslashes than the quotes around it, and an odd number of them more.
-        let is_end = backslashes <= escapes || (escapes == 0 && backslashes % 2 == 0);
-        if is_end && quote.starts_with(c) {
+        // A quote within has more backslashes than the quotes around it.
+        if backslashes <= escapes && quote.starts_with(c) {
             return head(inside, at - backslashes.min(escapes));
         }
         backslashes = 0;
@@ -449,26 +430,29 @@ fn after_scheme(text: &str) -> &str {
 /// The value without quotes that begins a text. It ends at a blank, a quote, Chinese text, or at punctuation unless more of
 /// the same word follows, since a password may hold a comma.
 fn bare(text: &str) -> &str {
-    let mut ends = text.char_indices().filter(|&(at, c)| match c {
-        // From U+2000 on come punctuation, Chinese, emoji.
-        c if c.is_ascii_whitespace() || is_quote(c) || c >= '\u{2000}' => true,
-        c => ends_value(c) && !goes_on(text.get(at + 1..).unwrap_or_default()),
-    });
+    let mut ends = text
+        .char_indices()
+        .filter(|&(at, c)| is_end(c) || (is_punctuation(c) && !goes_on(text.get(at + 1..).unwrap_or_default())));
     let (word, behind) = text.split_at(ends.next().map_or(text.len(), |(at, _)| at));
     // The backslash of an escaped quote is the quote's.
     if behind.starts_with(is_quote) { word.strip_suffix('\\').unwrap_or(word) } else { word }
 }
 
-fn ends_value(c: char) -> bool {
-    matches!(c, ',' | ';' | '&' | ')' | ']' | '}' | '|' | '<' | '>')
-}
-
 /// Whether what follows punctuation still belongs to the value: it does unless it is a blank, more punctuation, or the
 /// next name (`,host=…`).
 fn goes_on(text: &str) -> bool {
-    let is_other = |c: char| c.is_ascii_whitespace() || is_quote(c) || ends_value(c) || c >= '\u{2000}';
     let (_, behind) = split_run(text, is_word);
-    !text.is_empty() && !text.starts_with(is_other) && !behind.starts_with(['=', ':', '"', '\'', '(', '\\'])
+    let is_apart = text.is_empty() || text.starts_with(|c| is_end(c) || is_punctuation(c));
+    !is_apart && !behind.starts_with(['=', ':', '"', '\'', '(', '\\'])
+}
+
+/// A blank, a quote, and what comes from U+2000 on: Chinese, its punctuation, emoji.
+fn is_end(c: char) -> bool {
+    c.is_ascii_whitespace() || is_quote(c) || c >= '\u{2000}'
+}
+
+fn is_punctuation(c: char) -> bool {
+    matches!(c, ',' | ';' | '&' | ')' | ']' | '}' | '|' | '<' | '>')
 }
 
 /// A private key up to its end, or to the end of the text.

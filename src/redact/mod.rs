@@ -30,10 +30,12 @@ pub fn mask(notification: &mut Notification) -> usize {
     count
 }
 
+/// A label or an annotation may be a secret by its name: `password`, `db_passwd`, `apiKey`, `X-Auth-Token`, but not
+/// `secret_name`, `tokens` or `token_type`, and not with a value that can be none.
 fn mask_labels(labels: &mut Labels) -> usize {
     let mut count = 0;
     for (name, value) in labels {
-        if is_secret(name, value) {
+        if detect::names_secret(name) && detect::is_secret(name, value) && !detect::is_resource(name, value) {
             MASK.clone_into(value);
             count += 1;
         } else {
@@ -41,12 +43,6 @@ fn mask_labels(labels: &mut Labels) -> usize {
         }
     }
     count
-}
-
-/// Whether a label or an annotation is a secret by its name: `password`, `db_passwd`, `apiKey`, `X-Auth-Token`, but not
-/// `secret_name`, `tokens` or `token_type`, and not with a value that can be none.
-fn is_secret(name: &str, value: &str) -> bool {
-    detect::names_secret(name) && detect::is_secret(name, value) && !detect::is_resource(name, value)
 }
 
 fn mask_in(text: &mut String) -> usize {
