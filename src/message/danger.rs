@@ -29,14 +29,14 @@ const MAX_PLACEHOLDER: usize = 80;
 /// proportion to the block.
 #[must_use]
 pub(crate) fn is_dangerous(command: &str) -> bool {
-    Reader { depth: MAX_DEPTH, is_prose: false, is_english: false }.finds_danger(command)
+    Reader { depth: MAX_DEPTH, is_prose: false }.finds_danger(command)
 }
 
 /// Whether a line of prose tells to run such a command: a program with one more word at least, and no 不要 or 禁止 before
 /// it in its clause. Takes time in proportion to the line.
 #[must_use]
 pub(crate) fn is_dangerous_in_prose(line: &str) -> bool {
-    let reader = Reader { depth: MAX_DEPTH, is_prose: true, is_english: line.is_ascii() };
+    let reader = Reader { depth: MAX_DEPTH, is_prose: true };
     line.split(['，', '。', '；', '！', '？']).flat_map(|clause| clause.split(". ")).any(|clause| {
         let forbidden = FORBIDDING.iter().filter_map(|word| clause.find(word)).min();
         reader.finds_danger(clause.get(..forbidden.unwrap_or(clause.len())).unwrap_or_default())
@@ -45,7 +45,6 @@ pub(crate) fn is_dangerous_in_prose(line: &str) -> bool {
 
 /// A row of the table.
 struct Row {
-    program: &'static str,
     /// `;`: the statement goes on over lines.
     is_over_lines: bool,
     /// `;` or `:`: what is acted on stands before the verb, so that its name may be `log` or `test`.
@@ -62,7 +61,7 @@ static ROWS: LazyLock<HashMap<String, Vec<Row>>> = LazyLock::new(|| {
         let (is_over_lines, is_object_first) = (programs.ends_with(';'), programs.ends_with([';', ':']));
         for program in programs.trim_end_matches([';', ':']).split(',') {
             let elements = elements.split_ascii_whitespace().collect();
-            let row = Row { program, is_over_lines, is_object_first, elements };
+            let row = Row { is_over_lines, is_object_first, elements };
             rows.entry(program.to_ascii_lowercase()).or_default().push(row);
         }
     }
@@ -268,8 +267,6 @@ fn rows(name: &str) -> &'static [Row] {
 struct Reader {
     depth: usize,
     is_prose: bool,
-    /// Prose without Chinese, where a statement of SQL is in capitals.
-    is_english: bool,
 }
 
 impl Reader {
@@ -280,7 +277,7 @@ impl Reader {
 
     /// Judges what stands in quotes.
     fn finds_inside(self, text: &str) -> bool {
-        self.depth > 0 && Self { depth: self.depth - 1, is_prose: false, ..self }.finds_danger(text)
+        self.depth > 0 && Self { depth: self.depth - 1, is_prose: false }.finds_danger(text)
     }
 
     /// Whether the command at `at` is dangerous, between those that it is piped to and from.
@@ -328,7 +325,7 @@ impl Reader {
         let is_lower = word.starts_with(|c: char| c.is_ascii_lowercase() || "/.$".contains(c));
         let is_name = word != "$" && !word.contains([':', '=', ',', '(', '>', '#', ']']);
         let is_plain = is_name && (is_lower || word.contains('-'));
-        (is_called && rows.iter().any(|row| row.matches(name, &args, self.is_english)))
+        (is_called && rows.iter().any(|row| row.matches(&args)))
             || (!self.is_prose && !has_exceptions && is_plain && !is_in("@wrappers", name) && args.destroy(name))
     }
 
@@ -428,7 +425,7 @@ impl<'a> Args<'a> {
 }
 
 impl Row {
-    fn matches(&self, name: &str, args: &Args<'_>, is_english: bool) -> bool {
+    fn matches(&self, args: &Args<'_>) -> bool {
         let words = if self.is_object_first { &args.operands } else { &args.operands[..args.before_reading] };
         let mut from = 0;
         let mut holds = |one: &str| {
@@ -451,11 +448,10 @@ impl Row {
                 }
             }
         };
-        (!is_english || self.program == name)
-            && self.elements.iter().all(|element| match element.strip_prefix('!') {
-                Some(unwanted) => !unwanted.split('|').any(&mut holds),
-                None => element.split('|').any(&mut holds),
-            })
+        self.elements.iter().all(|element| match element.strip_prefix('!') {
+            Some(unwanted) => !unwanted.split('|').any(&mut holds),
+            None => element.split('|').any(&mut holds),
+        })
     }
 }
 
@@ -541,12 +537,12 @@ mod tests {
             }
             .to_owned()
         };
-        let row = |row: &Row| {
-            let program = row.program.replace("/etc/init.d", "/etc/init.d/x");
+        let row = |(program, row): (&String, &Row)| {
+            let program = program.replace("/etc/init.d", "/etc/init.d/x");
             let words = row.elements.iter().filter(|element| !element.starts_with('!')).map(word);
             std::iter::once(program).chain(words).collect::<Vec<_>>().join(" ")
         };
-        let commands = ROWS.values().flatten().map(row);
+        let commands = ROWS.iter().flat_map(|(program, rows)| rows.iter().map(move |row| (program, row))).map(row);
         let unmarked: Vec<_> = commands.filter(|command| !is_dangerous(command)).collect();
         assert!(unmarked.is_empty(), "{unmarked:#?}");
     }
