@@ -138,12 +138,21 @@ impl Parser<'_> {
         match sign {
             '\n' => self.end_command('\n'),
             _ if sign.is_whitespace() => self.end_word(),
-            '\\' => return self.escape(next.len_utf8().min(behind.len())),
+            '\\' => {
+                let escaped = self.rest.get(..1 + next.len_utf8()).unwrap_or("\\");
+                // At a line's end the command goes on.
+                if next == '\n' {
+                    self.end_word()
+                } else {
+                    self.push(escaped)
+                }
+                return escaped.len();
+            }
             '#' | '-' | '/' if self.begins_comment() => return self.rest.find('\n').unwrap_or(self.rest.len()),
             '\'' | '"' | '`' if !self.unclosed.contains(sign) => return self.quote(sign, behind),
-            // The result is an operand of the command around it.
             // A list as in a manifest: ["rm", "-rf", "/x"].
             '[' if self.word.is_none() && matches!(next, '\'' | '"') => {}
+            // The result is an operand of the command around it.
             '$' if next == '(' => {
                 self.push("$()");
                 self.end_command(';');
@@ -177,17 +186,6 @@ impl Parser<'_> {
 
     fn begins_command(&self) -> bool {
         self.word.is_none() && self.words.is_empty()
-    }
-
-    /// A backslash and the character behind it; at a line's end the command goes on.
-    fn escape(&mut self, next_bytes: usize) -> usize {
-        let escaped = self.rest.get(..1 + next_bytes).unwrap_or_default();
-        if matches!(escaped, "\\\n" | "\\") {
-            self.end_word()
-        } else {
-            self.push(escaped)
-        }
-        escaped.len()
     }
 
     fn begins_comment(&self) -> bool {
@@ -316,7 +314,7 @@ impl Reader {
         let name = program(word);
         let rows = rows(name);
         let is_over_lines = rows.iter().any(|row| row.is_over_lines);
-        let goes_on = |pair: &&[Command]| is_over_lines && pair[0].end == '\n';
+        let goes_on = |pair: &&[Command]| is_over_lines && pair[0].end == '\n' && pair[1].words[0] != *word;
         let next = commands.windows(2).take_while(goes_on).flat_map(|pair| &pair[1].words);
         let args = Args::new(rest.iter().chain(piped).chain(next).map(String::as_str).take(MAX_ARGS).collect());
         let is_called = !self.is_prose || !args.all.is_empty();

@@ -65,9 +65,8 @@ impl Subject<'_> {
         for (index, group) in groups.iter().enumerate().rev() {
             let text = self.group(group, Members::new(left / (index + 1)));
             left = left.saturating_sub(text.len());
-            texts.push(text);
+            texts.insert(0, text);
         }
-        texts.reverse();
         json.member("groups", &format!("[{}]", texts.join(",")));
         json.object()
     }
