@@ -63,6 +63,13 @@ const PEM: &str = "-----BEGIN";
 /// Bytes of what parts a name from the word `value`.
 const LONGEST_GAP: usize = 64;
 
+const BLANKS: [char; 2] = [' ', '\t'];
+const QUOTES: [char; 3] = ['"', '\'', '`'];
+/// A quote or its backslash.
+const ESCAPED_QUOTES: [char; 4] = ['\\', '"', '\'', '`'];
+/// What ends a value, unless it goes on.
+const PUNCTUATION: [char; 9] = [',', ';', '&', ')', ']', '}', '|', '<', '>'];
+
 /// Whether what bears this name may be a secret.
 pub(crate) fn names_secret(name: &str) -> bool {
     let ascii = name.trim_end_matches(|c: char| !c.is_ascii_alphabetic());
@@ -214,13 +221,13 @@ fn announced<'t>(before: &str, rest: &'t str, word: &str) -> Option<&'t str> {
         let (secret, _) = split_run(path, |c| is_word(c) || matches!(c, '/' | '@'));
         return Some(secret).filter(|secret| !secret.is_empty());
     }
-    let value_apart = after.trim_start_matches(is_blank);
+    let value_apart = after.trim_start_matches(BLANKS);
     let is_apart = value_apart.len() < after.len();
     if is_apart && is_one_of(word, &["bearer", "basic"]) {
         return Some(split_run(value_apart, is_credential).0).filter(|credentials| looks_random(credentials));
     }
     if (is_apart || word.starts_with('-'))
-        && let Some(password) = argument(before, rest, word)
+        && let Some(password) = argument(before, rest, word, Some(value_apart).filter(|_| is_apart))
     {
         return Some(password);
     }
@@ -228,7 +235,7 @@ fn announced<'t>(before: &str, rest: &'t str, word: &str) -> Option<&'t str> {
     let next = value_apart.chars().next()?;
     let is_flag = word.starts_with('-') && is_apart;
     let is_close = match next {
-        '(' => after.trim_start_matches('(').starts_with(opens_quote),
+        '(' => after.trim_start_matches('(').starts_with(ESCAPED_QUOTES),
         '<' => !is_apart,
         next => "=:!\"'`\\]>\n：＝".contains(next),
     };
@@ -261,17 +268,15 @@ fn weak<'t>(before: &str, word: &str, after: &'t str) -> Option<&'t str> {
     if !matches!(name, ('?' | '&', "key" | "sig" | "sign") | ('"' | ':' | '_', "auth" | "_auth")) {
         return None;
     }
-    let value = after.trim_start_matches(|c| is_blank(c) || opens_quote(c) || matches!(c, '=' | ':'));
+    let value =
+        after.trim_start_matches(|c| BLANKS.contains(&c) || ESCAPED_QUOTES.contains(&c) || matches!(c, '=' | ':'));
     let (secret, _) = split_run(value, |c| is_credential(c) || c == '%');
     Some(secret).filter(|secret| secret.len() >= LEAST_WEAK && looks_random(secret))
 }
 
 /// The password behind a flag or a word, by the table: `mysql -pPW`, `redis-cli -a PW`, `curl -u user:PW`,
-/// `IDENTIFIED BY 'PW'`. The word begins `rest`.
-fn argument<'t>(before: &str, rest: &'t str, word: &str) -> Option<&'t str> {
-    let (_, after) = rest.split_at(word.len());
-    let blanks_end = after.trim_start_matches(is_blank);
-    let is_apart = blanks_end.len() < after.len();
+/// `IDENTIFIED BY 'PW'`. The word begins `rest`; what stands apart from it is `apart`.
+fn argument<'t>(before: &str, rest: &'t str, word: &str, apart: Option<&'t str>) -> Option<&'t str> {
     let is_flag = word.starts_with('-');
     let mut rows = ARGUMENTS.iter().filter(|(name, ..)| name.starts_with('-') == is_flag);
     let (place, from) = rows.find_map(|&(name, place, programs)| {
@@ -279,13 +284,13 @@ fn argument<'t>(before: &str, rest: &'t str, word: &str) -> Option<&'t str> {
         let is_last =
             || name == "-u" && word.ends_with('u') && word.bytes().skip(1).all(|byte| byte.is_ascii_alphabetic());
         let is_whole = if is_flag { word == name || is_last() } else { ends_with_part(word, name) };
-        let attached = rest.strip_prefix(name).filter(|_| is_flag && !(is_whole && is_apart));
+        let attached = rest.strip_prefix(name).filter(|_| is_flag && !(is_whole && apart.is_some()));
         let attached = attached.map(|from| from.strip_prefix('=').unwrap_or(from));
-        let apart = Some(blanks_end).filter(|_| is_whole && attached.is_none());
+        let apart = apart.filter(|_| is_whole && attached.is_none());
         let from = match place {
             "attached" => attached,
             "apart" => apart,
-            "quoted" => apart.filter(|from| from.starts_with(is_quote)),
+            "quoted" => apart.filter(|from| from.starts_with(QUOTES)),
             "random" => apart.filter(|from| looks_random(split_run(from, is_word).0)),
             _ => attached.or(apart),
         };
@@ -318,7 +323,7 @@ fn chinese<'t>(before: &str, rest: &'t str) -> Option<&'t str> {
     if let Some(secret) = named_value(before, from, "password") {
         return Some(secret);
     }
-    let word = plain_value(from.trim_start_matches(is_blank));
+    let word = plain_value(from.trim_start_matches(BLANKS));
     // 密码是 x and 密码Abc123!x; but 密码改为 90 天过期, 密码 hash, 密钥AES256GCM加密.
     let has = |like: fn(&u8) -> bool| word.as_bytes().iter().any(like);
     let is_apart = !after.starts_with(word) || (looks_random(word) && has(u8::is_ascii_lowercase));
@@ -329,16 +334,16 @@ fn chinese<'t>(before: &str, rest: &'t str) -> Option<&'t str> {
 /// The value after the name between two texts: `: x`, `=x`, `":"x"`, `\":\"x\"`, `'] = 'x'`, `=~"x"`, `", "x"`, `("x")`,
 /// `</name><value>x`.
 fn named_value<'t>(before: &str, after: &'t str, name: &str) -> Option<&'t str> {
-    let closed = after.trim_start_matches(opens_quote);
-    let next = closed.trim_start_matches(|c| is_blank(c) || c == ']');
+    let closed = after.trim_start_matches(ESCAPED_QUOTES);
+    let next = closed.trim_start_matches(|c| BLANKS.contains(&c) || c == ']');
     // `["--token", "x"]`, `define('TOKEN', 'x')`; in front of the name stands its quote.
     let is_list = name.starts_with('-') || before.chars().nth_back(1) == Some('(');
     let list = next.strip_prefix(',').filter(|_| is_list && closed.len() < after.len()).map(str::trim_ascii_start);
-    if let Some(argument) = list.filter(|argument| argument.starts_with(opens_quote)) {
+    if let Some(argument) = list.filter(|argument| argument.starts_with(ESCAPED_QUOTES)) {
         return value(argument, name, ",");
     }
     // `setPassword("x")`.
-    if let Some(argument) = next.strip_prefix('(').filter(|argument| argument.starts_with(opens_quote)) {
+    if let Some(argument) = next.strip_prefix('(').filter(|argument| argument.starts_with(ESCAPED_QUOTES)) {
         return value(argument, name, "(");
     }
     let mut signs = WORDS["@separators"].iter().filter(|_| !next.starts_with("::"));
@@ -352,7 +357,7 @@ fn named_value<'t>(before: &str, after: &'t str, name: &str) -> Option<&'t str> 
         return None;
     }
     let (_, from) = after.split_at(gap.len() + "value".len());
-    let from = from.trim_start_matches(|c| is_blank(c) || opens_quote(c));
+    let from = from.trim_start_matches(|c| BLANKS.contains(&c) || ESCAPED_QUOTES.contains(&c));
     match from.strip_prefix('>') {
         Some(text) => text.split('<').next().filter(|text| is_secret(name, text)),
         None => value(from.strip_prefix([':', '='])?, name, ""),
@@ -361,8 +366,8 @@ fn named_value<'t>(before: &str, after: &'t str, name: &str) -> Option<&'t str> 
 
 /// The value that begins `text`, behind a sign or blanks.
 fn value<'t>(text: &'t str, name: &str, sign: &str) -> Option<&'t str> {
-    let from = text.trim_start_matches(is_blank);
-    let is_quoted = from.trim_start_matches('\\').starts_with(is_quote);
+    let from = text.trim_start_matches(BLANKS);
+    let is_quoted = from.trim_start_matches('\\').starts_with(QUOTES);
     let found =
         if is_quoted { after_scheme(quoted(from)) } else { bare_value(from, name, sign, from.len() < text.len())? };
     // The name of a Secret in a selector, `secret="tls"`, or among labels, `secret=order-tls`.
@@ -375,7 +380,7 @@ fn bare_value<'t>(text: &'t str, name: &str, sign: &str, is_apart: bool) -> Opti
     let from = after_scheme(text);
     // Cookies go on over blanks.
     if ends_with(name, "cookie") {
-        return Some(split_run(from, |c| c != '\n' && !is_quote(c)).0);
+        return Some(split_run(from, |c| c != '\n' && !QUOTES.contains(&c)).0);
     }
     let from = from.trim_start_matches(['“', '‘', '「', '『']);
     // An account and its password: a / b.
@@ -389,13 +394,13 @@ fn bare_value<'t>(text: &'t str, name: &str, sign: &str, is_apart: bool) -> Opti
 /// Whether a word goes on as a sentence: "token: refused by the server".
 fn is_sentence(word: &str, behind: &str) -> bool {
     let is_letters = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphabetic());
-    let (next, behind) = split_run(behind.trim_start_matches(is_blank), is_word);
+    let (next, behind) = split_run(behind.trim_start_matches(BLANKS), is_word);
     is_letters(word) && is_letters(next) && !behind.starts_with(['=', ':'])
 }
 
 /// The value that begins a text, quoted or not.
 fn plain_value(text: &str) -> &str {
-    if text.starts_with(is_quote) { quoted(text) } else { bare(text) }
+    if text.starts_with(QUOTES) { quoted(text) } else { bare(text) }
 }
 
 /// What stands between the quote that begins a text, behind as many backslashes as it has (`\"x\"`), and the next one like
@@ -423,8 +428,8 @@ fn quoted(text: &str) -> &str {
 fn after_scheme(text: &str) -> &str {
     let (scheme, behind) = split_run(text, is_word);
     let is_scheme =
-        behind.starts_with(is_blank) && is_one_of(scheme, &["bearer", "basic", "token", "apikey", "negotiate", "ntlm"]);
-    if is_scheme { behind.trim_start_matches(is_blank) } else { text }
+        behind.starts_with(BLANKS) && is_one_of(scheme, &["bearer", "basic", "token", "apikey", "negotiate", "ntlm"]);
+    if is_scheme { behind.trim_start_matches(BLANKS) } else { text }
 }
 
 /// The value without quotes that begins a text. It ends at a blank, a quote, Chinese text, or at punctuation unless more of
@@ -432,27 +437,23 @@ fn after_scheme(text: &str) -> &str {
 fn bare(text: &str) -> &str {
     let mut ends = text
         .char_indices()
-        .filter(|&(at, c)| is_end(c) || (is_punctuation(c) && !goes_on(text.get(at + 1..).unwrap_or_default())));
+        .filter(|&(at, c)| is_end(c) || (PUNCTUATION.contains(&c) && !goes_on(text.get(at + 1..).unwrap_or_default())));
     let (word, behind) = text.split_at(ends.next().map_or(text.len(), |(at, _)| at));
     // The backslash of an escaped quote is the quote's.
-    if behind.starts_with(is_quote) { word.strip_suffix('\\').unwrap_or(word) } else { word }
+    if behind.starts_with(QUOTES) { word.strip_suffix('\\').unwrap_or(word) } else { word }
 }
 
 /// Whether what follows punctuation still belongs to the value: it does unless it is a blank, more punctuation, or the
 /// next name (`,host=…`).
 fn goes_on(text: &str) -> bool {
     let (_, behind) = split_run(text, is_word);
-    let is_apart = text.is_empty() || text.starts_with(|c| is_end(c) || is_punctuation(c));
+    let is_apart = text.is_empty() || text.starts_with(|c| is_end(c) || PUNCTUATION.contains(&c));
     !is_apart && !behind.starts_with(['=', ':', '"', '\'', '(', '\\'])
 }
 
 /// A blank, a quote, and what comes from U+2000 on: Chinese, its punctuation, emoji.
 fn is_end(c: char) -> bool {
-    c.is_ascii_whitespace() || is_quote(c) || c >= '\u{2000}'
-}
-
-fn is_punctuation(c: char) -> bool {
-    matches!(c, ',' | ';' | '&' | ')' | ']' | '}' | '|' | '<' | '>')
+    c.is_ascii_whitespace() || QUOTES.contains(&c) || c >= '\u{2000}'
 }
 
 /// A private key up to its end, or to the end of the text.
@@ -465,7 +466,7 @@ fn private_key(text: &str) -> Option<&str> {
 /// The password of `://user:password@host`.
 fn url_password(text: &str) -> Option<&str> {
     let url = head(text.strip_prefix("://")?, LONGEST_AUTHORITY);
-    let (url, _) = split_run(url, |c| !c.is_ascii_whitespace() && !is_quote(c));
+    let (url, _) = split_run(url, |c| !c.is_ascii_whitespace() && !QUOTES.contains(&c));
     let url = url.split("://").next()?;
     // An IPv6 address has colons of its own.
     let (_, rest) = url.split_once(':').filter(|(user, _)| !user.contains(['/', '?', '#', '@', '[']))?;
@@ -479,7 +480,8 @@ fn url_password(text: &str) -> Option<&str> {
 /// The password of Go's MySQL data source name, `user:password@tcp(host:3306)/`.
 fn dsn_password<'t>(before: &'t str, rest: &str) -> Option<&'t str> {
     ["@(", "@tcp(", "@unix("].iter().find(|network| rest.starts_with(**network))?;
-    let account = tail(before, LONGEST_AUTHORITY).rsplit(|c: char| c.is_ascii_whitespace() || is_quote(c)).next()?;
+    let account =
+        tail(before, LONGEST_AUTHORITY).rsplit(|c: char| c.is_ascii_whitespace() || QUOTES.contains(&c)).next()?;
     let (_, password) = account.split_once(':')?;
     Some(password).filter(|password| is_secret("password", password))
 }
@@ -518,19 +520,6 @@ fn is_word(c: char) -> bool {
 
 fn is_credential(c: char) -> bool {
     is_word(c) || matches!(c, '~' | '+' | '/' | '=')
-}
-
-fn is_blank(c: char) -> bool {
-    matches!(c, ' ' | '\t')
-}
-
-/// A quote or its backslash.
-fn opens_quote(c: char) -> bool {
-    is_quote(c) || c == '\\'
-}
-
-fn is_quote(c: char) -> bool {
-    matches!(c, '"' | '\'' | '`')
 }
 
 /// The characters at the beginning of a text that all are `like` this, and the rest. All that are not ASCII must be alike.
