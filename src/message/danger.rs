@@ -474,8 +474,7 @@ fn overwrites(words: &[String]) -> bool {
     let begins = |list: &str, target: &str| LISTS[list].iter().any(|place| target.starts_with(place));
     words.iter().enumerate().any(|(at, word)| {
         let Some(target) = word.trim_start_matches(['1', '2', '&', ':']).strip_prefix('>') else { return false };
-        let next = words.get(at + 1).map_or("", String::as_str);
-        let target = if target.is_empty() { next } else { target };
+        let target = if target.is_empty() { words.get(at + 1).map_or("", String::as_str) } else { target };
         let is_precious = begins("@places", target) || LISTS["@ends"].iter().any(|end| target.ends_with(end));
         let is_path = at == 0 && target.starts_with(['/', '~', '$', '.']);
         let is_file = is_path || target.ends_with(".log") || target.starts_with('<');

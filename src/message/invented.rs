@@ -25,9 +25,6 @@ const NAME_BYTES: usize = 64;
 /// Names of an answer that are sought, each in all texts of its alerts; a whole one has about ten.
 const NAMES_SOUGHT: usize = 200;
 
-/// The longest host, in bytes (RFC 1035 section 2.3.4, without the last dot).
-const LONGEST_HOST: usize = 253;
-
 /// The mark for these names: `〔告警中未出现：db-master-02、10.0.0.5〕`.
 pub(crate) fn mark(names: &[String]) -> String {
     let shown: Vec<_> = names.iter().take(NAMES_IN_A_MARK).map(|name| clip(name, NAME_BYTES)).collect();
@@ -48,15 +45,12 @@ impl Invented {
     #[must_use]
     pub(crate) fn new(answer: &str, notifications: &[&Notification], facts: &str) -> Self {
         let mut unknown: BTreeSet<_> = names(answer).into_iter().flat_map(keys).take(NAMES_SOUGHT).collect();
-        let alerts = || notifications.iter().flat_map(|notification| &notification.alerts);
-        let pairs = alerts().flat_map(|alert| alert.labels.values().chain(alert.annotations.values()));
-        let group = notifications.iter().flat_map(|one| one.group_labels.values().chain([&one.external_url]));
-        for text in pairs.chain(group).map(String::as_str).chain([facts]) {
+        let alerts = notifications.iter().flat_map(|notification| &notification.alerts);
+        let alerts =
+            alerts.flat_map(|one| one.labels.values().chain(one.annotations.values()).chain([&one.generator_url]));
+        let groups = notifications.iter().flat_map(|one| one.group_labels.values().chain([&one.external_url]));
+        for text in alerts.chain(groups).map(String::as_str).chain([facts]) {
             remove_known(&mut unknown, text);
-        }
-        for url in alerts().map(|alert| &alert.generator_url) {
-            // A regular expression has its dots as `\.`, and PromQL and JSON double the backslash.
-            remove_known(&mut unknown, &decode_form(url).replace('\\', ""));
         }
         Self { unknown }
     }
@@ -92,10 +86,13 @@ fn normal(text: &str) -> String {
 
 /// Removes what `text` names, in a wide sense: `node-10.0.0.5` names 10.0.0.5 and `prod-db-1.corp` names db-1.
 fn remove_known(unknown: &mut BTreeSet<String>, text: &str) {
+    // A link has an expression's signs encoded; a regular expression has its dots as `\.`, and PromQL and JSON double the
+    // backslash.
+    let text = decode_form(text).replace('\\', "");
     for (_, address) in text.split(|c: char| !is_of_word(c)).filter_map(ipv6) {
         unknown.remove(&address.to_string());
     }
-    let parts = format!(".{}.", normal(text));
+    let parts = format!(".{}.", normal(&text));
     unknown.retain(|key| !parts.contains(&format!(".{key}.")));
 }
 
@@ -219,8 +216,7 @@ fn host(authority: &str) -> Option<&str> {
     // What is no port is half a password, or an address that stands for itself.
     let (host, port) = authority.split_once(':').unwrap_or((authority, ""));
     let host = host.trim_matches(['.', '-', '_']);
-    let is_host = host.len() <= LONGEST_HOST
-        && host.bytes().all(|byte| is_of_word(char::from(byte)))
+    let is_host = host.bytes().all(|byte| is_of_word(char::from(byte)))
         && port.trim_end_matches(['.', ':']).bytes().all(|byte| byte.is_ascii_digit());
     let is_known = match host.parse::<Ipv4Addr>() {
         Ok(_) => is_harmless(host),

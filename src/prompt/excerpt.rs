@@ -112,7 +112,7 @@ impl Subject<'_> {
         if group.member("omitted", &omitted)
             && let Some(earliest) = notification.since()
         {
-            group.member("earliestStartsAt", &quote(&self.time(earliest)));
+            group.member("earliestStartsAt", &self.time(earliest));
         }
         group.object()
     }
@@ -149,9 +149,9 @@ impl Subject<'_> {
         turns.collect::<BTreeMap<_, _>>().into_values().collect()
     }
 
-    /// To the second, with its offset.
+    /// A time to the second, with its offset, as JSON.
     fn time(&self, time: Timestamp) -> String {
-        format!("{:.0}", time.display_with_offset(self.zone))
+        quote(&format!("{:.0}", time.display_with_offset(self.zone)))
     }
 
     /// One alert without the `common` labels and annotations.
@@ -164,7 +164,7 @@ impl Subject<'_> {
         let free = json.free_for("annotations").saturating_sub(STARTS_AT_BYTES);
         json.member("annotations", &self.pairs(texts(own(&alert.annotations, common.1)), LONGEST_TEXT, free));
         if let Some(start) = alert.starts_at {
-            json.member("startsAt", &quote(&self.time(start)));
+            json.member("startsAt", &self.time(start));
         }
         json.object()
     }

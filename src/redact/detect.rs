@@ -17,15 +17,14 @@ const LEAST_WEAK: usize = 16;
 
 /// Beginnings of well-known services' keys, each with the least bytes that follow.
 static KEYS: LazyLock<Vec<(&str, usize)>> = LazyLock::new(|| {
-    let least = |row: &str| row.split(' ').next().and_then(|least| least.parse().ok()).unwrap_or(0);
-    table::rows(include_str!("keys.txt")).map(|(prefix, row)| (prefix, least(row))).collect()
+    let rows = table::rows(include_str!("keys.txt"));
+    rows.filter_map(|(prefix, row)| Some((prefix, row.split(' ').next()?.parse().ok()?))).collect()
 });
 
 /// Flags and words that a password follows, how it stands there, and what stands in front of them.
-static ARGUMENTS: LazyLock<Vec<(&str, &str, &str)>> = LazyLock::new(|| {
+static ARGUMENTS: LazyLock<Vec<(&str, (&str, &str))>> = LazyLock::new(|| {
     let rows = table::rows(include_str!("arguments.txt"));
-    let rows = rows.map(|(name, row)| (name, row.split_once(' ').unwrap_or((row, "*"))));
-    rows.map(|(name, (place, programs))| (name, place, programs)).collect()
+    rows.filter_map(|(name, row)| Some((name, row.split_once(' ')?))).collect()
 });
 
 /// The lists of `words.txt` by their names.
@@ -279,7 +278,7 @@ fn weak<'t>(before: &str, word: &str, after: &'t str) -> Option<&'t str> {
 fn argument<'t>(before: &str, rest: &'t str, word: &str, apart: Option<&'t str>) -> Option<&'t str> {
     let is_flag = word.starts_with('-');
     let mut rows = ARGUMENTS.iter().filter(|(name, ..)| name.starts_with('-') == is_flag);
-    let (place, from) = rows.find_map(|&(name, place, programs)| {
+    let (place, from) = rows.find_map(|&(name, (place, programs))| {
         // `-sku user:PW`
         let is_last =
             || name == "-u" && word.ends_with('u') && word.bytes().skip(1).all(|byte| byte.is_ascii_alphabetic());
