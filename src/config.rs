@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::str::FromStr;
@@ -247,7 +247,7 @@ impl Raw {
     fn deepseek(&mut self) -> deepseek::Settings {
         let base_url = self.read("DEEPSEEK_BASE_URL", base_url("/chat/completions"));
         deepseek::Settings {
-            upstream: self.upstream(["DEEPSEEK_BASE_URL", "DEEPSEEK_PROXY", "DEEPSEEK_CA_FILE"], &base_url),
+            upstream: self.upstream("DEEPSEEK", "DEEPSEEK_BASE_URL", &base_url),
             api_key: self.required_credential("DEEPSEEK_API_KEY"),
             model: self.model(),
             base_url,
@@ -275,14 +275,13 @@ impl Raw {
         let base_url = self.optional("PROMETHEUS_URL", base_url("/api/v1"));
         let token = self.credential("PROMETHEUS_TOKEN");
         let roots = self.optional("PROMETHEUS_CA_FILE", certificates);
-        let variables = upstream::Variables { proxy: "", ca_file: "PROMETHEUS_CA_FILE" };
-        let upstream = upstream::Settings { proxy: None, roots, variables };
+        let upstream = upstream::Settings { proxy: None, roots, prefix: "PROMETHEUS" };
         base_url.map(|base_url| prometheus::Settings { upstream, base_url, token })
     }
 
     fn wecom(&mut self) -> wecom::Settings {
         let api_url = self.read("WECHAT_API_URL", base_url("/cgi-bin"));
-        let upstream = self.upstream(["WECHAT_API_URL", "WECHAT_PROXY", "WECHAT_CA_FILE"], &api_url);
+        let upstream = self.upstream("WECHAT", "WECHAT_API_URL", &api_url);
         let account = match self.credential("WECHAT_ROBOT_KEY") {
             Some(key) => self.robot(key),
             None => wecom::Account::App {
@@ -334,21 +333,20 @@ impl Raw {
         rate
     }
 
-    /// Proxy and certificates of an upstream, by the variables of its address, its proxy and its certificates.
-    fn upstream(&mut self, [url, own, ca]: [&'static str; 3], base_url: &str) -> upstream::Settings {
+    /// Proxy and certificates of an upstream, by its variables' prefix. `url` names the one of its address.
+    fn upstream(&mut self, prefix: &'static str, url: &str, base_url: &str) -> upstream::Settings {
         let Ok(uri) = base_url.parse::<ureq::http::Uri>() else { return upstream::Settings::default() };
         let host = uri.host().unwrap_or_default();
         let is_plain = uri.scheme_str() == Some("http");
         if is_plain && !upstream::is_private(host) {
             self.warnings.push(format!("{url}={base_url}: keys and alerts go to {host} unencrypted; write https://"));
         }
-        let proxy = self.proxy(own, host, is_plain);
-        let variables = upstream::Variables { proxy: own, ca_file: ca };
-        upstream::Settings { proxy, roots: self.optional(ca, certificates), variables }
+        let proxy = self.proxy(&format!("{prefix}_PROXY"), host, is_plain);
+        upstream::Settings { proxy, roots: self.optional(&format!("{prefix}_CA_FILE"), certificates), prefix }
     }
 
     /// The upstream's own variable, else those that curl reads. None for an upstream on loopback.
-    fn proxy(&mut self, own: &'static str, host: &str, is_plain: bool) -> Option<ProxyRoute> {
+    fn proxy(&mut self, own: &str, host: &str, is_plain: bool) -> Option<ProxyRoute> {
         let usual = if is_plain { ["http_proxy", "HTTP_PROXY"] } else { ["HTTPS_PROXY", "https_proxy"] };
         let mut names = [own].into_iter().chain(usual).chain(["ALL_PROXY", "all_proxy"]);
         let name = names.find(|name| self.vars.contains_key(*name))?;
@@ -362,7 +360,11 @@ impl Raw {
             return Some(route);
         }
         let no_proxy = ["NO_PROXY", "no_proxy"].iter().find_map(|name| self.vars.get(*name)).map_or("", String::as_str);
-        let is_strange = |item: &&str| item.contains('/') || item.matches(':').count() == 1;
+        let is_range = |item: &str| item.split_once('-').is_some_and(|(from, _)| from.parse::<IpAddr>().is_ok());
+        let is_strange = |item: &&str| {
+            let has_port = item.matches(':').count() == 1;
+            has_port || item.contains(['/', ';', '<', ' ', '\t']) || item.rfind('*') > Some(0) || is_range(item)
+        };
         if let Some(item) = no_proxy.split(',').map(str::trim).find(is_strange) {
             self.warnings.push(format!(
                 "NO_PROXY: {item:?} is not understood here, only hosts and domains are; {own}=none goes direct"
@@ -868,6 +870,20 @@ mod tests {
         let config = read(&[("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", "a, 10.0.0.0/8")]).unwrap();
         for words in ["10.0.0.0/8", "DEEPSEEK_PROXY=none", "WECHAT_PROXY=none"] {
             assert!(config.warnings.iter().any(|warning| warning.contains(words)), "{words}: {:?}", config.warnings);
+        }
+        for (list, is_understood) in [
+            ("192.168.*", false),
+            ("10.*", false),
+            ("localhost;a.com", false),
+            ("a.com b.com", false),
+            ("<local>", false),
+            ("10.0.0.1-10.0.0.9", false),
+            ("a.com:8080", false),
+            ("*, *.a.com, .b.com, my-host.a-b.com, 10.0.0.1, ::1, ", true),
+        ] {
+            let config = read(&[("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", list)]).unwrap();
+            let is_warned = config.warnings.iter().any(|warning| warning.contains("is not understood"));
+            assert_eq!(is_warned, !is_understood, "{list}: {:?}", config.warnings);
         }
         let config = read(&[("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", "a, .deepseek.com")]).unwrap();
         assert!(config.pipeline.deepseek.upstream.proxy.is_none() && config.pipeline.wecom.upstream.proxy.is_some());

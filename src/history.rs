@@ -5,8 +5,9 @@
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -20,7 +21,7 @@ use crate::outcome::{Outcome, Reason};
 
 /// Groups that are remembered: as many as there are remembered outcomes.
 const GROUPS: usize = 4096;
-/// Bytes of what is remembered. A group of 30,000 alerts takes 1.4 MiB.
+/// Bytes of what is remembered. A group of 30,000 alerts takes 1.2 MiB.
 const BYTES: usize = 6 * 1024 * 1024;
 /// Bytes of an alert in its group.
 const ALERT_BYTES: usize = size_of::<(u64, AlertState)>();
@@ -80,12 +81,17 @@ struct Group {
 struct AlertState {
     start: i64,
     /// When it last stood in a message that reached the phone, since it fires.
-    delivered: Option<Instant>,
+    delivered: Option<Moment>,
     /// What it was explained in last; `None` when that was a digest, or it was delivered plain.
     explained: Option<Arc<Explained>>,
     /// `None` for one that has not recovered yet, as most.
     flapping: Option<Box<Flapping>>,
 }
+
+/// A time in tenths of a second since the first one was taken: of a hundred thousand alerts each has one, and an `Instant`
+/// takes 16 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Moment(NonZeroU32);
 
 /// What is remembered of an alert that has recovered.
 #[derive(Debug, Default)]
@@ -122,8 +128,20 @@ pub(crate) enum Recall {
     Unexplained { joined: HashSet<String> },
 }
 
+impl Moment {
+    fn of(now: Instant) -> Self {
+        static FIRST: OnceLock<Instant> = OnceLock::new();
+        let tenths = now.saturating_duration_since(*FIRST.get_or_init(|| now)).as_millis() / 100;
+        Self(NonZeroU32::MIN.saturating_add(u32::try_from(tenths).unwrap_or(u32::MAX)))
+    }
+
+    fn age(self, now: Instant) -> Duration {
+        Duration::from_millis(100) * Self::of(now).0.get().saturating_sub(self.0.get())
+    }
+}
+
 impl AlertState {
-    fn new(start: i64, delivered: Option<Instant>, explained: Option<Arc<Explained>>) -> Self {
+    fn new(start: i64, delivered: Option<Moment>, explained: Option<Arc<Explained>>) -> Self {
         Self { start, delivered, explained, flapping: None }
     }
 
@@ -172,6 +190,17 @@ impl Group {
         Some(&mut self.alerts[place].1)
     }
 
+    /// The alerts that a recovery ends. A script's may have another text than what it ends: then those with its labels.
+    fn ended_by(&mut self, recovered: &Identity) -> &mut [(u64, AlertState)] {
+        let alert = recovered.fingerprint;
+        let is_known = self.state_mut(recovered).is_some();
+        let first = if is_known || recovered.start != 0 { alert } else { u64::from(recovered.of_labels()) << 32 };
+        let last = if first == alert { alert } else { first | u64::from(u32::MAX) };
+        let from = self.alerts.partition_point(|(alert, _)| *alert < first);
+        let to = self.alerts.partition_point(|(alert, _)| *alert <= last);
+        &mut self.alerts[from..to]
+    }
+
     /// Adds alerts that are not in the group. Of two with one fingerprint the one that started last stays.
     fn add(&mut self, alerts: Vec<(u64, AlertState)>) {
         self.alerts.extend(alerts);
@@ -180,7 +209,7 @@ impl Group {
         self.alerts.shrink_to_fit();
     }
 
-    fn delivered(&self, alert: &Identity) -> Option<Instant> {
+    fn delivered(&self, alert: &Identity) -> Option<Moment> {
         self.state(alert)?.delivered
     }
 
@@ -272,14 +301,13 @@ impl History {
         let Some(mut group) = groups.remove(id) else { return false };
         let mut is_news = false;
         for alert in recovered {
-            let state = group.state_mut(alert);
             // The recovery of an older firing may be posted late.
-            let Some(state) = state.filter(|state| state.start <= alert.start && state.recovered().is_none()) else {
-                continue;
-            };
-            state.delivered = None;
-            let flapping = state.flapping.get_or_insert_default();
-            (flapping.recovered, flapping.is_held, is_news) = (Some(at), false, true);
+            let is_meant = |state: &AlertState| state.start <= alert.start && state.recovered().is_none();
+            for (_, state) in group.ended_by(alert).iter_mut().filter(|(_, state)| is_meant(state)) {
+                state.delivered = None;
+                let flapping = state.flapping.get_or_insert_default();
+                (flapping.recovered, flapping.is_held, is_news) = (Some(at), false, true);
+            }
         }
         for alert in firing {
             if let Some(state) = group.state_mut(alert)
@@ -304,7 +332,7 @@ impl History {
         let firing = &notification.firing;
         // What was delivered the longest ago decides.
         let oldest = firing.iter().map(|alert| group.delivered(alert)).min().flatten();
-        let is_fresh = oldest.is_some_and(|oldest| now.saturating_duration_since(oldest) < self.times.dedupe_window);
+        let is_fresh = oldest.is_some_and(|oldest| oldest.age(now) < self.times.dedupe_window);
         let reason = notification.notification_reason;
         // Before Alertmanager 0.32 no reason is given: then a post that also reports recoveries is taken for no more.
         let reports_recovery = match reason {
@@ -330,7 +358,7 @@ impl History {
         // What was explained in a message that did not arrive is as new as what joined since.
         let is_known = |alert: &Alert| {
             let delivered = group.delivered(&alert.identity());
-            delivered.is_some_and(|at| now.saturating_duration_since(at) < self.times.analysis_ttl)
+            delivered.is_some_and(|at| at.age(now) < self.times.analysis_ttl)
         };
         let (known, joined): (Vec<_>, Vec<_>) = notification.alerts.iter().partition(|alert| is_known(alert));
         let joined = if known.is_empty() { Vec::new() } else { joined };
@@ -372,13 +400,13 @@ impl History {
         for alert in firing {
             match group.state_mut(alert) {
                 Some(state) if state.start == alert.start && state.recovered().is_none() => {
-                    state.delivered = Some(now);
+                    state.delivered = Some(Moment::of(now));
                     if let (Delivered::Explained, Some(explained)) = (how, &state.explained) {
                         explained.is_delivered.store(true, Ordering::Relaxed);
                     }
                 }
                 None if how == Delivered::Unexplained => {
-                    new.push((alert.fingerprint, AlertState::new(alert.start, Some(now), None)));
+                    new.push((alert.fingerprint, AlertState::new(alert.start, Some(Moment::of(now)), None)));
                 }
                 // It has recovered since, or fires again.
                 Some(_) | None => {}
@@ -467,7 +495,7 @@ mod tests {
         }
 
         fn explain(&self, notification: &Notification, after: Duration) {
-            let (analysis, at) = (Analysis { text: "结论".into(), cut: false }, self.2 + after);
+            let (analysis, at) = (Analysis { text: "结论".into(), cut: None }, self.2 + after);
             let explained = Explained::new(
                 analysis,
                 "#1".into(),

@@ -42,6 +42,7 @@ pub mod logger;
 
 mod bounded_map;
 mod lock;
+mod mend;
 mod outcome;
 mod percent;
 pub mod secret;

@@ -63,9 +63,14 @@ pub(crate) fn set_zone(zone: Offset) {
     let _ = ZONE.set(zone);
 }
 
+/// `TIME_ZONE`, as far as it is known.
+pub(crate) fn zone() -> Offset {
+    ZONE.get().copied().unwrap_or(DEFAULT_ZONE)
+}
+
 /// A time as the log shows it: RFC 3339 in milliseconds with the offset of `TIME_ZONE`.
 pub(crate) fn time(time: Timestamp) -> String {
-    format!("{:.3}", time.display_with_offset(ZONE.get().copied().unwrap_or(DEFAULT_ZONE)))
+    format!("{:.3}", time.display_with_offset(zone()))
 }
 
 /// What a line begins with: the priority for journald (sd-daemon(3)), else the time; and the level.
@@ -161,7 +166,9 @@ pub fn init(filter: &str) {
     if thread::Builder::new().name("log".into()).spawn(write).is_ok() {
         let _ = QUEUE.set(sender);
     }
-    // A later level replaces the first one; a word that is none, which env_logger takes for a package's name, does not.
+    // Docker's --env-file keeps quotes. A later level replaces the first one; a word that is none, which env_logger takes for
+    // a package's name, does not.
+    let filter = filter.trim_matches(['"', '\'', '“', '”']);
     let logger = Builder::new().parse_filters(&format!("{DEFAULT},{filter}")).build();
     log::set_max_level(logger.filter());
     // It fails in a second call, which there is none of in a process.

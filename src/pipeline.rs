@@ -464,6 +464,9 @@ impl Pipeline {
     fn deliver(&self, jobs: &[Job], draft: &Draft, deadline: Instant) -> Sending {
         let named = jobs.first().map(|job| Arc::clone(&job.recipients)).unwrap_or_default();
         let is_default = *named == *self.wecom.default_recipients();
+        if self.wecom.is_app() && named.are_only_names() {
+            redirect(draft, &named, &id(jobs));
+        }
         let mut sending = self.send(draft, &named, deadline);
         if sending.knows_nobody() && !is_default && redirect(draft, &named, &id(jobs)) {
             sending = self.send(draft, &named, deadline);

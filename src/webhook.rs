@@ -12,7 +12,7 @@ use tiny_http::Method;
 use crate::alertmanager::{GroupId, Notification, memory_to_read};
 use crate::http::{Exchange, Reply, Server, Unread};
 use crate::lock::unpoisoned;
-use crate::logger::FIELDS;
+use crate::logger::{self, FIELDS};
 use crate::metrics::{Counter, Metrics, Sample};
 use crate::outcome::{Outcome, Reason};
 use crate::percent;
@@ -20,13 +20,11 @@ use crate::pipeline::Pipeline;
 use crate::queue::{JobId, Queue, RECOVERED, STALE, Submission, Submitted};
 use crate::redact;
 use crate::upstream::Credential;
-use crate::wecom::{EVERYONE, ROOT_PARTY, Recipients};
+use crate::wecom::{EVERYONE, ROOT_PARTY, Recipients, is_name};
 use crate::worker::{group_field, log_line, log_outcome, logged};
 
 /// Bytes of a notification: 30,000 alerts of 1 KiB each. It is never held as a whole.
 pub(crate) const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
-/// Bytes of a word of a request that is repeated in an answer or in the log.
-const WORD_BYTES: usize = 24;
 /// What a browser shows at `/`.
 const LANDING_PAGE: &str = include_str!("landing.html");
 /// The answer to a notification of nothing but recoveries.
@@ -55,9 +53,10 @@ pub(crate) struct Webhook<'w> {
 impl Webhook<'_> {
     /// Answers one request to `LISTEN_ADDR`.
     pub(crate) fn answer(&self, exchange: &mut Exchange<'_>) -> Reply {
-        match exchange.head.path {
-            "/handle_alert" => self.handle_alert(exchange).unwrap_or_else(|refused| refused),
-            _ => self.page(exchange, "post to /handle_alert"),
+        // A slash more comes of a base URL that ends in one.
+        match exchange.head.path.trim_matches('/') {
+            "handle_alert" => self.handle_alert(exchange).unwrap_or_else(|refused| refused),
+            _ => self.page(exchange, "the only path for notifications is /handle_alert"),
         }
     }
 
@@ -77,18 +76,16 @@ impl Webhook<'_> {
                 content_type: "text/plain; version=0.0.4; charset=utf-8",
                 ..Reply::text(200, self.metrics.render(self.samples()))
             },
-            "/api/v1/alerts" | "/api/v2/alerts" => {
+            path if ["/api/v1/alerts", "/api/v2/alerts"]
+                .iter()
+                .any(|own| path.trim_end_matches('/').ends_with(own)) =>
+            {
                 let message = "this is no Alertmanager: put one between Prometheus and this, with a webhook that posts to \
                                /handle_alert";
                 return self.refuse(Reason::NotFound, message);
             }
-            path => {
-                // Repeated when it is one word: another text may be a token in the wrong place.
-                let name = path.trim_start_matches('/');
-                let is_letter = |byte: u8| byte.is_ascii_lowercase() || b"_-".contains(&byte);
-                let name = if name.len() <= WORD_BYTES && name.bytes().all(is_letter) { name } else { "…" };
-                return self.refuse(Reason::NotFound, format!("no such path: /{name}; {hint}"));
-            }
+            // It is not repeated, since it may be a token in the wrong place.
+            _ => return self.refuse(Reason::NotFound, format!("no such path; {hint}")),
         };
         if is_read { page } else { self.refuse_method("GET, HEAD") }
     }
@@ -111,7 +108,7 @@ impl Webhook<'_> {
         let recipients = self.recipients(query).map_err(malformed)?;
         // Its memory is held until its notification is in the queue, which has a bound of its own.
         let mut body = exchange.body(MAX_BODY_BYTES, memory_to_read).map_err(|unread| self.refuse_body(&unread))?;
-        let read = Notification::read(&mut body, Timestamp::now());
+        let read = Notification::read(&mut body, Timestamp::now(), logger::zone());
         if let Some(unread) = body.unread {
             return Err(self.refuse_body(&unread));
         }
@@ -154,10 +151,12 @@ impl Webhook<'_> {
     /// post of its sender.
     fn log_oddities(&self, notification: &Notification) {
         let receiver = logged(&notification.receiver);
-        for name in &notification.muted {
-            let name = logged(name);
+        if notification.muted_alerts > 0 {
+            let (alerts, names) = (notification.muted_alerts, notification.muted.iter().map(|name| logged(name)));
+            let names = names.collect::<Vec<_>>().join(", ");
             log::warn!(
-                "left out, though it fires: receiver={receiver:?} alertname={name:?}: its summary begins with [RESOLVED]"
+                "left out, though firing: receiver={receiver:?} alerts={alerts}, the first {names:?}: the summary begins \
+                 with [RESOLVED]"
             );
         }
         self.metrics.add(Counter::Repaired, notification.repaired.values().sum());
@@ -300,8 +299,8 @@ fn reply(outcome: &Outcome, id: Option<JobId>) -> Reply {
 /// Whether a browser sends it, for a page of some site: Alertmanager sends neither header.
 /// <https://developer.mozilla.org/docs/Web/HTTP/Reference/Headers/Sec-Fetch-Site>
 fn is_from_a_page(exchange: &Exchange<'_>) -> bool {
-    let site = exchange.head.header("Sec-Fetch-Site");
-    exchange.head.header("Origin").is_some() || site.is_some_and(|site| !site.eq_ignore_ascii_case("none"))
+    let sites = exchange.head.values("Sec-Fetch-Site");
+    exchange.head.values("Origin").next().is_some() || sites.into_iter().any(|site| !site.eq_ignore_ascii_case(b"none"))
 }
 
 /// Reads `touser=a|b&toparty=2&totag=3`, percent-encoded. An empty list names nobody: Alertmanager renders a label that is
@@ -319,7 +318,9 @@ fn parse_recipients(query: &str) -> Result<Recipients, String> {
         if !list.is_empty() {
             return Err(format!("{name} is given twice; join the recipients with | in one"));
         }
-        *list = percent::decode_form(value);
+        let ids = percent::decode_form(value);
+        // One of several labels may be missing.
+        *list = ids.split('|').map(str::trim).filter(|id| !id.is_empty()).collect::<Vec<_>>().join("|");
         let is_everyone = |id: &str| {
             id.eq_ignore_ascii_case(EVERYONE) || (name == "toparty" && id.trim_start_matches('0') == ROOT_PARTY)
         };
@@ -329,7 +330,10 @@ fn parse_recipients(query: &str) -> Result<Recipients, String> {
             ));
         }
     }
-    recipients.check().map_err(|(list, fault)| format!("{list} {fault}"))?;
+    // Names are for the default recipients: another team's label must lose no message.
+    let ids: Vec<_> = recipients.touser.split('|').filter(|user| !is_name(user)).collect();
+    let checked = Recipients { touser: ids.join("|"), ..recipients.clone() };
+    checked.check().map_err(|(list, fault)| format!("{list} {fault}"))?;
     Ok(recipients)
 }
 
@@ -341,8 +345,18 @@ mod tests {
     fn a_url_names_its_own_recipients() {
         let recipients = parse_recipients("touser=a%7Cb&toparty=2&totag=3").unwrap();
         assert_eq!((&*recipients.touser, &*recipients.toparty, &*recipients.totag), ("a|b", "2", "3"));
-        for query in ["", "touser=", "touser", "touser=&totag="] {
+        for query in ["", "touser=", "touser", "touser=&totag=", "touser=|", "touser=+"] {
             assert_eq!(parse_recipients(query).unwrap(), Recipients::default(), "{query}");
+        }
+        for (query, touser, are_only_names) in [
+            ("touser=a||b|", "a|b", false),
+            ("touser=%E5%BC%A0%E4%B8%89", "张三", true),
+            ("touser=DBA+Team|a,b", "DBA Team|a,b", true),
+            ("touser=a|%E5%BC%A0%E4%B8%89", "a|张三", false),
+            ("touser=%E5%BC%A0%E4%B8%89&toparty=2", "张三", false),
+        ] {
+            let recipients = parse_recipients(query).unwrap();
+            assert_eq!((&*recipients.touser, recipients.are_only_names()), (touser, are_only_names), "{query}");
         }
     }
 
@@ -358,14 +372,16 @@ mod tests {
             ("toparty=ops", "digits"),
             ("totag=*", "digits"),
             ("touser=*", "letters"),
-            ("touser=%E5%BC%A0%E4%B8%89", "letters"),
+            ("touser=%EF%BC%A0all", "letters"),
+            ("touser={{+.CommonLabels.owner+}}", "letters"),
+            ("touser=a+|+@all", "@all"),
+            ("touser=%E5%BC%A0|*", "letters"),
             ("touser=a%E2%80%8B", "letters"),
             ("touser=a%E2%80%AEb", "letters"),
-            ("touser=a||b", "empty"),
             ("touser=a&touser=b", "twice"),
             ("touser=%zz", "letters"),
             ("touser=%ff", "letters"),
-            ("touser=%0a", r"'\n'"),
+            ("touser=a%0ab", r"'\n'"),
         ] {
             let error = parse_recipients(query).unwrap_err();
             assert!(error.contains(expected), "{query}: {error}");

@@ -3,7 +3,6 @@
 //! <https://prometheus.io/docs/alerting/latest/configuration/#webhook_config>. Unknown fields are ignored, and a field that
 //! is not needed may be absent or null.
 
-mod mend;
 mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +12,7 @@ use std::sync::{Arc, LazyLock};
 pub(crate) use read::memory_to_read;
 
 use jiff::Timestamp;
+use jiff::tz::Offset;
 
 use crate::percent;
 
@@ -32,6 +32,10 @@ const RANKS: [&str; 6] = [
 const UNKNOWN_RANK: usize = 4;
 /// Up to this rank an alert is taken before others, and analysed when the day's tokens are spent.
 const LEAST_URGENT_RANK: usize = 1;
+
+/// Stands in the fingerprint between the hash of the labels and that of the annotations, of an alert without fingerprint
+/// and start.
+const OF_TEXTS: char = '+';
 
 /// Words in the label `job` or `instance` of exporters that speak for other objects than the machine they run on.
 const SPEAKS_FOR_OTHERS: [&str; 9] = [
@@ -80,6 +84,8 @@ pub struct Notification {
     pub(crate) recovered: Vec<Identity>,
     /// Names of the first alerts that fire and are left out all the same, for their summary begins with `[RESOLVED]`.
     pub(crate) muted: Vec<String>,
+    /// How many they are.
+    pub(crate) muted_alerts: usize,
     /// How many alerts `max_alerts` cut away; they may fire.
     pub truncated_alerts: u64,
     /// Why Alertmanager notifies; [`NotificationReason::Other`] before Alertmanager 0.32.
@@ -103,7 +109,7 @@ pub struct Alert {
     /// The link to the rule's expression in Prometheus; may be "".
     pub generator_url: String,
     /// 16 hex digits, the hash of the labels. Alertmanager always sends it; a post without it gets the one that
-    /// Alertmanager would compute.
+    /// Alertmanager would compute, and behind a plus sign that of the annotations when its start is unknown too.
     pub fingerprint: String,
 }
 
@@ -123,7 +129,7 @@ pub struct Kind {
 /// What identifies an alert: one that fires again has its old fingerprint and a later start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity {
-    /// A hash of its fingerprint.
+    /// A hash of its fingerprint; the upper half is that of its labels where nothing else tells two alerts apart.
     pub(crate) fingerprint: u64,
     /// Its start in milliseconds of Unix time; 0 when it is unknown.
     pub(crate) start: i64,
@@ -253,13 +259,23 @@ impl Alert {
     /// What it is known by.
     pub(crate) fn identity(&self) -> Identity {
         let start = self.starts_at.map_or(0, Timestamp::as_millisecond);
-        Identity { fingerprint: fnv(self.fingerprint.bytes()), start }
+        let hash = |text: &str| fnv(text.bytes());
+        let of_both = |(labels, texts)| hash(labels) >> 32 << 32 | hash(texts) >> 32;
+        let fingerprint = self.fingerprint.split_once(OF_TEXTS).map_or_else(|| hash(&self.fingerprint), of_both);
+        Identity { fingerprint, start }
     }
 
     /// About how many bytes it takes in memory.
     fn weight(&self) -> usize {
         let texts = self.generator_url.len() + self.fingerprint.len();
         pairs_weight(&self.labels) + pairs_weight(&self.annotations) + texts + size_of::<Self>()
+    }
+}
+
+impl Identity {
+    /// What the alert shares with those of a script that have its labels and another text.
+    pub(crate) fn of_labels(&self) -> u32 {
+        (self.fingerprint >> 32) as u32
     }
 }
 
@@ -271,12 +287,12 @@ impl Kind {
 }
 
 impl Notification {
-    /// Reads a posted body, as [`Self::read`] does at this moment.
+    /// Reads a posted body, as [`Self::read`] does at this moment and in UTC.
     ///
     /// # Errors
     /// Those of [`Self::read`].
     pub fn decode(body: &[u8]) -> Result<Self, String> {
-        Self::read(body, Timestamp::now())
+        Self::read(body, Timestamp::now(), Offset::UTC)
     }
 
     /// How many alerts fire, those included whose content is not kept.
@@ -409,7 +425,9 @@ mod tests {
                 {"annotations":{"summary":"is [RESOLVED]?"}}]}"#,
         );
         assert_eq!((notification.count(), notification.recovered.len()), (1, 0));
-        assert_eq!(notification.muted, ["A"]);
+        assert_eq!((notification.muted.len(), notification.muted_alerts, &*notification.muted[0]), (1, 1, "A"));
+        let many = format!(r#"{{"alerts":[{}]}}"#, [r#"{"annotations":{"summary":"[RESOLVED]"}}"#; 5].join(","));
+        assert_eq!((parse(&many).muted.len(), parse(&many).muted_alerts), (3, 5));
         let posted =
             r#"{"alerts":[{"status":"resolved","annotations":{"summary":"[RESOLVED] a"},"labels":{"alertname":"A"}}]}"#;
         let notification = parse(posted);
@@ -515,6 +533,9 @@ mod tests {
         assert_ne!(key(r#""2026-11-22T20:27:25Z""#), key(r#""2026-11-22T20:27:25.6Z""#));
         let zero = parse(r#"{"alerts":[{"startsAt":"0001-01-01T00:00:00Z"}]}"#);
         assert_eq!(zero.alerts[0].starts_at, None);
+        let body = br#"{"alerts":[{"startsAt":"2026-11-23 04:27:25"}]}"#;
+        let local = Notification::read(&body[..], Timestamp::now(), Offset::constant(8)).unwrap();
+        assert_eq!(local.alerts[0].starts_at, Some("2026-11-22T20:27:25Z".parse().unwrap()), "in TIME_ZONE");
     }
 
     #[test]

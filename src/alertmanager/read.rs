@@ -10,13 +10,17 @@ use std::io::Read;
 use std::mem;
 
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::mend::Mended;
-use super::{Alert, Identity, Kind, Labels, Notification, NotificationReason, fingerprint, fnv, pair_weight};
+use super::{Alert, Identity, Kind, Labels, Notification, NotificationReason, OF_TEXTS, fingerprint, fnv, pair_weight};
+use crate::mend::Mended;
 
+/// Bytes of one text as JSON; the rest is cut off. A stack trace or a hundred lines of a log fit.
+const TEXT_BYTES: usize = 32 * 1024;
 /// Alerts of a notification: 16 bytes are kept of each. No body of Alertmanager holds more; but `{}` is an alert too.
 const MAX_ALERTS: usize = 100_000;
 /// Bytes of a small alert as Alertmanager writes it.
@@ -28,6 +32,10 @@ const CONTENT_BYTES: usize = 128 * 1024;
 const KINDS_BYTES: usize = 32 * 1024;
 /// Names of muted alerts that are kept for the log.
 const MUTED: usize = 3;
+/// The name under which what is above [`PAIRS_BYTES`] stands among labels or annotations, as a value that is no text.
+const LEFT_OUT: &str = "";
+/// What a body is taken for whose first byte is no JSON's.
+const NO_JSON: &str = "; post plain JSON, not compressed (gzip, deflate, zstd)";
 /// Bytes in memory of one set of labels or annotations. What comes above it is left out.
 const PAIRS_BYTES: usize = 64 * 1024;
 
@@ -49,22 +57,27 @@ pub(crate) fn memory_to_read(length: usize) -> usize {
 
 impl Notification {
     /// Reads a posted body as it comes, holding neither it nor more of a huge group than the bounds of this module. `now`
-    /// decides whether an alert without a status has ended.
+    /// decides whether an alert without a status has ended; a time without an offset is one of `zone`.
     ///
     /// # Errors
     /// One line that says what is wrong with the body, and quotes nothing of it; also when reading fails. The caller
     /// answers 400: the same bytes can never be read.
-    pub fn read(body: impl Read, now: Timestamp) -> Result<Self, String> {
-        let mut mended = Mended::new(body);
-        let mut reading = Reading { now, ..Reading::default() };
+    pub fn read(body: impl Read, now: Timestamp, zone: Offset) -> Result<Self, String> {
+        let mut mended = Mended::new(body, TEXT_BYTES);
+        let mut reading = Reading { now, zone: Some(zone), ..Reading::default() };
         let mut json = serde_json::Deserializer::from_reader(&mut mended);
         let read =
             Expected::Fields(Some(&mut reading)).deserialize(&mut json).and_then(|read| json.end().map(|()| read));
         reading.repair("texts", mended.repairs);
         let fault = match read {
             Ok(Value::Object(fields)) if reading.has_list => return Ok(reading.notification(fields)),
-            Ok(_) => "that is missing".to_owned(),
+            Ok(_) => {
+                "that is missing; other formats (Nightingale, TMP, Grafana's legacy alerts) need an Alertmanager in \
+                      between"
+                    .to_owned()
+            }
             Err(_) if !mended.is_begun => "the body is empty".to_owned(),
+            Err(error) if (error.line(), error.column()) == (1, 1) => format!("{error}{NO_JSON}"),
             Err(error) => error.to_string(),
         };
         Err(format!(
@@ -74,6 +87,13 @@ impl Notification {
 }
 
 /// What a value should be. What it is beyond that is read and dropped: it is an empty list or object then.
+///
+/// | where | a text, number, boolean or null | a list | an object |
+/// |---|---|---|---|
+/// | the body, an alert: `Fields` | kept | empty | its [`FIELDS`] and [`FACTS`], each a `Field` |
+/// | `alerts`: `Alerts` | dropped | each of its alerts goes to the [`Reading`] | empty |
+/// | labels and other fields: `Field` | kept | empty | names and `Text`s, up to [`PAIRS_BYTES`] |
+/// | a label's value, and below: `Text` | kept | empty | empty |
 enum Expected<'r> {
     /// Those of an alert, or of the notification whose alerts go to the [`Reading`].
     Fields(Option<&'r mut Reading>),
@@ -160,22 +180,39 @@ impl<'de> Visitor<'de> for Expected<'_> {
             if is_used {
                 object.insert(name, value);
             } else if bytes > PAIRS_BYTES {
-                // All that is left out counts as one value that is no text.
-                object.insert(String::new(), Value::Array(Vec::new()));
+                object.insert(LEFT_OUT.to_owned(), Value::Array(Vec::new()));
             }
         }
         Ok(Value::Object(object))
     }
 }
 
-/// Rank, severity and name.
-type KindKey = (usize, String, String);
-const OTHERS: KindKey = (usize::MAX, String::new(), String::new());
+/// What an alert is counted by.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct KindKey {
+    rank: usize,
+    severity: String,
+    name: String,
+}
+
+/// What the alerts are counted by for whose kind there is no room.
+const OTHERS: KindKey = KindKey { rank: usize::MAX, severity: String::new(), name: String::new() };
+
+/// The order in which content is kept: the first of each kind before all others, then the worst, and of these one of each
+/// kind in turn.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Precedence {
+    is_further: bool,
+    rank: usize,
+    turn: usize,
+    place_in_list: usize,
+}
 
 /// A notification while it is read.
 #[derive(Default)]
 struct Reading {
     now: Timestamp,
+    zone: Option<Offset>,
     notification: Notification,
     /// The status of the group, for alerts without one, when it comes before them.
     group_status: String,
@@ -185,9 +222,7 @@ struct Reading {
     /// Whether any alert has a status of its own.
     has_statuses: bool,
     firing: BTreeSet<Identity>,
-    /// By the order in which content is kept: the first of each kind before all others, then the worst, and of these one
-    /// of each kind in turn. The last number is the alert's place in the list.
-    kept: BTreeMap<(bool, usize, usize, usize), Alert>,
+    kept: BTreeMap<Precedence, Alert>,
     kept_bytes: usize,
     /// How many fire of each kind, and since when. When there is no room for more kinds, [`OTHERS`] are counted together.
     kinds: BTreeMap<KindKey, (usize, Option<Timestamp>)>,
@@ -234,13 +269,19 @@ impl Reading {
     }
 
     /// A point in time by its name with Alertmanager and that with HertzBeat: with any offset, or in seconds or milliseconds
-    /// since the epoch. `None` for the zero time, and for what is none.
+    /// since the epoch; a script's may lack the offset. `None` for the zero time, and for what is none.
     fn time(&mut self, fields: &mut Map<String, Value>, names: [&str; 2]) -> Option<Timestamp> {
         let text = names.map(|name| self.text(fields, name)).concat();
+        if text.is_empty() {
+            return None;
+        }
         let time = match text.parse::<i64>() {
             Ok(number) if number >= 100_000_000_000 => Timestamp::from_millisecond(number),
             Ok(number) => Timestamp::from_second(number),
-            Err(_) => text.parse(),
+            Err(_) => text.parse().or_else(|_| {
+                self.repair(names[0], 1);
+                text.parse().and_then(|time: DateTime| self.zone.unwrap_or(Offset::UTC).to_timestamp(time))
+            }),
         };
         time.ok().filter(|time| time.as_second() > 0)
     }
@@ -268,8 +309,13 @@ impl Reading {
             }
         }
         if alert.fingerprint.is_empty() {
-            let known_by = if alert.labels.is_empty() { &alert.annotations } else { &alert.labels };
-            alert.fingerprint = fingerprint(known_by);
+            alert.fingerprint = match alert.starts_at {
+                // Two posts of a script that differ in their text alone are two alerts.
+                None if !alert.labels.is_empty() => {
+                    format!("{}{OF_TEXTS}{}", fingerprint(&alert.labels), fingerprint(&alert.annotations))
+                }
+                _ => fingerprint(if alert.labels.is_empty() { &alert.annotations } else { &alert.labels }),
+            };
         }
         let status = self.text(&mut fields, "status");
         let ends_at = self.time(&mut fields, ["endsAt", "endAt"]);
@@ -282,8 +328,11 @@ impl Reading {
             self.notification.recovered.push(alert.identity());
         } else if !alert.annotation("summary").starts_with("[RESOLVED]") {
             self.keep(alert);
-        } else if self.notification.muted.len() < MUTED {
-            self.notification.muted.push(alert.name().to_owned());
+        } else {
+            self.notification.muted_alerts += 1;
+            if self.notification.muted.len() < MUTED {
+                self.notification.muted.push(alert.name().to_owned());
+            }
         }
     }
 
@@ -299,14 +348,15 @@ impl Reading {
         }
         let key = self.kind(&alert);
         if !self.kinds.contains_key(&key) {
-            self.kinds_bytes += key.1.len() + key.2.len() + size_of::<Kind>();
+            self.kinds_bytes += key.severity.len() + key.name.len() + size_of::<Kind>();
         }
         let (alerts, since) = self.kinds.entry(key).or_default();
         *since = since.iter().chain(&alert.starts_at).min().copied();
         let turn = *alerts;
         *alerts += 1;
         self.kept_bytes += alert.weight();
-        self.kept.insert((turn > 0, alert.rank(), turn, self.elements), alert);
+        let precedence = Precedence { is_further: turn > 0, rank: alert.rank(), turn, place_in_list: self.elements };
+        self.kept.insert(precedence, alert);
         while self.kept_bytes > CONTENT_BYTES && self.kept.len() > 1 {
             let Some((_, last)) = self.kept.pop_last() else { return };
             self.kept_bytes -= last.weight();
@@ -315,7 +365,8 @@ impl Reading {
 
     /// What an alert is counted as.
     fn kind(&self, alert: &Alert) -> KindKey {
-        let key = (alert.rank(), alert.severity().to_owned(), alert.name().to_owned());
+        let (severity, name) = (alert.severity().to_owned(), alert.name().to_owned());
+        let key = KindKey { rank: alert.rank(), severity, name };
         let has_room = self.kinds_bytes < KINDS_BYTES;
         if has_room || self.kinds.contains_key(&key) { key } else { OTHERS }
     }
@@ -326,14 +377,17 @@ impl Reading {
         self.notification.external_url = self.text(&mut fields, "externalURL");
         self.notification.group_labels = self.pairs(&mut fields, "groupLabels");
         let status = self.text(&mut fields, "status");
+        // Some write it as a text.
+        let truncated = fields.remove("truncatedAlerts").unwrap_or_default().to_string();
+        let read = truncated.trim_matches('"').parse();
+        self.repair("truncatedAlerts", usize::from(read.is_err() && truncated != "null"));
+        self.notification.truncated_alerts = read.unwrap_or_default();
         let mut notification = mem::take(&mut self.notification);
         notification.notification_reason = match str_of(fields.get("notification_reason")) {
             "some alerts resolved" => NotificationReason::SomeResolved,
             "repeat interval elapsed" => NotificationReason::Repeat,
             _ => NotificationReason::Other,
         };
-        let truncated = fields.remove("truncatedAlerts").unwrap_or_default().to_string();
-        notification.truncated_alerts = truncated.trim_matches('"').parse().unwrap_or_default();
         if !self.has_statuses && is_resolved(&status) {
             notification.recovered.extend(mem::take(&mut self.firing));
         }
@@ -342,21 +396,22 @@ impl Reading {
         } else if notification.group_key.is_empty() {
             // Those of a recovery, when nothing fires, so that it meets the group that fired.
             let recovered = notification.recovered.iter().filter(|_| self.firing.is_empty());
-            let alerts: BTreeSet<u64> = self.firing.iter().chain(recovered).map(|alert| alert.fingerprint).collect();
-            notification.group_key = format!("alerts {:016x}", fnv(alerts.into_iter().flat_map(u64::to_le_bytes)));
+            let alerts: BTreeSet<u32> = self.firing.iter().chain(recovered).map(Identity::of_labels).collect();
+            notification.group_key = format!("alerts {:016x}", fnv(alerts.into_iter().flat_map(u32::to_le_bytes)));
         }
         if self.firing.is_empty() {
             return notification;
         }
         let mut kept: Vec<_> = mem::take(&mut self.kept).into_iter().collect();
-        kept.sort_by_key(|((.., place), _)| *place);
+        kept.sort_by_key(|(precedence, _)| precedence.place_in_list);
         for (_, alert) in kept {
             let key = self.kind(&alert);
             self.kinds.entry(key).and_modify(|(alerts, _)| *alerts -= 1);
             notification.alerts.push(alert);
         }
         let kinds = self.kinds.into_iter().filter(|(_, (alerts, _))| *alerts > 0);
-        let omitted = kinds.map(|((_, severity, name), (alerts, since))| Kind { severity, name, alerts, since });
+        let omitted =
+            kinds.map(|(KindKey { severity, name, .. }, (alerts, since))| Kind { severity, name, alerts, since });
         notification.omitted = omitted.collect();
         notification.shared = self.shared.unwrap_or_default().map(|pairs| pairs.into_keys().collect());
         notification.firing = self.firing.into_iter().collect();
@@ -450,11 +505,11 @@ mod tests {
             let whole = summary(decode(&body));
             let text = String::from_utf8_lossy(&body).into_owned();
             for sizes in [vec![1], vec![2], vec![3], vec![5], vec![7], vec![11], vec![13], vec![1, 12, 2]] {
-                let read = Notification::read(Pieces(&body, sizes.clone()), Timestamp::now());
+                let read = Notification::read(Pieces(&body, sizes.clone()), Timestamp::now(), Offset::UTC);
                 assert_eq!(summary(read), whole, "{text} by {sizes:?}");
             }
             for at in 1..body.len() {
-                let read = Notification::read(Pieces(&body, vec![body.len(), at]), Timestamp::now());
+                let read = Notification::read(Pieces(&body, vec![body.len(), at]), Timestamp::now(), Offset::UTC);
                 assert_eq!(summary(read), whole, "{text} at {at}");
             }
         }
@@ -464,12 +519,6 @@ mod tests {
     fn bytes_that_are_no_utf8_are_replaced() {
         let body = b"{\"alerts\":[{\"labels\":{\"alertname\":\"a\xffb\xe7\xa3\"}}]}";
         assert_eq!(summary(decode(body)), "a\u{fffd}b\u{fffd}{} repaired=texts:2");
-    }
-
-    #[test]
-    fn a_compressed_body_is_named() {
-        let error = decode(b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xabV").unwrap_err();
-        assert!(error.contains("gzip"), "{error}");
     }
 
     #[test]

@@ -71,7 +71,7 @@ fn request(
         "-" => Box::new(std::io::stdin()),
         path => Box::new(File::open(path).map_err(|error| format!("cannot be read: {error}"))?),
     };
-    let mut notification = Notification::read(input.take(MAX_BODY_BYTES as u64), Timestamp::now())?;
+    let mut notification = Notification::read(input.take(MAX_BODY_BYTES as u64), Timestamp::now(), settings.zone)?;
     if notification.alerts.is_empty() {
         return Err("nothing fires in it, so DeepSeek is not asked".into());
     }

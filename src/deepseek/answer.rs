@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::errors::ApiError;
-use super::{Analysis, Failure, Usage, reasoning};
+use super::{Analysis, Cut, Failure, Usage, reasoning};
+use crate::mend::Mended;
 use crate::outcome::Reason;
 use crate::prompt::SECTIONS;
 use crate::secret::Secret;
@@ -13,12 +14,18 @@ use crate::upstream::{CallError, quote};
 
 /// Bytes of an analysis: 8,192 tokens are about 30 KiB, and a message holds 2.
 const MAX_CONTENT: usize = 256 * 1024;
-/// Bytes that are held of an answer: what is not streamed, or the content so far and one line.
-const MAX_ANSWER: usize = 1024 * 1024;
+/// Bytes that are held of an answer: what is not streamed, or the content so far and one line. 32,768 tokens of Chinese,
+/// reasoning and escapes included, are about 320 KiB.
+const MAX_ANSWER: usize = 512 * 1024;
+/// Bytes of an event. Some gateways send a whole answer as one: 8,192 such tokens are about 80 KiB.
+const MAX_EVENT: usize = 128 * 1024;
 /// Values in JSON. A completion has some dozens; as JSON a million would take a hundred times their bytes.
 const MAX_VALUES: usize = 16 * 1024;
 /// An endpoint that counts no tokens is taken to use one for so many bytes.
 const BYTES_PER_TOKEN: usize = 3;
+
+/// What an event's line begins with.
+const DATA: &[u8] = b"data:";
 
 /// `finish_reason`s of an answer that its model or a filter withheld.
 const REFUSED_REASONS: [&str; 2] = ["content_filter", "sensitive"];
@@ -26,9 +33,14 @@ const REFUSED_REASONS: [&str; 2] = ["content_filter", "sensitive"];
 const LENGTH_REASONS: [&str; 3] = ["length", "max_tokens", "model_context_window_exceeded"];
 /// Those of an upstream that broke off.
 const TRANSIENT_REASONS: [&str; 3] = ["insufficient_system_resource", "network_error", "error"];
-/// Where an error stands in a success. Beside a choice only the first one counts.
-const ERRORS: [&str; 7] =
-    ["/error", "/base_resp/status_code", "/error_code", "/code", "/Response", "/detail", "/message"];
+/// Where an error stands in a success. Beside and behind a choice only the first [`CERTAIN`] count.
+const ERRORS: [&str; 8] =
+    ["/error", "/base_resp/status_code", "/error_code", "/code", "/Response", "/detail", "/message", "/msg"];
+const CERTAIN: usize = 2;
+/// What a field begins with that holds reasoning: `reasoning_content`, `reasoning_details`, `thinking_blocks`, `thought`.
+const REASONING: [&str; 3] = ["reasoning", "thinking", "thought"];
+/// Fields of it that hold no text.
+const NO_REASONING: [&str; 4] = ["type", "format", "id", "signature"];
 
 /// An answer, as far as it has come.
 #[derive(Debug, Default)]
@@ -39,13 +51,20 @@ pub(super) struct Answer {
     pub(super) retry_after: Option<Duration>,
     /// Whether the stream has said that it is done.
     pub(super) is_done: bool,
-    /// "" until the answer is whole. Its usage may follow.
-    pub(super) finish_reason: String,
+    /// "" until the endpoint gives one.
+    finish_reason: String,
+    /// Whether content came behind a `finish_reason`: some gateways send one with every event, and it says nothing then.
+    has_early_reason: bool,
+    /// Whether all of the content has come, for sure; its usage may follow. A `finish_reason` beside the first content may be
+    /// an early one.
+    pub(super) is_whole: bool,
     /// The line that has not ended.
     line: Vec<u8>,
     /// The lines that are no events.
     whole: Vec<u8>,
     content: String,
+    /// Whether content came in a delta: MiniMax sends all of it again at the end, as a message.
+    has_delta: bool,
     /// Bytes of reasoning, which is dropped as it comes.
     reasoning: usize,
     has_json: bool,
@@ -59,10 +78,13 @@ impl Answer {
     /// Takes the next bytes, cut anywhere.
     ///
     /// # Errors
-    /// The answer is over its bound.
+    /// The answer, or an event of it, is over its bound.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), CallError> {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.line.extend_from_slice(piece);
+            if self.line.len() > MAX_EVENT && self.line.starts_with(DATA) {
+                return Err(CallError::of_answer(format!("an event of the answer is larger than {MAX_EVENT} bytes")));
+            }
             if piece.ends_with(b"\n") {
                 self.take_line();
             }
@@ -88,7 +110,7 @@ impl Answer {
     fn take_line(&mut self) {
         let line = std::mem::take(&mut self.line);
         let text = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&line).trim_ascii();
-        match text.strip_prefix(b"data:").map(<[u8]>::trim_ascii) {
+        match text.strip_prefix(DATA).map(<[u8]>::trim_ascii) {
             Some(b"[DONE]") => self.is_done = true,
             Some(data) => self.take_json(data),
             None if [":", "event:", "id:", "retry:"].iter().any(|name| text.starts_with(name.as_bytes())) => {}
@@ -97,13 +119,12 @@ impl Answer {
     }
 
     fn take_json(&mut self, bytes: &[u8]) {
-        let text = mended(&String::from_utf8_lossy(bytes));
-        let is_small = text.bytes().filter(|byte| b",[{".contains(byte)).count() <= MAX_VALUES;
+        let is_small = bytes.iter().filter(|byte| b",[{".contains(byte)).count() <= MAX_VALUES;
         // Something may stand behind it.
-        let mut values = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
+        let mut values = serde_json::Deserializer::from_reader(Mended::new(bytes, MAX_ANSWER)).into_iter::<Value>();
         match if is_small { values.next() } else { None } {
             Some(Ok(json)) if json.is_object() || json.is_array() => self.take(&json),
-            _ if self.stray.is_empty() => self.stray = text.chars().take(2_000).collect(),
+            _ if self.stray.is_empty() => self.stray = String::from_utf8_lossy(bytes).chars().take(2_000).collect(),
             _ => {}
         }
     }
@@ -115,20 +136,44 @@ impl Answer {
         self.has_choice |= choice.is_object();
         // Moonshot counts within the choice.
         self.usage = [json, choice].into_iter().find_map(|part| Usage::read(&part["usage"])).or(self.usage);
-        for part in [&choice["delta"], &choice["message"]] {
-            texts(&part["content"]).for_each(|text| self.content.push_str(text));
-            let reasoning = ["reasoning_content", "reasoning"].iter().filter_map(|name| part[name].as_str());
-            self.reasoning += reasoning.map(str::len).max().unwrap_or(0);
+        let before = self.content.len();
+        self.take_part(&choice["delta"]);
+        self.has_delta |= self.content.len() > before;
+        if !self.has_delta {
+            self.take_part(&choice["message"]);
+        }
+        let has_content = self.content.len() > before;
+        if has_content {
+            self.has_early_reason |= !self.finish_reason.is_empty();
+            self.finish_reason.clear();
+            // What came before it was a notice, as of a queue.
+            self.error = None;
         }
         let reason = &choice["finish_reason"];
-        if !reason.is_null() {
+        if !reason.is_null() && reason != "null" {
             self.finish_reason = reason.as_str().map_or_else(|| reason.to_string(), str::to_owned);
         }
+        self.is_whole = !self.finish_reason.is_empty() && !self.has_early_reason && (!has_content || before > 0);
         let is_error = |value: &Value| !is_nothing(value);
-        let errors = ERRORS.iter().take(if self.has_choice { 1 } else { ERRORS.len() });
+        let errors = ERRORS.iter().take(if self.has_choice { CERTAIN } else { ERRORS.len() });
         if json.is_array() || errors.filter_map(|path| json.pointer(path)).any(is_error) {
             self.error = Some(ApiError::of(json));
         }
+    }
+
+    /// Takes a delta or a message. Reasoning is dropped; one piece of it may stand in several fields.
+    fn take_part(&mut self, part: &Value) {
+        let content = &part["content"];
+        for part in content.as_array().map_or(std::slice::from_ref(content), Vec::as_slice) {
+            if part["type"].is_null() || part["type"] == "text" || part["type"] == "output_text" {
+                self.content.push_str(part.as_str().or_else(|| part["text"].as_str()).unwrap_or_default());
+            } else {
+                self.reasoning += text_bytes(part);
+            }
+        }
+        let fields = part.as_object().into_iter().flatten();
+        let reasoning = fields.filter(|(name, _)| REASONING.iter().any(|beginning| name.starts_with(beginning)));
+        self.reasoning += reasoning.map(|(_, value)| text_bytes(value)).max().unwrap_or(0);
     }
 
     /// The tokens of the call: as they were counted, else estimated from the bytes of the request and of what came.
@@ -151,11 +196,12 @@ impl Answer {
         text.truncate(text.floor_char_boundary(MAX_CONTENT));
         let reason = &*self.finish_reason;
         // What follows a whole answer is its usage.
-        let broken = broken.filter(|_| reason.is_empty());
-        let ends_early = broken.is_some() || TRANSIENT_REASONS.contains(&reason) || reason.is_empty() && !self.is_done;
+        let broken = broken.filter(|_| reason.is_empty() || self.has_early_reason);
+        let is_endless = reason.is_empty() && !self.is_done;
+        let ends_early = broken.is_some() || is_endless || TRANSIENT_REASONS.contains(&reason);
         if (ends_early || self.error.is_some()) && has_advice(&text) {
             // It is paid for, and says what to do.
-            return Ok(Analysis { text, cut: true });
+            return Ok(Analysis { text, cut: Some(Cut::Broken) });
         }
         if !self.has_json && broken.is_none() && self.error.is_none() {
             self.error = Some(ApiError::no_json(&self.stray));
@@ -169,20 +215,23 @@ impl Answer {
         if REFUSED_REASONS.contains(&reason) {
             return Err(Failure::new(Reason::Prompt, format!("DeepSeek withheld its answer ({reason})")));
         }
-        let what = match &*text {
-            _ if ends_early => "broke off",
+        let unusable = |what: &str| {
+            let text = quote(&format!("DeepSeek's answer (finish_reason {reason:?}) {what}"), &[key]);
+            Failure { retries: 1, ..Failure::new(Reason::Transient, text) }
+        };
+        if ends_early {
+            return Err(unusable("broke off"));
+        }
+        let lacks = match &*text {
             "" if is_length => "is without content; raise DEEPSEEK_MAX_TOKENS",
             "" if self.reasoning > 0 => {
                 "is only in reasoning_content, which is not delivered; change DEEPSEEK_EXTRA or DEEPSEEK_MODEL"
             }
             "" => "is without content",
             text if is_length && !text.contains(SECTIONS[0]) => "is without a verdict; raise DEEPSEEK_MAX_TOKENS",
-            _ => return Ok(Analysis { text, cut: is_long || is_length }),
+            _ => return Ok(Analysis { text, cut: (is_long || is_length).then_some(Cut::Length) }),
         };
-        let text = quote(&format!("DeepSeek's answer (finish_reason {reason:?}) {what}"), &[key]);
-        let failure = Failure::new(Reason::Transient, text);
-        let result = if ends_early { failure.result } else { "empty" };
-        Err(Failure { retries: 1, result, ..failure })
+        Err(Failure { result: "empty", ..unusable(lacks) })
     }
 }
 
@@ -204,32 +253,17 @@ fn has_advice(text: &str) -> bool {
     text.contains(verdict) && (text.contains(cause) || text.contains(step))
 }
 
-/// The texts of a content: one, or a list of parts.
-fn texts(content: &Value) -> impl Iterator<Item = &str> {
-    let parts = content.as_array().map_or(std::slice::from_ref(content), Vec::as_slice);
-    let is_text = |part: &&Value| part["type"].is_null() || part["type"] == "text";
-    parts.iter().filter(is_text).filter_map(|part| part.as_str().or_else(|| part["text"].as_str()))
-}
-
-/// JSON in which an escape that is half a surrogate pair, such as of an emoji that was cut, becomes U+FFFD.
-fn mended(json: &str) -> String {
-    let unit = |at: usize| u16::from_str_radix(json.get(at..at + 6)?.strip_prefix("\\u")?, 16).ok();
-    let part = |from, to| json.get(from..to).unwrap_or_default();
-    let (mut mended, mut kept, mut at) = (String::with_capacity(json.len()), 0, 0);
-    while let Some(found) = part(at, json.len()).find('\\') {
-        at += found;
-        at += match (unit(at), unit(at + 6)) {
-            (Some(0xD800..0xDC00), Some(0xDC00..0xE000)) => 12,
-            (Some(0xD800..0xE000), _) => {
-                mended.extend([part(kept, at), "\u{fffd}"]);
-                kept = at + 6;
-                6
-            }
-            // An escape of two bytes, or one of six whose rest holds no backslash.
-            _ => 2,
-        };
+/// Bytes of the texts in a value.
+fn text_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(list) => list.iter().map(text_bytes).sum(),
+        Value::Object(fields) => {
+            let texts = fields.iter().filter(|(name, _)| !NO_REASONING.contains(&&***name));
+            texts.map(|(_, value)| text_bytes(value)).sum()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
     }
-    mended + part(kept, json.len())
 }
 
 impl Usage {
@@ -309,7 +343,8 @@ mod tests {
             for piece in [1, 2, 3, 7, body.len().max(1)] {
                 let (result, usage) = read(&body, piece);
                 let answer = result.unwrap_or_else(|failure| panic!("{name} by {piece}: {:?}", failure.outcome));
-                assert_eq!((answer.text.as_str(), usage.total()), (text.as_str(), tokens), "{name} by {piece}");
+                let read = (answer.text.as_str(), answer.cut, usage.total());
+                assert_eq!(read, (text.as_str(), None, tokens), "{name} by {piece}");
             }
         }
     }
@@ -359,6 +394,7 @@ mod tests {
             ("a million values", format!("[{}0]", "0,".repeat(400_000)), "transient"),
             ("an error", r#"{"error":{"message":"Insufficient Balance"}}"#.into(), "balance"),
             ("an error beside no choices", r#"{"choices":[],"error":{"code":502}}"#.into(), "transient"),
+            ("an error in msg", r#"{"status":"449","msg":"Your API Token has expired."}"#.into(), "credentials"),
             ("base_resp 0", r#"{"base_resp":{"status_code":0}}"#.into(), "empty"),
             ("code 200", r#"{"code":200,"choices":[]}"#.into(), "empty"),
         ] {
@@ -376,16 +412,46 @@ mod tests {
             let event = json!({"choices":[{"delta":{"content":text}}]});
             answer.push(format!("data: {event}\n\n").as_bytes()).unwrap();
             let result = answer.finish(broken(), &Secret::new("k"), "m");
-            assert_eq!(result.is_ok_and(|analysis| analysis.cut), is_delivered, "{text}");
+            assert_eq!(result.is_ok_and(|analysis| analysis.cut == Some(Cut::Broken)), is_delivered, "{text}");
             assert_eq!(answer.usage(&REQUEST).prompt, 100, "{text}: it is paid for");
         }
     }
 
     #[test]
     fn empty_finish_reason_is_none() {
-        let event = json!({"choices":[{"delta":{"content":"结论：a"},"finish_reason":""}]});
-        assert_eq!(result(&format!("data: {event}\n\n")), "transient", "it ends early");
-        assert_eq!(result(&format!("data: {event}\n\ndata: [DONE]\n\n")), "ok");
+        for reason in ["", "null"] {
+            let event = json!({"choices":[{"delta":{"content":"结论：a"},"finish_reason":reason}]});
+            assert_eq!(result(&format!("data: {event}\n\n")), "transient", "{reason:?}: it ends early");
+            assert_eq!(result(&format!("data: {event}\n\ndata: [DONE]\n\n")), "ok");
+        }
+    }
+
+    #[test]
+    fn finish_reason_of_every_event_ends_nothing() {
+        let event =
+            |text| format!("data: {}\n\n", json!({"choices":[{"delta":{"content":text},"finish_reason":"stop"}]}));
+        let mut answer = success();
+        answer.push((event("结论：a\n可能原因：b") + &event("\n处理步骤：c")).as_bytes()).unwrap();
+        let late = CallError { sent: Sent::Yes, kind: CallErrorKind::TimedOut, text: "late".into() };
+        let analysis = answer.finish(Some(late), &Secret::new("k"), "m").ok().unwrap();
+        assert_eq!((&*analysis.text, analysis.cut), ("结论：a\n可能原因：b\n处理步骤：c", Some(Cut::Broken)));
+        let whole = event("结论：a") + &event("b") + "data: [DONE]\n\n";
+        assert_eq!(text(&whole), "结论：ab");
+    }
+
+    #[test]
+    fn reasoning_is_progress_wherever_it_stands() {
+        for delta in [
+            json!({"content":[{"type":"thinking","thinking":[{"type":"text","text":"abcdef"}]}]}),
+            json!({"content":"","reasoning_details":[{"type":"reasoning.text","text":"abcdef","format":"x"}]}),
+            json!({"content":null,"thinking_blocks":[{"type":"thinking","thinking":"abcdef"}]}),
+            json!({"content":"","thinking":"abcdef"}),
+            json!({"content":"","reasoning":"abcdef","reasoning_details":[{"text":"abcdef"}]}),
+        ] {
+            let mut answer = success();
+            answer.push(format!("data: {}\n\n", json!({"choices":[{"delta":delta}]})).as_bytes()).unwrap();
+            assert_eq!((answer.token_bytes(), &*answer.content), (6, ""), "{delta}");
+        }
     }
 
     #[test]
@@ -395,7 +461,7 @@ mod tests {
         answer.push(body.trim_end().trim_end_matches("data: [DONE]").as_bytes()).unwrap();
         assert_eq!((answer.finish_reason.as_str(), answer.is_done), ("stop", false));
         let late = CallError { sent: Sent::Yes, kind: CallErrorKind::TimedOut, text: "late".into() };
-        assert!(answer.finish(Some(late), &Secret::new("k"), "m").is_ok_and(|analysis| !analysis.cut));
+        assert!(answer.finish(Some(late), &Secret::new("k"), "m").is_ok_and(|analysis| analysis.cut.is_none()));
     }
 
     #[test]
@@ -404,6 +470,8 @@ mod tests {
         let error = json!({"error":{"code":429,"message":"busy"},"choices":[{"delta":{},"finish_reason":"error"}]});
         assert_eq!(result(&format!("{beginning}data: {error}\n\n")), "rate_limited");
         assert_eq!(result(&beginning), "transient", "it ends early");
+        let error = json!({"base_resp":{"status_code":1008,"status_msg":"insufficient balance"}});
+        assert_eq!(result(&format!("{beginning}data: {error}\n\n")), "balance");
     }
 
     #[test]
@@ -427,7 +495,7 @@ mod tests {
         let deltas: Vec<_> = (0..6).map(|_| json!({"content":long})).collect();
         let body = events(&[&[json!({"content":"结论："})], deltas.as_slice()].concat(), "stop");
         let analysis = read(body.as_bytes(), 4096).0.ok().unwrap();
-        assert!(analysis.cut && analysis.text.len() <= MAX_CONTENT, "{}", analysis.text.len());
+        assert!(analysis.cut == Some(Cut::Length) && analysis.text.len() <= MAX_CONTENT, "{}", analysis.text.len());
         let thinks = [&[json!({"content":"<think>"})], deltas.as_slice(), &[json!({"content":"</thi"})]].concat();
         let thinks = [thinks.as_slice(), &[json!({"content":"nk>结论：a"})]].concat();
         assert_eq!(text(&events(&thinks, "stop")), "结论：a", "reasoning is dropped");
@@ -435,7 +503,8 @@ mod tests {
         assert_eq!(text(&whole), "结论：a");
         let endless = format!("data: {}\n\n", json!({"choices":[{"delta":{"content":long}}]})).repeat(20);
         for body in [
-            format!("data: {}", "x".repeat(MAX_ANSWER)),
+            format!("data: {}", "x".repeat(MAX_EVENT)),
+            events(&[json!({"content":"长".repeat(MAX_EVENT / 3)})], "stop"),
             format!("{{{}", " ".repeat(MAX_ANSWER)),
             " ".repeat(MAX_ANSWER + 1),
             endless,

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
+use crate::message::Cut;
 use crate::outcome::{Outcome, Reason};
 use crate::prompt::ChatMessage;
 use crate::secret::Secret;
@@ -84,8 +85,8 @@ impl ModelSettings {
 pub struct Analysis {
     /// The answer without any reasoning; never blank.
     pub text: String,
-    /// Whether `max_tokens` cut it (`finish_reason` "length").
-    pub cut: bool,
+    /// `None` when it is whole.
+    pub cut: Option<Cut>,
 }
 
 /// Tokens of one or more calls, as the endpoint counted them; what it does not count is 0.
@@ -275,11 +276,10 @@ impl DeepSeek {
                 break;
             }
             answer.push(&piece)?;
-            if answer.token_bytes() > tokens && streams {
-                until = deadline.min(Instant::now() + STALL);
-            }
-            if !answer.finish_reason.is_empty() {
+            if answer.is_whole {
                 until = until.min(Instant::now() + USAGE);
+            } else if answer.token_bytes() > tokens && streams {
+                until = deadline.min(Instant::now() + STALL);
             }
         }
         Ok(())

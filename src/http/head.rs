@@ -47,9 +47,17 @@ pub struct Head<'a> {
 impl Head<'_> {
     /// The value of the first header of that name, in any case. `None` when there is none, or it is not UTF-8.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let header = self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
-        str::from_utf8(header.value).ok()
+        str::from_utf8(values(&self.headers, name).next()?).ok()
     }
+
+    /// The values of all headers of that name, in any case.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        values(&self.headers, name)
+    }
+}
+
+fn values<'h>(headers: &'h [httparse::Header<'_>], name: &str) -> impl Iterator<Item = &'h [u8]> {
+    headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
 }
 
 /// Reads the head at the beginning of `bytes`: `None` when it is not whole yet. The caller reads on then, and gives up at
@@ -81,8 +89,7 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<Head<'_>>, Refusal> {
         return Err(Refusal(400, "the target of the request is not a path"));
     }
     let headers = request.headers.to_vec();
-    let values =
-        |name| headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value);
+    let values = |name| values(&headers, name);
     if values("transfer-encoding").next().is_some() {
         return Err(Refusal(501, CHUNKED));
     }
@@ -91,13 +98,15 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<Head<'_>>, Refusal> {
         return Err(Refusal(400, "more than one Content-Length or Host"));
     }
     let is_close = |token: &[u8]| token.trim_ascii().eq_ignore_ascii_case(b"close");
+    let content_length = values("content-length").next().map(content_length).transpose()?;
+    let keep_alive = version == 1 && !values("connection").any(|value| value.split(|byte| *byte == b',').any(is_close));
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     Ok(Some(Head {
         method: method.parse().map_err(|()| Refusal(400, "the method is not ASCII"))?,
         path,
         query,
-        content_length: values("content-length").next().map(content_length).transpose()?,
-        keep_alive: version == 1 && !values("connection").any(|value| value.split(|byte| *byte == b',').any(is_close)),
+        content_length,
+        keep_alive,
         bytes: length,
         headers,
     }))

@@ -52,13 +52,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often faults of accepting are logged, or a flood of connections would be a flood of lines.
 const ACCEPT_LOG: Duration = Duration::from_secs(10);
 
-/// How often requests are logged that would be served in another form.
+/// The refusals of requests that would be served in another form.
+const WARNED: [&str; 2] = [CHUNKED, BLANKS];
+
+/// How often each of them is logged.
 const REFUSAL_LOG: Duration = Duration::from_secs(60);
 
 /// A client that reads nothing of its answer for so long may be evicted.
 const WRITE_STALL: Duration = Duration::from_secs(1);
 
-/// How long such a check waits.
+/// How long a look waits that shows whether a client has closed its end.
 const PEEK: Duration = Duration::from_millis(1);
 
 /// How much the server holds at once.
@@ -76,7 +79,7 @@ pub struct Limits {
 pub struct Deadlines {
     /// From connecting to the first byte, and from the first byte of each request to the end of its head.
     pub head: Duration,
-    /// From the call of [`Exchange::body`], and the wait for memory, to the end of the body.
+    /// From the call of [`Exchange::body`] to the end of the body, the wait for memory included.
     pub body: Duration,
     /// From an answer to the first byte of the next request. Alertmanager keeps idle connections for 5 minutes and
     /// should be the one to close them, or a post meets a connection that is just closing.
@@ -114,8 +117,8 @@ pub struct Server {
     deadlines: Deadlines,
     connections: Connections,
     refused: AtomicU64,
-    /// When a request was last logged that would be served in another form.
-    last_unsupported: Mutex<Option<Instant>>,
+    /// When each of [`WARNED`] was last logged.
+    last_warned: [Mutex<Option<Instant>>; WARNED.len()],
 }
 
 /// Whether `pause` has passed since the last time that this was true: for what may be logged at a high rate.
@@ -144,7 +147,7 @@ impl Server {
             deadlines,
             connections: Connections::new(limits),
             refused: AtomicU64::new(0),
-            last_unsupported: Mutex::default(),
+            last_warned: Default::default(),
         })
     }
 
@@ -236,33 +239,33 @@ impl Server {
             }
         };
         let stream = Arc::clone(&connection.stream);
-        let attend = move || {
+        let serve_connection = move || {
             // It costs time alone when it fails.
             let _ = connection.stream.set_nodelay(true);
-            let (mut inbox, mut patience) = (Vec::new(), self.deadlines.head);
+            let (mut buffer, mut first_byte_within) = (Vec::new(), self.deadlines.head);
             // An error is the end of the connection.
-            while self.exchange(&connection, &mut inbox, patience, handler).is_ok_and(|is_open| is_open) {
-                patience = self.deadlines.idle;
+            while self.exchange(&connection, &mut buffer, first_byte_within, handler).is_ok_and(|is_open| is_open) {
+                first_byte_within = self.deadlines.idle;
             }
         };
         let thread = thread::Builder::new().name("connection".to_owned()).stack_size(STACK);
-        thread.spawn_scoped(scope, attend).inspect_err(|_| self.turn_away(&stream)).map(drop)
+        thread.spawn_scoped(scope, serve_connection).inspect_err(|_| self.turn_away(&stream)).map(drop)
     }
 
-    /// Serves one request, whose first byte comes within `patience`; `true` when another one may follow. `inbox` holds
-    /// what has arrived and was not used yet.
+    /// Serves one request, whose first byte comes within `first_byte_within`; `true` when another one may follow. `buffer`
+    /// holds what has arrived and was not used yet.
     fn exchange(
         &self,
         connection: &Connection<'_>,
-        inbox: &mut Vec<u8>,
-        patience: Duration,
+        buffer: &mut Vec<u8>,
+        first_byte_within: Duration,
         handler: &Handler<'_>,
     ) -> io::Result<bool> {
         connection.set(State::Reading(Instant::now()))?;
         if self.connections.lock().is_closing {
             return Ok(false);
         }
-        let received = self.read_head(connection, inbox, patience).and_then(|()| parse_head(inbox));
+        let received = self.read_head(connection, buffer, first_byte_within).and_then(|()| parse_head(buffer));
         connection.set(State::Answering)?;
         let head = match received {
             Ok(Some(head)) => head,
@@ -270,7 +273,8 @@ impl Server {
             Err(Refusal(status, message)) => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 // Someone who posts like this gets nothing but this answer, and may not read it.
-                let is_warned = matches!(message, CHUNKED | BLANKS) && is_due(&self.last_unsupported, REFUSAL_LOG);
+                let warned = WARNED.iter().zip(&self.last_warned).find(|(warned, _)| **warned == message);
+                let is_warned = warned.is_some_and(|(_, last)| is_due(last, REFUSAL_LOG));
                 let level = if is_warned { Level::Warn } else { Level::Debug };
                 log::log!(level, "a request was refused with {status}: {message}");
                 let reply = Reply::failed(status, message);
@@ -280,11 +284,11 @@ impl Server {
             }
         };
         let (keep_alive, with_body) = (head.keep_alive, head.method != Method::Head);
-        let behind = inbox.get(head.bytes..).unwrap_or_default();
+        let behind = buffer.get(head.bytes..).unwrap_or_default();
         let length = head.content_length.unwrap_or_default();
-        let beside = behind.get(..length).unwrap_or(behind);
-        let used = head.bytes + beside.len();
-        let mut exchange = Exchange { server: self, connection, head, beside, missing: length - beside.len() };
+        let body_start = behind.get(..length).unwrap_or(behind);
+        let used = head.bytes + body_start.len();
+        let mut exchange = Exchange { server: self, connection, head, body_start, missing: length - body_start.len() };
         let handled = catch_unwind(AssertUnwindSafe(|| handler(&mut exchange)));
         let is_whole = exchange.missing == 0;
         let closes = !keep_alive || !is_whole || handled.is_err() || self.connections.lock().is_closing;
@@ -293,36 +297,41 @@ impl Server {
             Reply::failed(503, "an internal error, which was logged")
         });
         self.write(connection, &reply.print(closes, with_body)?)?;
-        inbox.drain(..used);
-        if closes && !(is_whole && inbox.is_empty()) {
+        buffer.drain(..used);
+        if closes && !(is_whole && buffer.is_empty()) {
             self.discard(connection);
         }
         Ok(!closes)
     }
 
-    /// Reads until `inbox` begins with a whole head, or the client is gone.
-    fn read_head(&self, connection: &Connection<'_>, inbox: &mut Vec<u8>, patience: Duration) -> Result<(), Refusal> {
+    /// Reads until `buffer` begins with a whole head, or the client is gone.
+    fn read_head(
+        &self,
+        connection: &Connection<'_>,
+        buffer: &mut Vec<u8>,
+        first_byte_within: Duration,
+    ) -> Result<(), Refusal> {
         let mut chunk = [0; CHUNK];
-        let mut reader = Until { stream: &connection.stream, deadline: Instant::now() + patience };
-        if inbox.is_empty() {
+        let mut reader = Until { stream: &connection.stream, deadline: Instant::now() + first_byte_within };
+        if buffer.is_empty() {
             let Ok(bytes @ 1..) = reader.read(&mut chunk) else { return Ok(()) };
-            inbox.extend_from_slice(&chunk[..bytes]);
+            buffer.extend_from_slice(&chunk[..bytes]);
         }
         let now = Instant::now();
         reader.deadline = now + self.deadlines.head;
         // When it fails, the socket is at its end.
         let _ = connection.set(State::Reading(now));
-        while matches!(parse_head(inbox), Ok(None)) {
+        while matches!(parse_head(buffer), Ok(None)) {
             // Only a line's end completes a head. To parse at every byte of a slow one would cost its length squared.
-            let parsed = inbox.len();
-            while !inbox[parsed..].contains(&b'\n') {
-                if inbox.len() >= HEAD_LIMIT {
+            let parsed = buffer.len();
+            while !buffer[parsed..].contains(&b'\n') {
+                if buffer.len() >= HEAD_LIMIT {
                     return Err(Refusal(431, "the head is above 16 KiB"));
                 }
-                let space = CHUNK.min(HEAD_LIMIT - inbox.len());
+                let space = CHUNK.min(HEAD_LIMIT - buffer.len());
                 match reader.read(&mut chunk[..space]) {
                     Ok(0) => return Err(Refusal(400, "the request ended within its head")),
-                    Ok(bytes) => inbox.extend_from_slice(&chunk[..bytes]),
+                    Ok(bytes) => buffer.extend_from_slice(&chunk[..bytes]),
                     Err(error) if error.kind() == ErrorKind::TimedOut => {
                         return Err(Refusal(400, "the head was not whole within its time"));
                     }
@@ -395,7 +404,7 @@ pub struct Exchange<'a> {
     /// Its method, path, query and headers.
     pub head: Head<'a>,
     /// What arrived of the body together with the head.
-    beside: &'a [u8],
+    body_start: &'a [u8],
     /// Bytes of the body that are not read off the socket.
     missing: usize,
 }
@@ -414,12 +423,13 @@ impl<'a> Exchange<'a> {
             return Err(Unread::TooLarge(max));
         }
         let (connection, memory) = (self.connection, memory(length));
+        let deadline = Instant::now() + self.server.deadlines.body;
         connection.set(State::Reading(Instant::now())).map_err(|_| Unread::Late)?;
         if !connection.reserve(memory) {
             return Err(Unread::NoRoom);
         }
-        let rest = Until { stream: &connection.stream, deadline: Instant::now() + self.server.deadlines.body };
-        let reader = self.beside.chain(rest.take(self.missing as u64));
+        let rest = Until { stream: &connection.stream, deadline };
+        let reader = self.body_start.chain(rest.take(self.missing as u64));
         Ok(Body { exchange: self, reader, memory, unread: None })
     }
 

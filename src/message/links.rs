@@ -72,17 +72,18 @@ fn silence(notification: &Notification) -> Option<String> {
     let mut labels = group_labels(notification);
     let shared = notification.shared_labels();
     labels.extend(shared.into_iter().filter(|(name, _)| target == Some(name) || is_own(name)));
-    usable(&format!("{}/#/silences/new?filter={}", root(notification), filter(&labels)?))
+    usable(&format!("{}/#/silences/new?filter={}", root(notification)?, filter(&labels)?))
 }
 
 /// The group's alerts in Alertmanager.
 fn page(notification: &Notification, is_digest: bool) -> Option<String> {
+    let Some(root) = root(notification) else { return usable(&notification.external_url) };
     let mut labels = group_labels(notification);
     if labels.contains_key("alertname") {
         labels.retain(|name, _| *name == "alertname");
     }
     let filter = filter(&labels).filter(|_| !is_digest).map_or_else(String::new, |filter| format!("?filter={filter}"));
-    usable(&format!("{}/#/alerts{filter}", root(notification)))
+    usable(&format!("{root}/#/alerts{filter}"))
 }
 
 fn group_labels(notification: &Notification) -> BTreeMap<&str, &str> {
@@ -97,8 +98,9 @@ fn filter(labels: &BTreeMap<&str, &str>) -> Option<String> {
     (!matchers.is_empty() && !matchers.contains(MASK)).then(|| percent::encode(&format!("{{{matchers}}}")))
 }
 
-fn root(notification: &Notification) -> &str {
-    notification.external_url.trim().trim_end_matches('/')
+/// Alertmanager's address; `None` for a page of another console, such as the one of ARMS.
+fn root(notification: &Notification) -> Option<&str> {
+    Some(notification.external_url.trim().trim_end_matches('/')).filter(|root| !root.contains('#'))
 }
 
 /// The link when a phone can open it: a whole address of a host that is known beyond its own machine, pod or container. The

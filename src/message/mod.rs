@@ -105,6 +105,15 @@ pub struct Firing {
     pub to: Option<Timestamp>,
 }
 
+/// Why the end of an answer is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// It reached a limit of tokens or bytes.
+    Length,
+    /// The endpoint or the connection failed, or stalled.
+    Broken,
+}
+
 /// What a message explains.
 #[derive(Debug, Clone, Copy)]
 pub enum Content<'a> {
@@ -112,8 +121,8 @@ pub enum Content<'a> {
     Analysis {
         /// As the model wrote it, its thinking removed.
         text: &'a str,
-        /// Whether the model was stopped by the length (`finish_reason` "length").
-        cut: bool,
+        /// Why its end is missing, if it is.
+        cut: Option<Cut>,
     },
     /// One line that names the message with the analysis ([`MessageInput::reused`]).
     Brief,
@@ -204,8 +213,12 @@ fn body(input: &MessageInput<'_>, part_bytes: usize) -> Vec<String> {
             let answer: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
             let invented = Invented::new(&answer.join("\n"), input.notifications, &measured);
             let mut lines = marks::mark(lines, &invented);
-            if cut {
-                let note = "（回答过长，后文缺失）";
+            if let Some(cut) = cut {
+                let note = if cut == Cut::Length {
+                    "（回答过长，后文缺失）"
+                } else {
+                    "（回答中断，后文缺失）"
+                };
                 // Of the last command only the begin may have come: `rm -rf /data` was to end in `/tmp`.
                 let is_begun = |last: &&mut Line| {
                     let line = last.text.rsplit('\n').next().unwrap_or_default();
@@ -242,7 +255,7 @@ mod tests {
         MessageInput {
             id: "#3f9a2c",
             notifications,
-            content: Content::Analysis { text, cut: false },
+            content: Content::Analysis { text, cut: None },
             reused: None,
             facts: &NO_FACTS,
             is_app: true,
@@ -394,7 +407,7 @@ deepseek 告警解析与处理建议 #3f9a2c";
         let last = &parts[MAX_PARTS - 1];
         assert!(last.contains("\n……\n（篇幅所限，后文省略）\n\n<a href"), "{last}");
         let cut = check(&MessageInput {
-            content: Content::Analysis { text: "结论：磁盘", cut: true },
+            content: Content::Analysis { text: "结论：磁盘", cut: Some(Cut::Length) },
             ..input(&[&node], "")
         });
         assert!(cut[0].contains("结论：磁盘\n（回答过长，后文缺失）\n\n<a href"), "{}", cut[0]);
@@ -412,8 +425,10 @@ deepseek 告警解析与处理建议 #3f9a2c";
             ("rm -rf /data/tmp\n```", "1. 看： ⚠️高危\ndf -h\nrm -rf /data/tmp\n（"),
         ] {
             let text = format!("{begin}{end}");
-            let parts =
-                check(&MessageInput { content: Content::Analysis { text: &text, cut: true }, ..input(&[&node], "") });
+            let parts = check(&MessageInput {
+                content: Content::Analysis { text: &text, cut: Some(Cut::Length) },
+                ..input(&[&node], "")
+            });
             assert!(parts[0].contains(&format!("{shown}回答过长，后文缺失）")), "{}", parts[0]);
         }
     }
@@ -493,7 +508,7 @@ deepseek 告警解析与处理建议 #3f9a2c";
         let evil = evil.replace('\\', "");
         let answer = format!("结论：{evil}\n\n处理步骤：\n1. {evil}：\n```\necho '{evil}'\n```\n").repeat(30);
         let plain = Content::Plain { why: &evil };
-        for content in [Content::Analysis { text: &answer, cut: false }, plain] {
+        for content in [Content::Analysis { text: &answer, cut: None }, plain] {
             for notifications in [vec![&notification], vec![&notification; 3]] {
                 for part_bytes in [256, 700, 2048] {
                     let parts = check(&MessageInput { content, part_bytes, ..input(&notifications, "") });

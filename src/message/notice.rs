@@ -5,12 +5,25 @@ use crate::outcome::{Outcome, Reason};
 
 /// What can be wrong with an analysis: the words that the failure's message has, what is wrong, and what to do where only a
 /// person can end it.
-const FAILURES: [(Reason, &str, &str, &str); 11] = [
+const FAILURES: [(Reason, &str, &str, &str); 15] = [
+    (
+        Reason::Credentials,
+        "look at the account",
+        "DeepSeek 账户被停用或限制",
+        "登录控制台查看账户状态，或更换 DEEPSEEK_API_KEY",
+    ),
     (
         Reason::Credentials,
         "",
         "DeepSeek API Key 被拒绝",
         "检查 DEEPSEEK_API_KEY 是否有效；用 DEEPSEEK_API_KEY_FILE 的，改文件即可，不用重启",
+    ),
+    (Reason::Balance, "own limit", "DeepSeek 账户用量达到上限", "在控制台调高该账户的用量上限或预算，调好后自动恢复"),
+    (
+        Reason::Balance,
+        "DEEPSEEK_MAX_TOKENS",
+        "DeepSeek 账户余额不足",
+        "给 DeepSeek 账户充值，或调小 DEEPSEEK_MAX_TOKENS",
     ),
     (Reason::Balance, "", "DeepSeek 账户余额不足", "给 DeepSeek 账户充值，到账后自动恢复"),
     (
@@ -18,6 +31,12 @@ const FAILURES: [(Reason, &str, &str, &str); 11] = [
         "lower DEEPSEEK_MAX_TOKENS",
         "max_tokens 超出模型上限",
         "调小 DEEPSEEK_MAX_TOKENS（0 表示不传该参数），改好后重启本服务",
+    ),
+    (
+        Reason::Configuration,
+        "DEEPSEEK_PROXY",
+        "接口拒绝本机的地址或地区",
+        "设置 DEEPSEEK_PROXY，或更换 DEEPSEEK_BASE_URL，改好后重启本服务",
     ),
     (
         Reason::Configuration,
@@ -86,13 +105,33 @@ mod tests {
             let text = analysis_stopped(&Outcome::new(reason, "长".repeat(250)), "#000001");
             assert!(text.contains(remedy) && text.len() <= 2048, "{text}");
         }
-        for (message, remedy) in [
-            ("400: max_tokens; lower DEEPSEEK_MAX_TOKENS; 0 sends none", "调小 DEEPSEEK_MAX_TOKENS"),
-            ("400: top_k; change DEEPSEEK_EXTRA, or DEEPSEEK_MODEL", "修改 DEEPSEEK_EXTRA"),
-            ("404: set DEEPSEEK_MODEL to a model that this endpoint offers", "把 DEEPSEEK_MODEL 改成"),
-            ("200: a web page: check DEEPSEEK_BASE_URL (does it lack /v1?)", "是否缺少 /v1"),
+        for (reason, message, remedy) in [
+            (
+                Reason::Balance,
+                "402: top up the account, or lower DEEPSEEK_MAX_TOKENS",
+                "充值，或调小 DEEPSEEK_MAX_TOKENS",
+            ),
+            (Reason::Balance, "429: raise the account's own limit", "用量上限"),
+            (Reason::Credentials, "401: look at the account of DEEPSEEK_API_KEY", "查看账户状态"),
+            (
+                Reason::Configuration,
+                "403: country; set DEEPSEEK_PROXY, or change DEEPSEEK_BASE_URL",
+                "设置 DEEPSEEK_PROXY",
+            ),
+            (
+                Reason::Configuration,
+                "400: max_tokens; lower DEEPSEEK_MAX_TOKENS; 0 sends none",
+                "调小 DEEPSEEK_MAX_TOKENS",
+            ),
+            (Reason::Configuration, "400: top_k; change DEEPSEEK_EXTRA, or DEEPSEEK_MODEL", "修改 DEEPSEEK_EXTRA"),
+            (
+                Reason::Configuration,
+                "404: set DEEPSEEK_MODEL to a model that this endpoint offers",
+                "把 DEEPSEEK_MODEL 改成",
+            ),
+            (Reason::Configuration, "200: a web page: check DEEPSEEK_BASE_URL (does it lack /v1?)", "是否缺少 /v1"),
         ] {
-            let text = analysis_stopped(&Outcome::new(Reason::Configuration, message), "#000001");
+            let text = analysis_stopped(&Outcome::new(reason, message), "#000001");
             assert!(text.contains(remedy), "{text}");
         }
     }

@@ -227,7 +227,8 @@ fn is_noise(name: &str, value: &str) -> bool {
         || is_hash
         || IN_HEAD.contains(&name)
         || NOISE.iter().any(|noise| noise.eq_ignore_ascii_case(name))
-        || name.starts_with("__")
+        // Prometheus' and ARMS' own.
+        || name.starts_with('_')
         || name.starts_with("container_label_")
 }
 

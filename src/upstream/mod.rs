@@ -68,15 +68,8 @@ pub struct Settings {
     pub(crate) proxy: Option<ProxyRoute>,
     /// The certificates that are trusted instead of the built-in ones.
     pub(crate) roots: Option<Roots>,
-    /// The variables of both, for the ways out of their failures.
-    pub(crate) variables: Variables,
-}
-
-/// Which variables set an upstream's proxy and its certificates.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Variables {
-    pub(crate) proxy: &'static str,
-    pub(crate) ca_file: &'static str,
+    /// What the names of its variables begin with, such as `DEEPSEEK`, for the ways out of its failures.
+    pub(crate) prefix: &'static str,
 }
 
 /// Certificates that are trusted for one upstream.
@@ -443,13 +436,13 @@ impl Client {
 
     /// Names the proxy where it is the one that failed, and the variables to change.
     fn with_ways_out(&self, error: CallError) -> CallError {
-        let Variables { proxy: variable, ca_file } = self.settings.variables;
+        let prefix = self.settings.prefix;
         let text = match &self.settings.proxy {
             Some(proxy) if error.text.starts_with(NO_CONNECTION) => format!(
-                "the proxy {proxy} failed: {}; check {variable} or HTTPS_PROXY; {variable}=none goes direct",
+                "the proxy {proxy} failed: {}; check {prefix}_PROXY or HTTPS_PROXY; {prefix}_PROXY=none goes direct",
                 error.text
             ),
-            _ => error.text.replace("CA_FILE", ca_file),
+            _ => error.text.replace("CA_FILE", &format!("{prefix}_CA_FILE")),
         };
         CallError { text, ..error }
     }
@@ -792,10 +785,9 @@ mod tests {
             }
             stream.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
         });
-        let variables = Variables { proxy: "DEEPSEEK_PROXY", ca_file: "DEEPSEEK_CA_FILE" };
         for (proxy, words) in [(dead, "refused"), (closed, "407")] {
             let proxy = Some(ProxyRoute::parse(&format!("http://u:hunter2@{proxy}")).unwrap());
-            let client = Client::new(&Settings { proxy, variables, ..Settings::default() }, Reuse::Yes);
+            let client = Client::new(&Settings { proxy, prefix: "DEEPSEEK", ..Settings::default() }, Reuse::Yes);
             let (url, deadline) = (Secret::new("https://api.invalid/"), Instant::now() + Duration::from_secs(20));
             let error = client
                 .call(&Call { url: &url, authorization: None, json: None, max_bytes: 9, deadline })

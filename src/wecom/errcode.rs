@@ -40,32 +40,49 @@ pub(super) enum Class {
     Unknown,
 }
 
-/// A class, its label in the metrics, how a job ends that fails with it, what it says about WeCom itself, its errcodes, and
-/// what to do about it in the words of WeCom's console.
-pub(super) type Row = (Class, &'static str, Reason, Severity, &'static [i64], &'static str);
+/// What is known of a class.
+pub(super) struct Row {
+    pub(super) class: Class,
+    /// In the metrics.
+    pub(super) label: &'static str,
+    /// How a job ends that fails with it.
+    pub(super) reason: Reason,
+    /// What it says about WeCom itself.
+    pub(super) severity: Severity,
+    errcodes: &'static [i64],
+    /// What to do about it, in the words of WeCom's console.
+    pub(super) hint: &'static str,
+}
+
+#[rustfmt::skip]
+const fn row(
+    class: Class, label: &'static str, reason: Reason, severity: Severity, errcodes: &'static [i64], hint: &'static str,
+) -> Row {
+    Row { class, label, reason, severity, errcodes, hint }
+}
 
 /// One row a class, in the order of [`Class`].
 #[rustfmt::skip]
 pub(super) static ROWS: [Row; 11] = [
-    (Class::Ok, "ok", Reason::Delivered, Severity::Unrelated, &[0], ""),
+    row(Class::Ok, "ok", Reason::Delivered, Severity::Unrelated, &[0], ""),
     // A fresh token is refused as well: the cause may pass.
-    (Class::StaleToken, "stale_token", Reason::Transient, Severity::Transient, &[40014, 41001, 42001], ""),
-    (Class::Credentials, "credentials", Reason::Credentials, LASTING, &[40001, 40013, 41002, 41004],
+    row(Class::StaleToken, "stale_token", Reason::Transient, Severity::Transient, &[40014, 41001, 42001], ""),
+    row(Class::Credentials, "credentials", Reason::Credentials, LASTING, &[40001, 40013, 41002, 41004],
         "; check WECHAT_CORP_ID and WECHAT_API_SECRET: the secret must be this app's own"),
-    (Class::TrustedAddress, "trusted_address", Reason::Configuration, TRUSTED_ADDRESS, &[60020],
+    row(Class::TrustedAddress, "trusted_address", Reason::Configuration, TRUSTED_ADDRESS, &[60020],
         "; add ADDRESS to the app's 企业可信IP"),
-    (Class::Configuration, "configuration", Reason::Configuration, LASTING,
+    row(Class::Configuration, "configuration", Reason::Configuration, LASTING,
         &[40056, 41011, 48002, 48004, 48006, 50002, 50003, 93000, 93004, 93008, 301002, 301007],
         "; of an app check WECHAT_AGENT_ID and its permissions, of a robot WECHAT_ROBOT_KEY"),
-    (Class::Recipients, "recipients", Reason::Recipients, Severity::Unrelated,
+    row(Class::Recipients, "recipients", Reason::Recipients, Severity::Unrelated,
         &[40003, 40031, 40032, 60011, 60111, 81012, 81013, 82001],
         "; check the recipients and the app's visible range (可见范围)"),
-    (Class::Message, "message", Reason::Message, Severity::Unrelated, &[40008, 40058, 40063, 44004, 45002], ""),
-    (Class::RateLimited, "rate_limited", Reason::RateLimited, Severity::Limit, &[45009],
+    row(Class::Message, "message", Reason::Message, Severity::Unrelated, &[40008, 40058, 40063, 44004, 45002], ""),
+    row(Class::RateLimited, "rate_limited", Reason::RateLimited, Severity::Limit, &[45009],
         "; WeCom limits how often this app may call: lower WECHAT_RATE, or send fewer alerts"),
-    (Class::Transient, "transient", Reason::Transient, Severity::Transient, &[-1, 6000, 45033], ""),
-    (Class::Timeout, "timeout", Reason::Timeout, Severity::Transient, &[], ""),
-    (Class::Unknown, "unknown", Reason::UnknownErrcode, Severity::Unrelated, &[], ""),
+    row(Class::Transient, "transient", Reason::Transient, Severity::Transient, &[-1, 6000, 45033], ""),
+    row(Class::Timeout, "timeout", Reason::Timeout, Severity::Transient, &[], ""),
+    row(Class::Unknown, "unknown", Reason::UnknownErrcode, Severity::Unrelated, &[], ""),
 ];
 
 impl Class {
@@ -75,8 +92,8 @@ impl Class {
         if errcode == 40001 && !is_gettoken {
             return Self::StaleToken;
         }
-        let row = ROWS.iter().find(|(_, _, _, _, errcodes, _)| errcodes.contains(&errcode));
-        row.map_or(Self::Unknown, |(class, ..)| *class)
+        let row = ROWS.iter().find(|row| row.errcodes.contains(&errcode));
+        row.map_or(Self::Unknown, |row| row.class)
     }
 
     pub(super) fn row(self) -> &'static Row {
@@ -97,8 +114,8 @@ mod tests {
     #[test]
     fn every_class_has_its_row_and_every_errcode_one_class() {
         assert_eq!(Class::Unknown as usize + 1, ROWS.len());
-        assert!(ROWS.iter().all(|(class, ..)| class.row().0 == *class));
-        let errcodes = || ROWS.iter().flat_map(|(_, _, _, _, errcodes, _)| *errcodes);
+        assert!(ROWS.iter().all(|row| row.class.row().class == row.class));
+        let errcodes = || ROWS.iter().flat_map(|row| row.errcodes);
         assert_eq!(errcodes().collect::<std::collections::HashSet<_>>().len(), errcodes().count());
     }
 }

@@ -21,7 +21,7 @@ use crate::secret::Secret;
 use crate::upstream::{
     self, Call, CallError, CallErrorKind, CircuitBreaker, Client, Credential, Received, Reuse, Sent, Severity, quote,
 };
-use errcode::{Class, ROWS};
+use errcode::{Class, ROWS, Row};
 use token::{AccessToken, SharedToken};
 
 /// Bytes (UTF-8) of one text; WeCom silently cuts what is over.
@@ -108,7 +108,23 @@ pub struct Recipients {
     pub totag: String,
 }
 
+/// WeCom's own set. <https://developer.work.weixin.qq.com/document/path/90195>
+fn is_in_userid(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"_-@.".contains(&byte)
+}
+
+/// Whether a label's value is the name of a person or a team, `张三` or `DBA Team`, and no userid: WeCom knows nobody by it.
+pub(crate) fn is_name(user: &str) -> bool {
+    let is_in_name = |c: char| c.is_alphanumeric() || " ,;._-&/()，；、·（）".contains(c);
+    user.chars().all(is_in_name) && !user.bytes().all(is_in_userid)
+}
+
 impl Recipients {
+    /// Whether WeCom knows none of them.
+    pub(crate) fn are_only_names(&self) -> bool {
+        self.toparty.is_empty() && self.totag.is_empty() && self.touser.split('|').all(is_name)
+    }
+
     fn lists(&self) -> [(&'static str, &str); 3] {
         [("touser", &self.touser), ("toparty", &self.toparty), ("totag", &self.totag)]
     }
@@ -123,7 +139,6 @@ impl Recipients {
         }
         for (name, list) in self.lists().into_iter().filter(|(_, list)| !list.is_empty()) {
             let (most, is_in_id, ids): (_, fn(u8) -> bool, _) = if name == "touser" {
-                let is_in_userid = |byte: u8| byte.is_ascii_alphanumeric() || b"_-@.".contains(&byte);
                 (MAX_USERS, is_in_userid, "userids (账号, no names): letters, digits and _-@.")
             } else {
                 (MAX_PARTIES, |byte| byte.is_ascii_digit(), "ids: digits")
@@ -358,7 +373,7 @@ impl WeCom {
     pub(crate) fn calls(&self) -> Vec<(String, u64)> {
         let mut calls = Vec::new();
         for (api, counters) in APIS.iter().zip(&self.calls) {
-            for ((_, class, ..), counter) in ROWS.iter().zip(counters) {
+            for (Row { label: class, .. }, counter) in ROWS.iter().zip(counters) {
                 calls.push((format!("{{api=\"{api}\",class=\"{class}\"}}"), counter.load(Ordering::Relaxed)));
             }
         }
@@ -416,7 +431,7 @@ impl<'p> Answered<'p> {
 
     fn failure(&self) -> Failure {
         let Self { api, errcode, errmsg, .. } = self;
-        let (_, _, reason, severity, _, hint) = self.class.row();
+        let Row { reason, severity, hint, .. } = self.class.row();
         let answered = errcode.map_or_else(String::new, |errcode| format!(" answered {errcode}"));
         // The errmsg of 60020 has `from ip: 203.0.113.7,`.
         let address = errmsg.split_once("from ip: ").and_then(|(_, rest)| rest.split(',').next());

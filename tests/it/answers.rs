@@ -162,7 +162,7 @@ fn other_paths_and_methods_are_rejected() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     let alert = notification("DiskWillFill").build().to_string();
-    for target in ["/", "/handle_alert/", "/handle_alerts", "/Handle_Alert", "/-/", "/-/healthy/x", "//handle_alert"] {
+    for target in ["/", "/handle_alert/x", "/handle_alerts", "/Handle_Alert", "/-/", "/-/healthy/x"] {
         assert_refusal(&sidecar.request("POST", target, alert.as_bytes()), 404);
     }
     for (method, target, allowed) in [
@@ -196,8 +196,18 @@ fn post_of_a_browser_is_forbidden() {
         let reply = sidecar.client().header(header, value).request("POST", "/handle_alert", body.as_bytes()).unwrap();
         assert_eq!(reply.status, status, "{header}: {value}: {}", reply.text);
     }
+    // What cannot be read, and what comes after another one.
+    for headers in
+        [&b"Origin: \xff"[..], b"Sec-Fetch-Site: \xff", b"Sec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site"]
+    {
+        let mut stream = sidecar.connect();
+        let head = [b"POST /handle_alert HTTP/1.1\r\nContent-Length: 2\r\n", headers, b"\r\n\r\n{}"].concat();
+        stream.write_all(&head).unwrap();
+        let (reply, _) = read_reply(&mut BufReader::new(stream), "POST", Instant::now()).unwrap();
+        assert_eq!(reply.status, 403, "{}", String::from_utf8_lossy(headers));
+    }
     assert_eq!(deepseek.calls(), 1);
-    assert_eq!(sidecar.metrics().value("notifications_total{outcome=\"failed\",reason=\"forbidden\"}"), 4.0);
+    assert_eq!(sidecar.metrics().value("notifications_total{outcome=\"failed\",reason=\"forbidden\"}"), 7.0);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::time::Duration;
 use jiff::tz::Offset;
 use serde_json::Value;
 use wechat_with_deepseek::alertmanager::{Alert, Notification};
-use wechat_with_deepseek::message::{self, Content, Firing, MAX_PARTS, MessageInput, Occasion, Reused, SIGNATURE};
+use wechat_with_deepseek::message::{self, Content, Cut, Firing, MAX_PARTS, MessageInput, Occasion, Reused, SIGNATURE};
 use wechat_with_deepseek::pipeline::PromptSettings;
 use wechat_with_deepseek::prometheus::{Facts, Figure};
 use wechat_with_deepseek::prompt::LONGEST_USER_MESSAGE;
@@ -30,6 +30,8 @@ use crate::support::standins::{DeepSeek, WeCom, says};
 const ID: &str = "#3f9a2c";
 /// 03:20 in Beijing.
 const NOW: &str = "2026-11-22T19:20:00Z";
+/// When an analysis is sent again, since what it is about still fires.
+const LATER: &str = "2026-11-22T23:20:00Z";
 
 /// What Prometheus knows, for the messages that show it.
 fn facts(name: &str, alert: &Alert) -> Facts {
@@ -44,8 +46,8 @@ fn facts(name: &str, alert: &Alert) -> Facts {
     };
     let rises = Some("仍在上升");
     let (figure, activations, targets) = match name {
-        "mysql-replication-lag.good" => (Some(figure(" 秒", 1843.0, 300.0, 0.0, rises)), Some(2), None),
-        "mysql-replication-lag.repeat" => (Some(figure(" 秒", 16080.0, 300.0, 12480.0, rises)), None, None),
+        "mysql-replication-lag.good" => (Some(figure(" 秒", 1843.0, 60.0, 0.0, rises)), Some(2), None),
+        "mysql-replication-lag.repeat" => (Some(figure(" 秒", 16240.0, 60.0, 12640.0, rises)), None, None),
         "node-cpu-high.again" => (Some(figure("%", 96.4, 90.0, 61.0, None)), Some(2), None),
         "digest-rack-down.good" => (None, None, Some(("node".to_owned(), 37, 5))),
         _ => return Facts::default(),
@@ -88,7 +90,9 @@ impl Case {
             reused,
             facts,
             is_app: true,
-            now: NOW.parse().unwrap(),
+            now: if matches!(reused, Some(Reused { occasion: Occasion::Repeat, .. })) { LATER } else { NOW }
+                .parse()
+                .unwrap(),
             zone: Offset::constant(8),
             part_bytes: wecom::TEXT_BYTES,
         })
@@ -127,13 +131,14 @@ impl Answer {
         let (content, occasion) = match self.kind.as_str() {
             "unanalysed" => (Content::Plain { why: self.answer() }, None),
             "brief" => (Content::Brief, Some(again(3))),
-            "again" => (Content::Analysis { text: self.answer(), cut: false }, Some(again(2))),
-            "repeat" => (Content::Analysis { text: self.answer(), cut: false }, Some(Occasion::Repeat)),
-            kind => (Content::Analysis { text: self.answer(), cut: kind == "cut" }, None),
+            "again" => (Content::Analysis { text: self.answer(), cut: None }, Some(again(2))),
+            "repeat" => (Content::Analysis { text: self.answer(), cut: None }, Some(Occasion::Repeat)),
+            kind => (Content::Analysis { text: self.answer(), cut: (kind == "cut").then_some(Cut::Length) }, None),
         };
         let facts = facts(&self.name(), &case.notifications[0].alerts[0]);
         let value = if self.case.contains("lag") { "1843 秒" } else { "" };
-        let reused = occasion.map(|occasion| Reused { id: "#2b7710", at: at("02:33"), value, occasion });
+        let made = at(if occasion == Some(Occasion::Repeat) { "03:20" } else { "02:33" });
+        let reused = occasion.map(|occasion| Reused { id: "#2b7710", at: made, value, occasion });
         case.render(content, reused, &facts)
     }
 

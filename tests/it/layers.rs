@@ -20,7 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["upstream"],
     &["redact"],
     &["alertmanager", "http", "logger"],
-    &["outcome", "percent", "secret", "bounded_map", "lock", "table"],
+    &["outcome", "percent", "secret", "bounded_map", "lock", "table", "mend"],
 ];
 
 /// The modules that each module of `src` uses, read off `crate::`.

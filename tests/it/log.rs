@@ -124,6 +124,16 @@ fn a_rust_log_without_a_level_hides_no_error() {
     }
 }
 
+#[test]
+fn a_rust_log_in_quotes_is_read() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    for level in ["\"debug\"", "'debug'"] {
+        let sidecar = Sidecar::with(&deepseek, &wecom).env("RUST_LOG", level).start();
+        assert_eq!(sidecar.post(&notification("DiskWillFill").build()).status, 200);
+        assert!(sidecar.wait_log("level=DEBUG").contains("DEBUG"), "{level}");
+    }
+}
+
 /// More requests than their lines find room: a pipe holds 64 KiB on Linux, and the sidecar queues 1,024 lines.
 const REQUESTS: usize = 2_500;
 

@@ -88,15 +88,32 @@ fn chunked_request_is_in_the_log_with_the_way_out_once_a_minute() {
     let line = sidecar.wait_log("refused with 501");
     assert!(line.contains("WARN") && line.contains("proxy_request_buffering"), "{line}");
     assert_eq!(sidecar.log().matches("refused with 501").count(), 1);
+    // Another kind has its own line.
+    let mut stream = sidecar.connect();
+    stream.write_all(b"POST /handle_alert?touser={{ .X }} HTTP/1.1\r\n\r\n").unwrap();
+    stream.read_to_string(&mut String::new()).unwrap();
+    assert!(sidecar.wait_log("refused with 400").contains("percent-encode"));
 }
 
 #[test]
 fn prometheus_that_posts_here_is_told_to_put_alertmanager_between() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
-    let reply = sidecar.request("POST", "/api/v2/alerts", b"[]");
-    assert_eq!(reply.status, 404);
-    assert!(reply.message().contains("no Alertmanager") && reply.message().contains("/handle_alert"), "{}", reply.text);
+    for path in ["/api/v2/alerts", "/handle_alert/api/v2/alerts"] {
+        let reply = sidecar.request("POST", path, b"[]");
+        assert_eq!(reply.status, 404);
+        let message = reply.message();
+        assert!(message.contains("no Alertmanager") && message.contains("/handle_alert"), "{}", reply.text);
+    }
+}
+
+#[test]
+fn slash_before_or_behind_the_path_is_overlooked() {
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    for path in ["/handle_alert/", "//handle_alert"] {
+        assert_eq!(sidecar.request("POST", path, br#"{"alerts":[]}"#).status, 200, "{path}");
+    }
 }
 
 #[test]

@@ -181,6 +181,34 @@ fn alerts_of_a_script_recover_and_differ() {
     assert_eq!(deepseek.calls(), 2);
 }
 
+/// Fault: the second of two alerts of a script that differ in their summaries alone was lost, and answered 200.
+#[test]
+fn alerts_of_a_script_that_differ_in_their_texts_alone_are_two() {
+    let alert = |summary: &str, status: &str| serde_json::json!({"labels": {"alertname": "backup"}, "status": status, "annotations": {"summary": summary}});
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    let [a, b] = ["host a failed", "host b failed"].map(|summary| alert(summary, "firing"));
+    assert_eq!(sidecar.post(&serde_json::json!({"alerts": [a, b]})).status, 200);
+    assert!(deepseek.requests()[0].user().contains("共 2 条"), "{}", deepseek.requests()[0].user());
+    let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+    let sidecar = Sidecar::with(&deepseek, &wecom).start();
+    for (summary, status, delivered) in [
+        ("host a failed", "firing", 1),
+        ("host b failed", "firing", 2),
+        ("host a failed", "firing", 2),
+        ("host a failed", "resolved", 2),
+        ("host b failed", "firing", 2),
+        ("host a failed", "firing", 3),
+        // A recovery with a text of its own ends all with these labels.
+        ("backup is fine", "resolved", 3),
+        ("host b failed", "firing", 4),
+        ("host a failed", "firing", 5),
+    ] {
+        assert_eq!(sidecar.post(&serde_json::json!({"alerts": [alert(summary, status)]})).status, 200);
+        assert_eq!(wecom.delivered_count(), delivered, "{summary} {status}");
+    }
+}
+
 #[test]
 fn alert_that_is_posted_twice_in_a_body_counts_once() {
     let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());

@@ -81,7 +81,8 @@ fn five_hundred_stalled_connections_delay_no_post_and_time_out() {
     thread::scope(|scope| {
         // Two kinds get a byte a second, which extends no deadline.
         let drip = scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
+            // Also when an assertion has failed, or it would never end.
+            while !done.load(Ordering::Relaxed) && start.elapsed() < Duration::from_secs(60) {
                 for kind in [2, 4] {
                     for mut stream in stalled.iter().skip(kind * 100).take(100) {
                         let _ = stream.write_all(b"x");
@@ -115,10 +116,13 @@ fn five_hundred_stalled_connections_delay_no_post_and_time_out() {
     assert_eq!(read_all(&stalled[0]), "", "nothing was asked");
     let answer = read_all(&stalled[100]);
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("within its time"), "{answer}");
-    // Together the half bodies would need more memory than bodies may have, so most were evicted to make room.
+    // Together the half bodies would need more memory than bodies may have, so most were evicted to make room, or found none.
     let answers: Vec<String> = stalled[300..].iter().map(read_all).filter(|answer| !answer.is_empty()).collect();
-    let is_late = |answer: &String| answer.starts_with("HTTP/1.1 503 ") && answer.contains("within its time");
-    assert!(!answers.is_empty() && answers.iter().all(is_late), "{answers:?}");
+    let is_later = |answer: &String| {
+        answer.starts_with("HTTP/1.1 503 ") && ["within its time", "post again"].iter().any(|why| answer.contains(why))
+    };
+    let other: Vec<_> = answers.iter().filter(|answer| !is_later(answer)).collect();
+    assert!(!answers.is_empty() && other.is_empty(), "{other:?}");
 }
 
 #[test]

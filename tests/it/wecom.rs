@@ -353,7 +353,7 @@ fn everyone_and_what_is_no_id_is_rejected_in_a_url() {
     let sidecar = Sidecar::with(&deepseek, &wecom).start();
     for query in [
         "touser=@all", "touser=%40all", "touser=a|@all", "touser=@all&toparty=2", "toparty=1", "toparty=2|1",
-        "touser=*", "toparty=ops", "totag=x", "touser=a%E2%80%8Bb", "touser=%E5%BC%A0%E4%B8%89",
+        "touser=*", "toparty=ops", "totag=x", "touser=a%E2%80%8Bb", "touser={{+.CommonLabels.owner+}}",
     ] {
         let reply = sidecar.post_to(&format!("/handle_alert?{query}"), &notification("DiskWillFill").build());
         assert_eq!((reply.status, reply.outcome()), (400, "failed"), "{query}: {}", reply.text);
@@ -383,6 +383,20 @@ fn recipients_that_wecom_does_not_know_fall_back_to_the_default_ones() {
     wecom.reply(Api::Send, Reply::Errcode(81_013));
     let reply = sidecar.post(&notification("InodesWillFill").build());
     assert_eq!(reply.status, 422, "{}", reply.text);
+}
+
+/// Fault: a label that holds a name and no userid was answered 400, and the message was lost.
+#[test]
+fn name_in_a_url_leads_to_the_default_recipients() {
+    for query in ["touser=%E5%BC%A0%E4%B8%89", "touser=DBA%20Team", "touser=a%2Cb"] {
+        let (deepseek, wecom) = (DeepSeek::start(), WeCom::start());
+        let sidecar = Sidecar::with(&deepseek, &wecom).env("WECHAT_TO_USER", "sre").start();
+        let reply = sidecar.post_to(&format!("/handle_alert?{query}"), &notification("DiskWillFill").build());
+        assert_eq!((reply.status, reply.outcome()), (200, "success"), "{query}: {}", reply.text);
+        let [message] = &wecom.delivered()[..] else { panic!("one message") };
+        assert_eq!((&*message.touser, wecom.sends().len()), ("sre", 1));
+        assert!(message.text.contains("改发默认收件人"), "{}", message.text);
+    }
 }
 
 /// Fault: the message stayed turned to the default recipients, also when these were as unknown.

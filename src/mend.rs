@@ -1,21 +1,21 @@
-//! A body as it comes off the socket, mended so that serde takes it: what one sender writes wrongly in one text must not
-//! refuse the alerts around it.
+//! JSON as it comes, mended so that serde takes it: what is written wrongly in one text must not refuse what stands around
+//! it, an alert among others or the answer of a model.
 
 use std::io::{self, Cursor, Read};
 use std::mem;
 
-/// Bytes of one text as JSON; the rest is cut off. A stack trace or a hundred lines of a log fit.
-const TEXT_BYTES: usize = 32 * 1024;
 /// Bytes that are read at once.
 const CHUNK: usize = 16 * 1024;
 /// Bytes of an escape of two halves, such as `\ud83d\ude00`: the most that must be seen at once.
 const PAIR: usize = 12;
 
 /// Reads `input` without its byte order mark. What is no UTF-8 becomes U+FFFD; in texts, halves of surrogate pairs do as
-/// well, raw line breaks and control characters become escapes and blanks, and what is above [`TEXT_BYTES`] is cut off.
+/// well, raw line breaks and control characters become escapes and blanks, and what is above the bound of a text is cut off.
 /// It holds a chunk as it was read and as it is mended.
-pub(super) struct Mended<R> {
+pub(crate) struct Mended<R> {
     input: R,
+    /// Bytes of one text as JSON.
+    text_bytes: usize,
     is_ended: bool,
     /// The beginning of a character.
     raw: Vec<u8>,
@@ -25,15 +25,16 @@ pub(super) struct Mended<R> {
     /// Bytes of the text that it is within.
     text: Option<usize>,
     /// How much was mended.
-    pub(super) repairs: usize,
+    pub(crate) repairs: usize,
     /// Whether anything but blanks has come.
-    pub(super) is_begun: bool,
+    pub(crate) is_begun: bool,
 }
 
 impl<R: Read> Mended<R> {
-    pub(super) fn new(input: R) -> Self {
+    /// Of each text `text_bytes` are kept.
+    pub(crate) fn new(input: R, text_bytes: usize) -> Self {
         let (raw, posted, mended) = (Vec::new(), String::new(), Cursor::default());
-        Self { input, is_ended: false, raw, posted, mended, text: None, repairs: 0, is_begun: false }
+        Self { input, text_bytes, is_ended: false, raw, posted, mended, text: None, repairs: 0, is_begun: false }
     }
 
     /// Reads and mends until there is something to give, or the end.
@@ -61,9 +62,6 @@ impl<R: Read> Mended<R> {
                 let start = posted.find(|sign: char| sign != '\u{feff}' && !sign.is_whitespace());
                 posted.drain(..start.unwrap_or(posted.len()));
                 self.is_begun = !posted.is_empty();
-                if posted.starts_with('\u{1f}') {
-                    return Err(io::Error::other("it is compressed with gzip: post it uncompressed"));
-                }
             }
             let left = self.mend(&posted).len();
             posted.drain(..posted.len() - left);
@@ -75,28 +73,38 @@ impl<R: Read> Mended<R> {
     /// Mends all of `rest` but the last bytes, which may be the beginning of a pair, and returns these.
     fn mend<'t>(&mut self, mut rest: &'t str) -> &'t str {
         while rest.len() >= PAIR || (self.is_ended && !rest.is_empty()) {
-            let Some(before) = self.text.filter(|_| !rest.starts_with('"')) else {
-                // What stands outside of texts, the quotes around it included.
-                let quote = rest.match_indices('"').nth(usize::from(self.text.is_some()));
-                let (outside, inside) = rest.split_at(quote.map_or(rest.len(), |(at, _)| at + 1));
-                self.text = quote.map(|_| 0);
-                self.mended.get_mut().extend_from_slice(outside.as_bytes());
-                rest = inside;
-                continue;
+            let length = match self.text {
+                Some(before) if !rest.starts_with('"') => self.mend_inside_text(before, rest),
+                Some(_) => self.mend_outside_text(rest, 1),
+                None => self.mend_outside_text(rest, 0),
             };
-            let (length, replacement) = piece(rest);
-            let (posted, behind) = rest.split_at(length);
-            let piece = replacement.unwrap_or(posted);
-            let room = TEXT_BYTES.saturating_sub(before);
-            let is_whole = piece.len() <= room;
-            let fitting = if is_whole || !piece.starts_with('\\') { piece.floor_char_boundary(room) } else { 0 };
-            self.mended.get_mut().extend_from_slice(&piece.as_bytes()[..fitting]);
-            self.repairs += usize::from(replacement.is_some()) + usize::from(!is_whole && before <= TEXT_BYTES);
-            // Once a piece has not fitted, there is no room for another one.
-            self.text = Some(before + piece.len());
-            rest = behind;
+            rest = rest.get(length..).unwrap_or_default();
         }
         rest
+    }
+
+    /// Takes what stands outside of texts, up to the quote that begins the next one, and returns its bytes. `start` is
+    /// behind the quote that ends a text.
+    fn mend_outside_text(&mut self, rest: &str, start: usize) -> usize {
+        let quote = rest.get(start..).and_then(|rest| rest.find('"'));
+        let length = quote.map_or(rest.len(), |at| start + at + 1);
+        self.text = quote.map(|_| 0);
+        self.mended.get_mut().extend_from_slice(rest.get(..length).unwrap_or_default().as_bytes());
+        length
+    }
+
+    /// Takes the first piece of what stands within a text, of which `before` bytes were taken, and returns its bytes.
+    fn mend_inside_text(&mut self, before: usize, rest: &str) -> usize {
+        let (length, replacement) = piece(rest);
+        let piece = replacement.or(rest.get(..length)).unwrap_or_default();
+        let room = self.text_bytes.saturating_sub(before);
+        let is_whole = piece.len() <= room;
+        let fitting = if is_whole || !piece.starts_with('\\') { piece.floor_char_boundary(room) } else { 0 };
+        self.mended.get_mut().extend_from_slice(&piece.as_bytes()[..fitting]);
+        self.repairs += usize::from(replacement.is_some()) + usize::from(!is_whole && before <= self.text_bytes);
+        // Once a piece has not fitted, there is no room for another one.
+        self.text = Some(before + piece.len());
+        length
     }
 }
 
