@@ -72,9 +72,9 @@ const PUNCTUATION: [char; 9] = [',', ';', '&', ')', ']', '}', '|', '<', '>'];
 /// Whether what bears this name may be a secret.
 pub(crate) fn names_secret(name: &str) -> bool {
     let ascii = name.trim_end_matches(|c: char| !c.is_ascii_alphabetic());
-    WORDS["@chinese-names"].iter().any(|word| name.ends_with(word))
-        || WORDS["@names"].iter().any(|word| ends_with(ascii, word))
+    WORDS["@names"].iter().any(|word| ends_with(ascii, word))
         || WORDS["@whole-names"].iter().any(|word| ends_with_part(ascii, word))
+        || (ascii != name && WORDS["@chinese-names"].iter().any(|word| name.ends_with(word)))
 }
 
 /// Whether a name's letters and digits end with `word`, in any case.
@@ -487,11 +487,13 @@ fn dsn_password<'t>(before: &'t str, rest: &str) -> Option<&'t str> {
 
 /// The password of a line of pgpass, `host:5432:database:user:password`, from its first colon on.
 fn pgpass_password(text: &str) -> Option<&str> {
-    let mut fields = bare(head(text.strip_prefix(':')?, LONGEST_AUTHORITY)).split(':');
-    let [port, database, user, password] = [fields.next()?, fields.next()?, fields.next()?, fields.next()?];
-    let is_port = port == "*" || ((4..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit()));
+    let is_port = |port: &str| port == "*" || (port.len() >= 4 && port.bytes().all(|byte| byte.is_ascii_digit()));
     let is_name = |name: &str| name == "*" || name.starts_with(|c: char| c.is_ascii_alphabetic());
-    let is_line = is_port && is_name(database) && is_name(user) && fields.next().is_none();
+    let line = head(text.strip_prefix(':')?, LONGEST_AUTHORITY);
+    let (_, fields) = line.split_once(':').filter(|(port, _)| is_port(port))?;
+    let mut fields = bare(fields).split(':');
+    let [database, user, password] = [fields.next()?, fields.next()?, fields.next()?];
+    let is_line = is_name(database) && is_name(user) && fields.next().is_none();
     Some(password).filter(|password| is_line && is_secret("password", password))
 }
 
