@@ -236,7 +236,7 @@ fn announced<'t>(before: &str, rest: &'t str, word: &str) -> Option<&'t str> {
     let is_close = match next {
         '(' => after.trim_start_matches('(').starts_with(ESCAPED_QUOTES),
         '<' => !is_apart,
-        next => "=:!\"'`\\]>\n：＝".contains(next),
+        next => matches!(next, '=' | ':' | '!' | '"' | '\'' | '`' | '\\' | ']' | '>' | '\n' | '：' | '＝'),
     };
     if !is_flag && !is_close {
         return None;

@@ -54,7 +54,8 @@ fn mask_in(text: &mut String) -> usize {
 /// `text` with what looks like a secret masked, and how many were.
 #[must_use]
 pub fn mask_text(text: &str) -> (Cow<'_, str>, usize) {
-    let mut secrets = [detect::secrets(text), encoded_secrets(text)].concat();
+    let mut secrets = detect::secrets(text);
+    secrets.extend(encoded_secrets(text));
     if secrets.is_empty() {
         return (Cow::Borrowed(text), 0);
     }
