@@ -234,7 +234,9 @@ fn program(word: &str) -> &str {
 
 /// Whether a word asks to show what would be done.
 fn is_dry_run(word: &str) -> bool {
-    word.to_ascii_lowercase().replace(['-', '_'], "").contains("dryrun") || is_in("@showing", word)
+    let letters = word.to_ascii_lowercase().replace(['-', '_'], "");
+    let is_dry = letters.contains("dryrun") && !letters.ends_with("false") && !letters.ends_with("none");
+    is_dry || is_in("@showing", word)
 }
 
 /// The verbs that a name of several words begins and ends with: `stop-task`, `kafka-server-stop`, `DeleteInstance`.
