@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::target::DETAILS;
 use super::text;
-use crate::alertmanager::{Notification, Pair, worst_first};
+use crate::alertmanager::{Notification, worst_first};
 use crate::percent;
 use crate::redact::MASK;
 
@@ -37,15 +37,16 @@ const INSIDE: [&str; 3] = [".svc", ".cluster.local", ".docker.internal"];
 /// <https://developer.work.weixin.qq.com/document/path/90236#文本消息>
 pub(crate) fn links(notifications: &[&Notification], is_app: bool) -> Vec<String> {
     let (alerts, is_digest) = (worst_first(notifications), notifications.len() > 1);
+    let most = if is_app { MAX_LINK } else { MAX_PLAIN };
     let link = |(word, names, in_digest): (&str, &str, bool)| {
         let annotations = alerts.iter().flat_map(|alert| names.split(' ').map(|name| alert.annotation(name)));
         let url = annotations.filter_map(usable).next().or_else(|| match word {
             "图表" => alerts.iter().find_map(|alert| usable(&alert.generator_url)),
-            "静默" => notifications.iter().find_map(|one| silence(one)),
+            "静默" => notifications.iter().find_map(|one| silence(one, most)),
             "详情" => notifications.iter().find_map(|one| page(one, is_digest)),
             _ => None,
         });
-        let url = url.filter(|url| (in_digest || !is_digest) && (is_app || url.len() <= MAX_PLAIN))?;
+        let url = url.filter(|url| (in_digest || !is_digest) && url.len() <= most)?;
         Some(if is_app { anchor(word, &url) } else { format!("{word}：{url}") })
     };
     LINKS.into_iter().filter_map(link).collect()
@@ -54,7 +55,7 @@ pub(crate) fn links(notifications: &[&Notification], is_app: bool) -> Vec<String
 /// The link of a silence for the group, for a sentence; "" when there is none.
 pub(crate) fn silence_link(notifications: &[&Notification], is_app: bool) -> String {
     match notifications {
-        [one] if is_app => silence(one).map_or_else(String::new, |url| anchor("静默", &url)),
+        [one] if is_app => silence(one, MAX_LINK).map_or_else(String::new, |url| anchor("静默", &url)),
         _ => String::new(),
     }
 }
@@ -64,15 +65,22 @@ fn anchor(word: &str, url: &str) -> String {
 }
 
 /// Alertmanager's form for a silence of the group's labels, and of the alert, its target and its details where the group has
-/// but one: a group by namespace would silence all that is in it, and a machine every disk of it.
-fn silence(notification: &Notification) -> Option<String> {
+/// but one: a group by namespace would silence all that is in it, and a machine every disk of it. In `bytes` bytes, if need
+/// be without what the group was not made by; `None` where neither a name nor a target is in it, as for a whole cluster.
+fn silence(notification: &Notification, bytes: usize) -> Option<String> {
     let first = notification.alerts.first()?;
     let target = first.target().map(|(label, _)| label);
     let is_own = |name| name == "alertname" || DETAILS.contains(&name) && !first.is_about_scrape(name);
-    let mut labels = group_labels(notification);
+    let group = group_labels(notification);
+    let mut narrow = group.clone();
     let shared = notification.shared_labels();
-    labels.extend(shared.into_iter().filter(|(name, _)| target == Some(name) || is_own(name)));
-    usable(&format!("{}/#/silences/new?filter={}", root(notification)?, filter(&labels)?))
+    narrow.extend(shared.into_iter().filter(|(name, _)| target == Some(name) || is_own(name)));
+    [narrow, group].into_iter().find_map(|labels| {
+        let names_it = labels.keys().any(|name| *name == "alertname" || target == Some(name));
+        let filter = filter(&labels).filter(|_| names_it)?;
+        let url = usable(&format!("{}/#/silences/new?filter={filter}", root(notification)?))?;
+        (url.len() <= bytes).then_some(url)
+    })
 }
 
 /// The group's alerts in Alertmanager.
@@ -92,15 +100,15 @@ fn group_labels(notification: &Notification) -> BTreeMap<&str, &str> {
 
 /// `{alertname="A"}`, percent-coded; `None` when nothing is known by which alerts could be found.
 fn filter(labels: &BTreeMap<&str, &str>) -> Option<String> {
-    let matcher = |(name, value): Pair<'_>| format!("{name}={}", json!(value));
-    let matchers: Vec<String> = labels.iter().map(|(name, value)| matcher((name, value))).collect();
+    let matchers: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={}", json!(value))).collect();
     let matchers = matchers.join(",");
     (!matchers.is_empty() && !matchers.contains(MASK)).then(|| percent::encode(&format!("{{{matchers}}}")))
 }
 
-/// Alertmanager's address; `None` for a page of another console, such as the one of ARMS.
+/// Alertmanager's address; `None` for a page of another console, such as the one of ARMS, and for Grafana's.
 fn root(notification: &Notification) -> Option<&str> {
-    Some(notification.external_url.trim().trim_end_matches('/')).filter(|root| !root.contains('#'))
+    let is_grafana = notification.alerts.iter().any(|alert| !alert.annotation("silenceURL").is_empty());
+    Some(notification.external_url.trim().trim_end_matches('/')).filter(|root| !is_grafana && !root.contains('#'))
 }
 
 /// The link when a phone can open it: a whole address of a host that is known beyond its own machine, pod or container. The
@@ -229,6 +237,9 @@ mod tests {
             ),
             ("", alert("A", "a:1"), r#"{alertname="A",instance="a:1"}"#, ""),
             ("", alert("A", "a:1") + "," + &alert("B", "b:1"), "", ""),
+            // One tap would silence a whole cluster.
+            (r#""cluster":"c""#, alert("A", "a:1") + "," + &alert("B", "b:1"), "", r#"{cluster="c"}"#),
+            (r#""alertname":"A""#, alert("A", &"a".repeat(400)), r#"{alertname="A"}"#, r#"{alertname="A"}"#),
         ] {
             assert_eq!(link(group, &alerts), [silence, page], "{group} {alerts}");
         }

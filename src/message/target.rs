@@ -21,9 +21,9 @@ const NAMESPACED: [&str; 9] = [
     "statefulset", "container", "job_name",
 ];
 /// Labels by which two alerts of one target differ, the best first; any other label comes behind them.
-pub(super) const DETAILS: [&str; 12] = [
-    "mountpoint", "pod", "device", "container", "topic", "consumergroup", "queue", "database", "index", "target",
-    "hostname", "name",
+pub(super) const DETAILS: [&str; 13] = [
+    "mountpoint", "volume", "pod", "device", "container", "topic", "consumergroup", "queue", "database", "index",
+    "target", "hostname", "name",
 ];
 /// Common labels that help, the best first; any other label comes behind them.
 const COMMON: [&str; 26] = [
@@ -108,28 +108,27 @@ fn named(alerts: &[&Alert], common: &[Pair<'_>]) -> Vec<(String, String)> {
     named.collect()
 }
 
-/// What tells an alert apart from those of its rule among these: `db-2`, `db-2（/data）`, `db-2（partition=3）`. "" for
-/// the only one, none where that cannot be told.
+/// The target of an alert among these, with a label that tells it apart from those of its rule and target: `db-2`,
+/// `db-2（/data）`, `db-2（partition=3）`. "" for the only one, none where that cannot be told.
 pub(crate) fn name_among(alert: &Alert, alerts: &[&Alert], common: &[Pair<'_>]) -> Option<String> {
     if alerts.len() == 1 {
         return Some(String::new());
     }
     let named = named(alerts, common);
-    let (name, detail) = alerts.iter().zip(&named).find(|(other, _)| **other == alert)?.1;
-    let is_twin = |other: &Alert, names: &(String, String)| {
-        other.name() == alert.name() && other.labels != alert.labels && (&names.0, &names.1) == (name, detail)
-    };
-    let twins: Vec<&Alert> =
-        alerts.iter().zip(&named).filter(|(other, names)| is_twin(other, names)).map(|(twin, _)| *twin).collect();
-    let is_own =
-        |(label, value): &(&String, &String)| **value != MASK && twins.iter().all(|twin| twin.label(label) != *value);
-    let detail = if twins.is_empty() {
-        detail.clone()
-    } else {
-        let (label, value) = alert.labels.iter().find(is_own)?;
-        format!("{}={}", text::short_line(label, 32), text::short_line(value, MAX_VALUE))
-    };
-    Some(if detail.is_empty() { name.clone() } else { format!("{name}（{detail}）") })
+    let named = alerts.iter().copied().zip(named.iter().map(|(name, _)| name));
+    let (_, name) = named.clone().find(|(other, _)| *other == alert)?;
+    let is_twin =
+        |(other, own): &(&Alert, &String)| *own == name && other.name() == alert.name() && other.labels != alert.labels;
+    let twins: Vec<&Alert> = named.filter(is_twin).map(|(twin, _)| twin).collect();
+    if twins.is_empty() {
+        return Some(name.clone());
+    }
+    let is_own = |(label, value): &Pair<'_>| *value != MASK && twins.iter().all(|twin| twin.label(label) != *value);
+    let labels = alert.labels.iter().map(|(label, value)| (label.as_str(), value.as_str()));
+    let (label, value) = labels.filter(is_own).min_by_key(usefulness)?;
+    let label = if DETAILS.contains(&label) { String::new() } else { text::short_line(label, 32) + "=" };
+    let detail = label + &text::short_line(value, MAX_VALUE);
+    Some(if name.is_empty() { detail } else { format!("{name}（{detail}）") })
 }
 
 /// Each name once, with its details: `db-1（/data、/var）`, `order-paid（settle、report、refund 等 10 个）`.
@@ -155,8 +154,7 @@ fn host(instance: &str) -> &str {
     if instance.contains('/') { instance } else { percent::host(instance) }
 }
 
-/// The label by which alerts of one target differ, `topic=`, and its value in each; where that does not tell all of them
-/// apart, with another label's: `order-paid（settle）`. Empty for one alert.
+/// The label by which alerts of one target differ, `topic=`, and its values, each once. Empty for one alert.
 fn differences(alerts: &[&Alert]) -> (String, Vec<String>) {
     let Some(first) = alerts.first().filter(|_| alerts.len() > 1) else { return Default::default() };
     let target = first.target().map(|(label, _)| label);
@@ -167,23 +165,16 @@ fn differences(alerts: &[&Alert]) -> (String, Vec<String>) {
             && !first.is_about_scrape(name)
             && alerts.iter().any(|alert| alert.label(name) != *value)
     };
-    let mut labels: Vec<Pair<'_>> =
-        first.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).filter(is_own).collect();
-    // Ids are the last to be shown, and shown all the same where nothing else differs.
-    labels.sort_by_key(|(name, value)| (is_noise(name, value), place(&DETAILS, name).unwrap_or(DETAILS.len())));
-    let Some((label, _)) = labels.first().copied() else { return Default::default() };
-    let told_apart = |other: &str| {
-        let values = alerts.iter().map(|alert| (alert.label(label), alert.label(other)));
-        values.collect::<BTreeSet<_>>().len()
-    };
-    // There may be thousands of labels.
-    let others = labels.iter().take(DETAILS.len()).filter(|(name, value)| !is_noise(name, value));
-    let others = others.map(|(name, _)| (told_apart(name), *name));
-    let other = others.rev().max_by_key(|(count, _)| *count).filter(|(count, _)| *count > told_apart(label));
-    let short = |alert: &Alert, name| text::short_line(alert.label(name), MAX_VALUE);
-    let other = other.map_or("", |(_, name)| name);
-    let values: Vec<_> = alerts.iter().map(|alert| (short(alert, label), short(alert, other))).collect();
+    let labels = first.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let Some((label, _)) = labels.filter(is_own).min_by_key(usefulness) else { return Default::default() };
+    let value = |alert: &&Alert| (text::short_line(alert.label(label), MAX_VALUE), String::new());
+    let values: Vec<_> = alerts.iter().map(value).collect();
     (format!("{}=", text::short_line(label, 32)), with_details(&values))
+}
+
+/// The order of labels that tell alerts apart. Ids are the last to be shown, and shown all the same where nothing else differs.
+fn usefulness((name, value): &Pair<'_>) -> (bool, usize) {
+    (is_noise(name, value), place(&DETAILS, name).unwrap_or(DETAILS.len()))
 }
 
 /// Where `name` stands among `names`, which are few.
@@ -216,13 +207,8 @@ pub(crate) fn shown_labels(common: &[Pair<'_>], alerts: &[&Alert], target: Optio
 
 /// Whether a label helps nobody: how it was scraped, an id or a hash, or what was masked.
 fn is_noise(name: &str, value: &str) -> bool {
-    // `GPU-1a2b3c4d-…`, `sha256:…`
-    let prefixed =
-        value.split_once(['-', ':']).filter(|(prefix, _)| !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    let hash = prefixed.map_or(value, |(_, hash)| hash);
-    let is_hash = hash.bytes().filter(u8::is_ascii_hexdigit).count() >= HASH_DIGITS
-        && hash.bytes().all(|byte| byte.is_ascii_hexdigit() || b"-:".contains(&byte))
-        && hash.bytes().any(|byte| byte.is_ascii_digit());
+    let is_hash = value.bytes().filter(u8::is_ascii_hexdigit).count() >= HASH_DIGITS
+        && value.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
     value.contains(MASK)
         || is_hash
         || IN_HEAD.contains(&name)
@@ -367,16 +353,6 @@ mod tests {
                 ],
                 None,
                 vec!["topic=paid（settle、report）", "ship（report）"],
-            ),
-            (
-                "mounts of devices",
-                vec![
-                    r#""instance":"db:9100","mountpoint":"/a","device":"sda""#.into(),
-                    r#""instance":"db:9100","mountpoint":"/a","device":"sdb""#.into(),
-                    r#""instance":"db:9100","mountpoint":"/b","device":"sdb""#.into(),
-                ],
-                Some("db"),
-                vec!["mountpoint=/a（sda、sdb）", "/b（sdb）"],
             ),
             (
                 "one target, two alerts",

@@ -2,8 +2,6 @@
 //!
 //! <https://prometheus.io/docs/prometheus/latest/querying/operators/#binary-operator-precedence>
 
-use std::mem;
-
 /// An expression longer than this many bytes is not asked: it goes into an address, percent-coded.
 const MAX_BYTES: usize = 4 * 1024;
 /// In the names of functions whose value is a projection or a state, and no measured figure; and of the one that makes a
@@ -13,10 +11,8 @@ const NO_FIGURES: &str = "predict_linear deriv holt_winters double_exponential_s
 const SHORT_RANGES: &str = "30s 1m 2m 3m 5m";
 /// What a metric's name ends in, and its unit. <https://prometheus.io/docs/practices/naming/#base-units>
 const UNITS: [(&str, &str); 4] = [("_bytes", "B"), ("_seconds", " 秒"), ("_percent", "%"), ("_ratio", "ratio")];
-/// Words before a list of labels.
-const LISTS: &str = "by without on ignoring group_left group_right";
-/// What leaves a value its unit: aggregations, differences, and the time as a number.
-const KEEP_UNITS: &str = "sum min max avg time timestamp ( ) + -";
+/// What leaves a value its unit: aggregations, with or without a list of labels, differences, and the time as a number.
+const KEEP_UNITS: &str = "sum min max avg time timestamp by without on ignoring group_left group_right ( ) , + -";
 
 /// The comparison that decides whether an alert fires.
 #[derive(Debug, PartialEq)]
@@ -38,141 +34,135 @@ impl Comparison {
     /// of the past (`offset`, `max_over_time(…[1h])`), or one of several sides (`or`), where another side of an `and` has a
     /// condition of its own, and where the text is not understood.
     pub(crate) fn of(expression: &str) -> Option<Self> {
-        let is_masked = expression.contains(crate::redact::MASK);
-        let mut text = Some(expression).filter(|text| text.len() <= MAX_BYTES && !is_masked)?;
-        let mut is_guarded = false;
-        let outside = loop {
-            let outside = outside(text, b"")?;
-            if outside.contains(" or ") {
-                return None;
-            }
-            // Both are of one precedence and keep the value of their left side.
-            let [and, unless] = [" and ", " unless "].map(|word| outside.find(word));
-            if and.is_some_and(|at| text.get(at..).is_none_or(has_condition)) {
-                return None;
-            }
-            let end = and.into_iter().chain(unless).min();
-            is_guarded |= end.is_some();
-            let Some(part) = end.map_or_else(|| without_parentheses(text), |end| text.get(..end)) else {
-                break outside;
-            };
-            text = part;
-        };
-        let at = outside.find(['<', '>'])?;
-        let (left, right) = (text.get(..at)?.trim(), text.get(at + 1..)?.trim_start_matches('='));
-        let is_above = text.get(at..)?.starts_with('>');
-        let threshold = number(right);
-        let is_state = ["==", "!=", "bool"].iter().any(|sign| outside.contains(sign));
+        if expression.len() > MAX_BYTES || expression.contains(crate::redact::MASK) {
+            return None;
+        }
+        // Every byte keeps its place. An escaped quote ends nothing.
+        let text = expression.to_ascii_lowercase().replace(r"\\", "  ").replace("\\\"", "  ").replace("\\'", "  ");
+        let tokens = tokens(&text)?;
+        let (tokens, is_guarded) = deciding_side(&tokens)?;
+        let is_outer = |token: &Token<'_>| token.depth == tokens[0].depth;
+        let sign = tokens.iter().position(|token| is_outer(token) && is_order(token.text))?;
+        let left = expression.get(tokens[0].at..tokens[sign].at)?.trim();
+        let right: String = tokens[sign + 1..].iter().map(|token| token.text).collect();
+        let (threshold, is_above) = (number(&right), tokens[sign].text.starts_with('>'));
+        let is_state = tokens.iter().any(|token| is_outer(token) && is_one_of(token.text, "== != bool"));
         // `replicas > 0 and …` fires for another reason.
         let is_guard = is_guarded && is_above && threshold == Some(0.0);
         let has_figures = !NO_FIGURES.split(' ').any(|name| left.contains(name));
-        let signs = signs(left)?;
-        let is_short = |range: &str| SHORT_RANGES.split(' ').any(|short| range.split([']', ':']).next() == Some(short));
+        let is_short = |range: &str| is_one_of(range.split([']', ':']).next().unwrap_or_default(), SHORT_RANGES);
         let has_trend = left.split('[').skip(1).all(is_short);
-        let is_past = |sign: &String| sign == "offset" || sign == "@" || sign.ends_with("_over_time") && !has_trend;
-        if is_state || is_guard || !has_figures || metrics(&signs).is_empty() || signs.iter().any(is_past) {
+        // The sign ends them.
+        let words: Vec<&str> = tokens[..=sign].iter().map(|token| token.text).collect();
+        let is_past = |word: &&str| is_one_of(word, "offset @") || word.ends_with("_over_time") && !has_trend;
+        if is_state || is_guard || !has_figures || !words.windows(2).any(is_name) || words.iter().any(is_past) {
             return None;
         }
-        Some(Self { left: left.to_owned(), threshold, is_above, has_trend, unit: unit(&signs) })
+        Some(Self { left: left.to_owned(), threshold, is_above, has_trend, unit: unit(&words) })
+    }
+}
+
+/// A word or a sign of an expression, in lower case.
+struct Token<'a> {
+    text: &'a str,
+    /// Where it begins.
+    at: usize,
+    /// In how many parentheses it stands; they themselves stand outside.
+    depth: usize,
+}
+
+/// The tokens of a text but for what stands in quotes, comments, label matchers and ranges. None when brackets or quotes do
+/// not match.
+fn tokens(text: &str) -> Option<Vec<Token<'_>>> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || "_:.".contains(c);
+    let mut tokens = Vec::new();
+    // The signs that close what is open.
+    let mut open = Vec::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let length = match first {
+            '"' | '\'' | '`' => rest.get(1..)?.find(first)? + 2,
+            '#' => rest.find('\n').unwrap_or(rest.len()),
+            '<' | '>' | '=' | '!' => rest.find(|c| !"<>=!".contains(c)).unwrap_or(rest.len()),
+            _ if is_word(first) => rest.find(|c| !is_word(c)).unwrap_or(rest.len()),
+            _ => first.len_utf8(),
+        };
+        if ")]}".contains(first) && open.pop() != Some(first) {
+            return None;
+        }
+        let (token, behind) = rest.split_at(length);
+        if !matches!(open.last(), Some(']' | '}')) && !"\"'`#[]{} \t\r\n".contains(first) {
+            tokens.push(Token { text: token, at: text.len() - rest.len(), depth: open.len() });
+        }
+        open.extend([('(', ')'), ('[', ']'), ('{', '}')].iter().find(|pair| pair.0 == first).map(|pair| pair.1));
+        rest = behind;
+    }
+    open.is_empty().then_some(tokens)
+}
+
+/// The side that decides whether there is a value and which: without the sides of `and` and `unless` and the parentheses around
+/// it. Also whether there were such sides. None for `or`, and where the other side of an `and` has a condition.
+fn deciding_side<'t, 'a>(mut tokens: &'t [Token<'a>]) -> Option<(&'t [Token<'a>], bool)> {
+    let mut is_guarded = false;
+    loop {
+        let depth = tokens.first()?.depth;
+        let place = |word| tokens.iter().position(|token| token.depth == depth && token.text == word);
+        let (and, unless) = (place("and"), place("unless"));
+        if place("or").is_some() || and.is_some_and(|at| has_condition(&tokens[at..])) {
+            return None;
+        }
+        tokens = match (and.into_iter().chain(unless).min(), tokens) {
+            // Both are of one precedence and keep the value of their left side.
+            (Some(end), _) => {
+                is_guarded = true;
+                &tokens[..end]
+            }
+            // Unlike those of `(a) > (b)`.
+            (None, [Token { text: "(", .. }, inner @ .., _]) if inner.iter().all(|token| token.depth > depth) => inner,
+            (None, _) => return Some((tokens, is_guarded)),
+        };
     }
 }
 
 /// Whether something is compared with another number than 0, at any depth.
-fn has_condition(text: &str) -> bool {
-    let Some(signs) = signs(text) else { return true };
-    let mut sides = signs.split(|sign| sign == "<" || sign == ">").skip(1);
-    sides.any(|side| {
-        let mut side = side.iter().map(String::as_str).skip_while(|sign| *sign == "=");
-        let is_zero = side.next().and_then(|sign| sign.parse().ok()) == Some(0.0);
-        !(is_zero && matches!(side.next(), None | Some(")" | "and" | "unless" | "or")))
-    })
+fn has_condition(tokens: &[Token<'_>]) -> bool {
+    tokens.windows(2).any(|pair| is_order(pair[0].text) && pair[1].text.parse() != Ok(0.0))
 }
 
-/// The words and signs of a text in lower case, without quotes, label matchers, ranges and lists of labels.
-fn signs(text: &str) -> Option<Vec<String>> {
-    let is_word = |c: char| c.is_ascii_alphanumeric() || "_:.".contains(c);
-    let apart = |c: char| if is_word(c) { c.to_string() } else { format!(" {c} ") };
-    let spaced: String = outside(text, b")")?.chars().map(apart).collect();
-    let mut rest = spaced.split_whitespace().peekable();
-    let mut signs = Vec::new();
-    while let Some(sign) = rest.next() {
-        if !LISTS.split(' ').any(|word| word == sign) {
-            signs.push(sign.to_owned());
-        } else if rest.peek() == Some(&"(") {
-            rest.find(|sign| *sign == ")");
-        }
-    }
-    Some(signs)
+/// Whether it is `<`, `>`, `<=` or `>=`.
+fn is_order(sign: &str) -> bool {
+    sign.starts_with(['<', '>'])
 }
 
-/// The names of metrics: what is no function, number or sign.
-fn metrics(signs: &[String]) -> Vec<&str> {
-    let next = signs.iter().skip(1).map(String::as_str).chain([""]);
-    let is_metric = |sign: &str, next: &str| {
-        let is_name = sign.starts_with(|c: char| c.is_ascii_alphabetic() || "_:".contains(c));
-        is_name && next != "(" && !["inf", "nan"].contains(&sign)
-    };
-    let signs = signs.iter().map(String::as_str).zip(next);
-    signs.filter(|(sign, next)| is_metric(sign, next)).map(|(sign, _)| sign).collect()
+fn is_one_of(word: &str, words: &str) -> bool {
+    words.split(' ').any(|known| known == word)
+}
+
+/// Whether the first of two words names a metric or a label: what is no function, number or sign.
+fn is_name(words: &[&str]) -> bool {
+    let is_word = words[0].starts_with(|c: char| c.is_ascii_alphabetic() || "_:".contains(c));
+    is_word && !is_one_of(words[0], "inf nan") && !is_one_of(words[1], "( by without")
 }
 
 /// The unit of what is compared.
-fn unit(signs: &[String]) -> &'static str {
-    let keeps = |sign: &&str| KEEP_UNITS.split(' ').any(|known| known == *sign);
-    let names: Vec<&str> = signs.iter().map(String::as_str).filter(|sign| !keeps(sign)).collect();
-    if names != metrics(signs) {
+fn unit(words: &[&str]) -> &'static str {
+    if !words.windows(2).all(|pair| is_one_of(pair[0], KEEP_UNITS) || is_name(pair)) {
         // A number or another function makes it something else.
         return "";
     }
-    if signs.iter().any(|sign| sign == "time") {
+    if words.contains(&"time") {
         return "time";
     }
     // A sum of shares is none.
-    let kept = if signs.len() == 1 { &UNITS[..] } else { &UNITS[..2] };
-    kept.iter().find(|(suffix, _)| names.iter().all(|name| name.ends_with(suffix))).map_or("", |(_, unit)| unit)
-}
-
-/// What stands in parentheses around all of `text`, unlike those of `(a) > (b)`.
-fn without_parentheses(text: &str) -> Option<&str> {
-    let inner = text.trim().strip_prefix('(')?.strip_suffix(')')?;
-    outside(inner, b"").map(|_| inner)
-}
-
-/// `text` in lower case with a blank for every byte in quotes, comments and brackets (but those that end with one of
-/// `shown`), so that what stands outside keeps its place, and words have blanks around them. None when brackets or quotes do
-/// not match.
-fn outside(text: &str, shown: &[u8]) -> Option<String> {
-    let mut outside = Vec::new();
-    let mut ends = Vec::new();
-    let mut is_escaped = false;
-    let is_outside = |ends: &[u8]| ends.iter().all(|end| shown.contains(end));
-    for byte in text.bytes() {
-        let was_outside = is_outside(&ends);
-        match (ends.last().copied(), byte) {
-            _ if mem::take(&mut is_escaped) => {}
-            (Some(b'"' | b'\''), b'\\') => is_escaped = true,
-            (Some(end), _) if end == byte => drop(ends.pop()),
-            (Some(b'"' | b'\'' | b'`' | b'\n'), _) => {}
-            (_, b'(') => ends.push(b')'),
-            (_, b'[') => ends.push(b']'),
-            (_, b'{') => ends.push(b'}'),
-            (_, b'"' | b'\'' | b'`') => ends.push(byte),
-            (_, b'#') => ends.push(b'\n'),
-            (_, b')' | b']' | b'}') => return None,
-            _ => {}
-        }
-        let is_shown = was_outside && is_outside(&ends) && !byte.is_ascii_whitespace();
-        outside.push(if is_shown { byte.to_ascii_lowercase() } else { b' ' });
-    }
-    // A comment may end with the text.
-    String::from_utf8(outside).ok().filter(|_| ends.is_empty() || ends == b"\n")
+    let kept = if words.len() == 2 { &UNITS[..] } else { &UNITS[..2] };
+    kept.iter().find(|(suffix, _)| words.iter().any(|word| word.ends_with(suffix))).map_or("", |(_, unit)| unit)
 }
 
 /// The value of a number, of a product, or of a product divided by a number.
 fn number(text: &str) -> Option<f64> {
     // Rust takes "inf" and "nan" too, and a metric may be named so.
-    let parse = |text: &str| text.trim().parse::<f64>().ok().filter(|_| text.contains(|c: char| c.is_ascii_digit()));
-    let text = text.trim_matches(['(', ')', ' ', '\n']);
+    let parse = |text: &str| text.parse::<f64>().ok().filter(|_| text.contains(|c: char| c.is_ascii_digit()));
+    let text = text.trim_matches(['(', ')']);
     let (product, divisor) = text.split_once('/').unwrap_or((text, "1"));
     let product = product.split('*').map(parse).product::<Option<f64>>()?;
     Some(product / parse(divisor)?).filter(|value| value.is_finite())
@@ -214,9 +204,9 @@ mod tests {
             ("a_bytes / b_bytes", ""),
             ("a_bytes * 8", ""),
             ("a_bytes - 5", ""),
+            ("a_bytes - b", "B"),
             ("a_bytes - on(b) group_left b_bytes", "B"),
             ("quantile(0.9, a_bytes)", ""),
-            ("a_bytes - b", ""),
             ("(cert_expiry - time()) / 86400", ""),
             ("count(time() - a)", ""),
             ("hour(time() - a)", ""),

@@ -55,12 +55,11 @@ pub(super) fn worst(alerts: &[&Alert], answer: &[Series], comparison: &Compariso
     if alerts.len() * answer.len() > MAX_PAIRS {
         return None;
     }
-    let value = |alert: &Alert| {
+    let value = |alert| {
         let series = only(answer.iter().filter(|series| is_of(&series.metric, alert)))?;
-        Some((finite(&series.value.1)?, series))
+        Some((finite(&series.value.1)?, alert, series))
     };
-    let found: Vec<_> =
-        alerts.iter().filter_map(|alert| value(alert).map(|(now, series)| (now, *alert, series))).collect();
+    let found: Vec<_> = alerts.iter().copied().filter_map(value).collect();
     let (sign, extreme) = if comparison.is_above { (-1.0, "最高") } else { (1.0, "最低") };
     let order = |now: &f64, other: &f64| (sign * now).total_cmp(&(sign * other));
     let (now, alert, series) = found.iter().copied().min_by(|(now, ..), (other, ..)| order(now, other))?;
@@ -86,7 +85,7 @@ impl Figure {
     /// the left side was read wrongly.
     pub(super) fn add_history(&mut self, points: &[Point], has_trend: bool) {
         let values: Vec<f64> = points.iter().filter_map(|(_, value)| finite(value)).collect();
-        if values.len() as i64 != HOUR / STEP + 1 || values.last() != Some(&self.now) {
+        if values.len() as f64 != HOUR / STEP + 1.0 || values.last() != Some(&self.now) {
             return;
         }
         let low = values.iter().copied().fold(self.now, f64::min);
@@ -120,40 +119,36 @@ impl Figure {
 }
 
 /// A value as Prometheus writes it, unless it is NaN or infinite.
-pub(super) fn finite(value: &str) -> Option<f64> {
+fn finite(value: &str) -> Option<f64> {
     value.parse().ok().filter(|value: &f64| value.is_finite())
 }
 
-/// The unit of a value: by the metric's name, where the value and the threshold are such; else `%` by an annotation that
-/// holds the very number with it, or the threshold.
+/// The unit of a value: by the metric's name, where the value and the threshold are such; else `%` by an annotation.
 fn unit(alert: &Alert, comparison: &Comparison, now: f64) -> &'static str {
     let threshold = comparison.threshold;
     match comparison.unit {
         "ratio" if now.abs() <= 1.0 && threshold.is_none_or(|value| value.abs() <= 1.0) => "ratio",
         "%" if threshold.is_some_and(|value| value > 1.0) => "%",
-        "" => {
-            let written = [format!("{now}"), format!("{now:.1}"), format!("{now:.2}")];
-            let numbers = written.into_iter().chain(threshold.map(|value| value.to_string()));
-            if numbers.into_iter().any(|number| is_percentage(alert, &number)) { "%" } else { "" }
-        }
+        "" if [Some(now), threshold].into_iter().flatten().any(|value| is_percentage(alert, value)) => "%",
         "ratio" | "%" => "",
         unit => unit,
     }
 }
 
-/// Whether `%` stands behind a number in an annotation. Of small numbers there are many, so they have none.
-fn is_percentage(alert: &Alert, number: &str) -> bool {
-    let is_rare = number.bytes().filter(u8::is_ascii_digit).count() > 1;
-    let continues = |c: char| c.is_ascii_alphanumeric() || ".,-_".contains(c);
-    let mut texts =
-        alert.annotations.values().flat_map(|text| text.match_indices(number).map(move |(at, _)| text.split_at(at)));
-    let is_there = texts.any(|(before, rest)| {
-        let unit = rest.strip_prefix(number).unwrap_or_default().trim_start_matches(' ');
-        let behind = unit.strip_prefix(['%', '％']);
-        behind.is_some_and(|behind| !behind.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/'))
-            && !before.ends_with(continues)
-    });
-    is_rare && is_there
+/// Whether an annotation holds the value, as it is or with one or two decimals, and `%` behind it. Of small numbers there are
+/// many, so they have none.
+fn is_percentage(alert: &Alert, value: f64) -> bool {
+    let texts = alert.annotations.values();
+    let mut signs = texts.flat_map(|text| text.match_indices(['%', '％']).map(|(at, _)| text.split_at(at)));
+    signs.any(|(before, behind)| {
+        let is_number = |c: char| c.is_ascii_alphanumeric() || ".,-_".contains(c);
+        let number = before.trim_end_matches(' ').rsplit(|c| !is_number(c)).next().unwrap_or_default();
+        let decimals = number.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+        let is_rounded = matches!(decimals, 1 | 2) && number == format!("{value:.decimals$}");
+        // `85%20`, `85%/s`.
+        let goes_on = behind.chars().nth(1).is_some_and(|c| c.is_ascii_alphanumeric() || c == '/');
+        number.len() > 1 && (is_rounded || number == value.to_string()) && !goes_on
+    })
 }
 
 /// A number as a person writes it, with at least so many digits that count: `93.4`, `1843 秒`, `0.0625`, `1.2 亿`.

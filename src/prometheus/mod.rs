@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::alertmanager::{Alert, Labels, Notification};
+use crate::alertmanager::{Alert, Labels, Notification, worst_first};
 use crate::outcome::{Outcome, Reason};
 use crate::percent;
 use crate::secret::Secret;
@@ -36,16 +36,14 @@ const MAX_ANSWER_BYTES: u64 = 256 * 1024;
 const MAX_SERIES: usize = 1000;
 /// Bytes of a query: the longest expression, and the labels of one series.
 const MAX_QUERY_BYTES: usize = 12 * 1024;
-/// Seconds between the points of a history.
-const STEP: i64 = 60;
-const HOUR: i64 = 3600;
-const DAY: i64 = 24 * HOUR;
+/// Seconds of a history, and between its points.
+const HOUR: f64 = 3600.0;
+const STEP: f64 = 60.0;
 /// Time within which [`Facts::activations`] are counted.
-pub(crate) const ACTIVATIONS_WITHIN: Duration = Duration::from_secs(DAY.unsigned_abs());
-/// Alerts of a job, the worst first, of which the first whose rule compares something is asked about.
-const MAX_TRIED: usize = 50;
+pub(crate) const ACTIVATIONS_WITHIN: Duration = Duration::from_secs(86_400);
 /// Names of other alerts in a prompt.
 const MAX_NAMES: usize = 10;
+
 /// How Prometheus is reached.
 #[derive(Debug)]
 pub struct Settings {
@@ -88,30 +86,28 @@ impl Facts {
         self.figure.as_ref().map(|figure| figure.written(figure.now)).unwrap_or_default()
     }
 
+    /// The words of each fact but the figure, and whether it is news for who reads the message.
+    fn words(&self) -> impl Iterator<Item = (String, bool)> {
+        let activations = self.activations.map(|count| (format!("24 小时内第 {count} 次"), true));
+        let targets =
+            |(job, count, down): &(_, _, _)| (format!("{job} 目标 {count} 个有 {down} 个抓取失败"), *down > 0);
+        let others = |(place, names): &(_, Vec<_>)| (format!("{place}另有 {} 种告警", names.len()), !names.is_empty());
+        [activations, self.targets.as_ref().map(targets), self.others.as_ref().map(others)].into_iter().flatten()
+    }
+
     /// The pieces of the message's line, each with the sign that joins it to those before it; they may be left out from the
     /// end. The figure comes first, and behind the words that say whose it is.
     #[must_use]
     pub fn pieces(&self) -> Vec<String> {
         let mut pieces = self.figure.as_ref().map(Figure::pieces).unwrap_or_default();
-        pieces.extend(self.activations.map(|count| format!("；24 小时内第 {count} 次")));
-        let targets = self.targets.iter().filter(|(_, _, down)| *down > 0);
-        pieces.extend(targets.map(|(job, count, down)| format!("；{job} 目标 {count} 个有 {down} 个抓取失败")));
-        let others = self.others.iter().filter(|(_, names)| !names.is_empty());
-        pieces.extend(others.map(|(place, names)| format!("；{place}另有 {} 种告警", names.len())));
+        pieces.extend(self.words().filter(|(_, is_news)| *is_news).map(|(words, _)| format!("；{words}")));
         pieces
     }
 
     /// The list for the prompt.
     pub(crate) fn list(&self) -> Vec<String> {
-        let targets = |(job, count, down): &(_, _, _)| format!("job {job} 的目标共 {count} 个，抓取失败 {down} 个");
-        let others = |(place, names): &(_, Vec<_>)| format!("{place}正在触发的其他告警 {} 种", names.len());
-        let facts = [
-            self.figure.as_ref().map(Figure::sentence),
-            self.activations.map(|count| format!("24 小时内第 {count} 次触发")),
-            self.targets.as_ref().map(targets),
-            self.others.as_ref().map(others),
-        ];
-        facts.into_iter().flatten().collect()
+        let figure = self.figure.iter().map(Figure::sentence);
+        figure.chain(self.words().map(|(words, _)| words)).collect()
     }
 
     /// The last item of the list, the names of other alerts: they are no part of the notification. "" for none.
@@ -159,7 +155,8 @@ struct Queries<'p> {
     /// Nothing more is asked after a time-out, nor where nothing answers: then it has passed.
     deadline: Instant,
     has_answer: bool,
-    facts: Facts,
+    /// What failed last.
+    error: String,
 }
 
 impl Prometheus {
@@ -178,8 +175,9 @@ impl Prometheus {
         let started = Instant::now();
         let Ok(permit) = self.breaker.acquire(started) else { return Facts { label: "skipped", ..Facts::default() } };
         let mut queries = self.queries(now, deadline.min(started + ALL_QUERIES));
-        queries.facts_about(notifications);
-        let Queries { has_answer, mut facts, .. } = queries;
+        let mut facts = queries.facts(notifications).unwrap_or_default();
+        let has_answer = queries.has_answer;
+        facts.error = queries.error;
         facts.activations = facts.activations.filter(|count| *count >= known);
         facts.label = match (has_answer, facts.error.is_empty()) {
             (false, false) => "unreachable",
@@ -201,14 +199,14 @@ impl Prometheus {
     /// Why there is no answer.
     pub(crate) fn check(&self, deadline: Instant) -> Result<String, String> {
         let mut queries = self.queries(Timestamp::now(), deadline);
-        let answer = queries.ask("count_values(\"up\", up)").ok_or(queries.facts.error)?;
+        let answer = queries.ask("count_values(\"up\", up)").ok_or(queries.error)?;
         let (count, down) = count_targets(&answer);
         Ok(format!("it has {count} targets, {down} of them down"))
     }
 
     fn queries(&self, now: Timestamp, deadline: Instant) -> Queries<'_> {
         let now = now.as_millisecond() as f64 / 1000.0;
-        Queries { prometheus: self, now, deadline, has_answer: false, facts: Facts::default() }
+        Queries { prometheus: self, now, deadline, has_answer: false, error: String::new() }
     }
 }
 
@@ -223,9 +221,7 @@ impl Queries<'_> {
         if query.is_empty() || query.len() > MAX_QUERY_BYTES || Instant::now() >= self.deadline {
             return None;
         }
-        let answer = self.call(query, api);
-        self.has_answer |= answer.is_ok();
-        answer.map_err(|error| self.facts.error = error).ok()
+        self.call(query, api).map_err(|error| self.error = error).ok()
     }
 
     /// Makes one call.
@@ -256,25 +252,24 @@ impl Queries<'_> {
             return Err(format!("more than {MAX_SERIES} series"));
         }
         let answer = Some(&text).filter(|_| received.status == 200).and_then(|text| serde_json::from_str(text).ok());
-        if let Some(Answer { data, warnings, is_partial }) = answer {
-            // Prometheus 2.48 to 2.53 have hints among the warnings.
-            let is_whole = !is_partial && warnings.iter().all(|warning| warning.starts_with("PromQL info"));
-            self.has_answer = true;
-            return is_whole
-                .then_some(data.result)
-                .ok_or_else(|| format!("a partial answer: {}", quoted(&warnings.join(", "))));
+        let Some(Answer { data, warnings, is_partial }) = answer else {
+            // Prometheus' own time-out, and what is no Prometheus. Another error is of this query alone.
+            if text.contains("\"timeout\"") || !text.contains("\"errorType\"") {
+                self.deadline = Instant::now();
+            }
+            return Err(format!("answered {} and no result of a query: {}", received.status, quoted(&text)));
+        };
+        self.has_answer = true;
+        // Prometheus 2.48 to 2.53 have hints among the warnings.
+        if is_partial || warnings.iter().any(|warning| !warning.starts_with("PromQL info")) {
+            return Err(format!("a partial answer: {}", quoted(&warnings.join(", "))));
         }
-        // Prometheus' own time-out, and what is no Prometheus. Another error is of this query alone.
-        if text.contains("\"timeout\"") || !text.contains("\"errorType\"") {
-            self.deadline = Instant::now();
-        }
-        Err(format!("answered {} and no result of a query: {}", received.status, quoted(&text)))
+        Ok(data.result)
     }
 
     /// Asks for all facts: the value now, whether the alert is known here, the value's history, and what is around it.
-    fn facts_about(&mut self, notifications: &[&Notification]) -> Option<()> {
-        let mut alerts: Vec<&Alert> = notifications.iter().flat_map(|one| &one.alerts).collect();
-        alerts.sort_by_key(|alert| alert.rank());
+    fn facts(&mut self, notifications: &[&Notification]) -> Option<Facts> {
+        let alerts = worst_first(notifications);
         let is_whole = notifications.iter().all(|one| one.omitted.is_empty() && one.truncated_alerts == 0);
         let found = self.figure(&alerts, is_whole);
         let subject = found.as_ref().map_or_else(|| alerts.first().copied(), |(figure, _)| Some(&figure.alert))?;
@@ -282,15 +277,15 @@ impl Queries<'_> {
         // What is said of one alert is said of the one that has the figure, or of the only one.
         let concerned = if found.is_some() { &[subject] } else { &alerts[..] };
         let figure = found.as_ref().map(|(figure, comparison)| self.with_history(figure.clone(), comparison));
-        self.surroundings(&alerts, concerned, &run, figure);
-        Some(())
+        Some(self.surroundings(&alerts, concerned, &run, figure))
     }
 
     /// The figure of the first of these alerts whose rule compares something.
     fn figure(&mut self, alerts: &[&Alert], is_whole: bool) -> Option<(Figure, Comparison)> {
-        let mut rules = alerts.iter().take(MAX_TRIED).filter_map(|alert| Some((alert.name(), alert.expression()?)));
-        let (name, comparison, expression) =
-            rules.find_map(|(name, expression)| Some((name, Comparison::of(&expression)?, expression)))?;
+        let (name, comparison, expression) = alerts.iter().find_map(|alert| {
+            let expression = alert.expression()?;
+            Some((alert.name(), Comparison::of(&expression)?, expression))
+        })?;
         let answer = self.ask(&expression)?;
         let named: Vec<&Alert> = alerts.iter().copied().filter(|alert| alert.name() == name).collect();
         let is_same = |alert: &&Alert| alert.expression().as_ref() == Some(&expression);
@@ -305,10 +300,10 @@ impl Queries<'_> {
         if names.iter().all(|name| is_plain_name(name)) {
             // A vector of one element with the series' labels, so that only that series comes back.
             let one = figure.series.iter().fold("vector(1)".to_owned(), |vector, (name, value)| {
-                format!(r#"label_replace({vector}, "{name}", {}, "", "")"#, quote(&value.replace('$', "$$")))
+                format!(r#"label_replace({vector}, "{name}", {}, "", "")"#, literal(&value.replace('$', "$$")))
             });
             let query = format!("(\n{}\n) and on({}) {one}", comparison.left, names.join(","));
-            let (begin, end) = (self.now - HOUR as f64, self.now);
+            let (begin, end) = (self.now - HOUR, self.now);
             let answer = self.ask_at(&query, &format!("query_range?start={begin}&end={end}&step={STEP}"));
             if let Some([Series { values, .. }]) = answer.as_deref() {
                 figure.add_history(values, comparison.has_trend);
@@ -320,9 +315,7 @@ impl Queries<'_> {
 
 /// Whether all labels of a series are the alert's.
 fn is_of(metric: &Labels, alert: &Alert) -> bool {
-    let is_own =
-        |name: &str, value| ["__name__", "alertstate"].contains(&name) || alert.labels.get(name) == Some(value);
-    metric.iter().all(|(name, value)| is_own(name, value))
+    metric.iter().all(|(name, value)| ["__name__", "alertstate"].contains(&&**name) || alert.label(name) == value)
 }
 
 /// The item, if there is exactly one.
@@ -357,8 +350,8 @@ fn count_targets(answer: &[Series]) -> (u64, u64) {
     (count("0") + count("1"), count("0"))
 }
 
-/// A text as a string of PromQL, which has JSON's escapes.
-fn quote(text: &str) -> String {
+/// A text as a string literal of PromQL, which has JSON's escapes.
+fn literal(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
