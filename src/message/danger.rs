@@ -29,14 +29,14 @@ const MAX_PLACEHOLDER: usize = 80;
 /// proportion to the block.
 #[must_use]
 pub(crate) fn is_dangerous(command: &str) -> bool {
-    Reader { depth: MAX_DEPTH, is_prose: false, is_english: false }.finds_danger(command)
+    Reader { depth: MAX_DEPTH, is_prose: false }.finds_danger(command)
 }
 
 /// Whether a line of prose tells to run such a command: a program with one more word at least, and no 不要 or 禁止 before
 /// it in its clause. Takes time in proportion to the line.
 #[must_use]
 pub(crate) fn is_dangerous_in_prose(line: &str) -> bool {
-    let reader = Reader { depth: MAX_DEPTH, is_prose: true, is_english: line.is_ascii() };
+    let reader = Reader { depth: MAX_DEPTH, is_prose: true };
     line.split(['，', '。', '；', '！', '？']).flat_map(|clause| clause.split(". ")).any(|clause| {
         let forbidden = FORBIDDING.iter().filter_map(|word| clause.find(word)).min();
         reader.finds_danger(clause.get(..forbidden.unwrap_or(clause.len())).unwrap_or_default())
@@ -45,7 +45,6 @@ pub(crate) fn is_dangerous_in_prose(line: &str) -> bool {
 
 /// A row of the table.
 struct Row {
-    program: &'static str,
     /// `;`: the statement goes on over lines.
     is_over_lines: bool,
     /// `;` or `:`: what is acted on stands before the verb, so that its name may be `log` or `test`.
@@ -62,7 +61,7 @@ static ROWS: LazyLock<HashMap<String, Vec<Row>>> = LazyLock::new(|| {
         let (is_over_lines, is_object_first) = (programs.ends_with(';'), programs.ends_with([';', ':']));
         for program in programs.trim_end_matches([';', ':']).split(',') {
             let elements = elements.split_ascii_whitespace().collect();
-            let row = Row { program, is_over_lines, is_object_first, elements };
+            let row = Row { is_over_lines, is_object_first, elements };
             rows.entry(program.to_ascii_lowercase()).or_default().push(row);
         }
     }
@@ -99,9 +98,8 @@ struct Command {
 /// Takes a script apart as a shell would, in one pass. What stands in `$(…)` is a command behind the one around it.
 #[derive(Default)]
 struct Parser<'s> {
-    /// What is not read yet, and the character before it.
+    /// What is not read yet.
     rest: &'s str,
-    before: char,
     is_prose: bool,
     /// `# reboot` is a command where lines show their prompts, else a comment.
     has_prompts: bool,
@@ -122,9 +120,7 @@ fn commands(script: &str, is_prose: bool) -> Vec<Command> {
         ..Parser::default()
     };
     while let Some(sign) = parser.rest.chars().next() {
-        let (taken, rest) = parser.rest.split_at(parser.read(sign));
-        parser.before = taken.chars().next_back().unwrap_or(sign);
-        parser.rest = rest;
+        (_, parser.rest) = parser.rest.split_at(parser.read(sign));
     }
     parser.end_command(';');
     parser.commands
@@ -135,26 +131,35 @@ impl Parser<'_> {
     fn read(&mut self, sign: char) -> usize {
         let behind = self.rest.get(sign.len_utf8()..).unwrap_or_default();
         let next = behind.chars().next().unwrap_or('\n');
-        let last_of_word = self.word.as_deref().and_then(|word| word.chars().next_back());
+        if let Some(placeholder) = placeholder(self.rest) {
+            self.push(placeholder);
+            return placeholder.len();
+        }
         match sign {
-            // `db.adminCommand({`: the call goes on.
-            '\n' if self.word.as_deref().is_some_and(opens_call) => self.end_word(),
             '\n' => self.end_command('\n'),
             _ if sign.is_whitespace() => self.end_word(),
-            '\\' => return self.escape(next.len_utf8().min(behind.len())),
+            '\\' => {
+                let escaped = self.rest.get(..1 + next.len_utf8()).unwrap_or("\\");
+                // At a line's end the command goes on.
+                if next == '\n' {
+                    self.end_word()
+                } else {
+                    self.push(escaped)
+                }
+                return escaped.len();
+            }
             '#' | '-' | '/' if self.begins_comment() => return self.rest.find('\n').unwrap_or(self.rest.len()),
             '\'' | '"' | '`' if !self.unclosed.contains(sign) => return self.quote(sign, behind),
-            // A list as in a manifest, ["rm", "-rf", "/x"], and a sentence that goes on behind a command.
-            '[' if last_of_word.is_none() && matches!(next, '\'' | '"') => {}
-            ',' | ']' | ')' | '.' | '/' if matches!(self.before, '\'' | '"' | '`') => self.end_word(),
-            '$' if next == '(' => return self.substitute(),
-            '<' if placeholder(self.rest) > 0 => {
-                let placeholder = placeholder(self.rest);
-                self.push(self.rest.get(..placeholder).unwrap_or_default());
-                return placeholder;
+            // A list as in a manifest: ["rm", "-rf", "/x"].
+            '[' if self.word.is_none() && matches!(next, '\'' | '"') => {}
+            // The result is an operand of the command around it.
+            '$' if next == '(' => {
+                self.push("$()");
+                self.end_command(';');
+                return "$(".len();
             }
             // `2>&1`, `&>x`
-            '&' if next == '>' || last_of_word == Some('>') => self.push("&"),
+            '&' if next == '>' || self.word.as_deref().is_some_and(|word| word.ends_with('>')) => self.push("&"),
             '|' if next != '|' => self.end_command('|'),
             ';' | '&' | '|' => self.end_command(';'),
             '(' | ')' if self.begins_command() => self.end_command(';'),
@@ -183,17 +188,6 @@ impl Parser<'_> {
         self.word.is_none() && self.words.is_empty()
     }
 
-    /// A backslash and the character behind it; at a line's end the command goes on.
-    fn escape(&mut self, next_bytes: usize) -> usize {
-        let escaped = self.rest.get(..1 + next_bytes).unwrap_or_default();
-        if matches!(escaped, "\\\n" | "\\") {
-            self.end_word()
-        } else {
-            self.push(escaped)
-        }
-        escaped.len()
-    }
-
     fn begins_comment(&self) -> bool {
         let is_sql = self.rest.starts_with("-- ") || self.rest.starts_with("//");
         (self.rest.starts_with('#') && self.word.is_none() && !(self.has_prompts && self.words.is_empty()))
@@ -208,26 +202,22 @@ impl Parser<'_> {
             return 1;
         };
         self.push(inner);
-        1 + inner.len() + 1
-    }
-
-    /// `$(`: the result is an operand of the command around it.
-    fn substitute(&mut self) -> usize {
-        self.push("$()");
-        self.end_command(';');
-        "$(".len()
+        let bytes = 1 + inner.len() + 1;
+        // The sentence or the list goes on behind it.
+        let is_end = self.rest.get(bytes..).is_some_and(|behind| behind.starts_with([',', ']', ')', '.', '/']));
+        if is_end {
+            self.end_word();
+        }
+        bytes + usize::from(is_end)
     }
 }
 
-fn opens_call(word: &str) -> bool {
-    word.contains('(') && word.ends_with(['(', '{', '['])
-}
-
-/// Length of the placeholder that begins `rest`: `<命名空间>`, `<your namespace>`. 0 when there is none: `< file`.
-fn placeholder(rest: &str) -> usize {
-    let window = rest.get(1..rest.floor_char_boundary(MAX_PLACEHOLDER)).unwrap_or_default();
-    let name = window.split_once('>').map(|(name, _)| name);
-    name.filter(|name| name.starts_with(char::is_alphanumeric) && !name.ends_with(' ')).map_or(0, |name| name.len() + 2)
+/// The placeholder that begins a text, `<命名空间>` or `<your namespace>`; but `< file` is none.
+fn placeholder(text: &str) -> Option<&str> {
+    let window = text.get(..text.floor_char_boundary(MAX_PLACEHOLDER))?;
+    let (name, _) = window.strip_prefix('<')?.split_once('>')?;
+    let is_name = name.starts_with(char::is_alphanumeric) && !name.ends_with(' ');
+    text.get(..name.len() + "<>".len()).filter(|_| is_name)
 }
 
 /// The program that a word calls: `/sbin/reboot`, `\rm`, `mkfs.ext4`, `bin/kafka-topics.sh`, `2.rm`, `pod:kubectl`,
@@ -277,8 +267,6 @@ fn rows(name: &str) -> &'static [Row] {
 struct Reader {
     depth: usize,
     is_prose: bool,
-    /// Prose without Chinese, where a statement of SQL is in capitals.
-    is_english: bool,
 }
 
 impl Reader {
@@ -289,7 +277,7 @@ impl Reader {
 
     /// Judges what stands in quotes.
     fn finds_inside(self, text: &str) -> bool {
-        self.depth > 0 && Self { depth: self.depth - 1, is_prose: false, ..self }.finds_danger(text)
+        self.depth > 0 && Self { depth: self.depth - 1, is_prose: false }.finds_danger(text)
     }
 
     /// Whether the command at `at` is dangerous, between those that it is piped to and from.
@@ -314,7 +302,7 @@ impl Reader {
             self.starts(words).into_iter().map(|at| format!("^{}", program(&words[at]))).collect::<Vec<_>>()
         };
         let piped: Vec<_> = piped.flat_map(of_pipe).collect();
-        let is_quoted = |word: &&String| word.contains([' ', '\n', ';']);
+        let is_quoted = |word: &&String| word.contains(' ');
         let text = squeezed(words);
         programs.into_iter().any(|at| self.is_dangerous_program(commands, at, &piped))
             || overwrites(words)
@@ -337,7 +325,7 @@ impl Reader {
         let is_lower = word.starts_with(|c: char| c.is_ascii_lowercase() || "/.$".contains(c));
         let is_name = word != "$" && !word.contains([':', '=', ',', '(', '>', '#', ']']);
         let is_plain = is_name && (is_lower || word.contains('-'));
-        (is_called && rows.iter().any(|row| row.matches(name, &args, self.is_english)))
+        (is_called && rows.iter().any(|row| row.matches(&args)))
             || (!self.is_prose && !has_exceptions && is_plain && !is_in("@wrappers", name) && args.destroy(name))
     }
 
@@ -429,7 +417,7 @@ impl<'a> Args<'a> {
     fn have_option(&self, wanted: &str) -> bool {
         let letter = wanted.strip_prefix('-').filter(|letter| letter.len() == 1);
         self.all.iter().filter(|arg| arg.starts_with('-')).any(|arg| {
-            let is_cluster = arg.len() <= 6 && arg.bytes().skip(1).all(|byte| byte.is_ascii_alphabetic());
+            let is_cluster = arg.bytes().skip(1).all(|byte| byte.is_ascii_alphabetic());
             is_same(wanted, arg.split('=').next().unwrap_or(arg))
                 || (is_cluster && letter.is_some_and(|letter| arg.contains(letter)))
         })
@@ -437,7 +425,7 @@ impl<'a> Args<'a> {
 }
 
 impl Row {
-    fn matches(&self, name: &str, args: &Args<'_>, is_english: bool) -> bool {
+    fn matches(&self, args: &Args<'_>) -> bool {
         let words = if self.is_object_first { &args.operands } else { &args.operands[..args.before_reading] };
         let mut from = 0;
         let mut holds = |one: &str| {
@@ -460,11 +448,10 @@ impl Row {
                 }
             }
         };
-        (!is_english || self.program == name)
-            && self.elements.iter().all(|element| match element.strip_prefix('!') {
-                Some(unwanted) => !unwanted.split('|').any(&mut holds),
-                None => element.split('|').any(&mut holds),
-            })
+        self.elements.iter().all(|element| match element.strip_prefix('!') {
+            Some(unwanted) => !unwanted.split('|').any(&mut holds),
+            None => element.split('|').any(&mut holds),
+        })
     }
 }
 
@@ -489,8 +476,7 @@ fn overwrites(words: &[String]) -> bool {
     let begins = |list: &str, target: &str| LISTS[list].iter().any(|place| target.starts_with(place));
     words.iter().enumerate().any(|(at, word)| {
         let Some(target) = word.trim_start_matches(['1', '2', '&', ':']).strip_prefix('>') else { return false };
-        let next = words.get(at + 1).map_or("", String::as_str);
-        let target = if matches!(target, "" | "|") { next } else { target };
+        let target = if target.is_empty() { words.get(at + 1).map_or("", String::as_str) } else { target };
         let is_precious = begins("@places", target) || LISTS["@ends"].iter().any(|end| target.ends_with(end));
         let is_path = at == 0 && target.starts_with(['/', '~', '$', '.']);
         let is_file = is_path || target.ends_with(".log") || target.starts_with('<');
@@ -498,7 +484,7 @@ fn overwrites(words: &[String]) -> bool {
         let empties = |word: &String| is_in("@emptying", word) || word.is_empty() || word.contains(' ');
         let is_emptied = is_file && words.iter().take(at).all(empties);
         // `/proc/sys` takes settings, `drop_caches` among them: slow for a while, but nothing is lost.
-        (is_precious || is_emptied) && !target.starts_with(['>', '&', '=']) && !begins("@scratch", target)
+        (is_precious || is_emptied) && !begins("@scratch", target)
     })
 }
 
@@ -550,12 +536,12 @@ mod tests {
             }
             .to_owned()
         };
-        let row = |row: &Row| {
-            let program = row.program.replace("/etc/init.d", "/etc/init.d/x");
+        let row = |(program, row): (&String, &Row)| {
+            let program = program.replace("/etc/init.d", "/etc/init.d/x");
             let words = row.elements.iter().filter(|element| !element.starts_with('!')).map(word);
             std::iter::once(program).chain(words).collect::<Vec<_>>().join(" ")
         };
-        let commands = ROWS.values().flatten().map(row);
+        let commands = ROWS.iter().flat_map(|(program, rows)| rows.iter().map(move |row| (program, row))).map(row);
         let unmarked: Vec<_> = commands.filter(|command| !is_dangerous(command)).collect();
         assert!(unmarked.is_empty(), "{unmarked:#?}");
     }

@@ -13,16 +13,18 @@ use crate::prometheus::Facts;
 
 /// One name or label value gets at most this many bytes; longer ones are generated, and no help to a reader.
 pub(crate) const MAX_VALUE: usize = 72;
+/// One severity gets at most this many bytes.
+const MAX_SEVERITY: usize = 20;
 /// Stands in place of an empty alert name.
 const UNNAMED: &str = "未命名告警";
 /// Stands in place of an empty severity, beside others.
 const NO_SEVERITY: &str = "未标级别";
 /// The beginning that names share stands once when it has so many bytes: `bj-worker-04、05`, but `db-1、db-2`.
 const LONG_BEGINNING: usize = 8;
-/// Bytes for the places of a digest's row in the head.
+/// Bytes for the names of the alerts, and for their severities.
+const COUNTS_BYTES: usize = 200;
+/// Bytes for the places of a digest's row.
 const ROW_PLACES: usize = 420;
-/// Bytes of a row besides its places.
-const ROW_WORDS: usize = 120;
 
 /// The current time, in the zone of the reader.
 #[derive(Debug, Clone, Copy)]
@@ -32,17 +34,10 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// `16:00` when it is today, else with its date, and with the year when it is another one.
+    /// `16:00` when it is today, else with its date.
     pub(crate) fn time(self, time: Timestamp) -> String {
         let (time, now) = (self.zone.to_datetime(time), self.zone.to_datetime(self.now));
-        let pattern = if time.date() == now.date() {
-            "%H:%M"
-        } else if time.year() == now.year() {
-            "%m-%d %H:%M"
-        } else {
-            "%Y-%m-%d %H:%M"
-        };
-        time.strftime(pattern).to_string()
+        time.strftime(if time.date() == now.date() { "%H:%M" } else { "%m-%d %H:%M" }).to_string()
     }
 
     /// When an alert that fires again began.
@@ -77,12 +72,12 @@ fn times(count: u16, window: Duration) -> String {
     format!("{}内第 {count} 次", duration(window.as_secs().div_ceil(60)))
 }
 
-/// The header, and the rows of a digest that do not fit into it.
+/// What a message begins with.
 pub(crate) struct Header {
     /// Stands above the analysis.
     pub(crate) head: String,
-    /// The rows of a digest that are not in the head, for the end of the message.
-    pub(crate) rest: String,
+    /// The rows of a digest that do not fit into the head, for the end of the message.
+    pub(crate) rest: Vec<String>,
     /// The name of the worst alert, by which a further part is known.
     pub(crate) name: String,
 }
@@ -113,28 +108,28 @@ impl<'a> Alerts<'a> {
         self.kinds.iter().map(|kind| kind.count).sum()
     }
 
-    fn since(&self) -> Option<Timestamp> {
-        self.kinds.iter().filter_map(|kind| kind.since).min()
-    }
-
     /// How often each severity occurs, the worst first.
     fn severities(&self) -> Vec<(&'a str, usize)> {
-        counted(self.kinds.iter().map(|kind| (kind.rank, kind.severity, kind.count)))
+        counted(self.kinds.iter().map(|kind| (kind.severity, kind.count)))
     }
 
     /// How often each name occurs, that of the worst alert first.
     fn names(&self) -> Vec<(&'a str, usize)> {
-        counted(self.kinds.iter().map(|kind| (kind.rank, kind.name, kind.count)))
+        counted(self.kinds.iter().map(|kind| (kind.name, kind.count)))
+    }
+
+    /// The severity and the name of the worst.
+    fn worst(&self) -> (String, String) {
+        let (severity, name) = self.kinds.first().map_or(("", ""), |kind| (kind.severity, kind.name));
+        (text::short_line(severity, MAX_SEVERITY), shown_name(name))
     }
 
     /// What the banner of a locked phone shows, behind `news`: `【critical】NodeDown db-2`, `【critical】NodeDown 30 条`,
     /// `【critical】6 组 11 条告警，NodeDown 等 5 种`.
     fn title(&self, news: &str) -> String {
-        let (names, count) = (self.names(), self.count());
-        let worst = shown_name(names.first().map_or("", |(name, _)| name), MAX_VALUE);
-        let kinds = if names.len() > 1 { format!(" 等 {} 种", names.len()) } else { String::new() };
-        let severity = text::short_line(self.severities().first().map_or("", |(severity, _)| severity), 20);
+        let ((severity, worst), names, count) = (self.worst(), self.names().len(), self.count());
         let severity = if severity.is_empty() { severity } else { format!("【{severity}】") };
+        let kinds = if names > 1 { format!(" 等 {names} 种") } else { String::new() };
         if self.is_digest() {
             return format!("{severity}{news}{} 组 {count} 条告警，{worst}{kinds}", self.notifications.len());
         }
@@ -149,19 +144,14 @@ impl<'a> Alerts<'a> {
     /// `对象：db-1（/data）、db-2 等 30 个`, in about `bytes` bytes.
     fn several(&self, bytes: usize) -> Option<String> {
         let Targets { several, label, .. } = &self.targets;
-        let (shown, is_cut) = fill(several, bytes);
         // How many targets the alerts have whose content is not kept is not known.
-        let shown = match (is_cut, self.count() > self.alerts.len()) {
-            (_, true) => and_more(&shown, ""),
-            (true, false) => and_more(&shown, &format!(" {} 个", several.len())),
-            (false, false) => shown,
-        };
+        let shown = listed(several, bytes, self.count() > self.alerts.len());
         (!several.is_empty()).then(|| format!("对象：{label}{shown}"))
     }
 
     /// `触发：02:44，截至 03:19 已持续 35 分钟`, `触发：03:02，1 小时内第 2 次（上次 02:31 至 02:44）`.
     fn begun(&self, clock: Clock, reused: Option<Reused<'_>>) -> Option<String> {
-        let (since, is_one) = (self.since()?, self.count() == 1);
+        let (since, is_one) = (self.kinds.iter().filter_map(|kind| kind.since).min()?, self.count() == 1);
         let earliest = if is_one { "" } else { "最早 " };
         let begun = format!("触发：{earliest}{}，", clock.time(since));
         let Some(Occasion::Again { alert, count, window, last }) = reused.map(|reused| reused.occasion) else {
@@ -187,46 +177,35 @@ impl<'a> Alerts<'a> {
     }
 }
 
-/// Writes the header within `head_bytes`, and the rest of a digest's rows within `rest_bytes`. `facts` is a line of its
-/// own, "" for none.
+/// Writes the header, its head within `bytes`. `facts` is a line of its own, "" for none.
 pub(crate) fn header(
     notifications: &[&Notification],
     clock: Clock,
     reused: Option<Reused<'_>>,
     facts: &str,
-    head_bytes: usize,
-    rest_bytes: usize,
+    bytes: usize,
 ) -> Header {
     let alerts = Alerts::new(notifications);
     let is_repeat = reused.is_some_and(|reused| matches!(reused.occasion, Occasion::Repeat));
     let (names, severities) = (alerts.names(), alerts.severities());
     let shows_names = names.len() > 1 && !alerts.is_digest();
     let hidden: u64 = notifications.iter().map(|notification| notification.truncated_alerts).sum();
+    let labels = shown_labels(&alerts.common, &alerts.alerts, alerts.targets.one.as_deref());
+    let shows_labels = !labels.is_empty() && !alerts.is_digest();
     let lines = [
         Some(alerts.title(if is_repeat { "仍未恢复：" } else { "" })),
-        shows_names.then(|| format!("告警：{}", shown_counts(&names, UNNAMED, 6))),
-        (severities.len() > 1).then(|| format!("级别：{}", shown_counts(&severities, NO_SEVERITY, 8))),
-        alerts.several(head_bytes * 3 / 10),
+        shows_names.then(|| format!("告警：{}", shown_counts(&names, UNNAMED))),
+        (severities.len() > 1).then(|| format!("级别：{}", shown_counts(&severities, NO_SEVERITY))),
+        alerts.several(bytes * 3 / 10),
         alerts.begun(clock, reused),
         (hidden > 0).then(|| format!("另有 {hidden} 条因 max_alerts 没有发来")),
+        shows_labels.then(|| format!("标签：{labels}")),
     ];
-    let facts_bytes = if facts.is_empty() { 0 } else { facts.len() + 1 };
-    let mut head = Bounded { text: String::new(), bytes: head_bytes.saturating_sub(facts_bytes) };
-    lines.iter().flatten().for_each(|line| head.push(line));
-    let mut rest = String::new();
-    if alerts.is_digest() {
-        rest = push_rows(&mut head, &alerts, clock, rest_bytes);
-    } else {
-        let labels = shown_labels(&alerts.common, &alerts.alerts, alerts.targets.one.as_deref());
-        let left = head.bytes.saturating_sub(head.text.len() + 10);
-        if !labels.is_empty() && left > 60 {
-            head.push(&text::clip(&format!("标签：{labels}"), left));
-        }
-    }
-    if !facts.is_empty() {
-        head.text.extend(["\n", facts]);
-    }
-    Header { head: head.text, rest, name: shown_name(names.first().map_or("", |(name, _)| name), MAX_VALUE) }
+    let facts = if facts.is_empty() { String::new() } else { format!("\n{facts}") };
+    let (mut head, bytes) = (String::new(), bytes.saturating_sub(facts.len()));
+    lines.iter().flatten().for_each(|line| push_line(&mut head, line, bytes));
+    let rest = if alerts.is_digest() { push_rows(&mut head, bytes, &alerts, clock) } else { Vec::new() };
+    Header { head: head + &facts, rest, name: alerts.worst().1 }
 }
 
 /// `依据：当前 93.4（阈值 85），1 小时前 61，仍在上升；24 小时内第 4 次`: as many pieces as fit into about `bytes`. Of several alerts it
@@ -235,17 +214,16 @@ pub(crate) fn facts_line(facts: &Facts, notifications: &[&Notification], bytes: 
     let mut pieces = facts.pieces();
     if let (Some(figure), Some(value)) = (&facts.figure, pieces.first_mut()) {
         let alerts: Vec<&Alert> = notifications.iter().flat_map(|one| &one.alerts).collect();
-        let name = alerts.iter().any(|other| other.name() != figure.alert.name());
-        let name = name.then(|| text::short_line(figure.alert.name(), MAX_VALUE));
         let target = name_among(&figure.alert, &alerts, &common_labels(notifications));
         let Some(target) = target else { return String::new() };
-        let target = Some(target).filter(|target| !target.is_empty());
+        let has_names = alerts.iter().any(|other| other.name() != figure.alert.name());
+        let name = if has_names { text::short_line(figure.alert.name(), MAX_VALUE) } else { String::new() };
         // 最高 10.20.3.38 98.6%, DiskFull 10.20.3.38 当前 98.6%.
         let words = match figure.extreme {
-            Some(word) => [name, Some(word.into()), target],
-            None => [name, target, Some("当前".into())],
+            Some(word) => [&*name, word, &target],
+            None => [&*name, &target, "当前"],
         };
-        value.insert_str(0, &format!("{} ", words.into_iter().flatten().collect::<Vec<_>>().join(" ")));
+        value.insert_str(0, &format!("{} ", text::joined(&words, " ")));
     }
     let mut line = String::new();
     for piece in pieces {
@@ -299,36 +277,20 @@ pub(crate) fn introduction(clock: Clock, reused: Reused<'_>) -> String {
     format!("{begin} {} 的分析（{id}）{value}：", clock.time(at))
 }
 
-/// Adds as many of a digest's rows to the head as fit, and returns the others, and those that do not name all of their
-/// groups there, in at most `rest_bytes`.
-fn push_rows(head: &mut Bounded, alerts: &Alerts<'_>, clock: Clock, rest_bytes: usize) -> String {
-    // 40 bytes for the line with their number.
-    let mut left = head.bytes.saturating_sub(40 + head.text.len());
-    let mut others = Vec::new();
-    for kind in &alerts.kinds {
-        let (row, hides_groups) = kind.row(clock, ROW_PLACES);
-        // Behind one that does not fit comes none, so that the worst are on top.
-        left = left.saturating_sub(row.len() + 1);
-        if left > 0 {
-            head.text.extend(["\n", &row]);
-        }
-        if left == 0 || hides_groups {
-            others.push(kind);
+/// Adds as many of a digest's rows to the head as fit, and returns the others.
+fn push_rows(head: &mut String, bytes: usize, alerts: &Alerts<'_>, clock: Clock) -> Vec<String> {
+    let mut rest = Vec::new();
+    for row in alerts.kinds.iter().map(|kind| kind.row(clock)) {
+        // 40 bytes for the line with their number. Behind a row that does not fit comes none: the worst are on top.
+        if rest.is_empty() && head.len() + row.len() + 41 < bytes {
+            head.extend(["\n", &row]);
+        } else {
+            rest.push(row);
         }
     }
-    if others.is_empty() {
-        return String::new();
-    }
-    head.push(&format!("…… 共 {} 组，其余见文末", alerts.notifications.len()));
-    let width = (rest_bytes / others.len()).saturating_sub(ROW_WORDS);
-    let mut rest = "【其余告警】".to_owned();
-    for (number, kind) in others.iter().enumerate() {
-        let (row, _) = kind.row(clock, width);
-        if rest.len() + row.len() + 60 > rest_bytes {
-            rest.push_str(&format!("\n…… 另有 {} 种未列出", others.len() - number));
-            break;
-        }
-        rest.extend(["\n", &row]);
+    if let Some(first) = rest.first_mut() {
+        first.insert_str(0, "\n【其余告警】\n");
+        push_line(head, &format!("…… 共 {} 组，其余见文末", alerts.notifications.len()), bytes);
     }
     rest
 }
@@ -351,15 +313,12 @@ pub(crate) fn alert_texts(notifications: &[&Notification], bytes: usize) -> Stri
         let (label, targets) = targets(alerts, &common).in_row();
         // Most summaries name it themselves.
         let is_named = targets.iter().all(|target| summary.contains(target.split('（').next().unwrap_or_default()));
-        let (shown, is_cut) = fill(&targets, 120);
-        let shown = if is_cut { and_more(&shown, &format!(" {} 个", targets.len())) } else { shown };
-        let targets = if is_named { String::new() } else { label + &shown };
-        let name = shown_name(name, MAX_VALUE);
+        let targets = if is_named { String::new() } else { label + &listed(&targets, 120, false) };
+        let name = shown_name(name);
         let needs_name = summary.is_empty() || (has_names && !summary.contains(&*name));
-        let place = [Some(name).filter(|_| needs_name), Some(targets).filter(|targets| !targets.is_empty())];
-        let place = place.into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let place = text::joined(&[if needs_name { &name } else { "" }, &targets], " ");
         let summary = if summary.is_empty() { "（规则没有写 summary）" } else { summary };
-        let mut row = if place.is_empty() { format!("• {summary}") } else { format!("• {place}：{summary}") };
+        let mut row = format!("• {}", text::joined(&[&place, summary], "："));
         for line in description.lines().map(str::trim).filter(|line| !line.is_empty()) {
             row.extend(["\n  ", line]);
         }
@@ -376,27 +335,18 @@ pub(crate) fn alert_texts(notifications: &[&Notification], bytes: usize) -> Stri
     text.trim_end().to_owned()
 }
 
-/// A text that lines are added to as long as they fit.
-struct Bounded {
-    text: String,
-    bytes: usize,
-}
-
-impl Bounded {
-    fn push(&mut self, line: &str) {
-        let left = self.bytes.saturating_sub(self.text.len() + 1);
-        // Fewer bytes hold no word.
-        if left < 24 {
-            return;
-        }
-        if !self.text.is_empty() {
-            self.text.push('\n');
-        }
-        self.text.push_str(&text::clip(line, left.min(self.bytes / 2)));
+/// Adds a line to the head, which has at most `bytes` bytes.
+fn push_line(head: &mut String, line: &str, bytes: usize) {
+    let left = bytes.saturating_sub(head.len() + 1);
+    // Fewer bytes hold no word.
+    if left >= 24 {
+        let line_break = if head.is_empty() { "" } else { "\n" };
+        head.extend([line_break, &text::clip(line, left.min(bytes / 2))]);
     }
 }
 
 /// The alerts of one severity and name, and the groups that have them.
+#[derive(Default)]
 struct AlertKind<'a> {
     rank: usize,
     severity: &'a str,
@@ -412,56 +362,54 @@ struct AlertKind<'a> {
 fn kinds<'a>(notifications: &[&'a Notification]) -> Vec<AlertKind<'a>> {
     let mut kinds: BTreeMap<(usize, &str, &str), AlertKind<'a>> = BTreeMap::new();
     for group in notifications {
-        let kept = group
-            .alerts
-            .iter()
-            .map(|alert| (alert.rank(), alert.severity(), alert.name(), alert.starts_at, 1, Some(alert)));
-        let omitted =
-            group.omitted.iter().map(|kind| (kind.rank(), &*kind.severity, &*kind.name, kind.since, kind.alerts, None));
-        for (rank, severity, name, since, count, alert) in kept.chain(omitted) {
-            let new = || AlertKind { rank, severity, name, since, alerts: Vec::new(), count: 0, groups: Vec::new() };
-            let kind = kinds.entry((rank, severity, name)).or_insert_with(new);
+        let mut add = |key, since: Option<Timestamp>, count, alert: Option<&'a Alert>| {
+            let kind = kinds.entry(key).or_default();
             kind.since = kind.since.into_iter().chain(since).min();
             kind.alerts.extend(alert);
             kind.count += count;
             if kind.groups.last().is_none_or(|last| !std::ptr::eq(*last, *group)) {
                 kind.groups.push(group);
             }
+        };
+        for alert in &group.alerts {
+            add((alert.rank(), alert.severity(), alert.name()), alert.starts_at, 1, Some(alert));
+        }
+        for kind in &group.omitted {
+            add((kind.rank(), &kind.severity, &kind.name), kind.since, kind.alerts, None);
         }
     }
-    let mut kinds: Vec<AlertKind<'a>> = kinds.into_values().collect();
+    let named = |((rank, severity, name), kind)| AlertKind { rank, severity, name, ..kind };
+    let mut kinds: Vec<AlertKind<'a>> = kinds.into_iter().map(named).collect();
     kinds.sort_by_key(|kind| (kind.rank, kind.since.unwrap_or(Timestamp::MAX)));
     kinds
 }
 
 impl AlertKind<'_> {
-    /// Its row in a digest, `• [critical] DbDown×2：db-1、db-2，18:01 起`, the places in about `width` bytes; and whether that
-    /// does not name all of its groups.
-    fn row(&self, clock: Clock, width: usize) -> (String, bool) {
-        let severity = text::short_line(self.severity, 20);
+    /// Its row in a digest: `• [critical] DbDown×2：db-1、db-2，18:01 起`.
+    fn row(&self, clock: Clock) -> String {
+        let severity = text::short_line(self.severity, MAX_SEVERITY);
         let severity = if severity.is_empty() { severity } else { format!("[{severity}] ") };
-        let name = shown_name(self.name, 48);
+        let name = shown_name(self.name);
         let count = match (self.count, self.groups.len()) {
             (1, _) => String::new(),
             (count, 1) => format!("×{count}"),
             (count, groups) => format!("×{count}（{groups} 组）"),
         };
         let groups = group_names(&self.groups);
-        let names_groups = !groups.is_empty();
-        let (label, places) = if names_groups { (String::new(), groups) } else { targets(&self.alerts, &[]).in_row() };
-        let (shown, is_cut) = fill(&places, width);
-        let is_partial = is_cut || (!names_groups && self.count > self.alerts.len() && !shown.is_empty());
-        let places = label + &if is_partial { and_more(&shown, "") } else { shown };
+        let places = if groups.is_empty() {
+            let (label, targets) = targets(&self.alerts, &[]).in_row();
+            label + &listed(&targets, ROW_PLACES, self.count > self.alerts.len())
+        } else {
+            listed(&groups, ROW_PLACES, false)
+        };
         let since = self.since.map_or_else(String::new, |since| format!("{} 起", clock.time(since)));
-        let facts = [places, since].into_iter().filter(|fact| !fact.is_empty()).collect::<Vec<_>>().join("，");
-        let colon = if facts.is_empty() { "" } else { "：" };
-        (format!("• {severity}{name}{count}{colon}{facts}"), is_cut && names_groups)
+        let facts = text::joined(&[&places, &since], "，");
+        format!("• {severity}{}", text::joined(&[&format!("{name}{count}"), &facts], "："))
     }
 }
 
-/// An alert's name in at most `bytes` bytes.
-fn shown_name(name: &str, bytes: usize) -> String {
-    text::short_line(if name.is_empty() { UNNAMED } else { name }, bytes)
+fn shown_name(name: &str) -> String {
+    text::short_line(if name.is_empty() { UNNAMED } else { name }, MAX_VALUE)
 }
 
 /// How groups of the same alert differ, by the labels they are grouped by: `payment`, `order×2`. Empty when these are the
@@ -488,52 +436,49 @@ fn group_names(groups: &[&Notification]) -> Vec<String> {
     groups.iter().map(name).collect()
 }
 
-/// How often each value occurs, given with its rank and a number, the worst and then the most frequent first. "" counts
-/// where there are others.
-fn counted<'a>(values: impl Iterator<Item = (usize, &'a str, usize)>) -> Vec<(&'a str, usize)> {
-    let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    for (rank, value, number) in values {
-        let (worst, count) = counts.entry(value).or_insert((rank, 0));
-        *worst = rank.min(*worst);
-        *count += number;
+/// How often each value occurs, in the order of the values.
+fn counted<'a>(values: impl Iterator<Item = (&'a str, usize)>) -> Vec<(&'a str, usize)> {
+    let (mut places, mut counts) = (BTreeMap::new(), Vec::new());
+    for (value, number) in values {
+        let place = *places.entry(value).or_insert(counts.len());
+        if place == counts.len() {
+            counts.push((value, 0));
+        }
+        counts[place].1 += number;
     }
-    let mut counts: Vec<_> = counts.into_iter().collect();
-    counts.sort_by_key(|(value, (rank, count))| (*rank, usize::MAX - count, *value));
-    counts.into_iter().map(|(value, (_, count))| (value, count)).collect()
+    counts
 }
 
-/// `critical 8、warning 22`; of more than `most` values the first ones and how many there are.
-fn shown_counts(counts: &[(&str, usize)], nothing: &str, most: usize) -> String {
-    let name = |(value, count): &(&str, usize)| {
+/// `critical 8、warning 22`, with `nothing` for an empty value.
+fn shown_counts(counts: &[(&str, usize)], nothing: &str) -> String {
+    let shown = |(value, count): &(&str, usize)| {
         let value = text::short_line(value, MAX_VALUE);
         format!("{} {count}", if value.is_empty() { nothing } else { &value })
     };
-    let names = counts.iter().take(most).map(name).collect::<Vec<_>>().join("、");
-    if counts.len() > most { format!("{names} 等 {} 种", counts.len()) } else { names }
+    listed(&counts.iter().map(shown).collect::<Vec<_>>(), COUNTS_BYTES, false)
 }
 
-/// As many of `values` as fit into about `bytes`, at least one, and whether some did not. Of numbered names in a row the
-/// beginning stands once: `worker-04、05、06`.
-fn fill(values: &[String], bytes: usize) -> (String, bool) {
-    let mut text = String::new();
-    let mut before = "";
-    for (number, value) in values.iter().enumerate() {
+/// `db-1、db-2 等 30 个`: as many of `values` as fit into about `bytes`, at least one. Of numbered names in a row the beginning
+/// stands once: `worker-04、05、06`. `has_more`: there are others, nobody knows how many.
+fn listed(values: &[String], bytes: usize, has_more: bool) -> String {
+    let (mut text, mut before, mut count) = (String::new(), "", 0);
+    for value in values {
         let beginning = numbered(value);
-        let shown = value.strip_prefix(before).filter(|_| number > 0 && !before.is_empty() && beginning == before);
-        let shown = format!("{}{}", if number > 0 { "、" } else { "" }, shown.unwrap_or(value));
-        if number > 0 && text.len() + shown.len() > bytes {
-            return (text, true);
+        let shown = value.strip_prefix(before).filter(|_| beginning == before && !before.is_empty()).unwrap_or(value);
+        if count > 0 && text.len() + "、".len() + shown.len() > bytes {
+            break;
         }
-        text.push_str(&shown);
-        before = beginning;
+        text.extend([if count > 0 { "、" } else { "" }, shown]);
+        (before, count) = (beginning, count + 1);
     }
-    (text, false)
-}
-
-/// `db-1、db-2 等 30 个`, `db-1（/data）等`: a full-width bracket has its blank.
-fn and_more(shown: &str, number: &str) -> String {
-    let gap = if shown.ends_with('）') { "" } else { " " };
-    format!("{shown}{gap}等{number}")
+    // A full-width bracket has its blank.
+    let gap = if text.ends_with('）') { "" } else { " " };
+    match count {
+        0 => text,
+        _ if has_more => format!("{text}{gap}等"),
+        count if count < values.len() => format!("{text}{gap}等 {} 个", values.len()),
+        _ => text,
+    }
 }
 
 /// What stands before the number that a name ends with: `worker-` of worker-04, "" of others.
@@ -564,7 +509,7 @@ mod tests {
     fn head(json: &str, reused: Option<Occasion>) -> String {
         let reused =
             reused.map(|occasion| Reused { id: "#2b7710", at: at("2026-11-23T08:00:00Z"), value: "", occasion });
-        header(&[&notification(json)], clock(), reused, "", 640, 1920).head
+        header(&[&notification(json)], clock(), reused, "", 640).head
     }
 
     #[test]
@@ -576,7 +521,7 @@ mod tests {
             ("2026-11-23T10:55:00.123Z", "18:55", "截至 19:00 已持续 5 分钟"),
             ("2026-11-22T20:30:00+08:00", "11-22 20:30", "截至 19:00 已持续 22 小时 30 分钟"),
             ("2026-11-20T08:00:00Z", "11-20 16:00", "截至 19:00 已持续 3 天 3 小时"),
-            ("2025-11-23T11:00:00Z", "2025-11-23 19:00", "截至 19:00 已持续 365 天"),
+            ("2025-11-23T11:00:00Z", "11-23 19:00", "截至 19:00 已持续 365 天"),
             ("2026-11-23T12:00:00Z", "20:00", "刚刚触发"),
         ] {
             let start = at(start);
@@ -736,7 +681,7 @@ mod tests {
     fn facts_stand_last_and_labels_give_way_to_them() {
         let firing = notification(FIRING);
         let facts = "依据：当前 93.4（阈值 85）";
-        let Header { head, .. } = header(&[&firing], clock(), None, facts, 200, 600);
+        let Header { head, .. } = header(&[&firing], clock(), None, facts, 200);
         assert!(head.ends_with(&format!("\n{facts}")) && head.len() <= 200, "{head}");
     }
 
@@ -771,8 +716,8 @@ mod tests {
         let notification = notification(&json);
         for bytes in [40, 100, 300, 640] {
             for members in [vec![&notification], vec![&notification; 9]] {
-                let Header { head, rest, .. } = header(&members, clock(), None, "", bytes, 3 * bytes);
-                assert!(head.len() <= bytes && rest.len() <= bytes * 3, "{bytes}: {head}");
+                let Header { head, .. } = header(&members, clock(), None, "", bytes);
+                assert!(head.len() <= bytes, "{bytes}: {head}");
             }
         }
     }

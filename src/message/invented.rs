@@ -6,7 +6,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ops::Bound::{Included, Unbounded};
 use std::sync::LazyLock;
 
 use super::text::clip;
@@ -23,8 +22,8 @@ const NAMES_IN_A_MARK: usize = 3;
 /// Bytes of one name in a mark; a host of a cloud has about 50.
 const NAME_BYTES: usize = 64;
 
-/// The longest host, in bytes (RFC 1035 section 2.3.4, without the last dot). It bounds how far a key is compared.
-const LONGEST_HOST: usize = 253;
+/// Names of an answer that are sought, each in all texts of its alerts; a whole one has about ten.
+const NAMES_SOUGHT: usize = 200;
 
 /// The mark for these names: `〔告警中未出现：db-master-02、10.0.0.5〕`.
 pub(crate) fn mark(names: &[String]) -> String {
@@ -41,22 +40,17 @@ pub(crate) struct Invented {
 }
 
 impl Invented {
-    /// Reads the answer, then each notification once (labels, annotations, links and the expressions in them), and
-    /// `facts`, texts that were measured. Memory goes with the answer and the longest text, time with all of them.
+    /// Reads the answer, the notifications (labels, annotations, links and the expressions in them), and `facts`, texts that
+    /// were measured.
     #[must_use]
     pub(crate) fn new(answer: &str, notifications: &[&Notification], facts: &str) -> Self {
-        let mut unknown: BTreeSet<_> = names(answer).into_iter().flat_map(keys).collect();
-        let alerts = || notifications.iter().flat_map(|notification| &notification.alerts);
-        // The labels come first: they have most of the names, and reading ends when none is left to be found.
-        let labels = alerts().flat_map(|alert| alert.labels.values());
-        let annotations = alerts().flat_map(|alert| alert.annotations.values());
-        let group = notifications.iter().flat_map(|one| one.group_labels.values().chain([&one.external_url]));
-        for text in labels.chain(annotations).chain(group).map(String::as_str).chain([facts]) {
+        let mut unknown: BTreeSet<_> = names(answer).into_iter().flat_map(keys).take(NAMES_SOUGHT).collect();
+        let alerts = notifications.iter().flat_map(|notification| &notification.alerts);
+        let alerts =
+            alerts.flat_map(|one| one.labels.values().chain(one.annotations.values()).chain([&one.generator_url]));
+        let groups = notifications.iter().flat_map(|one| one.group_labels.values().chain([&one.external_url]));
+        for text in alerts.chain(groups).map(String::as_str).chain([facts]) {
             remove_known(&mut unknown, text);
-        }
-        for url in alerts().map(|alert| &alert.generator_url) {
-            // A regular expression has its dots as `\.`, and PromQL and JSON double the backslash.
-            remove_known(&mut unknown, &decode_form(url).replace('\\', ""));
         }
         Self { unknown }
     }
@@ -83,35 +77,23 @@ fn keys(name: &str) -> Vec<String> {
     }
 }
 
-/// In lower case, and with dots for all that joins the parts of a name: `ip-10-0-0-7` has the address 10.0.0.7.
-fn normal(name: &str) -> String {
-    name.to_ascii_lowercase().replace(['-', '_'], ".")
+/// In lower case, with dots for what joins the parts of a name (`ip-10-0-0-7` has the address 10.0.0.7), and `. .` between
+/// names.
+fn normal(text: &str) -> String {
+    let parts = text.to_ascii_lowercase().replace(['-', '_'], ".");
+    parts.replace(|c: char| c == ':' || !is_of_word(c), ". .")
 }
 
 /// Removes what `text` names, in a wide sense: `node-10.0.0.5` names 10.0.0.5 and `prod-db-1.corp` names db-1.
 fn remove_known(unknown: &mut BTreeSet<String>, text: &str) {
-    if unknown.is_empty() {
-        return;
+    // A link has an expression's signs encoded; a regular expression has its dots as `\.`, and PromQL and JSON double the
+    // backslash.
+    let text = decode_form(text).replace('\\', "");
+    for (_, address) in text.split(|c: char| !is_of_word(c)).filter_map(ipv6) {
+        unknown.remove(&address.to_string());
     }
-    let words = text.split(|c: char| !is_of_word(c));
-    for run in words.flat_map(|word| word.split(':').chain([word])).filter(|run| !run.is_empty()) {
-        ipv6(run).map(|(_, address)| unknown.remove(&address.to_string()));
-        let run = normal(run);
-        let mut begin = 0;
-        for part in run.split('.') {
-            // From each part on, as long as some key goes on like that.
-            let mut end = begin + part.len();
-            while let Some(words) = run.get(begin..end) {
-                unknown.remove(words);
-                let next = unknown.range::<str, _>((Included(words), Unbounded)).next();
-                if next.is_none_or(|key| !key.starts_with(words)) {
-                    break;
-                }
-                end += 1 + run.get(end + 1..).map_or(0, |rest| rest.find('.').unwrap_or(rest.len()));
-            }
-            begin += part.len() + 1;
-        }
-    }
+    let parts = format!(".{}.", normal(&text));
+    unknown.retain(|key| !parts.contains(&format!(".{key}.")));
 }
 
 /// The lists of `invented.txt` by their names, and what it tells of programs by theirs.
@@ -126,43 +108,25 @@ fn has(list: &str, word: &str) -> bool {
 fn names(text: &str) -> Vec<&str> {
     let is_of_argument = |c: char| c.is_ascii_graphic() && !r#""'`()[]\;|&"#.contains(c);
     // A command ends at a line's end, a pipe, a semicolon, and at Chinese.
-    let is_end = |c: char| matches!(c, '|' | ';' | '&') || !c.is_ascii();
+    let mut before = ' ';
+    let is_end = |c: char| {
+        let is_continued = mem::replace(&mut before, c) == '\\';
+        matches!(c, '|' | ';' | '&') || !c.is_ascii() || (c == '\n' && !is_continued)
+    };
     let mut reader = CommandReader::default();
-    reader.begin(&TABLE["@program"]);
-    let mut rest = text;
-    while let Some(begin) = rest.find(is_of_argument) {
-        let (gap, unread) = rest.split_at(begin);
-        let (word, after) = unread.split_at(unread.find(|c| !is_of_argument(c)).unwrap_or(unread.len()));
-        rest = after;
-        // Of bold text. Within a word it hides a password.
-        let word = word.trim_matches('*');
-        if gap.contains(is_end) || (gap.contains('\n') && !gap.contains("\\\n")) {
-            reader.begin(&TABLE["@program"]);
-        }
-        if reader.takes != Takes::Packages || !word.contains(['@', '=']) {
+    for command in text.split(is_end) {
+        reader.begin(&TABLE["@program"]);
+        for word in command.split(|c| !is_of_argument(c)).filter(|word| !word.is_empty()) {
+            // Of bold text. Within a word it hides a password.
+            let word = word.trim_matches('*');
             addresses(text, word, &mut reader.names);
+            let urls = word.split(',').filter_map(|part| part.split_once("://"));
+            let urls = urls.filter(|url| !has("@schemes-without-host", url.0));
+            reader.names.extend(urls.filter_map(|url| host(url.1)));
+            reader.take_word(word);
         }
-        let urls = word.split(',').filter_map(|part| part.split_once("://"));
-        let urls = urls.filter(|url| !has("@schemes-without-host", url.0));
-        reader.names.extend(urls.filter_map(|url| host(url.1)));
-        reader.take_word(word);
     }
     reader.names
-}
-
-/// Which operands of a program are hosts.
-#[derive(Clone, Copy, Default, PartialEq)]
-enum Takes {
-    #[default]
-    Nothing,
-    First,
-    BeforePath,
-    BeforePort,
-    /// That depends on the verb that follows.
-    ByVerb,
-    Nodes,
-    /// None, and what looks like an address is a version.
-    Packages,
 }
 
 /// Takes the hosts out of commands, word by word.
@@ -170,15 +134,14 @@ enum Takes {
 /// | command | its hosts |
 /// |---|---|
 /// | `ssh -p 22 -J ops@jump-1 db-1 uptime` | `jump-1`, of a flag; `db-1`, the first operand |
-/// | `scp a.txt ops@db-1:/tmp` | `db-1`, before a path |
-/// | `curl db-1:9100/metrics` | `db-1`, before a port |
+/// | `scp a.txt ops@db-1:/tmp`, `curl db-1:9100/metrics` | `db-1`, before a path or port |
 /// | `kubectl drain node-7 --force`, `kubectl get node/node-7` | `node-7`, by the verb |
 /// | `mongo --host rs0/mongo-1:27017,mongo-2:27017` | `mongo-1` and `mongo-2`, not the replica set |
-/// | `npm i x@1.2.3.4` | none: that is a version |
 #[derive(Default)]
 struct CommandReader<'t> {
     names: Vec<&'t str>,
-    takes: Takes,
+    /// Which operands are hosts, as the table says: `first`, or `nodes` behind a verb of them.
+    takes: &'static str,
     /// What the table tells of the program: `-J=` has a host behind it, `-i` another value.
     flags: &'static [&'static str],
     /// The flag in front of the word.
@@ -188,16 +151,7 @@ struct CommandReader<'t> {
 impl<'t> CommandReader<'t> {
     /// Begins a command with a program of the table.
     fn begin(&mut self, program: &'static [&'static str]) {
-        self.flag = "";
-        self.flags = program;
-        self.takes = match program[0] {
-            "first" => Takes::First,
-            "path" => Takes::BeforePath,
-            "port" => Takes::BeforePort,
-            "verb" => Takes::ByVerb,
-            "packages" => Takes::Packages,
-            _ => Takes::Nothing,
-        };
+        (self.takes, self.flags, self.flag) = (program[0], program, "");
     }
 
     fn take_word(&mut self, word: &'t str) {
@@ -223,21 +177,22 @@ impl<'t> CommandReader<'t> {
     }
 
     fn take_operand(&mut self, word: &'t str, name: &'t str) {
+        let is_of_path = |c: char| c.is_ascii_digit() || matches!(c, '/' | '~' | '.');
         match (self.takes, word.split_once(':')) {
             // `-w 3 db-1`, `ssh into db-1`.
-            (Takes::First, _) if is_amount(word) || matches!(word, "to" | "into") => {}
-            (Takes::First, _) => {
+            ("first", _) if matches!(word, "to" | "into") => {}
+            ("first", _) if word.starts_with(|c: char| c.is_ascii_digit()) && !word.contains(['-', '.', ':']) => {}
+            ("first", _) => {
                 self.add(word);
-                self.takes = Takes::Nothing;
+                self.takes = "none";
             }
-            (Takes::BeforePath, Some((host, _))) => self.add(host),
-            (Takes::BeforePort, Some((host, port))) if is_amount(port) => self.add(host),
-            (Takes::ByVerb, _) if has("@pod-verbs", word) => self.takes = Takes::Nothing,
-            (Takes::ByVerb | Takes::Nodes, _) if has("@node-verbs", word) => self.takes = Takes::Nodes,
-            (Takes::ByVerb, _) => word.strip_prefix("node/").map(|node| self.add(node)).unwrap_or_default(),
+            ("colon", Some((host, behind))) if behind.starts_with(is_of_path) => self.add(host),
+            ("verb", _) if has("@pod-verbs", word) => self.takes = "none",
+            ("verb" | "nodes", _) if has("@node-verbs", word) => self.takes = "nodes",
+            ("verb", _) => word.strip_prefix("node/").map(|node| self.add(node)).unwrap_or_default(),
             // A taint has a colon.
-            (Takes::Nodes, None) if is_specific(word) => self.add(name),
-            (Takes::Nodes, _) if !is_specific(word) => self.takes = Takes::Nothing,
+            ("nodes", None) if is_specific(word) => self.add(name),
+            ("nodes", _) if !is_specific(word) => self.takes = "none",
             _ => {}
         }
     }
@@ -248,11 +203,6 @@ impl<'t> CommandReader<'t> {
         let hosts = behind_set.map_or(list, |(_, hosts)| hosts);
         self.names.extend(hosts.split(',').filter_map(host).filter(|host| is_specific(host)));
     }
-}
-
-/// Whether it begins with a number: the value of a flag such as `-w 3s`, or a port.
-fn is_amount(word: &str) -> bool {
-    word.starts_with(|c: char| c.is_ascii_digit()) && !word.contains(['-', '.', ':'])
 }
 
 /// Whether a name can be one machine's. `the` and `master` cannot.
@@ -266,8 +216,7 @@ fn host(authority: &str) -> Option<&str> {
     // What is no port is half a password, or an address that stands for itself.
     let (host, port) = authority.split_once(':').unwrap_or((authority, ""));
     let host = host.trim_matches(['.', '-', '_']);
-    let is_host = host.len() <= LONGEST_HOST
-        && host.bytes().all(|byte| is_of_word(char::from(byte)))
+    let is_host = host.bytes().all(|byte| is_of_word(char::from(byte)))
         && port.trim_end_matches(['.', ':']).bytes().all(|byte| byte.is_ascii_digit());
     let is_known = match host.parse::<Ipv4Addr>() {
         Ok(_) => is_harmless(host),

@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn digest_links_nothing_of_one_group() {
-        let group = notification("http://am.corp:9093", r#""alertname":"A""#, r#""silenceURL":"https://g.corp/s""#, "");
+        let group = notification("http://am.corp:9093", r#""alertname":"A""#, r#""imageURL":"https://g.corp/s""#, "");
         let local = notification("http://localhost:9093", r#""alertname":"B""#, "", "");
         for members in [[&group, &group], [&local, &group]] {
             assert_eq!(links(&members, true), [r#"<a href="http://am.corp:9093/#/alerts">详情</a>"#]);

@@ -28,9 +28,13 @@ const MAX_BLOCK: usize = 200;
 
 /// What models call the sections that the prompt asks for.
 const MORE_TITLES: [&str; 4] = ["原因分析", "处理建议", "排查步骤", "建议"];
-/// What stands around 高危 where a model says that a step interrupts or destroys; 【高危】 is what the prompt asks for.
-const FLAG_SIGNS: [&str; 11] =
-    ["【 】", "[ ]", "（ ）", "( )", "** **", "⚠ ", "危险等级： ", "风险等级： ", "风险： ", "等级： ", "级别： "];
+/// How models say that a step interrupts or destroys, in place of X one of the words; 【高危】 is what the prompt asks for.
+const FLAGS: [&str; 13] = [
+    "【X】", "[X]", "（X）", "(X)", "**X**", "⚠️X", "⚠️ X", "⚠X", "危险等级：X", "风险等级：X", "风险：X", "等级：X",
+    "级别：X",
+];
+/// The control character is a flag within another's signs. No answer holds it: it is cleaned.
+const FLAG_WORDS: [&str; 4] = ["高危操作", "高危！", "高危", "\0"];
 /// What follows a command at the end of a sentence.
 pub(crate) const ENDS: [char; 3] = ['；', '。', '、'];
 /// What the names of JSON's commands hold.
@@ -39,10 +43,8 @@ const COMMAND_NAMES: [&str; 4] = ["命令", "ommand", "cmd", "CMD"];
 const ENTITIES: [(&str, &str); 6] =
     [("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"), ("&quot;", "\""), ("&#39;", "'"), ("&nbsp;", " ")];
 /// Tags that lose their sign where they are closed, and at the begin of a line.
-const BLOCK_TAGS: &str =
-    "blockquote details div em font h1 h2 h3 h4 h5 h6 li ol p strong summary tbody td th thead tr ul";
-/// Tags that lose their sign only where they are closed: `<table>` may be what is to be filled in.
-const INLINE_TAGS: &str = "a b center code del i kbd mark s small span sub sup table u";
+const TAGS: &str = "a b blockquote center code del details div em font h1 h2 h3 h4 h5 h6 i kbd li mark ol p s small span \
+                    strong sub summary sup table tbody td th thead tr u ul";
 
 /// The lines that follow.
 type Lines<'a> = Peekable<Split<'a, char>>;
@@ -127,10 +129,7 @@ impl Page {
         } else if text.contains('|') && lines.peek().is_some_and(|next| is_table_rule(unquoted(next))) {
             lines.next();
             let head: Vec<String> = cells(text).iter().map(|cell| inline(cell).0).collect();
-            // Below a table that is drawn with its edges, a command may hold a pipe.
-            let edge = if text.starts_with('|') { "|" } else { "" };
-            let is_row = |row: &str| row.contains('|') && row.trim_start().starts_with(edge);
-            while let Some(row) = lines.next_if(|line| is_row(unquoted(line))) {
+            while let Some(row) = lines.next_if(|line| line.contains('|')) {
                 self.push_row(&head, unquoted(row));
             }
         } else if text == "---" && self.run.is_some() && lines.peek().is_some_and(|next| is_yaml(next.trim_start())) {
@@ -150,57 +149,52 @@ impl Page {
         let is_fence = |line: &&'a str| inner(line).trim().starts_with(marks);
         let is_bare = |line: &&'a str| inner(line).trim().trim_start_matches(['`', '~']).is_empty();
         let is_closed = lines.clone().take(MAX_BLOCK).find(is_fence).is_some_and(|line| is_bare(&line));
-        let is_prose = |line: &str| {
-            let text = line.trim_start();
-            let words = text.trim_start_matches(|c: char| c.is_ascii_digit() || " .)、#*【".contains(c));
-            let may_end = words.starts_with(is_ideograph) && (!text.starts_with('#') || text.starts_with("##"));
-            may_end && indentation(line) <= indent && (!is_closed || section(text).is_some())
-        };
-        while let Some(line) = lines.next_if(|line| !is_fence(line) && !is_prose(inner(line))) {
+        while let Some(line) = lines.next_if(|line| !is_fence(line) && !ends_fence(inner(line), indent, is_closed)) {
             self.push_command(strip_indent(inner(line), indent));
         }
         let _end = lines.next_if(is_bare);
     }
 
     /// Takes the line when it is a command, and says whether it was one.
-    fn take_command(&mut self, line: &str, lines: &mut Lines) -> bool {
+    fn take_command(&mut self, line: &str, lines: &Lines) -> bool {
         let text = line.trim_start();
         let item = bullet(text);
         // The bullets of a run go when its first line has one; those of YAML are its lists.
         let begun = (indentation(line), item.is_some_and(|item| !is_yaml(item)));
         let (indent, drops_bullets) = self.run.unwrap_or(begun);
         let span = whole_span(item.unwrap_or(text));
-        let command = span.or(item.filter(|_| drops_bullets)).unwrap_or_else(|| strip_indent(line, indent));
-
-        let follows = |line: &Line| line.kind != Kind::Command && line.text.ends_with([':', '：']);
-        let is_announced = || self.run.is_some() || self.lines.last().is_some_and(follows);
-        let is_code = || item.is_none() && text.matches('`').count() < 2 && !text.contains("](");
-        let is_expected = self.is_chinese || text.ends_with('\\') || (is_announced() && is_code());
-        let is_known = span.is_some() || (is_expected && is_command(command.trim_start()));
-        if !is_known && !self.goes_on_with(text, lines) {
+        let command = match (span, item) {
+            (Some(code), _) => code,
+            (None, Some(item)) if drops_bullets => item,
+            (None, _) => strip_indent(line, indent),
+        };
+        let is_command = span.is_some() || (self.expects_command(text) && is_command(command.trim_start()));
+        if !is_command && !self.goes_on_with(text, lines) {
             return false;
         }
         self.run = Some((indent, drops_bullets));
         self.push_command(command);
-        let end = here_document(command).filter(|end| lines.clone().take(MAX_BLOCK).any(|line| line.trim() == *end));
-        let mut last = command;
-        while (last.ends_with('\\') || end.is_some_and(|end| last.trim() != end))
-            && let Some(next) = lines.next()
-        {
-            last = unquoted(next).trim_end();
-            self.push_command(strip_indent(last, indent));
-        }
         true
     }
 
-    /// Whether the run of command lines goes on with the line though Chinese may stand in it: with an entry of YAML or a
-    /// comment. A run may begin with a comment, too.
+    /// Whether a line without Chinese may be a command. In an answer without any it is one where the line above announces it,
+    /// and below other commands.
+    fn expects_command(&self, text: &str) -> bool {
+        let announces = |line: &Line| line.kind != Kind::Command && line.text.ends_with([':', '：']);
+        let is_announced = self.run.is_some() || self.lines.last().is_some_and(announces);
+        let is_prose = bullet(text).is_some() || text.matches('`').count() > 1 || text.contains("](");
+        self.is_chinese || (is_announced && !is_prose)
+    }
+
+    /// Whether the run of command lines goes on with the line whatever stands in it: behind a backslash, with an entry of YAML
+    /// or a comment. A run may begin with a comment, too.
     fn goes_on_with(&self, text: &str, lines: &Lines) -> bool {
-        let item = bullet(text).unwrap_or(text);
-        let is_entry = self.run.is_some() && item.starts_with(|c: char| c.is_ascii_lowercase()) && is_yaml(item);
-        let is_comment = || ["# ", "-- "].iter().any(|sign| text.starts_with(sign)) && section(text).is_none();
+        let (item, in_run) = (bullet(text).unwrap_or(text), self.run.is_some());
+        let is_rest = self.lines.last().is_some_and(|last| last.text.ends_with('\\'));
+        let is_entry = item.starts_with(|c: char| c.is_ascii_lowercase()) && is_yaml(item);
+        let is_comment = ["# ", "-- "].iter().any(|sign| text.starts_with(sign)) && section(text).is_none();
         let precedes = || self.is_chinese && lines.clone().next().is_some_and(|next| is_command(next.trim()));
-        is_entry || (is_comment() && ((self.run.is_some() && !self.is_parted) || precedes()))
+        (in_run && (is_rest || is_entry)) || (is_comment && ((in_run && !self.is_parted) || precedes()))
     }
 
     /// Adds a line to the block of commands, without the model's own mark in front of it or behind.
@@ -303,10 +297,11 @@ impl Page {
     fn push_row(&mut self, head: &[String], row: &str) {
         let (mut lead, mut words, mut commands) = (String::new(), Vec::new(), Vec::new());
         for (column, cell) in cells(row).iter().enumerate().filter(|(_, cell)| !cell.is_empty()) {
-            let code = whole_span(cell);
-            let is_apart = |command: &&str| (code.is_some() && command.contains(' ')) || danger::is_dangerous(command);
+            // One word may be a value.
+            let is_apart =
+                |command: &&str| (command.contains(' ') && whole_span(cell).is_some()) || danger::is_dangerous(command);
             let name = head.get(column).filter(|_| head.len() > 2 && !words.is_empty() && unflagged(cell).is_none());
-            if let Some(command) = code.or(is_command(cell).then_some(cell)).filter(is_apart) {
+            if let Some(command) = command(cell).filter(is_apart) {
                 commands.push(command.to_owned());
             } else if column == 0 && cell.parse::<u8>().is_ok() {
                 lead = format!("{cell}. ");
@@ -322,6 +317,14 @@ impl Page {
     }
 }
 
+/// Whether the line stands behind a fence that nobody closed: a section does, and prose where nothing closes it further down.
+fn ends_fence(line: &str, indent: usize, is_closed: bool) -> bool {
+    let text = line.trim_start();
+    let words = text.trim_start_matches(|c: char| c.is_ascii_digit() || " .)、#*【".contains(c));
+    let is_prose = words.starts_with(is_ideograph) && (!text.starts_with('#') || text.starts_with("##"));
+    is_prose && indentation(line) <= indent && (!is_closed || section(text).is_some())
+}
+
 /// What stands in front of the fence that the line opens, its signs, and its info string. Models open one behind a list's
 /// number or an announcement, too.
 fn opened_fence(line: &str) -> Option<(&str, &str, &str)> {
@@ -333,33 +336,21 @@ fn opened_fence(line: &str) -> Option<(&str, &str, &str)> {
     Some((before, text.strip_suffix(info)?, info)).filter(|_| is_first && !before.contains('`') && !info.contains('`'))
 }
 
-/// The texts around a mark without the signs next to it, if there are some.
-fn without_signs<'a, 'b>(before: &'a str, behind: &'b str) -> Option<(&'a str, &'b str)> {
-    let before = before.trim_end_matches([' ', '\u{fe0f}']);
-    let mut signs = FLAG_SIGNS.iter().filter_map(|signs| signs.split_once(' '));
-    let (open, close) = signs.find(|(open, _)| before.ends_with(open))?;
-    // 风险：高危端口暴露 is a sentence.
-    let is_word = open.ends_with('：') && behind.starts_with(char::is_alphanumeric);
-    Some((before.strip_suffix(open).filter(|_| !is_word)?, behind.trim_start().strip_prefix(close)?))
-}
-
-/// The line without the model's own mark, if it holds one.
+/// The line without the model's own flags, if it holds one.
 fn unflagged(line: &str) -> Option<String> {
-    let (before, behind) = line.split_once("高危")?;
-    let (mut plain, mut is_flagged) = (before.to_owned(), false);
-    for piece in behind.split("高危") {
-        let rest = piece.strip_prefix("操作").unwrap_or(piece).trim_start_matches(['！', '!']);
-        let around = iter::successors(Some((plain.as_str(), rest)), |(before, behind)| without_signs(before, behind));
-        let Some((length, rest)) = around.skip(1).last().map(|(before, rest)| (before.len(), rest)) else {
-            plain.extend(["高危", piece]);
-            continue;
-        };
-        is_flagged = true;
-        plain.truncate(length);
-        let goes_on = plain.trim_end().ends_with(|c: char| c.is_alphanumeric() || "`*）".contains(c));
-        plain += if goes_on { rest } else { rest.trim_start_matches(['：', ':', '，', ',', '。', '；', ' ']) };
+    let mut marked = Some(line).filter(|line| line.contains("高危"))?.to_owned();
+    for flag in FLAGS.iter().chain(&FLAGS) {
+        for word in FLAG_WORDS {
+            marked = marked.replace(&flag.replace('X', word), "\0");
+        }
     }
-    is_flagged.then(|| plain.trim_end_matches(['，', ',', ' ']).replace(" ：", "："))
+    let (before, behind) = marked.split_once('\0')?;
+    let mut plain = before.to_owned();
+    for piece in behind.split('\0') {
+        let goes_on = plain.trim_end().ends_with(|c: char| c.is_alphanumeric() || "`*）".contains(c));
+        plain += if goes_on { piece } else { piece.trim_start_matches(['：', ':', '，', ',', '。', '；', ' ']) };
+    }
+    Some(plain.trim_end_matches(['，', ',', ' ']).replace(" ：", "："))
 }
 
 /// Width of the white space in front, a tab counted as four.
@@ -397,17 +388,20 @@ fn unquoted(line: &str) -> &str {
 /// Whether the line is nothing but a command, so that each byte of it counts: it begins with an ASCII sign, Chinese
 /// stands in it only as a placeholder, in quotes or in a comment at the end, and it is no other thing that Markdown knows.
 pub(crate) fn is_command(text: &str) -> bool {
-    let others = ["|", "**", "## ", "### ", "#### ", "http://", "https://"];
+    let begins_other = ["|", "**", "##", "http://", "https://"].iter().any(|sign| text.starts_with(sign));
     let is_link = text.trim_start_matches('!').starts_with('[') && text.contains("](http");
-    let closed = text.rfind("</").filter(|_| text.ends_with('>')).and_then(|at| text.get(at..));
-    let is_tagged = tag(text, true).or(closed.and_then(|closed| tag(closed, false))).is_some();
-    // `MySQL is down.`, `Then restart`, but not `SELECT 1` or `Get-Service`
+    let last_tag = text.rfind("</").filter(|_| text.ends_with('>')).and_then(|at| tag(text.get(at..)?, false));
+    let is_tagged = tag(text, true).or(last_tag).is_some();
+    let is_markdown = begins_other || is_link || is_tagged || number(text).is_some();
+    text.starts_with(|c: char| c.is_ascii()) && !is_markdown && !is_sentence(text) && is_foreign_but_for_data(text)
+}
+
+/// `MySQL is down.`, `Then restart`, but not `SELECT 1` or `Get-Service`.
+fn is_sentence(text: &str) -> bool {
     let is_word = |word: &str| word.bytes().skip(1).all(|byte| byte.is_ascii_lowercase());
     let begins = text.starts_with(|c: char| c.is_ascii_uppercase()) && !text.contains(['=', '{', '(']);
-    let ends = || text.ends_with(['.', '!', '?', ':']) || text.split([' ', ',', ':']).next().is_some_and(is_word);
-    let is_sentence = (begins && ends()) || text.contains(" the ");
-    let is_other = is_link || is_tagged || is_sentence || others.iter().any(|sign| text.starts_with(sign));
-    text.starts_with(|c: char| c.is_ascii()) && !is_other && number(text).is_none() && is_foreign_but_for_data(text)
+    let ends = text.ends_with(['.', '!', '?', ':']) || text.split([' ', ',', ':']).next().is_some_and(is_word);
+    (begins && ends) || text.contains(" the ")
 }
 
 /// Whether no Chinese stands outside of placeholders, quotes and a comment at the end.
@@ -426,13 +420,6 @@ fn is_foreign_but_for_data(text: &str) -> bool {
         };
     }
     true
-}
-
-/// The word that ends the here-document that the command begins.
-fn here_document(command: &str) -> Option<&str> {
-    let (_, behind) = command.split_once("<<")?;
-    let behind = behind.trim_start_matches(['-', ' ', '\'', '"', '\\']);
-    behind.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().filter(|word| !word.is_empty())
 }
 
 /// `key:`, `key: value`: what a list's item holds in YAML.
@@ -511,10 +498,9 @@ fn is_table_rule(line: &str) -> bool {
 fn cells(row: &str) -> Vec<String> {
     // No answer holds the control character: it is cleaned.
     let row = row.trim().trim_start_matches('|').replace("\\|", "\0");
-    let has_pairs = row.matches('`').count().is_multiple_of(2);
     let mut in_code = false;
     let is_edge = |c: char| {
-        in_code ^= c == '`' && has_pairs;
+        in_code ^= c == '`';
         c == '|' && !in_code
     };
     let cells = row.strip_suffix('|').unwrap_or(&row).split(is_edge);
@@ -532,14 +518,16 @@ fn span(text: &str) -> Option<(&str, usize)> {
     let inner = near.trim_start_matches('`');
     let ticks = near.strip_suffix(inner).filter(|ticks| !ticks.is_empty())?;
     let (code, _) = inner.split_once(ticks)?;
-    // One space next to the ticks is theirs.
-    let bare = code.strip_prefix(' ').and_then(|code| code.strip_suffix(' ')).filter(|code| !code.is_empty());
-    Some((bare.unwrap_or(code), code.len() + 2 * ticks.len()))
+    Some((code, code.len() + 2 * ticks.len()))
+}
+
+/// The command of a text that is nothing but one.
+fn command(text: &str) -> Option<&str> {
+    whole_span(text).or(is_command(text).then_some(text))
 }
 
 /// The code of a text that is one span.
 fn whole_span(text: &str) -> Option<&str> {
-    let text = text.strip_prefix("**").and_then(|text| text.strip_suffix("**")).unwrap_or(text);
     span(text).filter(|(code, length)| *length == text.len() && !code.trim().is_empty()).map(|(code, _)| code)
 }
 
@@ -561,9 +549,9 @@ fn tag(text: &str, begins_line: bool) -> Option<(String, usize)> {
     let opened = inner.strip_prefix('/').unwrap_or(inner);
     let is_closing = opened.len() < inner.len();
     let name = opened.split([' ', '/']).next()?.to_ascii_lowercase();
-    let is_in = |names: &str| names.split(' ').any(|known| known == name);
     let is_closed = is_closing || inner.contains("=\"") || near.contains(&format!("</{name}>"));
-    let is_known = (is_closed && is_in(INLINE_TAGS)) || ((is_closed || begins_line) && is_in(BLOCK_TAGS));
+    // `<table> 换成表名`
+    let is_known = (is_closed || (begins_line && name != "table")) && TAGS.split(' ').any(|known| known == name);
     let shown = match (name.as_str(), is_closing) {
         _ if inner.starts_with("http") && !inner.contains(' ') => inner,
         ("br" | "hr" | "pre", _) | ("h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "p", true) => "\n",
@@ -589,7 +577,7 @@ fn inline(text: &str) -> (String, Option<String>) {
         let (signs, after) = here.split_at_checked(run).unwrap_or_default();
         let shown = match sign {
             '`' => span(here).map(|(inner, length)| (code.insert(inner).to_string(), length)),
-            '*' if run > 1 && !plain.ends_with(joins) => {
+            '*' if run > 1 => {
                 let is_bold = |(bold, end): &(&str, &str)| {
                     bold.trim() == *bold && !end.trim_start_matches('*').starts_with(joins)
                 };
@@ -614,57 +602,63 @@ fn inline(text: &str) -> (String, Option<String>) {
     (plain, command)
 }
 
-/// An answer in one line, with a line for each of its sections and steps.
+/// An answer in one line, with a line for each of its sections and steps; none for one with fewer than two sections.
 fn unfolded(text: &str) -> Option<String> {
+    if text.contains('\n') {
+        return None;
+    }
     // No answer holds the control character: it is cleaned.
     let marked = text.replace('【', "\0【");
     let (mut lines, mut rest) = (String::with_capacity(text.len()), marked.as_str());
-    let (mut titles, mut expected, mut in_code) = (0, 1, false);
+    let (mut titles, mut next_step) = (0, 1);
     for piece in marked.split_inclusive(['\0', ' ', '。', '；', '！', '？', '：', ':', ';', '】']) {
         let near = window(rest);
-        let is_title = !in_code && section(near).is_some();
-        // A first step without a second is none.
-        let is_step =
-            |(step, _)| step == expected && (step > 1 || ["2. ", "2、"].iter().any(|next| near.contains(next)));
-        let is_step = !in_code && number(near).is_some_and(is_step);
+        let is_title = section(near).is_some();
+        let is_step = number(near).is_some_and(|(number, _)| number == next_step);
         if is_title || is_step {
             lines.truncate(lines.trim_end().len());
             lines.push('\n');
         }
         titles += usize::from(is_title);
-        expected = if is_title { 1 } else { expected + u32::from(is_step) };
-        in_code ^= !piece.matches('`').count().is_multiple_of(2);
+        next_step = if is_title { 1 } else { next_step + u32::from(is_step) };
         lines.push_str(piece.trim_end_matches('\0'));
         rest = rest.get(piece.len()..).unwrap_or_default();
     }
-    (titles > 1 && !text.contains('\n')).then_some(lines)
+    (titles > 1).then_some(lines)
 }
 
-/// An answer that is a JSON object or list and nothing else, or a fence with one, as Markdown: names become headings,
-/// lists are numbered, and commands get fences.
+/// An answer that is a JSON object or list and nothing else, or a fence with one, as Markdown.
 fn from_json(answer: &str) -> Option<String> {
     let (begin, end) = (answer.find(['{', '['])?, answer.rfind(['}', ']'])?);
     let (lead, text, tail) = (answer.get(..begin)?, answer.get(begin..=end)?, answer.get(end + 1..)?);
     let is_fenced = lead.len() <= MAX_SPAN && lead.contains("```") && tail.trim() == "```";
     let is_read = text.len() <= MAX_JSON && (is_fenced || lead.len() + tail.len() == 0);
-    is_read.then(|| Some(json_steps(&serde_json::from_str(text).ok()?, text, true)))?
+    is_read.then(|| Some(json_sections(&serde_json::from_str(text).ok()?, text)))?
 }
 
-/// A heading for each outer name, but for a name around all; steps for what stands within: of an object the first text, the
-/// others with their names, and its commands below. The number that a step gives itself is left out.
-fn json_steps(value: &Value, text: &str, is_outer: bool) -> String {
+/// A heading for each name, steps below it. A name around all is left out.
+fn json_sections(value: &Value, text: &str) -> String {
+    match &items(value, text)[..] {
+        [(_, inner @ Value::Object(_))] if value.is_object() => json_sections(inner, text),
+        items if value.is_object() => {
+            items.iter().map(|(name, value)| format!("\n## {name}\n{}", json_steps(value, text))).collect()
+        }
+        _ => json_steps(value, text),
+    }
+}
+
+/// A step for each text or object within. Of an object the first text, the others with their names, and its commands in a
+/// fence. The number that a step gives itself is left out.
+fn json_steps(value: &Value, text: &str) -> String {
     let items = items(value, text);
-    let (mut words, is_only) = (Vec::new(), items.len() == 1);
     let mut below = if items.is_empty() { plain_value(value, "、") + "\n" } else { String::new() };
+    let mut words = Vec::new();
     for (name, value) in items {
         let shown = plain_value(value, "、");
-        let is_inner = !is_outer || name.is_empty();
-        if value.is_object() && (is_inner || is_only) {
-            below.push_str(&json_steps(value, text, !is_inner));
+        if value.is_object() {
+            below.push_str(&json_steps(value, text));
         } else if name.is_empty() || name.parse::<u8>().is_ok() {
             below.extend(["1. ", &shown, "\n"]);
-        } else if is_outer {
-            below.extend(["\n## ", name, "\n", &json_steps(value, text, false)]);
         } else if COMMAND_NAMES.iter().any(|word| name.contains(word)) {
             below.extend(["```\n", &plain_value(value, "\n"), "\n```\n"]);
         } else if !words.is_empty() || shown.parse::<u8>().is_err() {
@@ -684,10 +678,11 @@ fn items<'a>(value: &'a Value, text: &str) -> Vec<(&'a str, &'a Value)> {
 
 /// A value in words; `separator` stands between those of a list.
 fn plain_value(value: &Value, separator: &str) -> String {
-    let word =
-        || value.to_string().replace("true", "是").replace("false", "否").replace("null", "无").replace("{}", "");
-    let list = value.as_array().map(|list| list.iter().map(|item| plain_value(item, "、")).collect::<Vec<_>>());
-    value.as_str().map(str::to_owned).or(list.map(|list| list.join(separator))).unwrap_or_else(word)
+    if let Some(items) = value.as_array() {
+        return items.iter().map(|item| plain_value(item, "、")).collect::<Vec<_>>().join(separator);
+    }
+    let word = || value.to_string().replace("true", "是").replace("false", "否").replace("null", "无");
+    value.as_str().map_or_else(word, str::to_owned)
 }
 
 #[cfg(test)]

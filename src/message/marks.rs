@@ -14,16 +14,21 @@ use crate::prompt::SECTIONS;
 /// What the titles of those sections hold that give no steps.
 const NO_STEPS: [&str; 6] = ["结论", "原因", "影响", "Conclusion", "ause", "Impact"];
 
-/// Drops what stands in front of the verdict: titles and announcements.
-pub(crate) fn trim(lines: &mut Vec<Line>) {
+/// What the last line of an answer holds when it is but a courtesy.
+const CLOSINGS: [&str; 3] = ["对您有帮助", "对你有帮助", "AI 生成"];
+
+/// The lines without what stands in front of the verdict, titles and announcements, and without a courtesy at the end.
+pub(crate) fn trimmed(mut lines: Vec<Line>) -> Vec<Line> {
     let is_opening = |line: &Line| {
         let is_title = line.kind == Kind::Title && !line.text.contains(['：', '，', '。', '！']);
         line.kind != Kind::Command && (is_title || line.text.ends_with(['：', ':']))
     };
     let is_verdict = |line: &Line| line.kind != Kind::Command && line.text.starts_with(SECTIONS[0]);
-    // What stands further down has a reason.
-    let openings = lines.iter().take(4).position(is_verdict).filter(|at| lines.iter().take(*at).all(is_opening));
-    lines.drain(..openings.unwrap_or_default());
+    let is_closing =
+        |last: &mut Line| last.kind == Kind::Text && CLOSINGS.iter().any(|words| last.text.contains(words));
+    while lines.pop_if(is_closing).is_some() {}
+    let openings = lines.iter().position(is_verdict).filter(|at| lines.iter().take(*at).all(is_opening));
+    lines.split_off(openings.unwrap_or_default())
 }
 
 /// Adds the marks: one of a kind for each block of commands, and the invented names once in each step.
@@ -129,19 +134,21 @@ fn command_at_end(text: &str) -> Option<String> {
     (is_apart && command.contains(' ') && danger::is_dangerous(command)).then(|| command.to_owned())
 }
 
-/// The lines in blocks that a cut leaves whole where it can: a step with its commands, a title with what follows it. A
-/// block that begins with a line break has a blank line above.
+/// The lines in blocks that a cut leaves whole where it can: a paragraph, a step with its commands, a title with what
+/// follows it. A block that begins with a line break has a blank line above.
 pub(crate) fn blocks(lines: &[Line]) -> Vec<String> {
-    let (mut blocks, mut in_step) = (Vec::<String>::new(), false);
+    let mut blocks = Vec::<String>::new();
     let top = Line::new(Kind::Title, "");
     for (before, line) in iter::once(&top).chain(lines).zip(lines) {
-        let is_title = matches!(line.kind, Kind::Title | Kind::Section);
-        let is_paragraph = line.is_parted && (line.kind == Kind::Text || (line.kind == Kind::Step && !in_step));
-        let is_parted = before.kind != Kind::Title && (is_title || is_paragraph);
-        let leads_on = before.kind != Kind::Command && before.text.ends_with(['：', ':']);
-        let is_more = (in_step && !is_parted) || leads_on || line.text.starts_with(' ');
-        let is_glued = before.kind == Kind::Title || line.kind == Kind::Command || (line.kind == Kind::Text && is_more);
-        in_step = line.kind == Kind::Step || (in_step && is_glued);
+        // Steps stand close together.
+        let begins = match line.kind {
+            Kind::Title | Kind::Section => true,
+            Kind::Text => line.is_parted,
+            Kind::Step => line.is_parted && before.kind == Kind::Section,
+            Kind::Command => false,
+        };
+        let is_parted = begins && before.kind != Kind::Title;
+        let is_glued = before.kind == Kind::Title || !(begins || line.kind == Kind::Step);
         match blocks.last_mut().filter(|_| is_glued) {
             Some(block) => block.extend([if is_parted { "\n\n" } else { "\n" }, &line.text]),
             None => blocks.push(format!("{}{}", if is_parted { "\n" } else { "" }, line.text)),
@@ -173,8 +180,7 @@ mod tests {
         let notification = Notification::decode(br#"{"alerts":[{"labels":{"instance":"db-2:9100"}}]}"#).unwrap();
         let rows = test_rows::<(String, String, String)>(include_str!("../../tests/it/cases/rows/marks-unseen.jsonl"));
         let wrong = rows.iter().filter_map(|(kind, answer, expected)| {
-            let mut lines = markdown::lines(answer);
-            trim(&mut lines);
+            let lines = trimmed(markdown::lines(answer));
             let text = blocks(&mark(lines, &Invented::new(answer, &[&notification], ""))).join("\n");
             (text != *expected).then(|| format!("{kind}:\n{answer}\n--- is\n{text}\n--- expected\n{expected}"))
         });
@@ -183,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn verdict_comes_first() {
+    fn verdict_comes_first_and_courtesies_go() {
         for (name, text, expected) in [
             ("as asked", "结论：a\n影响：b", "结论：a\n影响：b"),
             ("title", "# 告警分析报告\n\n# 一、结论\na", "结论：\na"),
@@ -196,9 +202,10 @@ mod tests {
             ("a fence", "```\n结论\n```\n影响：a", "结论：\n影响：a"),
             ("a command", "告警分析：\n`df -h`\n结论：a", "告警分析：\ndf -h\n结论：a"),
             ("nothing", "", ""),
+            ("courtesies", "结论：a\n希望以上分析对您有帮助！\n\n（以上由 AI 生成，仅供参考）", "结论：a"),
+            ("an advice", "结论：a\n- 扩容对延迟有帮助", "结论：a\n• 扩容对延迟有帮助"),
         ] {
-            let mut lines = markdown::lines(text);
-            trim(&mut lines);
+            let lines = trimmed(markdown::lines(text));
             let lines: Vec<_> = lines.iter().map(|line| line.text.as_str()).collect();
             assert_eq!(lines.join("\n"), expected, "{name}");
         }

@@ -21,7 +21,6 @@ use crate::prometheus::Facts;
 use header::{Clock, Header};
 use invented::Invented;
 use markdown::{Kind, Line};
-use split::Parts;
 
 /// The last line of every message, in front of its id; of several parts the first and the last end with it.
 pub const SIGNATURE: &str = "deepseek 告警解析与处理建议";
@@ -143,35 +142,24 @@ pub fn render(input: &MessageInput<'_>) -> Vec<String> {
         let silence = links::silence_link(input.notifications, input.is_app);
         return vec![header::brief(input.notifications, clock, reused, &silence, &id)];
     }
-    let signature = format!("{SIGNATURE} {id}");
-    let mut blocks = body(input, part_bytes);
+    let mut blocks = body(input, clock, part_bytes);
     let head_bytes = part_bytes / 3;
-    let body_bytes: usize = blocks.iter().map(|block| block.len() + 1).sum();
-    let rest_bytes = ((MAX_PARTS - 1) * part_bytes).saturating_sub(body_bytes).max(3 * head_bytes);
     let facts = header::facts_line(input.facts, input.notifications, part_bytes / 8);
-    let Header { head, rest, name } =
-        header::header(input.notifications, clock, input.reused, &facts, head_bytes, rest_bytes);
-    if !rest.is_empty() {
-        blocks.push(String::new());
-        blocks.extend(rest.lines().map(str::to_owned));
-    }
+    let Header { head, rest, name } = header::header(input.notifications, clock, input.reused, &facts, head_bytes);
+    blocks.extend(rest);
     let head = text::clip(&text::disarmed(&head), head_bytes).into_owned();
     let name = text::clip(&text::disarmed(&name), NAME_BYTES).into_owned();
     let blocks: Vec<String> = blocks.iter().map(|block| text::disarmed(block)).collect();
-    let links = links::links(input.notifications, input.is_app);
-    let separator = if input.is_app { " " } else { "\n" };
-    // With all links first: the last ones go before a second part is made.
-    let ends = (0..=links.len()).rev().map(|count| {
-        let gap = if count > 0 { "\n" } else { "" };
-        format!("\n{}{gap}{signature}", links[..count].join(separator))
-    });
-    let mut ones = ends.clone().map(|end| format!("{head}\n\n{}\n{end}", blocks.join("\n").trim_end()));
-    if let Some(one) = ones.find(|one| one.len() <= part_bytes) {
+    let signature = format!("{SIGNATURE} {id}");
+    let ends = ends(&links::links(input.notifications, input.is_app), input.is_app, &signature);
+
+    let one_part = |end: &String| format!("{head}\n\n{}\n{end}", blocks.join("\n").trim_end());
+    if let Some(one) = ends.iter().map(one_part).find(|one| one.len() <= part_bytes) {
         return vec![one];
     }
-    let end = ends.into_iter().find(|end| end.len() <= part_bytes / 2).unwrap_or_default();
+    let end = ends.iter().find(|end| end.len() <= part_bytes / 2).map_or("", String::as_str);
     let first = part_bytes.saturating_sub(head.len() + signature.len() + NUMBER_BYTES + 4);
-    let parts = split_with_end(blocks, &end, first, part_bytes - (NUMBER_BYTES + name.len() + id.len() + 2));
+    let parts = split_with_end(&blocks, end, first, part_bytes - (NUMBER_BYTES + name.len() + id.len() + 2));
     let count = parts.len();
     let numbered = parts.iter().enumerate().map(|(index, part)| match index + 1 {
         1 => format!("{}\n\n{signature}（1/{count}）", format!("{head}\n\n{part}").trim_end()),
@@ -180,63 +168,70 @@ pub fn render(input: &MessageInput<'_>) -> Vec<String> {
     numbered.collect()
 }
 
+/// What may end the message: with all links first, since the last ones go before a second part is made.
+fn ends(links: &[String], is_app: bool, signature: &str) -> Vec<String> {
+    let separator = if is_app { " " } else { "\n" };
+    let end = |count| match count {
+        0 => format!("\n{signature}"),
+        count => format!("\n{}\n{signature}", links[..count].join(separator)),
+    };
+    (0..=links.len()).rev().map(end).collect()
+}
+
 /// The blocks and the end of the message in at most [`MAX_PARTS`] parts.
-fn split_with_end(mut blocks: Vec<String>, end: &str, first: usize, bytes: usize) -> Vec<String> {
-    blocks.push(end.to_owned());
-    let Parts { parts, is_whole } = split::split(&blocks, first, bytes, MAX_PARTS);
-    if is_whole {
+fn split_with_end(blocks: &[String], end: &str, first: usize, bytes: usize) -> Vec<String> {
+    let parts = split::split(&[blocks, &[end.to_owned()]].concat(), first, bytes);
+    if parts.len() <= MAX_PARTS {
         return parts;
     }
-    blocks.pop();
     let end = format!("\n……\n{TRUNCATED}\n{end}");
-    let mut parts = split::split(&blocks, first, bytes.saturating_sub(end.len()), MAX_PARTS).parts;
+    let mut parts = split::split(blocks, first, bytes.saturating_sub(end.len()));
+    parts.truncate(MAX_PARTS);
     parts.last_mut().into_iter().for_each(|last| last.push_str(&end));
     parts
 }
 
 /// What the message explains, as plain text with its marks, in blocks that are not cut where that can be.
-fn body(input: &MessageInput<'_>, part_bytes: usize) -> Vec<String> {
+fn body(input: &MessageInput<'_>, clock: Clock, part_bytes: usize) -> Vec<String> {
     let alert_texts = |why: &str| {
         let texts = header::alert_texts(input.notifications, part_bytes);
-        std::iter::once(format!("（{why}以下是告警原文）")).chain(texts.lines().map(str::to_owned)).collect()
+        format!("（{why}以下是告警原文）\n{texts}").lines().map(str::to_owned).collect()
     };
     match input.content {
         Content::Brief => Vec::new(),
         Content::Plain { why } => alert_texts(&format!("无 AI 分析：{}。", text::one_line(why))),
         Content::Analysis { text, cut } => {
-            let mut lines = markdown::lines(text);
-            marks::trim(&mut lines);
-            if lines.iter().all(|line| line.kind == Kind::Title) {
-                return alert_texts("模型没有返回有效内容。");
-            }
-            let measured = input.facts.list().join("\n") + &input.facts.names();
-            let answer: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
-            let invented = Invented::new(&answer.join("\n"), input.notifications, &measured);
-            let mut lines = marks::mark(lines, &invented);
-            if let Some(cut) = cut {
-                let note = if cut == Cut::Length {
-                    "（回答过长，后文缺失）"
-                } else {
-                    "（回答中断，后文缺失）"
-                };
-                // Of the last command only the begin may have come: `rm -rf /data` was to end in `/tmp`.
-                let is_begun = |last: &&mut Line| {
-                    let line = last.text.rsplit('\n').next().unwrap_or_default();
-                    last.kind == Kind::Command && text.trim_end().ends_with(line)
-                };
-                match lines.last_mut().filter(is_begun) {
-                    Some(last) => last.text.replace_range(last.text.rfind('\n').map_or(0, |at| at + 1).., note),
-                    None => lines.push(Line::new(Kind::Text, note)),
-                }
-            }
-            let mut blocks = marks::blocks(&lines);
-            if let Some(reused) = input.reused {
-                let clock = Clock { now: input.now, zone: input.zone };
-                blocks.insert(0, header::introduction(clock, reused));
-            }
-            blocks
+            let analysis = analysis(input, text, cut).map(|blocks| {
+                let introduction = input.reused.map(|reused| header::introduction(clock, reused));
+                introduction.into_iter().chain(blocks).collect()
+            });
+            analysis.unwrap_or_else(|| alert_texts("模型没有返回有效内容。"))
         }
     }
+}
+
+/// The model's answer in blocks; none when it has nothing but titles.
+fn analysis(input: &MessageInput<'_>, text: &str, cut: Option<Cut>) -> Option<Vec<String>> {
+    let lines = marks::trimmed(markdown::lines(text));
+    lines.iter().find(|line| line.kind != Kind::Title)?;
+    let answer: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+    let measured = input.facts.list().join("\n") + &input.facts.names();
+    let invented = Invented::new(&answer.join("\n"), input.notifications, &measured);
+    let mut lines = marks::mark(lines, &invented);
+    if let Some(cut) = cut {
+        let note =
+            if cut == Cut::Length { "（回答过长，后文缺失）" } else { "（回答中断，后文缺失）" };
+        // Of the last command only the begin may have come: `rm -rf /data` was to end in `/tmp`.
+        let is_begun = |last: &&mut Line| {
+            let line = last.text.rsplit('\n').next().unwrap_or_default();
+            last.kind == Kind::Command && text.trim_end().ends_with(line)
+        };
+        match lines.last_mut().filter(is_begun) {
+            Some(last) => last.text.replace_range(last.text.rfind('\n').map_or(0, |at| at + 1).., note),
+            None => lines.push(Line::new(Kind::Text, note)),
+        }
+    }
+    Some(marks::blocks(&lines))
 }
 
 #[cfg(test)]

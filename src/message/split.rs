@@ -10,20 +10,13 @@ const MIN_BYTES: usize = 16;
 /// Begins a part with the rest of a block that is marked.
 const CONTINUED: &str = "⚠️高危\n";
 
-/// A text in parts, and whether as many as were allowed held all of it.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Parts {
-    /// The parts in order; none is empty but perhaps the first, when its bytes hold no sensible piece.
-    pub(crate) parts: Vec<String>,
-    pub(crate) is_whole: bool,
-}
-
-/// Puts the blocks into at most `count` parts, the first of at most `first` bytes, the others of at most `bytes`.
+/// Puts the blocks into parts, the first of at most `first` bytes, the others of at most `bytes`. None is empty but perhaps
+/// the first, when its bytes hold no sensible piece.
 ///
 /// A part takes as many blocks as fit. A block that no part can hold is cut between its lines, and what is marked as
 /// dangerous is marked in each part. A line is only cut inside when it does not fit into a part of its own: behind a
 /// sentence or at a space in the second half of the part, else between two characters. White space at a cut is dropped.
-pub(crate) fn split(blocks: &[String], first: usize, bytes: usize, count: usize) -> Parts {
+pub(crate) fn split(blocks: &[String], first: usize, bytes: usize) -> Vec<String> {
     let (first, bytes) = (first.max(MIN_BYTES), bytes.max(MIN_BYTES));
     let (mut parts, mut part) = (Vec::new(), String::new());
     for block in blocks.iter().map(|block| block.trim_end()) {
@@ -33,13 +26,7 @@ pub(crate) fn split(blocks: &[String], first: usize, bytes: usize, count: usize)
             if part.is_empty() {
                 rest = without_blank_lines(rest);
             }
-            let taken = block.strip_suffix(rest).unwrap_or_default();
-            let before = match part.is_empty() {
-                // Only where it leaves room for a line.
-                true if taken.contains(MARK) && bytes > 4 * CONTINUED.len() => CONTINUED,
-                true => "",
-                false => "\n",
-            };
+            let before = if part.is_empty() { continued(block, rest, bytes) } else { "\n" };
             let room = if is_first { first } else { bytes }.saturating_sub(part.len() + before.len());
             let at = match rest.len() {
                 length if length <= room => length,
@@ -51,19 +38,21 @@ pub(crate) fn split(blocks: &[String], first: usize, bytes: usize, count: usize)
             if !piece.trim_end().is_empty() {
                 part.extend([before, piece.trim_end()]);
             }
-            // Inside a line the space at the cut is no indentation.
-            rest = if at > 0 { after.trim_start_matches(' ') } else { after };
+            rest = after;
             // White space that is longer than a part is dropped; only the first part may hold nothing.
             if !rest.trim_start().is_empty() && (is_first || !part.is_empty()) {
                 parts.push(mem::take(&mut part));
-                if parts.len() == count {
-                    return Parts { parts, is_whole: false };
-                }
             }
         }
     }
     parts.extend(Some(part).filter(|part| !part.is_empty()));
-    Parts { parts, is_whole: true }
+    parts
+}
+
+/// What the rest of a block begins a part with: the mark, where it stands in what was taken and leaves room for a line.
+fn continued(block: &str, rest: &str, bytes: usize) -> &'static str {
+    let is_marked = block.strip_suffix(rest).is_some_and(|taken| taken.contains(MARK));
+    if is_marked && bytes > 4 * CONTINUED.len() { CONTINUED } else { "" }
 }
 
 /// The text without blank lines in front, but with the first line's indentation.
@@ -108,7 +97,7 @@ mod tests {
     fn white_space_longer_than_a_part_makes_no_empty_part() {
         for blank in ["\u{c}", " ", "\t", "\u{3000}"] {
             let text = format!("first{}last", blank.repeat(100));
-            let parts = split(&[text], 16, 40, 9).parts;
+            let parts = split(&[text], 16, 40);
             assert_eq!(parts[0], "first", "{parts:?}");
             assert!(parts.iter().all(|part| !part.is_empty()), "{parts:?}");
             assert!(parts.last().is_some_and(|part| part.ends_with("last")), "{parts:?}");
@@ -121,9 +110,7 @@ mod tests {
         for (name, blocks, first, bytes, parts) in
             test_rows::<Row>(include_str!("../../tests/it/cases/rows/split.jsonl"))
         {
-            let split = split(&blocks, first, bytes, 9);
-            assert_eq!(split.parts, parts, "{name}");
-            assert!(split.is_whole, "{name}");
+            assert_eq!(split(&blocks, first, bytes), parts, "{name}");
         }
     }
 
@@ -132,17 +119,16 @@ mod tests {
         let block = "结论：磁盘满。👩\u{200d}💻 e\u{301}e\u{301}\n\n处理步骤：\n1. 执行： ⚠️高危\nkubectl get pods -A | grep x\nhttps://a.example/b/c";
         let blocks: Vec<String> = std::iter::repeat_n(block.to_owned(), 6).collect();
         for budget in 16..400 {
-            let split = split(&blocks, budget / 2, budget, usize::MAX);
-            assert!(split.is_whole);
+            let parts = split(&blocks, budget / 2, budget);
             let bounds = std::iter::once((budget / 2).max(MIN_BYTES)).chain(std::iter::repeat(budget));
-            for (part, bound) in split.parts.iter().zip(bounds) {
+            for (part, bound) in parts.iter().zip(bounds) {
                 assert!(part.len() <= bound, "{budget}: {part}");
             }
             // The mark of a block is written anew in each part that has of it.
             let squeeze = |text: &str| text.replace(MARK, "").split_whitespace().collect::<String>();
-            assert_eq!(squeeze(&split.parts.concat()), squeeze(&blocks.concat()), "{budget}");
+            assert_eq!(squeeze(&parts.concat()), squeeze(&blocks.concat()), "{budget}");
             let is_torn = |part: &String| part.ends_with("⚠️高危") || part.ends_with("处理步骤：");
-            assert!(budget < 2 * block.len() || !split.parts.iter().any(is_torn), "{budget}: {:?}", split.parts);
+            assert!(budget < 2 * block.len() || !parts.iter().any(is_torn), "{budget}: {:?}", parts);
         }
     }
 
@@ -150,17 +136,10 @@ mod tests {
     fn each_part_of_a_dangerous_block_has_its_mark() {
         let commands: Vec<String> = (0..20).map(|number| format!("rm -rf /data/old-{number:02}")).collect();
         let block = format!("1. 清理： ⚠️高危\n{}", commands.join("\n"));
-        let parts = split(&["0. 看：\nls".into(), block, "2. 看：\nls".into()], 80, 160, 9).parts;
+        let parts = split(&["0. 看：\nls".into(), block, "2. 看：\nls".into()], 80, 160);
         assert!(parts.len() > 3 && parts.iter().all(|part| part.len() <= 160), "{parts:?}");
         assert!(parts.iter().all(|part| part.matches(MARK).count() == 1), "{parts:?}");
         assert!(parts[2].starts_with("⚠️高危\nrm -rf"), "{parts:?}");
-    }
-
-    #[test]
-    fn text_beyond_the_last_part_is_told() {
-        let blocks: Vec<String> = ["aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"].map(String::from).into();
-        let split = split(&blocks, 16, 16, 2);
-        assert_eq!((split.parts.len(), split.is_whole), (2, false));
     }
 
     #[test]
@@ -170,7 +149,7 @@ mod tests {
             let lines: Vec<String> = text.lines().map(str::to_owned).collect();
             // Quadratic time would be minutes; a busy machine makes linear time seconds.
             let started = std::time::Instant::now();
-            let _parts = (split(&[text], 700, 2000, 5), split(&lines, 700, 2000, 5));
+            let _parts = (split(&[text], 700, 2000), split(&lines, 700, 2000));
             assert!(started.elapsed().as_secs() < 30, "{unit:?}");
         }
     }

@@ -29,6 +29,11 @@ pub(crate) fn clean(text: &str) -> String {
     cleaned
 }
 
+/// The pieces that are not empty, with the separator between them.
+pub(crate) fn joined(pieces: &[&str], separator: &str) -> String {
+    pieces.iter().copied().filter(|piece| !piece.is_empty()).collect::<Vec<_>>().join(separator)
+}
+
 /// Text for one line: cleaned, every run of white space one space, none at the ends.
 pub(crate) fn one_line(text: &str) -> String {
     clean(text).split_whitespace().collect::<Vec<_>>().join(" ")

@@ -19,48 +19,38 @@ const LONGEST_SOUGHT: usize = 512;
 #[derive(Debug, Clone, Default)]
 pub struct Aliases {
     labels: Vec<String>,
-    entries: Vec<Entry>,
-    /// What is sought in texts: values and hosts, also as a regular expression has them.
-    sought: Words,
-    /// The aliases.
-    names: Words,
-}
-
-#[derive(Debug, Clone)]
-struct Entry {
-    alias: String,
-    value: String,
+    /// The aliases of values and hosts, also as a regular expression has them.
+    aliases: Words,
+    /// The values of the aliases.
+    values: Words,
 }
 
 impl Aliases {
     /// Aliases for the values of these labels in these notifications.
     #[must_use]
     pub fn new(notifications: &[&Notification], labels: &[String]) -> Self {
-        let mut aliases = Self { labels: labels.to_vec(), ..Self::default() };
+        let (mut aliases, mut values) = (Words::default(), Words::default());
         let alerts: Vec<&Alert> = notifications.iter().flat_map(|notification| &notification.alerts).collect();
         for label in labels {
             let mut number = first_free(&alerts, label);
             for value in alerts.iter().flat_map(|alert| words(alert.label(label))) {
-                let index = aliases.entries.len();
-                if aliases.sought.add(value.to_owned(), index) {
+                let alias = format!("{label}-{number}");
+                if aliases.add(value, &alias) {
                     // PromQL writes the backslash of `\.` twice within double quotes.
-                    for dot in [r"\\.", r"\."] {
-                        aliases.sought.add(value.replace('.', dot), index);
-                    }
-                    let alias = format!("{label}-{number}");
-                    aliases.names.add(alias.clone(), index);
-                    aliases.entries.push(Entry { alias, value: value.to_owned() });
+                    aliases.add(&value.replace('.', r"\."), &alias);
+                    aliases.add(&value.replace('.', r"\\."), &alias);
+                    values.add(&alias, value);
                     number += 1;
                 }
             }
         }
-        aliases
+        Self { labels: labels.to_vec(), aliases, values }
     }
 
     /// Whether there is nothing to hide.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.values.0.is_empty()
     }
 
     /// Whether the values of this label are to be hidden.
@@ -73,28 +63,28 @@ impl Aliases {
     /// `10.0.0.5` is no word of `10.0.0.55` or `10.0.0.5-b`. Chinese has no blanks, so a Chinese value is a word
     /// wherever it stands.
     pub(crate) fn hide<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        self.sought.replace(text, |hidden, index, rest| {
+        self.aliases.replace(text, |hidden, alias, rest| {
             // 主库 in "主库DB" ends where no alias would: without a blank it could not be found again.
             let blank = |next: Option<char>| if next.is_some_and(is_letter) { " " } else { "" };
             let before = blank(hidden.chars().next_back());
-            hidden.extend([before, &self.entries[index].alias, blank(rest.chars().next())]);
+            hidden.extend([before, alias, blank(rest.chars().next())]);
         })
     }
 
     /// A label's whole value with its alias, if the label is one of those to hide.
     pub(crate) fn of_label(&self, name: &str, value: &str) -> Option<String> {
+        if value.is_empty() || !self.hides(name) {
+            return None;
+        }
         let [word, ..] = words(value);
-        let is_hidden = !value.is_empty() && self.hides(name);
         // One that is not known is of an alert whose content is not kept, or no word.
-        let index = |index: usize| value.replacen(word, &self.entries[index].alias, 1);
-        is_hidden.then(|| self.sought.get(word).map_or_else(|| MASK.to_owned(), index))
+        Some(self.aliases.get(word).map_or_else(|| MASK.to_owned(), |alias| value.replacen(word, alias, 1)))
     }
 
     /// `answer` with the real names in place of the aliases.
     #[must_use]
     pub fn reveal<'t>(&self, answer: &'t str) -> Cow<'t, str> {
-        self.names.replace(answer, |revealed, index, _| {
-            let value = &self.entries[index].value;
+        self.values.replace(answer, |revealed, value, _| {
             // Behind a scheme of the model's own the alias of a whole URL stands for its host.
             revealed.push_str(if revealed.ends_with("://") { percent::host(value) } else { value });
         })
@@ -126,26 +116,27 @@ fn is_letter(c: char) -> bool {
     c == '_' || (c.is_alphanumeric() && c < '\u{2E80}')
 }
 
-/// Words to find in a text, by their length in bytes, each with the index of its entry.
+/// Words to find in a text, by their length in bytes, each with what stands for it.
 #[derive(Debug, Clone, Default)]
-struct Words(BTreeMap<usize, BTreeMap<String, usize>>);
+struct Words(BTreeMap<usize, BTreeMap<String, String>>);
 
 impl Words {
     /// Adds a word unless it is there. What is too long or has no letter is no word.
-    fn add(&mut self, word: String, index: usize) -> bool {
-        if word.len() > LONGEST_SOUGHT || !word.contains(char::is_alphanumeric) || self.get(&word).is_some() {
-            return false;
+    fn add(&mut self, word: &str, stand_in: &str) -> bool {
+        let is_new = word.len() <= LONGEST_SOUGHT && word.contains(char::is_alphanumeric) && self.get(word).is_none();
+        if is_new {
+            self.0.entry(word.len()).or_default().insert(word.to_owned(), stand_in.to_owned());
         }
-        self.0.entry(word.len()).or_default().insert(word, index).is_none()
+        is_new
     }
 
-    fn get(&self, word: &str) -> Option<usize> {
-        self.0.get(&word.len())?.get(word).copied()
+    fn get(&self, word: &str) -> Option<&str> {
+        self.0.get(&word.len())?.get(word).map(String::as_str)
     }
 
-    /// `text` with what `put` appends in place of each word, of several the longest. It gets the text so far, the word's
-    /// index, and the text behind the word.
-    fn replace<'t>(&self, text: &'t str, put: impl Fn(&mut String, usize, &str)) -> Cow<'t, str> {
+    /// `text` with what `put` appends in place of each word, of several the longest. It gets the text so far, what stands for
+    /// the word, and the text behind the word.
+    fn replace<'t>(&self, text: &'t str, put: impl Fn(&mut String, &str, &str)) -> Cow<'t, str> {
         let mut replaced = String::new();
         // Up to here the text is in `replaced`.
         let mut copied = 0;
@@ -160,9 +151,9 @@ impl Words {
                 let is_whole = !continues(word.chars().rev(), after.chars());
                 Some((self.get(word).filter(|_| is_whole)?, after))
             });
-            if let Some((index, after)) = found {
+            if let Some((stand_in, after)) = found {
                 replaced.push_str(text.get(copied..at).unwrap_or_default());
-                put(&mut replaced, index, after);
+                put(&mut replaced, stand_in, after);
                 copied = text.len() - after.len();
             }
         }

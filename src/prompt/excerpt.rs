@@ -65,11 +65,10 @@ impl Subject<'_> {
         for (index, group) in groups.iter().enumerate().rev() {
             let text = self.group(group, Members::new(left / (index + 1)));
             left = left.saturating_sub(text.len());
-            texts.push(text);
+            texts.insert(0, text);
         }
-        texts.reverse();
         json.member("groups", &format!("[{}]", texts.join(",")));
-        json.object(0)
+        json.object()
     }
 
     /// What was measured.
@@ -113,9 +112,9 @@ impl Subject<'_> {
         if group.member("omitted", &omitted)
             && let Some(earliest) = notification.since()
         {
-            group.member("earliestStartsAt", &quote(&self.time(earliest)));
+            group.member("earliestStartsAt", &self.time(earliest));
         }
-        group.object(0)
+        group.object()
     }
 
     /// How many there are of each name among these alerts and those whose content is not kept, the most urgent first.
@@ -129,11 +128,8 @@ impl Subject<'_> {
         }
         let mut counts: Vec<_> = counts.into_iter().collect();
         counts.sort_by_key(|(_, (rank, _))| *rank);
-        let mut names = Members::new(bound.saturating_sub(COUNT_BYTES));
-        counts.retain(|(name, (_, count))| {
-            !names.item(&format!("{}:{count}", self.label("alertname", name, LONGEST_LABEL)))
-        });
-        names.object(counts.iter().map(|(_, (_, count))| count).sum())
+        let name = |name: &str| self.label("alertname", name, LONGEST_LABEL);
+        counted(counts.into_iter().map(|(own, (_, count))| (format!("{}:{count}", name(own)), count)), bound)
     }
 
     /// The alerts, those that differ most first: one of every name, then one of every name at another place,
@@ -142,39 +138,35 @@ impl Subject<'_> {
         let mut alerts: Vec<&Alert> = notification.alerts.iter().collect();
         alerts.sort_by_cached_key(|&alert| {
             let rest = (&alert.labels, &alert.starts_at, &alert.annotations, &alert.generator_url);
-            (!self.is_new(alert), alert.rank(), alert.name(), place(alert), rest)
+            (!self.joined.contains(&alert.fingerprint), alert.rank(), alert.name(), alert.target(), rest)
         });
         let mut seen: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
         let turns = alerts.into_iter().enumerate().map(|(index, alert)| {
             let places = seen.entry(alert.name()).or_default();
-            let is_seen = !places.insert(place(alert));
+            let is_seen = !places.insert(alert.target());
             ((is_seen, places.len(), index), alert)
         });
         turns.collect::<BTreeMap<_, _>>().into_values().collect()
     }
 
-    fn is_new(&self, alert: &Alert) -> bool {
-        self.joined.contains(&alert.fingerprint)
-    }
-
-    /// To the second, with its offset.
+    /// A time to the second, with its offset, as JSON.
     fn time(&self, time: Timestamp) -> String {
-        format!("{:.0}", time.display_with_offset(self.zone))
+        quote(&format!("{:.0}", time.display_with_offset(self.zone)))
     }
 
     /// One alert without the `common` labels and annotations.
     fn alert(&self, alert: &Alert, common: (&[Pair<'_>], &[Pair<'_>]), bound: usize) -> String {
         let mut json = Members::new(bound);
-        if self.is_new(alert) {
+        if self.joined.contains(&alert.fingerprint) {
             json.member("new", "true");
         }
         json.member("labels", &self.pairs(own(&alert.labels, common.0), LONGEST_LABEL, bound / 2));
         let free = json.free_for("annotations").saturating_sub(STARTS_AT_BYTES);
         json.member("annotations", &self.pairs(texts(own(&alert.annotations, common.1)), LONGEST_TEXT, free));
         if let Some(start) = alert.starts_at {
-            json.member("startsAt", &quote(&self.time(start)));
+            json.member("startsAt", &self.time(start));
         }
-        json.object(0)
+        json.object()
     }
 
     /// Names and values as a JSON object, the [`FIRST`] ones first; those that do not fit are counted. A value has at most
@@ -182,13 +174,11 @@ impl Subject<'_> {
     fn pairs(&self, mut pairs: Vec<Pair<'_>>, longest: usize, bound: usize) -> String {
         let cap = (bound / 4).clamp(64, longest);
         pairs.sort_by_key(|(name, _)| FIRST.iter().position(|first| first == name).unwrap_or(FIRST.len()));
-        let mut object = Members::new(bound.saturating_sub(COUNT_BYTES));
-        pairs.retain(|(name, value)| {
+        let member = |(name, value): Pair<'_>| {
             let name = shorten(name, LONGEST_LABEL);
-            // Of thousands of labels most are left out, and their values need not be written.
-            object.free_for(&name) <= 2 || !object.member(&name, &self.label(&name, value, cap))
-        });
-        object.object(pairs.len())
+            (format!("{}:{}", quote(&name), self.label(&name, value, cap)), 1)
+        };
+        counted(pairs.into_iter().map(member), bound)
     }
 
     /// The expressions behind the alerts, each rule's once, as far as they fit. The peers of a pair of Prometheus have links
@@ -258,14 +248,20 @@ impl Members {
         format!("[{}]", self.json)
     }
 
-    /// The object with the count of `others` that did not fit, for which it has [`COUNT_BYTES`] beside its bound.
-    fn object(mut self, others: usize) -> String {
-        self.bound += COUNT_BYTES;
-        if others > 0 {
-            self.member(OTHERS, &others.to_string());
-        }
+    fn object(self) -> String {
         format!("{{{}}}", self.json)
     }
+}
+
+/// An object of those members that fit into `bound` bytes; the numbers of the others are added up.
+fn counted(members: impl Iterator<Item = (String, usize)>, bound: usize) -> String {
+    let mut object = Members::new(bound.saturating_sub(COUNT_BYTES));
+    let others: usize = members.filter(|(member, _)| !object.item(member)).map(|(_, number)| number).sum();
+    object.bound += COUNT_BYTES;
+    if others > 0 {
+        object.member(OTHERS, &others.to_string());
+    }
+    object.object()
 }
 
 /// `text` as a JSON string in which the fence's word does not occur.
@@ -282,11 +278,6 @@ fn shorten(text: &str, cap: usize) -> Cow<'_, str> {
     let head = text.get(..text.floor_char_boundary(cap / 4 * 3)).unwrap_or_default();
     let tail = text.get(text.ceil_char_boundary(text.len() - cap / 4)..).unwrap_or_default();
     Cow::Owned(format!("{head}{CUT}{tail}"))
-}
-
-/// What an alert is about, or "".
-fn place(alert: &Alert) -> &str {
-    alert.target().map_or("", |(_, value)| value)
 }
 
 /// What of these `labels` is not in `common`, which is sorted as they are.
@@ -334,6 +325,6 @@ mod tests {
         assert!(object.member("a", "12"));
         assert!(!object.member("b", "3456"));
         assert!(object.member("b", "345"));
-        assert_eq!(object.object(0), r#"{"a":12,"b":345}"#);
+        assert_eq!(object.object(), r#"{"a":12,"b":345}"#);
     }
 }

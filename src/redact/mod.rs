@@ -30,10 +30,12 @@ pub fn mask(notification: &mut Notification) -> usize {
     count
 }
 
+/// A label or an annotation may be a secret by its name: `password`, `db_passwd`, `apiKey`, `X-Auth-Token`, but not
+/// `secret_name`, `tokens` or `token_type`, and not with a value that can be none.
 fn mask_labels(labels: &mut Labels) -> usize {
     let mut count = 0;
     for (name, value) in labels {
-        if is_secret(name.as_bytes(), value.as_bytes()) {
+        if detect::names_secret(name) && detect::is_secret(name, value) && !detect::is_resource(name, value) {
             MASK.clone_into(value);
             count += 1;
         } else {
@@ -41,12 +43,6 @@ fn mask_labels(labels: &mut Labels) -> usize {
         }
     }
     count
-}
-
-/// Whether a label or an annotation is a secret by its name: `password`, `db_passwd`, `apiKey`, `X-Auth-Token`, but not
-/// `secret_name`, `tokens` or `token_type`, and not with a value that can be none.
-fn is_secret(name: &[u8], value: &[u8]) -> bool {
-    detect::names_secret(name) && detect::is_secret(name, value) && !detect::is_resource(name, value)
 }
 
 fn mask_in(text: &mut String) -> usize {
@@ -58,8 +54,8 @@ fn mask_in(text: &mut String) -> usize {
 /// `text` with what looks like a secret masked, and how many were.
 #[must_use]
 pub fn mask_text(text: &str) -> (Cow<'_, str>, usize) {
-    let mut secrets = detect::secrets(text.as_bytes());
-    add_encoded(text.as_bytes(), &mut secrets);
+    let mut secrets = detect::secrets(text);
+    secrets.extend(encoded_secrets(text));
     if secrets.is_empty() {
         return (Cow::Borrowed(text), 0);
     }
@@ -79,14 +75,14 @@ pub fn mask_text(text: &str) -> (Cow<'_, str>, usize) {
     (Cow::Owned(masked), count)
 }
 
-/// Adds where secrets are in the percent-decoded words of `text`.
-fn add_encoded(text: &[u8], secrets: &mut Vec<Range<usize>>) {
-    // A link holds no blank, so what is decoded is one word at a time, and the places kept are few.
-    let words = text.split(u8::is_ascii_whitespace);
-    for word in words.filter(|word| word.contains(&b'%') || (word.contains(&b'+') && word.contains(&b'/'))) {
+/// Where secrets are in the percent-decoded words of `text`. A link holds no blank, so that what is decoded is short.
+fn encoded_secrets(text: &str) -> Vec<Range<usize>> {
+    let mut secrets = Vec::new();
+    let words = text.split_ascii_whitespace();
+    for word in words.filter(|word| word.contains('%') || (word.contains('+') && word.contains('/'))) {
         let start = word.as_ptr().addr() - text.as_ptr().addr();
         // The word as it reads decoded; where each byte of it stood in the text, and its end.
-        let (mut word, mut places) = (word.to_vec(), (start..=start + word.len()).collect::<Vec<_>>());
+        let (mut word, mut places) = (word.to_owned(), (start..=start + word.len()).collect::<Vec<_>>());
         for _ in 0..DECODINGS {
             let decoded = decoded(&word, &places);
             if decoded.0 == word {
@@ -96,19 +92,23 @@ fn add_encoded(text: &[u8], secrets: &mut Vec<Range<usize>>) {
             secrets.extend(detect::secrets(&word).into_iter().map(|one| places[one.start]..places[one.end]));
         }
     }
+    secrets
 }
 
 /// Decodes a word once.
-fn decoded(word: &[u8], places: &[usize]) -> (Vec<u8>, Vec<usize>) {
-    let (mut bytes, mut kept, mut at) = (Vec::new(), Vec::new(), 0);
-    while let Some(&byte) = word.get(at) {
-        let escaped = escaped_byte(&word[at..]);
+fn decoded(word: &str, places: &[usize]) -> (String, Vec<usize>) {
+    let (mut bytes, mut kept, mut rest) = (Vec::new(), Vec::new(), word.as_bytes());
+    while let Some(&byte) = rest.first() {
+        let escaped = escaped_byte(rest);
         bytes.push(escaped.unwrap_or(if byte == b'+' { b' ' } else { byte }));
-        kept.push(places[at]);
-        at += if escaped.is_some() { "%20".len() } else { 1 };
+        kept.push(places[word.len() - rest.len()]);
+        rest = &rest[if escaped.is_some() { "%20".len() } else { 1 }..];
     }
-    kept.push(places[at]);
-    (bytes, kept)
+    kept.push(places[word.len()]);
+    // In what is no UTF-8 each byte stays one, so that the places hold.
+    let ascii = |byte: u8| if byte.is_ascii() { char::from(byte) } else { '\0' };
+    let text = String::from_utf8(bytes).unwrap_or_else(|error| error.into_bytes().into_iter().map(ascii).collect());
+    (text, kept)
 }
 
 #[cfg(test)]
@@ -131,7 +131,7 @@ mod tests {
         for (name, is_secret) in
             test_rows::<(String, bool)>(include_str!("../../tests/it/cases/rows/secret-names.jsonl"))
         {
-            assert_eq!(detect::names_secret(name.as_bytes()), is_secret, "{name}");
+            assert_eq!(detect::names_secret(&name), is_secret, "{name}");
         }
     }
 
