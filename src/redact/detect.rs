@@ -369,8 +369,9 @@ fn value<'t>(text: &'t str, name: &str, sign: &str) -> Option<&'t str> {
     let is_quoted = from.trim_start_matches('\\').starts_with(QUOTES);
     let found =
         if is_quoted { after_scheme(quoted(from)) } else { bare_value(from, name, sign, from.len() < text.len())? };
-    // The name of a Secret in a selector, `secret="tls"`, or among labels, `secret=order-tls`.
-    let is_label = sign.contains('=') && if is_quoted { text.starts_with('"') } else { found.contains('-') };
+    // The name of a Secret in a selector, `secret="tls"`, or among labels, `secret=order-tls namespace=pay`.
+    let is_among_labels = || found.contains('-') && head(text, LONGEST_COMMAND).contains("namespace=");
+    let is_label = sign.contains('=') && if is_quoted { text.starts_with('"') } else { is_among_labels() };
     Some(found).filter(|found| is_secret(name, found) && !(is_label && is_resource(name, found)))
 }
 
