@@ -32,15 +32,30 @@ pub(crate) fn is_dangerous(command: &str) -> bool {
     Reader { depth: MAX_DEPTH, is_prose: false }.finds_danger(command)
 }
 
-/// Whether a line of prose tells to run such a command: a program with one more word at least, and no 不要 or 禁止 before
-/// it in its clause. Takes time in proportion to the line.
+/// Whether a line of prose tells to run such a command, and not to leave it: a program with one more word at least, or
+/// whatever stands behind 执行. Takes time in proportion to the line.
 #[must_use]
 pub(crate) fn is_dangerous_in_prose(line: &str) -> bool {
-    let reader = Reader { depth: MAX_DEPTH, is_prose: true };
-    line.split(['，', '。', '；', '！', '？']).flat_map(|clause| clause.split(". ")).any(|clause| {
-        let forbidden = FORBIDDING.iter().filter_map(|word| clause.find(word)).min();
-        reader.finds_danger(clause.get(..forbidden.unwrap_or(clause.len())).unwrap_or_default())
+    let (mut end, mut in_placeholder) = (0, false);
+    // Chinese stands between commands, and in `<命名空间>`.
+    let ends = |c: char| {
+        in_placeholder = c == '<' || in_placeholder && !matches!(c, '>' | '，' | '。' | '；');
+        !c.is_ascii() && !in_placeholder
+    };
+    line.split_inclusive(ends).any(|piece| {
+        let before = line.get(..end).unwrap_or_default();
+        end += piece.len();
+        let words = piece.trim_end_matches(|c: char| !c.is_ascii());
+        let reader = Reader { depth: MAX_DEPTH, is_prose: !before.ends_with("执行") };
+        let mut clauses = words.split(". ").flat_map(|sentence| sentence.split(", "));
+        !is_forbidden(before) && clauses.any(|clause| reader.finds_danger(&allowed(clause)))
     })
+}
+
+/// A clause of English up to what forbids the rest.
+fn allowed(clause: &str) -> String {
+    let forbids = |word: &str| ["not", "never", "avoid"].contains(&word) || word.ends_with("n't");
+    clause.split_inclusive(' ').take_while(|word| !forbids(&word.trim_end().to_ascii_lowercase())).collect()
 }
 
 /// A row of the table.
@@ -75,17 +90,31 @@ fn is_in(list: &str, word: &str) -> bool {
     LISTS.get(list).is_some_and(|list| list.iter().any(|one| one.eq_ignore_ascii_case(word)))
 }
 
-/// What forbids, or asks for what was done, in front of a command.
+/// What forbids the command behind it, or asks for it.
 const FORBIDDING: [&str; 22] = [
-    "不要", "不得", "不应", "不宜", "不建议", "不可执行", "不可直接", "不能执行", "不能直接", "勿", "禁止", "严禁",
-    "避免", "切忌", "有没有", "没有人", "误执行", "执行过", " not ", "n't ", "ever ", "void ",
+    "不要", "不得", "不应", "不宜", "不建议", "不可", "不能", "勿", "禁止", "严禁", "避免", "切忌", "也别", "请别",
+    "先别", "有没有", "没有人", "执行过", "not", "n't", "never", "avoid",
 ];
+/// What may stand between these and the command, beside a place: 不要在主库上直接执行.
+const BETWEEN: [&str; 22] = [
+    " ", "`", "：", ":", "执行", "运行", "使用", "用", "跑", "直接", "立即", "马上", "先", "再", "在", "随意", "贸然",
+    "手动", "强行", "run", "use", "just",
+];
+/// Bytes in front of a command that are looked at for both.
+const MAX_FORBIDDING: usize = 64;
 
-/// Whether the clause that ends the text, in front of a command, forbids it.
+/// Whether what stands right in front of a command forbids it. In doubt it does not, and the command is marked.
 pub(crate) fn is_forbidden(text: &str) -> bool {
-    let clause = text.rsplit(['，', '。', '；', '！', '？', '）']).next().unwrap_or_default();
-    let clause = clause.rsplit(". ").next().unwrap_or_default();
-    FORBIDDING.iter().any(|word| clause.contains(word))
+    let text = text.get(text.ceil_char_boundary(text.len().saturating_sub(MAX_FORBIDDING))..).unwrap_or_default();
+    let lower = text.to_ascii_lowercase();
+    let mut before = lower.as_str();
+    while let Some(rest) = BETWEEN.iter().find_map(|word| before.strip_suffix(word)) {
+        before = rest;
+    }
+    let place =
+        before.rsplit_once('在').filter(|(_, place)| !place.contains(['，', '；', '。', '：', '）', ',', '后']));
+    let forbids = |text: &str| FORBIDDING.iter().any(|word| text.ends_with(word));
+    forbids(before) || place.is_some_and(|(before, _)| forbids(before))
 }
 
 struct Command {

@@ -13,6 +13,8 @@ use crate::prompt::SECTIONS;
 
 /// What the titles of those sections hold that give no steps.
 const NO_STEPS: [&str; 6] = ["结论", "原因", "影响", "Conclusion", "ause", "Impact"];
+/// What they hold when they give steps all the same: 原因排查与处理.
+const STEPS: [&str; 5] = ["处理", "建议", "步骤", "排查", "消除"];
 
 /// What the last line of an answer holds when it is but a courtesy.
 const CLOSINGS: [&str; 3] = ["对您有帮助", "对你有帮助", "AI 生成"];
@@ -66,7 +68,8 @@ impl Marker<'_> {
         }
         if matches!(line.kind, Kind::Title | Kind::Section) {
             let name = line.text.split(['：', ':']).next().unwrap_or_default();
-            let is_steps = !NO_STEPS.iter().any(|word| name.contains(word));
+            let holds = |words: &[&str]| words.iter().any(|word| name.contains(word));
+            let is_steps = holds(&STEPS) || !holds(&NO_STEPS);
             let is_section = !name.starts_with('【');
             if is_section || self.in_steps != Some(true) {
                 self.in_steps = (is_section || !is_steps).then_some(is_steps);
