@@ -226,6 +226,7 @@ impl Group {
         let states = firing.iter().filter_map(|alert| Some((*alert, self.state(alert)?)));
         let mut undelivered = states.filter(|(_, state)| state.delivered.is_none());
         let (alert, most) = undelivered.clone().max_by_key(|(_, state)| state.times())?;
+        let alerts = undelivered.clone().count();
         if undelivered.any(|(_, state)| state.times() < 2) {
             return None;
         }
@@ -240,7 +241,7 @@ impl Group {
             return Some(Err(Outcome::new(Reason::Flapping, "it fires again and again; held back until it stays")));
         }
         let in_brief = count >= LINE_FROM && !is_held && explained.is_delivered.load(Ordering::Relaxed);
-        let occasion = Some(Occasion::Again { alert, count, window: flap_window, last });
+        let occasion = Some(Occasion::Again { alert, alerts, count, window: flap_window, last });
         Some(Ok(Recall::Explained { explained, occasion, in_brief }))
     }
 
@@ -685,7 +686,9 @@ mod tests {
         firing.sort();
         again_both.firing = firing.into();
         let seen = group.seen(&again_both, 2 * MINUTE);
-        let Seen::Explained(Some(Occasion::Again { alert, count: 2, .. }), false) = seen else { panic!("{seen:?}") };
+        let Seen::Explained(Some(Occasion::Again { alert, alerts: 1, count: 2, .. }), false) = seen else {
+            panic!("{seen:?}")
+        };
         assert_eq!(alert, again);
     }
 

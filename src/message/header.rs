@@ -154,7 +154,7 @@ impl<'a> Alerts<'a> {
         let (since, is_one) = (self.kinds.iter().filter_map(|kind| kind.since).min()?, self.count() == 1);
         let earliest = if is_one { "" } else { "最早 " };
         let begun = format!("触发：{earliest}{}，", clock.time(since));
-        let Some(Occasion::Again { alert, count, window, last }) = reused.map(|reused| reused.occasion) else {
+        let Some(Occasion::Again { alert, alerts, count, window, last }) = reused.map(|reused| reused.occasion) else {
             return Some(begun + &clock.lasts(since));
         };
         let last = last.map_or_else(String::new, |last| {
@@ -165,15 +165,21 @@ impl<'a> Alerts<'a> {
         if is_one {
             return Some(begun + &again);
         }
-        let (lasts, name, start) = (clock.lasts(since), self.name_of(alert), clock.start(alert));
+        let (lasts, name, start) = (clock.lasts(since), self.name_of(alert, alerts), clock.start(alert));
         Some(format!("{begun}{lasts}；{name} {start} 又触发，{again}"))
     }
 
-    /// The name of one of several alerts.
-    fn name_of(&self, alert: Identity) -> String {
-        let alert = self.alerts.iter().find(|other| other.identity() == alert);
-        let name = alert.and_then(|alert| name_among(alert, &self.alerts, &self.common));
-        name.filter(|name| !name.is_empty()).unwrap_or_else(|| "其中一条".into())
+    /// `NodeMemHigh db-1 等 2 条`: one of several alerts, which stands for so many of them.
+    fn name_of(&self, alert: Identity, alerts: usize) -> String {
+        let more = if alerts > 1 { format!(" 等 {alerts} 条") } else { String::new() };
+        let Some(alert) = self.alerts.iter().find(|other| other.identity() == alert) else {
+            return if alerts > 1 { format!("其中 {alerts} 条") } else { "其中一条".into() };
+        };
+        let name = if self.names().len() > 1 { shown_name(alert.name()) } else { String::new() };
+        let target = name_among(alert, &self.alerts, &self.common).unwrap_or_default();
+        let gap = if name.is_empty() || target.is_empty() { "" } else { " " };
+        let shown = format!("{name}{gap}{target}");
+        if shown.is_empty() { format!("其中一条{more}") } else { shown + &more }
     }
 }
 
@@ -247,8 +253,8 @@ pub(crate) fn brief(
 ) -> String {
     let alerts = Alerts::new(notifications);
     let how_often = match reused.occasion {
-        Occasion::Again { alert, count, window, .. } => {
-            let name = if alerts.count() > 1 { alerts.name_of(alert) + " " } else { String::new() };
+        Occasion::Again { alert, alerts: again, count, window, .. } => {
+            let name = if alerts.count() > 1 { alerts.name_of(alert, again) + " " } else { String::new() };
             format!("{name}{}，最近 {}", times(count, window), clock.start(alert))
         }
         Occasion::Repeat => String::new(),
@@ -589,7 +595,7 @@ mod tests {
             ),
         ] {
             let alert = notification(FIRING).firing[0];
-            let again = Occasion::Again { alert, count: 2, window, last };
+            let again = Occasion::Again { alert, alerts: 1, count: 2, window, last };
             assert_eq!(head(FIRING, Some(again)), format!("【warning】A a\n触发：16:00，1 小时内第 2 次{expected}"));
         }
     }
@@ -597,34 +603,38 @@ mod tests {
     /// Fault: the group's first start and all of its alerts stood for the one that fires again.
     #[test]
     fn one_of_several_that_fires_again_is_named() {
-        let alert = |instance, start| {
-            let labels = format!(r#"{{"alertname":"A","severity":"warning","instance":"{instance}"}}"#);
+        let alert = |name: &str, instance: &str, start: &str| {
+            let labels = format!(r#"{{"alertname":"{name}","severity":"warning","instance":"{instance}"}}"#);
             format!(r#"{{"labels":{labels},"fingerprint":"{instance}","startsAt":"2026-11-23T{start}:00Z"}}"#)
         };
-        let json = format!(r#"{{"alerts":[{},{}]}}"#, alert("a:1", "08:00"), alert("b:1", "10:58"));
-        let again = |alert| Occasion::Again { alert, count: 3, window: Duration::from_secs(3600), last: None };
-        let group = notification(&json);
-        let b = group.alerts.iter().find(|alert| alert.label("instance") == "b:1").unwrap().identity();
-        assert!(
-            head(&json, Some(again(b)))
-                .contains("\n触发：最早 16:00，截至 19:00 已持续 3 小时；b 18:58 又触发，1 小时内第 3 次"),
-            "{}",
-            head(&json, Some(again(b)))
-        );
-        let reused =
-            |alert| Reused { id: "#2b7710", at: at("2026-11-23T07:33:00Z"), value: "", occasion: again(alert) };
-        let line = brief(&[&group], clock(), reused(b), "", "#b81f02");
-        assert!(line.starts_with("【warning】反复触发：A 2 条，b 1 小时内第 3 次，最近 18:58；"), "{line}");
+        let group = |alerts: &[String]| format!(r#"{{"alerts":[{}]}}"#, alerts.join(","));
+        let again =
+            |alert, alerts| Occasion::Again { alert, alerts, count: 3, window: Duration::from_secs(3600), last: None };
+        let line = |json: &str, occasion| {
+            let reused = Reused { id: "#2b7710", at: at("2026-11-23T07:33:00Z"), value: "", occasion };
+            brief(&[&notification(json)], clock(), reused, "", "#b81f02")
+        };
+        let (first, second) = (alert("A", "a:1", "08:00"), alert("A", "b:1", "10:58"));
+        let json = group(&[first.clone(), second.clone()]);
+        let b = notification(&group(&[second])).firing[0];
+        let expected = "\n触发：最早 16:00，截至 19:00 已持续 3 小时；b 18:58 又触发，1 小时内第 3 次";
+        assert!(head(&json, Some(again(b, 1))).contains(expected), "{}", head(&json, Some(again(b, 1))));
+        let brief = line(&json, again(b, 1));
+        assert!(brief.starts_with("【warning】反复触发：A 2 条，b 1 小时内第 3 次，最近 18:58；"), "{brief}");
+        assert!(line(&json, again(b, 2)).contains("，b 等 2 条 1 小时内第 3 次，最近 18:58；"));
         let unknown = Identity { fingerprint: 1, ..b };
-        assert!(
-            brief(&[&group], clock(), reused(unknown), "", "").contains("，其中一条 1 小时内第 3 次，最近 18:58；")
-        );
+        assert!(line(&json, again(unknown, 1)).contains("，其中一条 1 小时内第 3 次，最近 18:58；"));
+        // The name of the other one stands in the title.
+        let other = alert("B", "c:1", "10:57");
+        let c = notification(&group(std::slice::from_ref(&other))).firing[0];
+        let brief = line(&group(&[first, other]), again(c, 1));
+        assert!(brief.starts_with("【warning】反复触发：A 等 2 种 2 条，B c 1 小时内第 3 次，最近 18:57；"), "{brief}");
     }
 
     #[test]
     fn line_about_what_comes_and_goes_names_the_message_with_its_analysis() {
         let alert = notification(FIRING).firing[0];
-        let occasion = Occasion::Again { alert, count: 3, window: Duration::from_secs(5400), last: None };
+        let occasion = Occasion::Again { alert, alerts: 1, count: 3, window: Duration::from_secs(5400), last: None };
         let reused = Reused { id: "#2b7710", at: at("2026-11-23T07:33:00Z"), value: "", occasion };
         let firing = notification(FIRING);
         assert_eq!(

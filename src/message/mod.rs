@@ -86,6 +86,8 @@ pub enum Occasion {
     Again {
         /// The one that has fired the most often.
         alert: Identity,
+        /// How many fire again, this one included.
+        alerts: usize,
         /// How often it has fired since it was explained, the first time included.
         count: u16,
         /// Within this time.

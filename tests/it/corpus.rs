@@ -124,6 +124,7 @@ impl Answer {
         let at = |time: &str| format!("2026-11-23T{time}:00+08:00").parse().unwrap();
         let again = |count| Occasion::Again {
             alert: *case.notifications[0].firing.last().unwrap(),
+            alerts: 1,
             count,
             window: Duration::from_secs(3600),
             last: Some(Firing { from: at("02:31"), to: Some(at("02:44")) }),
