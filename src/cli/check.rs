@@ -177,7 +177,7 @@ fn check_wecom(steps: &mut Steps, settings: wecom::Settings) {
         let members = list("/allow_userinfos/user");
         let [users, parties, tags] =
             [members.len(), list("/allow_partys/partyid").len(), list("/allow_tags/tagid").len()];
-        // Who is in a department or has a tag is not told. The case of userids does not count.
+        // Who is in a department or has a tag is not said. The case of userids does not count.
         let is_outside = |id: &&str| {
             let is_it = |member: &Value| member["userid"].as_str().is_some_and(|own| own.eq_ignore_ascii_case(id));
             parties + tags == 0 && !id.is_empty() && *id != EVERYONE && !members.iter().any(is_it)

@@ -285,13 +285,17 @@ pub(crate) fn introduction(clock: Clock, reused: Reused<'_>) -> String {
 
 /// Adds as many of a digest's rows to the head as fit, and returns the others.
 fn push_rows(head: &mut String, bytes: usize, alerts: &Alerts<'_>, clock: Clock) -> Vec<String> {
-    let mut rest = Vec::new();
-    for row in alerts.kinds.iter().map(|kind| kind.row(clock)) {
+    let (mut rest, mut is_full) = (Vec::new(), false);
+    for kind in &alerts.kinds {
+        let (row, whole) = (kind.row(clock, ROW_PLACES), kind.row(clock, usize::MAX));
         // 40 bytes for the line with their number. Behind a row that does not fit comes none: the worst are on top.
-        if rest.is_empty() && head.len() + row.len() + 41 < bytes {
+        is_full |= head.len() + row.len() + 41 >= bytes;
+        if !is_full {
             head.extend(["\n", &row]);
-        } else {
-            rest.push(row);
+        }
+        // Each group is named somewhere.
+        if is_full || row != whole {
+            rest.push(whole);
         }
     }
     if let Some(first) = rest.first_mut() {
@@ -392,7 +396,7 @@ fn kinds<'a>(notifications: &[&'a Notification]) -> Vec<AlertKind<'a>> {
 
 impl AlertKind<'_> {
     /// Its row in a digest: `• [critical] DbDown×2：db-1、db-2，18:01 起`.
-    fn row(&self, clock: Clock) -> String {
+    fn row(&self, clock: Clock, groups_bytes: usize) -> String {
         let severity = text::short_line(self.severity, MAX_SEVERITY);
         let severity = if severity.is_empty() { severity } else { format!("[{severity}] ") };
         let name = shown_name(self.name);
@@ -406,7 +410,7 @@ impl AlertKind<'_> {
             let (label, targets) = targets(&self.alerts, &[]).in_row();
             label + &listed(&targets, ROW_PLACES, self.count > self.alerts.len())
         } else {
-            listed(&groups, ROW_PLACES, false)
+            listed(&groups, groups_bytes, false)
         };
         let since = self.since.map_or_else(String::new, |since| format!("{} 起", clock.time(since)));
         let facts = text::joined(&[&places, &since], "，");

@@ -109,7 +109,7 @@ fn named(alerts: &[&Alert], common: &[Pair<'_>]) -> Vec<(String, String)> {
 }
 
 /// The target of an alert among these, with a label that tells it apart from those of its rule and target: `db-2`,
-/// `db-2（/data）`, `db-2（partition=3）`. "" for the only one, none where that cannot be told.
+/// `db-2（/data）`, `db-2（partition=3）`. "" for the only one, none where that cannot be said.
 pub(crate) fn name_among(alert: &Alert, alerts: &[&Alert], common: &[Pair<'_>]) -> Option<String> {
     if alerts.len() == 1 {
         return Some(String::new());

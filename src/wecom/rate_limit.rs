@@ -98,9 +98,15 @@ impl RateLimiter {
     pub(crate) fn acquire(&self, parts: usize, deadline: Instant) -> Result<RatePermit<'_>, Outcome> {
         let parts = u32::try_from(parts).unwrap_or(u32::MAX);
         let booked_for = self.book(parts, Instant::now(), deadline)?;
-        std::thread::sleep(booked_for.saturating_duration_since(Instant::now()));
+        sleep_until(booked_for);
         self.wait_for_others(parts, deadline)?;
-        Ok(RatePermit { limiter: self, parts, booked_for })
+        let mut permit = RatePermit { limiter: self, parts, booked_for: Instant::now() };
+        if permit.booked_for.saturating_duration_since(booked_for) > SLACK {
+            // All that waited for another's parts would be sent at once.
+            permit.booked_for = self.book(parts, permit.booked_for, deadline).map_err(|_| late())?;
+            sleep_until(permit.booked_for);
+        }
+        Ok(permit)
     }
 
     /// Spends the tokens of `count` messages, and returns when these may be sent.
@@ -147,6 +153,10 @@ fn weight(parts: u32) -> usize {
 
 fn late() -> Outcome {
     Outcome::new(Reason::Timeout, "the job's time ended while it waited for WECHAT_RATE")
+}
+
+fn sleep_until(time: Instant) {
+    std::thread::sleep(time.saturating_duration_since(Instant::now()));
 }
 
 impl Drop for RatePermit<'_> {
