@@ -22,7 +22,7 @@ use crate::outcome::{Outcome, Reason};
 /// Groups that are remembered: as many as there are remembered outcomes.
 const GROUPS: usize = 4096;
 /// Bytes of what is remembered. A group of 30,000 alerts takes 1.2 MiB.
-const BYTES: usize = 6 * 1024 * 1024;
+const BYTES: usize = 5 * 1024 * 1024;
 /// Bytes of an alert in its group.
 const ALERT_BYTES: usize = size_of::<(u64, AlertState)>();
 /// Bytes of a group beside its id and its alerts, and of an analysis beside its text.
