@@ -226,9 +226,11 @@ fn analysis(input: &MessageInput<'_>, text: &str, cut: Option<Cut>) -> Option<Ve
         // Of the last command only the begin may have come: `rm -rf /data` was to end in `/tmp`.
         let is_begun = |last: &&mut Line| {
             let line = last.text.rsplit('\n').next().unwrap_or_default();
-            last.kind == Kind::Command && text.trim_end().ends_with(line) && line != text.trim()
+            last.kind == Kind::Command && text.trim_end().ends_with(line)
         };
-        match lines.last_mut().filter(is_begun) {
+        // A JSON answer that was cut is one line, and stays.
+        let has_more = lines.len() > 1;
+        match lines.last_mut().filter(|last| has_more && is_begun(last)) {
             Some(last) => last.text.replace_range(last.text.rfind('\n').map_or(0, |at| at + 1).., note),
             None => lines.push(Line::new(Kind::Text, note)),
         }
@@ -429,7 +431,7 @@ deepseek 告警解析与处理建议 #3f9a2c";
             assert!(parts[0].contains(&format!("{shown}回答过长，后文缺失）")), "{}", parts[0]);
         }
         // Nothing else of the answer has come.
-        let json = r#"{"结论":"磁盘将满","处理步骤":["1. 看占用：du -sh"#;
+        let json = "```json\n{\"结论\":\"磁盘将满\",\n\"处理步骤\":[\"1. 看占用：du -sh";
         let cut = Content::Analysis { text: json, cut: Some(Cut::Length) };
         let parts = check(&MessageInput { content: cut, ..input(&[&node], "") });
         assert!(parts[0].contains("磁盘将满") && parts[0].contains("回答过长"), "{}", parts[0]);
