@@ -16,7 +16,7 @@ use crate::alertmanager::{Alert, GroupId, Identity, Notification, NotificationRe
 use crate::bounded_map::BoundedMap;
 use crate::deepseek::Analysis;
 use crate::lock::unpoisoned;
-use crate::message::{Firing, Occasion};
+use crate::message::{Firing, Resend};
 use crate::outcome::{Outcome, Reason};
 
 /// Groups that are remembered: as many as there are remembered outcomes.
@@ -120,9 +120,9 @@ pub(crate) enum Delivered {
 /// What is known of what fires in a notification that is to be sent.
 #[derive(Debug)]
 pub(crate) enum Recall {
-    /// There is an analysis of it. `occasion` is why it is sent again, `None` when its message did not arrive; where it is
+    /// There is an analysis of it. `resend` is why it is sent again, `None` when its message did not arrive; where it is
     /// `in_brief`, one line will do.
-    Explained { explained: Arc<Explained>, occasion: Option<Occasion>, in_brief: bool },
+    Explained { explained: Arc<Explained>, resend: Option<Resend>, in_brief: bool },
     /// There is none. `joined` has the fingerprints of the alerts that were not delivered, when others of the group were; it
     /// is empty when nothing is known of the group.
     Unexplained { joined: HashSet<String> },
@@ -241,8 +241,8 @@ impl Group {
             return Some(Err(Outcome::new(Reason::Flapping, "it fires again and again; held back until it stays")));
         }
         let in_brief = count >= LINE_FROM && !is_held && explained.is_delivered.load(Ordering::Relaxed);
-        let occasion = Some(Occasion::Again { alert, alerts, count, window: flap_window, last });
-        Some(Ok(Recall::Explained { explained, occasion, in_brief }))
+        let resend = Some(Resend::Again { alert, alerts, count, window: flap_window, last });
+        Some(Ok(Recall::Explained { explained, resend, in_brief }))
     }
 
     /// Forgets what does not fire now, and has no analysis that would serve when it does.
@@ -350,8 +350,8 @@ impl History {
             explained.alerts == firing.len() && explained.age(now) < self.times.analysis_ttl
         };
         if let Some(explained) = group.explained(firing).filter(serves) {
-            let occasion = oldest.map(|_| Occasion::Repeat);
-            return Ok(Recall::Explained { explained: Arc::clone(explained), occasion, in_brief: false });
+            let resend = oldest.map(|_| Resend::Repeat);
+            return Ok(Recall::Explained { explained: Arc::clone(explained), resend, in_brief: false });
         }
         // What was explained in a message that did not arrive is as new as what joined since.
         let is_known = |alert: &Alert| {
@@ -452,13 +452,13 @@ mod tests {
     enum Seen {
         Delivered,
         Held,
-        Explained(Option<Occasion>, bool),
+        Explained(Option<Resend>, bool),
         Unexplained(HashSet<String>),
     }
 
     use Seen::{Delivered as AlreadyDelivered, Held};
     const UNDELIVERED: Seen = Seen::Explained(None, false);
-    const REPEAT: Seen = Seen::Explained(Some(Occasion::Repeat), false);
+    const REPEAT: Seen = Seen::Explained(Some(Resend::Repeat), false);
 
     fn unexplained(joined: &[&str]) -> Seen {
         Seen::Unexplained(joined.iter().map(|it| (*it).to_owned()).collect())
@@ -466,7 +466,7 @@ mod tests {
 
     fn again(seen: &Seen) -> Option<(u16, bool)> {
         match seen {
-            Seen::Explained(Some(Occasion::Again { count, .. }), in_brief) => Some((*count, *in_brief)),
+            Seen::Explained(Some(Resend::Again { count, .. }), in_brief) => Some((*count, *in_brief)),
             Seen::Delivered | Seen::Held | Seen::Explained(..) | Seen::Unexplained(_) => None,
         }
     }
@@ -519,7 +519,7 @@ mod tests {
             match self.0.recall(&self.1, notification, now) {
                 Err(outcome) if outcome.reason == Reason::Flapping => Seen::Held,
                 Err(_) => Seen::Delivered,
-                Ok(Recall::Explained { occasion, in_brief, .. }) => Seen::Explained(occasion, in_brief),
+                Ok(Recall::Explained { resend, in_brief, .. }) => Seen::Explained(resend, in_brief),
                 Ok(Recall::Unexplained { joined }) => Seen::Unexplained(joined),
             }
         }
@@ -644,7 +644,7 @@ mod tests {
         group.recovers(0, 1);
         let second = group.fires(2);
         assert_eq!(again(&second), Some((2, false)));
-        let Seen::Explained(Some(Occasion::Again { last: Some(last), .. }), _) = second else { panic!("{second:?}") };
+        let Seen::Explained(Some(Resend::Again { last: Some(last), .. }), _) = second else { panic!("{second:?}") };
         assert_eq!(last.from, "2026-11-23T03:00:00Z".parse().unwrap());
         assert_eq!(last.to, Some(Timestamp::UNIX_EPOCH + MINUTE));
         assert_eq!(group.fires(2), AlreadyDelivered, "a retry");
@@ -686,7 +686,7 @@ mod tests {
         firing.sort();
         again_both.firing = firing.into();
         let seen = group.seen(&again_both, 2 * MINUTE);
-        let Seen::Explained(Some(Occasion::Again { alert, alerts: 1, count: 2, .. }), false) = seen else {
+        let Seen::Explained(Some(Resend::Again { alert, alerts: 1, count: 2, .. }), false) = seen else {
             panic!("{seen:?}")
         };
         assert_eq!(alert, again);

@@ -15,7 +15,7 @@ use crate::budget::Budget;
 use crate::deepseek::{self, Analysis, DeepSeek, Usage};
 use crate::history::{Delivered, Explained, History, Recall, Times};
 use crate::lock::unpoisoned;
-use crate::message::{self, Content, MessageInput, Occasion, Reused, notice};
+use crate::message::{self, Content, MessageInput, Resend, Reused, notice};
 use crate::metrics::{Counter, Metrics, Sample};
 use crate::notices::Notices;
 use crate::outcome::{Outcome, Reason};
@@ -286,10 +286,10 @@ impl Pipeline {
 
     /// Has the alerts explained and the message rendered.
     fn write(&self, jobs: &[Job], recall: Recall, deadline: Instant, is_busy: bool) -> Modelled<Arc<Draft>> {
-        let (Modelled { result, model, facts }, occasion, in_brief) = match recall {
-            Recall::Explained { explained, occasion, in_brief } => {
-                let facts = if in_brief { Facts::default() } else { self.facts(jobs, occasion, deadline, is_busy) };
-                (Modelled { facts, ..Modelled::without_call(Ok(explained)) }, occasion, in_brief)
+        let (Modelled { result, model, facts }, resend, in_brief) = match recall {
+            Recall::Explained { explained, resend, in_brief } => {
+                let facts = if in_brief { Facts::default() } else { self.facts(jobs, resend, deadline, is_busy) };
+                (Modelled { facts, ..Modelled::without_call(Ok(explained)) }, resend, in_brief)
             }
             Recall::Unexplained { joined } => (self.analyse(jobs, &joined, deadline, is_busy), None, false),
         };
@@ -300,12 +300,12 @@ impl Pipeline {
         let result = match result {
             Ok(explained) => {
                 let Explained { analysis: Analysis { text, cut }, id, at, value, .. } = &*explained;
-                let (reason, content) = match occasion {
+                let (reason, content) = match resend {
                     _ if in_brief => (Reason::DeliveredBrief, Content::Brief),
                     None => (Reason::Delivered, Content::Analysis { text, cut: *cut }),
                     Some(_) => (Reason::DeliveredAgain, Content::Analysis { text, cut: *cut }),
                 };
-                let reused = occasion.map(|occasion| Reused { id, at: *at, value, occasion });
+                let reused = resend.map(|resend| Reused { id, at: *at, value, resend });
                 Ok(self.render(jobs, content, &facts, reused, reason))
             }
             Err(Outcome { reason: reason @ Reason::DeliveredOverBudget, .. }) => plain(reason, reason),
@@ -320,11 +320,9 @@ impl Pipeline {
     }
 
     /// What Prometheus knows about the jobs' alerts. It takes five seconds at most, and a quarter of what is left.
-    fn facts(&self, jobs: &[Job], occasion: Option<Occasion>, deadline: Instant, is_busy: bool) -> Facts {
-        let known = match occasion {
-            Some(Occasion::Again { count, window, .. }) if window <= prometheus::ACTIVATIONS_WITHIN => {
-                usize::from(count)
-            }
+    fn facts(&self, jobs: &[Job], resend: Option<Resend>, deadline: Instant, is_busy: bool) -> Facts {
+        let known = match resend {
+            Some(Resend::Again { count, window, .. }) if window <= prometheus::ACTIVATIONS_WITHIN => usize::from(count),
             _ => 0,
         };
         let now = Instant::now();

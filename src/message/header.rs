@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use jiff::tz::Offset;
 
 use super::target::{Targets, common_labels, name_among, shown_labels, targets};
-use super::{Occasion, Reused, text};
+use super::{Resend, Reused, text};
 use crate::alertmanager::{Alert, Identity, Notification, Pair, worst_first};
 use crate::prometheus::Facts;
 
@@ -154,7 +154,7 @@ impl<'a> Alerts<'a> {
         let (since, is_one) = (self.kinds.iter().filter_map(|kind| kind.since).min()?, self.count() == 1);
         let earliest = if is_one { "" } else { "最早 " };
         let begun = format!("触发：{earliest}{}，", clock.time(since));
-        let Some(Occasion::Again { alert, alerts, count, window, last }) = reused.map(|reused| reused.occasion) else {
+        let Some(Resend::Again { alert, alerts, count, window, last }) = reused.map(|reused| reused.resend) else {
             return Some(begun + &clock.lasts(since));
         };
         let last = last.map_or_else(String::new, |last| {
@@ -192,7 +192,7 @@ pub(crate) fn header(
     bytes: usize,
 ) -> Header {
     let alerts = Alerts::new(notifications);
-    let is_repeat = reused.is_some_and(|reused| matches!(reused.occasion, Occasion::Repeat));
+    let is_repeat = reused.is_some_and(|reused| matches!(reused.resend, Resend::Repeat));
     let (names, severities) = (alerts.names(), alerts.severities());
     let shows_names = names.len() > 1 && !alerts.is_digest();
     let hidden: u64 = notifications.iter().map(|notification| notification.truncated_alerts).sum();
@@ -252,12 +252,12 @@ pub(crate) fn brief(
     id: &str,
 ) -> String {
     let alerts = Alerts::new(notifications);
-    let how_often = match reused.occasion {
-        Occasion::Again { alert, alerts: again, count, window, .. } => {
+    let how_often = match reused.resend {
+        Resend::Again { alert, alerts: again, count, window, .. } => {
             let name = if alerts.count() > 1 { alerts.name_of(alert, again) + " " } else { String::new() };
             format!("{name}{}，最近 {}", times(count, window), clock.start(alert))
         }
-        Occasion::Repeat => String::new(),
+        Resend::Repeat => String::new(),
     };
     let advice = match silence {
         _ if notifications.iter().any(|notification| notification.is_urgent()) => "确认是误报再调整阈值或 for".into(),
@@ -274,11 +274,11 @@ pub(crate) fn brief(
 
 /// What introduces an analysis that was made before: `以下是 03:19 的分析（#3f9a2c），当时 1843 秒：`.
 pub(crate) fn introduction(clock: Clock, reused: Reused<'_>) -> String {
-    let Reused { id, at, value, occasion } = reused;
+    let Reused { id, at, value, resend } = reused;
     let value = if value.is_empty() { String::new() } else { format!("，当时 {value}") };
-    let begin = match occasion {
-        Occasion::Repeat => "以下是",
-        Occasion::Again { .. } => "沿用",
+    let begin = match resend {
+        Resend::Repeat => "以下是",
+        Resend::Again { .. } => "沿用",
     };
     format!("{begin} {} 的分析（{id}）{value}：", clock.time(at))
 }
@@ -516,9 +516,8 @@ mod tests {
         Notification::decode(json.as_bytes()).unwrap()
     }
 
-    fn head(json: &str, reused: Option<Occasion>) -> String {
-        let reused =
-            reused.map(|occasion| Reused { id: "#2b7710", at: at("2026-11-23T08:00:00Z"), value: "", occasion });
+    fn head(json: &str, reused: Option<Resend>) -> String {
+        let reused = reused.map(|resend| Reused { id: "#2b7710", at: at("2026-11-23T08:00:00Z"), value: "", resend });
         header(&[&notification(json)], clock(), reused, "", 640).head
     }
 
@@ -586,7 +585,7 @@ mod tests {
     #[test]
     fn repeat_says_so_in_the_title_and_what_fires_again_how_often() {
         assert_eq!(
-            head(FIRING, Some(Occasion::Repeat)),
+            head(FIRING, Some(Resend::Repeat)),
             "【warning】仍未恢复：A a\n触发：16:00，截至 19:00 已持续 3 小时"
         );
         let window = Duration::from_secs(3600);
@@ -599,7 +598,7 @@ mod tests {
             ),
         ] {
             let alert = notification(FIRING).firing[0];
-            let again = Occasion::Again { alert, alerts: 1, count: 2, window, last };
+            let again = Resend::Again { alert, alerts: 1, count: 2, window, last };
             assert_eq!(head(FIRING, Some(again)), format!("【warning】A a\n触发：16:00，1 小时内第 2 次{expected}"));
         }
     }
@@ -613,9 +612,9 @@ mod tests {
         };
         let group = |alerts: &[String]| format!(r#"{{"alerts":[{}]}}"#, alerts.join(","));
         let again =
-            |alert, alerts| Occasion::Again { alert, alerts, count: 3, window: Duration::from_secs(3600), last: None };
-        let line = |json: &str, occasion| {
-            let reused = Reused { id: "#2b7710", at: at("2026-11-23T07:33:00Z"), value: "", occasion };
+            |alert, alerts| Resend::Again { alert, alerts, count: 3, window: Duration::from_secs(3600), last: None };
+        let line = |json: &str, resend| {
+            let reused = Reused { id: "#2b7710", at: at("2026-11-23T07:33:00Z"), value: "", resend };
             brief(&[&notification(json)], clock(), reused, "", "#b81f02")
         };
         let (first, second) = (alert("A", "a:1", "08:00"), alert("A", "b:1", "10:58"));
@@ -638,8 +637,8 @@ mod tests {
     #[test]
     fn line_about_what_comes_and_goes_names_the_message_with_its_analysis() {
         let alert = notification(FIRING).firing[0];
-        let occasion = Occasion::Again { alert, alerts: 1, count: 3, window: Duration::from_secs(5400), last: None };
-        let reused = Reused { id: "#2b7710", at: at("2026-11-23T07:33:00Z"), value: "", occasion };
+        let resend = Resend::Again { alert, alerts: 1, count: 3, window: Duration::from_secs(5400), last: None };
+        let reused = Reused { id: "#2b7710", at: at("2026-11-23T07:33:00Z"), value: "", resend };
         let firing = notification(FIRING);
         assert_eq!(
             brief(&[&firing], clock(), reused, "<a href=\"http://am\">静默</a>", "#b81f02"),
@@ -650,7 +649,7 @@ mod tests {
         let urgent = notification(&FIRING.replace("warning", "critical"));
         let text = brief(&[&urgent], clock(), reused, "<a href=\"http://am\">静默</a>", "#b81f02");
         assert!(text.contains("。确认是误报再调整阈值或 for。") && !text.contains("静默"), "{text}");
-        let introduced = Reused { value: "1843 秒", occasion: Occasion::Repeat, ..reused };
+        let introduced = Reused { value: "1843 秒", resend: Resend::Repeat, ..reused };
         assert_eq!(introduction(clock(), introduced), "以下是 15:33 的分析（#2b7710），当时 1843 秒：");
         assert_eq!(introduction(clock(), reused), "沿用 15:33 的分析（#2b7710）：");
     }

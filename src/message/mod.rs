@@ -74,12 +74,12 @@ pub struct Reused<'a> {
     /// The value of the alert's metric then, with its unit; "" when it is unknown.
     pub value: &'a str,
     /// Why it is sent.
-    pub occasion: Occasion,
+    pub resend: Resend,
 }
 
 /// Why an analysis that was made before is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Occasion {
+pub enum Resend {
     /// The same alerts still fire.
     Repeat,
     /// They fire again, or some of them.
@@ -359,7 +359,7 @@ deepseek 告警解析与处理建议 #3f9a2c";
     fn repeat_is_marked_as_still_firing() {
         let node = node();
         let at = "2026-11-23T08:10:00Z".parse().unwrap();
-        let reused = Reused { id: "#111111", at, value: "", occasion: Occasion::Repeat };
+        let reused = Reused { id: "#111111", at, value: "", resend: Resend::Repeat };
         let parts = check(&MessageInput { reused: Some(reused), ..input(&[&node], ANSWER) });
         for shown in ["【critical】仍未恢复：NodeDiskWillFill", "\n\n以下是 16:10 的分析（#111111）：\n结论："]
         {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use jiff::tz::Offset;
 use serde_json::Value;
 use wechat_with_deepseek::alertmanager::{Alert, Notification};
-use wechat_with_deepseek::message::{self, Content, Cut, Firing, MAX_PARTS, MessageInput, Occasion, Reused, SIGNATURE};
+use wechat_with_deepseek::message::{self, Content, Cut, Firing, MAX_PARTS, MessageInput, Resend, Reused, SIGNATURE};
 use wechat_with_deepseek::pipeline::PromptSettings;
 use wechat_with_deepseek::prometheus::{Facts, Figure};
 use wechat_with_deepseek::prompt::LONGEST_USER_MESSAGE;
@@ -90,7 +90,7 @@ impl Case {
             reused,
             facts,
             is_app: true,
-            now: if matches!(reused, Some(Reused { occasion: Occasion::Repeat, .. })) { LATER } else { NOW }
+            now: if matches!(reused, Some(Reused { resend: Resend::Repeat, .. })) { LATER } else { NOW }
                 .parse()
                 .unwrap(),
             zone: Offset::constant(8),
@@ -122,24 +122,24 @@ impl Answer {
 
     fn parts(&self, case: &Case) -> Vec<String> {
         let at = |time: &str| format!("2026-11-23T{time}:00+08:00").parse().unwrap();
-        let again = |count| Occasion::Again {
+        let again = |count| Resend::Again {
             alert: *case.notifications[0].firing.last().unwrap(),
             alerts: 1,
             count,
             window: Duration::from_secs(3600),
             last: Some(Firing { from: at("02:31"), to: Some(at("02:44")) }),
         };
-        let (content, occasion) = match self.kind.as_str() {
+        let (content, resend) = match self.kind.as_str() {
             "unanalysed" => (Content::Plain { why: self.answer() }, None),
             "brief" => (Content::Brief, Some(again(3))),
             "again" => (Content::Analysis { text: self.answer(), cut: None }, Some(again(2))),
-            "repeat" => (Content::Analysis { text: self.answer(), cut: None }, Some(Occasion::Repeat)),
+            "repeat" => (Content::Analysis { text: self.answer(), cut: None }, Some(Resend::Repeat)),
             kind => (Content::Analysis { text: self.answer(), cut: (kind == "cut").then_some(Cut::Length) }, None),
         };
         let facts = facts(&self.name(), &case.notifications[0].alerts[0]);
         let value = if self.case.contains("lag") { "1843 秒" } else { "" };
-        let made = at(if occasion == Some(Occasion::Repeat) { "03:20" } else { "02:33" });
-        let reused = occasion.map(|occasion| Reused { id: "#2b7710", at: made, value, occasion });
+        let made = at(if resend == Some(Resend::Repeat) { "03:20" } else { "02:33" });
+        let reused = resend.map(|resend| Reused { id: "#2b7710", at: made, value, resend });
         case.render(content, reused, &facts)
     }
 
