@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use jiff::tz::Offset;
 use libfuzzer_sys::fuzz_target;
 use wechat_with_deepseek::alertmanager::Notification;
-use wechat_with_deepseek::message::{self, Content, Cut, MAX_PARTS, MIN_PART_BYTES, MessageInput, Occasion, Reused};
+use wechat_with_deepseek::message::{self, Content, Cut, MAX_PARTS, MIN_PART_BYTES, MessageInput, Resend, Reused};
 use wechat_with_deepseek::prometheus::Facts;
 
 const ALERT: &[u8] = include_bytes!("../../it/payloads/one-firing.json");
@@ -20,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
         cut => Content::Analysis { text: &text, cut: (cut == 1).then_some(Cut::Length) },
     };
     let (id, at) = ("#2b7710", Timestamp::UNIX_EPOCH);
-    let reused = (shape % 5 == 0).then_some(Reused { id, at, value: "", occasion: Occasion::Repeat });
+    let reused = (shape % 5 == 0).then_some(Reused { id, at, value: "", resend: Resend::Repeat });
     let input = MessageInput {
         id: "#3f9a2c",
         notifications: &[&notification],

@@ -30,7 +30,11 @@ impl Read for Pieces<'_> {
 fuzz_target!(|bytes: &[u8]| {
     let whole = Notification::read(bytes, Timestamp::UNIX_EPOCH, Offset::UTC);
     for size in [1, 2, 3, 7, bytes.len() / 2 + 1] {
-        assert_eq!(Notification::read(Pieces(bytes, size), Timestamp::UNIX_EPOCH, Offset::UTC), whole, "in pieces of {size} bytes");
+        assert_eq!(
+            Notification::read(Pieces(bytes, size), Timestamp::UNIX_EPOCH, Offset::UTC),
+            whole,
+            "in pieces of {size} bytes"
+        );
     }
     let Ok(mut notification) = whole else { return };
     let key = notification.dedup_key("touser=a");
