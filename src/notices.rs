@@ -83,7 +83,8 @@ impl Notices {
         };
         let is_this = state.owed.as_ref().is_some_and(|owed| owed.text == notice.text);
         // Where DeepSeek works again by now, an unsent notice that it does not takes the all-clear with it.
-        if if is_settled { is_this } else { !is_this && state.stopped.is_none() } {
+        let is_over = if is_settled { is_this } else { !is_this && state.stopped.is_none() };
+        if is_over {
             state.owed = None;
         }
         state.owed.is_some() && !is_settled

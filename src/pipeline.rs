@@ -239,12 +239,11 @@ impl Pipeline {
     pub(crate) fn run(&self, jobs: &[Job], deadline: Instant, is_busy: bool) -> Report {
         // Also with a draft: a newer message of the group may have delivered all of it meanwhile.
         let recall = match jobs {
-            [job] => self.recall(&job.group, &job.notification),
-            _ => Ok(Recall::Unexplained { joined: HashSet::new() }),
-        };
-        let recall = match recall {
-            Ok(recall) => recall,
-            Err(outcome) => return Report::new(jobs, outcome),
+            [job] => match self.recall(&job.group, &job.notification) {
+                Ok(recall) => recall,
+                Err(outcome) => return Report::new(jobs, outcome),
+            },
+            _ => Recall::Unexplained { joined: HashSet::new() },
         };
         // Members of a digest have none: what has one is run alone.
         let kept = jobs.first().and_then(|job| job.draft.clone());
@@ -540,9 +539,10 @@ impl Pipeline {
         let notice = self.notices.due()?;
         let draft = Draft::new(vec![notice.text.clone()], Reason::Delivered, &[]);
         let result = self.send(&draft, &notice.recipients, Instant::now() + NOTICE).result;
-        let (level, next) = match self.notices.settle(&notice, &result) {
-            true => (Level::Warn, "tried again with the next notification"),
-            false => (Level::Error, "not tried again"),
+        let (level, next) = if self.notices.settle(&notice, &result) {
+            (Level::Warn, "tried again with the next notification")
+        } else {
+            (Level::Error, "not tried again")
         };
         let outcome = result.err()?;
         Some((level, format!("{}, and this notice could not be sent ({next}): {}", notice.about, outcome.message)))

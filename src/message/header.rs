@@ -171,15 +171,17 @@ impl<'a> Alerts<'a> {
 
     /// `NodeMemHigh db-1 等 2 条`: one of several alerts, which stands for so many of them.
     fn name_of(&self, alert: Identity, alerts: usize) -> String {
-        let more = if alerts > 1 { format!(" 等 {alerts} 条") } else { String::new() };
-        let Some(alert) = self.alerts.iter().find(|other| other.identity() == alert) else {
-            return if alerts > 1 { format!("其中 {alerts} 条") } else { "其中一条".into() };
+        let name = |alert: &Alert| {
+            let name = if self.names().len() > 1 { shown_name(alert.name()) } else { String::new() };
+            text::joined(&[&name, &name_among(alert, &self.alerts, &self.common).unwrap_or_default()], " ")
         };
-        let name = if self.names().len() > 1 { shown_name(alert.name()) } else { String::new() };
-        let target = name_among(alert, &self.alerts, &self.common).unwrap_or_default();
-        let gap = if name.is_empty() || target.is_empty() { "" } else { " " };
-        let shown = format!("{name}{gap}{target}");
-        if shown.is_empty() { format!("其中一条{more}") } else { shown + &more }
+        let name = self.alerts.iter().find(|other| other.identity() == alert).map(|alert| name(alert));
+        match (name.unwrap_or_default().as_str(), alerts) {
+            ("", 1) => "其中一条".into(),
+            ("", alerts) => format!("其中 {alerts} 条"),
+            (name, 1) => name.to_owned(),
+            (name, alerts) => format!("{name} 等 {alerts} 条"),
+        }
     }
 }
 
